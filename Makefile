@@ -1,0 +1,50 @@
+# Everything runs inside .venv, which `make setup` makes. PYTHON may be any Python 3.11 or 3.12.
+PYTHON ?= python3
+# More options for installing torch, e.g. the index of its CPU builds: make setup TORCH_ARGS="--index-url ..."
+TORCH_ARGS ?=
+# A folder of your photographs; without it the demo makes its own skin.
+DEMO_FACES ?=
+
+BIN := .venv/bin
+SETUP := .venv/.installed
+LEGACY := .venv-legacy/.installed
+CODE := $(wildcard faceeraser train compress export benchmarks)
+
+.PHONY: setup demo test check legacy clean
+
+setup: $(SETUP)
+
+# The stamp is written last, so a setup that was broken off is done again.
+# torch comes first and by its exact version: left to the other packages' ranges, pip takes the newest build, which on Linux
+# brings several GB of CUDA along; by that version it takes a CPU wheel of the same version wherever one is in reach.
+$(SETUP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"Python 3.11 or 3.12 is needed, found {v[0]}.{v[1]}; try make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH_ARGS) torch==2.13.0
+	$(BIN)/python -m pip install --quiet -e '.[all]' -c constraints.txt
+	touch $@
+
+demo: setup
+	$(BIN)/python benchmarks/demo.py $(if $(DEMO_FACES),--faces "$(DEMO_FACES)")
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/mypy $(CODE)
+
+# tflite-runtime and TensorFlow 2.15 (the last whose GPU-compatibility check really checks) want numpy 1: a second environment.
+legacy: $(LEGACY)
+
+$(LEGACY): constraints-legacy.txt
+	$(PYTHON) -m venv .venv-legacy
+	.venv-legacy/bin/python -m pip install --quiet --upgrade pip
+	.venv-legacy/bin/python -m pip install --quiet -r constraints-legacy.txt
+	touch $@
+
+# Environments and caches. What was prepared, trained and exported (data, runs, exports) stays.
+clean:
+	rm -rf .venv .venv-legacy build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

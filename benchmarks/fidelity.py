@@ -1,0 +1,199 @@
+"""How much of the fp32 network's quality a compressed or exported model keeps, on the fixed evaluation list.
+
+    python benchmarks/fidelity.py exports/*.tflite --reference runs/fp32 --data data/faces
+
+A model is an exported file (with its card) or a checkpoint folder; `name=PATH` names its row, which otherwise is
+called as the file is. The reference is the row `fp32`. Every other model gets `psnr_vs_fp32`, and mean colour, Telea
+and Navier-Stokes stand beside: a network that does not beat Navier-Stokes is not worth a phone's battery. With --max-
+drop it is a gate: exit code 1 if a model's psnr_hole_mirrored lies more than that many dB below the reference's.
+
+The figures are defined in faceeraser/metrics.py. `gmacs`, `params` and `bytes` are an exported file's own, from its
+card; a checkpoint folder is counted as a network and has no `bytes`. A model of another resolution than the data's is
+measured on resized pairs and says so in `resized_from`; it has a `psnr_vs_fp32` only where the reference has its
+resolution.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from faceeraser import artifact, checkpoint, metrics, networks, pairs, stage
+from faceeraser.fit import as_method
+
+COLUMNS = (
+    "psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy", "texture_swd", "texture_swd_centred", "psnr_vs_fp32",
+    "psnr_hole", "psnr", "mae", "gmacs", "params", "bytes", "ms", "ms_torch",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to measure: what its row is called, how to call it, the size it takes and what is known of it."""
+
+    name: str
+    path: Path
+    method: metrics.Method
+    resolution: int
+    about: Mapping[str, Any]
+
+
+def named(text: str) -> tuple[str | None, Path]:
+    """`name=PATH` or `PATH` as (name or None, path)."""
+    name, equals, path = text.partition("=")
+    return (name, Path(path)) if equals and "/" not in name else (None, Path(text))
+
+
+def open_model(name: str, path: Path) -> Model:
+    """Load an exported file or a checkpoint folder.
+
+    Raises:
+        ValueError: it is neither, or cannot be run here.
+        FileNotFoundError: it is not there.
+    """
+    if path.is_dir() and path.suffix not in artifact.KINDS:
+        pipeline, history = checkpoint.load(path), checkpoint.history(path)
+        gmacs, params = networks.count(pipeline)
+        about = {"kind": "checkpoint", "precision": None, "gmacs": gmacs, "params": params, "bytes": None}
+        method, resolution = as_method(pipeline), int(pipeline.config.resolution)
+    else:
+        exported = artifact.Artifact(path)
+        if exported.card["kind"] == "coreml" and sys.platform != "darwin":
+            raise ValueError(f"{path}: CoreML predicts on macOS only; measure the .tflite or .onnx export here")
+        about = {key: exported.card.get(key) for key in ("kind", "precision", "gmacs", "params", "bytes")}
+        history = exported.card["history"]
+        method, resolution = exported.erase, exported.resolution[0] or int(exported.card["resolution"])
+    told = [entry["options"]["perceptual"] for entry in history if "perceptual" in entry.get("options", {})]
+    where = artifact.portable([str(path.absolute())])
+    return Model(name, path, method, resolution, {"file": where, **about, "perceptual": told[-1] if told else None})
+
+
+def open_all(args: Namespace) -> list[Model]:
+    """The reference, then the models, each once and under its own name."""
+    name, path = named(args.reference)
+    found = [open_model(name or "fp32", path)]
+    for name, path in [named(text) for text in (*args.models, *args.rows)]:
+        if path.resolve() == found[0].path.resolve():
+            continue
+        model = open_model(name or path.stem, path)
+        if model.name in {other.name for other in found} | set(metrics.CLASSICAL):
+            raise ValueError(f"two rows would be called {model.name}; name one of them: other={path}")
+        found.append(model)
+    return found
+
+
+def timings(path: Path | None) -> dict[tuple[str, str], float]:
+    """{(file, runtime): median ms} of one thread, from a result of benchmarks/latency.py."""
+    if path is None:
+        return {}
+    try:
+        rows = json.loads(path.read_text())["rows"]
+        return {
+            (row["file"], row["runtime"]): row["median_ms"]
+            for row in rows
+            if row["threads"] == 1 and row["median_ms"] is not None
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected a result of latency.py ({type(error).__name__}: {error})") from None
+
+
+def measure(models: Sequence[Model], args: Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(the rows, what the result says of the data). The classical rows are taken at the reference's resolution."""
+    data = pairs.describe(args.data)
+    digest = hashlib.sha256((args.data / "eval.csv").read_bytes()).hexdigest()
+    if data.get("eval_sha256") != digest:
+        raise ValueError(
+            f"{args.data}/eval.csv has sha256 {digest[:12]}, its data.json says {str(data.get('eval_sha256'))[:12]}: "
+            "the list was changed; run train/prepare.py again"
+        )
+    took = timings(args.latency)
+    lists: dict[int, list[pairs.Pair]] = {}
+
+    def score(name: str, method: metrics.Method, size: int, fp32: Sequence[Any] | None) -> metrics.Score:
+        if size not in lists:
+            lists[size] = pairs.evaluation_pairs(args.data, size=size, limit=args.limit)
+        return metrics.score(method, lists[size], fp32, lambda p: tqdm(p, desc=name, unit="pair", leave=False))
+
+    rows, fp32 = [], None
+    for model in models:
+        size = model.resolution
+        figures, painted = score(model.name, model.method, size, fp32 if size == models[0].resolution else None)
+        fp32 = fp32 or painted
+        row = {"name": model.name, "resolution": size, **figures, **model.about}
+        if size != data["size"]:
+            row["resized_from"] = data["size"]
+        row |= {
+            field: took[model.about["file"], runtime]
+            for field, runtime in (("ms", "litert"), ("ms_torch", "torch"))
+            if (model.about["file"], runtime) in took
+        }
+        rows.append(row)
+    size = models[0].resolution
+    for name, found in metrics.classical_scores(lists[size], lambda p: tqdm(p, desc="classical", leave=False)).items():
+        resized = {"resized_from": data["size"]} if size != data["size"] else {}
+        rows.append({"name": name, "resolution": size, **found.row, "kind": "classical", **resized})
+    about = {key: data.get(key) for key in ("name", "source", "size")} | {"n": rows[0]["n"], "eval_sha256": digest}
+    return rows, about
+
+
+def title(data: Mapping[str, Any]) -> str:
+    """One line over the table; generated skin is called so."""
+    what = "SYNTHETIC skin (generated, not photographs)" if data["source"] == "synthetic" else "photographs"
+    return f"{data['n']} pairs of {what}, {data['name']}; texture: medians"
+
+
+def gate(rows: Sequence[Mapping[str, Any]], models: int, max_drop: float) -> None:
+    """Raises GateFailed naming every model that lies more than `max_drop` dB below the reference, the first row."""
+    best = rows[0]["psnr_hole_mirrored"]
+    fallen = [(row["name"], best - row["psnr_hole_mirrored"]) for row in rows[1:models]]
+    failed = [f"{name} is {drop:.3f} dB below {rows[0]['name']}" for name, drop in fallen if drop > max_drop]
+    if failed:
+        raise stage.GateFailed(f"psnr_hole_mirrored may drop by {max_drop} dB; {'; '.join(failed)}")
+
+
+def run(args: Namespace) -> int:
+    """Measure, print, write, judge."""
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"--limit is {args.limit}; expected at least 1")
+    models = open_all(args)
+    if args.max_drop is not None and (other := [m for m in models if m.resolution != models[0].resolution]):
+        raise ValueError(
+            f"{other[0].name} runs at {other[0].resolution}, {models[0].name} at {models[0].resolution}: "
+            "--max-drop compares figures of one resolution only"
+        )
+    rows, data = measure(models, args)
+    result = artifact.result(rows, data, args.command)
+    if args.json:
+        artifact.write_result(args.json, result)
+    shown = [c for c in COLUMNS if any(row.get(c) is not None for row in rows)]
+    stage.finish(title(data), [{"name": row["name"], **{c: row.get(c) for c in shown}} for row in rows], result)
+    if args.max_drop is not None:
+        gate(rows, len(models), args.max_drop)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = ArgumentParser(prog="fidelity.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="exported file or checkpoint folder, or name=PATH")
+    parser.add_argument("--reference", required=True, metavar="MODEL", help="the row fp32: a folder or a file")
+    parser.add_argument("--data", type=Path, required=True, help="folder made by train/prepare.py")
+    parser.add_argument("--max-drop", type=float, metavar="DB", help="gate: exit 1 if a model lies further below fp32")
+    parser.add_argument("--limit", type=int, help="only the first so many pairs of the list")
+    parser.add_argument("--rows", nargs="+", default=[], metavar="name=PATH", help="further models, named")
+    parser.add_argument("--latency", type=Path, metavar="FILE", help="a result of latency.py, for milliseconds")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    parser.set_defaults(command=["python", "benchmarks/fidelity.py", *(sys.argv[1:] if argv is None else argv)])
+    return stage.execute(run, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

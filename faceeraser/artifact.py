@@ -1,0 +1,611 @@
+"""An exported file and its card: load it, run it, describe it, count it, and write down what was measured.
+
+    erased = Artifact("exports/int8.tflite").erase(image_u8, mask_u8)
+
+One `run(image, mask)` for every runtime. What the file takes, its order, layout, type and quantization, is read from
+the file itself. The card, `<file>.json` beside it, is written by the exporter:
+
+    format 1, file, kind tflite|onnx|coreml, precision fp32|fp16|int8, sha256, bytes, resolution,
+    inputs, outputs   [{name, shape, layout, dtype, range [low, high], quantization null or {scale, zero_point}}]
+    edges inside|input, warp (text), gmacs, params,
+    parity {n, psnr_hole_min, max_abs_hole, gate, passed}, notes, history (the checkpoint's)
+
+Importing this module loads numpy only; a runtime is imported by the first `Artifact` that needs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Fields = dict[str, Any]
+
+CARD_FORMAT = 1
+KINDS = {".tflite": "tflite", ".onnx": "onnx", ".mlpackage": "coreml"}
+# What only the exporter knows; the rest of a card is read from the file.
+CARD_NEEDS = ("precision", "resolution", "edges", "warp", "parity", "notes", "history")
+TFLITE_RUNTIMES = {
+    "ai_edge_litert": "ai_edge_litert.interpreter",
+    "tensorflow": "tensorflow.lite",
+    "tflite_runtime": "tflite_runtime.interpreter",
+}
+PACKAGES = (
+    "faceeraser", "numpy", "opencv-python-headless", "torch", "torchao", "torch-pruning", "litert-torch",
+    "ai-edge-litert", "tensorflow", "onnx", "onnxruntime", "coremltools", "scikit-image",
+)  # fmt: skip
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+
+def kind_of(path: str | Path) -> str:
+    """'tflite', 'onnx' or 'coreml', by the name's ending. Raises ValueError for any other."""
+    suffix = Path(path).suffix
+    if suffix not in KINDS:
+        raise ValueError(f"{path}: cannot tell what this is; expected a file ending in {', '.join(KINDS)}")
+    return KINDS[suffix]
+
+
+def _members(path: Path) -> list[Path]:
+    """The files an artifact consists of: itself, or for a folder (.mlpackage) all that is in it, in a fixed order."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; export one first, with export/to_tflite.py for example")
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hex sha256 of a file; of a folder, over each file's relative name, size and content, in sorted order."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    for member in _members(path):
+        if path.is_dir():
+            digest.update(f"{member.relative_to(path).as_posix()}\0{member.stat().st_size}\0".encode())
+        with open(member, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def bytes_of(path: str | Path) -> int:
+    """Size in bytes of a file, or of all files in a folder."""
+    return sum(member.stat().st_size for member in _members(Path(path)))
+
+
+# --- the card -------------------------------------------------------------------------------------------------------
+
+
+def card_path(path: str | Path) -> Path:
+    """Where the card of an exported file lies: `<path>.json`."""
+    return Path(f"{str(path).rstrip('/')}.json")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Write beside the target, then rename: whoever reads sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
+    """Write the card of the exported file at `path`, atomically, and return it.
+
+    `fields` needs precision, resolution, edges, warp, parity, notes and history. Format, file, kind, sha256 and bytes
+    are the file's; inputs, outputs, gmacs and params are read from it unless given (CoreML: give them).
+    Raises ValueError when a field is missing or wrong, FileNotFoundError when the file is not there.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    missing = [name for name in CARD_NEEDS if name not in fields]
+    if missing:
+        raise ValueError(f"the card of {path.name} lacks {', '.join(missing)}")
+    for name, allowed in {"precision": ("fp32", "fp16", "int8"), "edges": ("inside", "input")}.items():
+        if fields[name] not in allowed:
+            raise ValueError(f"the card of {path.name}: {name} is {fields[name]!r}, expected {' or '.join(allowed)}")
+    if path.with_name(path.name + ".data").exists():
+        raise ValueError(f"{path.name} keeps its weights in {path.name}.data; export one file (external_data=False)")
+    card: Fields = {
+        "format": CARD_FORMAT, "file": path.name, "kind": kind, "sha256": sha256_of(path), "bytes": bytes_of(path)
+    }  # fmt: skip
+    if kind != "coreml":
+        if "inputs" not in fields or "outputs" not in fields:
+            card |= describe(path)
+        if "gmacs" not in fields or "params" not in fields:
+            card |= count(path)
+    card = card | dict(fields) | {key: card[key] for key in ("format", "file", "kind", "sha256", "bytes")}
+    missing = [name for name in ("inputs", "outputs", "gmacs", "params") if name not in card]
+    if missing:
+        raise ValueError(f"the card of {path.name} lacks {', '.join(missing)}: a CoreML package does not tell")
+    _write_json(card_path(path), card)
+    return card
+
+
+def read_card(path: str | Path) -> Fields:
+    """The card of the exported file at `path`, checked against the file.
+
+    Raises FileNotFoundError when file or card is missing, ValueError when the card is unreadable, of another format, or
+    was written for other bytes than the file's.
+    """
+    path = Path(path)
+    kind_of(path)
+    _members(path)
+    beside = card_path(path)
+    if not beside.is_file():
+        raise FileNotFoundError(f"{path}: no card beside it; expected {beside.name}; export again")
+    try:
+        card: Fields = json.loads(beside.read_text())
+    except ValueError as error:
+        raise ValueError(f"{beside}: this is not JSON ({error}); export again") from None
+    if not isinstance(card, dict) or card.get("format") != CARD_FORMAT:
+        found = card.get("format") if isinstance(card, dict) else type(card).__name__
+        raise ValueError(f"{beside}: the card's format is {found!r}, this version reads {CARD_FORMAT}; export again")
+    if (found := sha256_of(path)) != card.get("sha256"):
+        raise ValueError(
+            f"{path}: sha256 is {found[:12]}..., its card says {str(card.get('sha256'))[:12]}...: "
+            "the file and the card do not belong together; export again"
+        )
+    return card
+
+
+# --- running --------------------------------------------------------------------------------------------------------
+
+
+class _Port:
+    """One input or output of a model: how to put an NHWC float picture into it, or to take one out."""
+
+    def __init__(self, name: str, shape: Sequence[Any], dtype: Any, scale: float = 0.0, zero_point: int = 0) -> None:
+        self.name, self.dtype, self.scale, self.zero_point = name, np.dtype(dtype), float(scale), int(zero_point)
+        self.shape = [int(n) if isinstance(n, (int, np.integer)) and n > 0 else None for n in shape]  # None: any
+        self.layout, self.channels = "?", 0
+        for layout, axis in (("NHWC", 3), ("NCHW", 1)):
+            # A picture has 3 channels, a mask 1. (Sides of 1 or 3 pixels, where this could mislead, nobody exports.)
+            if self.layout == "?" and len(self.shape) == 4 and self.shape[axis] in (1, 3):
+                self.layout, self.channels = layout, self.shape[axis] or 0
+
+    @property
+    def size(self) -> tuple[int | None, int | None]:
+        """Height and width in pixels; None where the model takes any."""
+        rows = 1 if self.layout == "NHWC" else 2
+        return self.shape[rows], self.shape[rows + 1]
+
+    @property
+    def batched(self) -> bool:
+        """Whether it takes any number of pictures at once."""
+        return self.shape[0] is None
+
+    def pack(self, value: np.ndarray) -> np.ndarray:
+        """Float (N, H, W, C) in [0, 1] as the model wants it."""
+        value = value.transpose(0, 3, 1, 2) if self.layout == "NCHW" else value
+        if np.issubdtype(self.dtype, np.integer):
+            # Without a scale an integer port takes plain 8-bit pictures, and masks of 0 and 1.
+            scale = self.scale or (1 / 255 if self.channels == 3 else 1.0)
+            limits = np.iinfo(self.dtype)
+            value = (np.rint(value / scale) + self.zero_point).clip(limits.min, limits.max)
+        return np.ascontiguousarray(value, dtype=self.dtype)
+
+    def unpack(self, value: np.ndarray) -> np.ndarray:
+        """What the model gave, as float32 (N, H, W, C) in [0, 1]."""
+        real = value.astype(np.float32)
+        if np.issubdtype(self.dtype, np.integer):
+            real = (real - self.zero_point) * np.float32(self.scale or 1 / 255)
+        return real.transpose(0, 2, 3, 1) if self.layout == "NCHW" else real
+
+    def described(self) -> Fields:
+        """The port as a card lists it."""
+        quantization = {"scale": self.scale, "zero_point": self.zero_point} if self.scale else None
+        return {
+            "name": self.name, "shape": self.shape, "layout": self.layout, "dtype": self.dtype.name,
+            "range": [0.0, 1.0], "quantization": quantization,
+        }  # fmt: skip
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+class _TFLite:
+    def __init__(self, path: Path, threads: int, runtime: str | None) -> None:
+        try:
+            self._interpreter = _tflite_interpreter(runtime)(model_path=str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{path}: this runtime cannot load it as a TFLite model ({_first_line(error)})") from None
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+        names: dict[int, str] = {}
+        for signature in list(self._interpreter.get_signature_list())[:1]:
+            # A signature's names ("mask") say what a tensor's name ("serving_default_args_1:0") may not.
+            runner = self._interpreter.get_signature_runner(signature)
+            for named in (runner.get_input_details(), runner.get_output_details()):
+                names |= {tensor["index"]: name for name, tensor in named.items()}
+        self.inputs, self.outputs = (
+            [_Port(names.get(d["index"], d["name"]), d["shape"], d["dtype"], *d["quantization"]) for d in details]
+            for details in (self._inputs, self._outputs)
+        )
+
+    def __call__(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        for details, value in zip(self._inputs, values, strict=True):
+            self._interpreter.set_tensor(details["index"], value)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(details["index"]) for details in self._outputs]
+
+
+def _tflite_interpreter(runtime: str | None) -> Callable[..., Any]:
+    """The Interpreter class of the runtime named, or of the first that is installed."""
+    for name in TFLITE_RUNTIMES if runtime is None else [runtime]:
+        try:
+            module = import_module(TFLITE_RUNTIMES[name].removesuffix(".lite"))
+        except ImportError:
+            continue
+        return (module.lite if name == "tensorflow" else module).Interpreter
+    wanted = runtime or "ai_edge_litert"
+    extra = "'faceeraser[tflite]'" if wanted == "tensorflow" else "tflite-runtime" if runtime else "faceeraser"
+    raise ModuleNotFoundError(f"{wanted} is not installed, which running a .tflite file needs: pip install {extra}")
+
+
+class _ONNX:
+    def __init__(self, path: Path, threads: int) -> None:
+        runtime = _need("onnxruntime", "onnx", "running an .onnx file")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own errors share no base class
+            raise ValueError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})") from None
+        types = {"float": "float32", "double": "float64"}
+        self.inputs, self.outputs = (
+            [_Port(p.name, p.shape, types.get(t := p.type.removeprefix("tensor(")[:-1], t)) for p in ports]
+            for ports in (self._session.get_inputs(), self._session.get_outputs())
+        )
+
+    def __call__(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        named = {port.name: value for port, value in zip(self.inputs, values, strict=True)}
+        return list(self._session.run(None, named))
+
+
+class _CoreML:
+    def __init__(self, path: Path) -> None:
+        tools = _need("coremltools", "coreml", "reading an .mlpackage")
+        self._model = tools.models.MLModel(str(path), skip_model_load=sys.platform != "darwin")
+        description = self._model.get_spec().description
+        array = tools.proto.FeatureTypes_pb2.ArrayFeatureType
+        types = {array.FLOAT16: "float16", array.FLOAT32: "float32", array.DOUBLE: "float64", array.INT32: "int32"}
+        self.inputs, self.outputs = (
+            [_Port(p.name, list(p.type.multiArrayType.shape), types[p.type.multiArrayType.dataType]) for p in ports]
+            for ports in (description.input, description.output)
+        )
+
+    def __call__(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if sys.platform != "darwin":
+            raise RuntimeError(
+                f"CoreML predicts on macOS only, this is {platform.system()}: use the .tflite or .onnx export here"
+            )
+        found = self._model.predict({port.name: value for port, value in zip(self.inputs, values, strict=True)})
+        return [np.asarray(found[port.name]) for port in self.outputs]
+
+
+def _need(module: str, extra: str, what: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError:
+        message = f"{module} is not installed, which {what} needs: pip install 'faceeraser[{extra}]'"
+        raise ModuleNotFoundError(message) from None
+
+
+def _open(path: Path, threads: int, runtime: str | None = None) -> _TFLite | _ONNX | _CoreML:
+    kind = kind_of(path)
+    if kind == "tflite":
+        return _TFLite(path, threads, runtime)
+    return _ONNX(path, threads) if kind == "onnx" else _CoreML(path)
+
+
+def _roles(path: Path, ports: Sequence[_Port]) -> list[str]:
+    """What each input is: 'image', 'mask' or 'edges', in the model's own order."""
+    roles = []
+    single = [port for port in ports if port.channels == 1]
+    for port in ports:
+        if port.channels == 3:
+            roles.append("image")
+        elif port.channels == 1:
+            # One single-channel input is the mask whatever it is called; of two, the name has to tell.
+            roles.append("edges" if len(single) > 1 and "edge" in port.name.lower() else "mask")
+    if sorted(roles) not in (["image", "mask"], ["edges", "image", "mask"]) or len(roles) != len(ports):
+        found = ", ".join(f"{port.name} {port.shape}" for port in ports)
+        raise ValueError(f"{path}: its inputs are {found}; expected an image, a mask and perhaps 'edges'")
+    return roles
+
+
+class Artifact:
+    """An exported face eraser, ready to run: file and card are checked, the runtime is loaded.
+
+    `card` is the card; `resolution` the (height, width) the file takes, None where it takes any; `wants_edges` whether
+    edges are an input (then they are computed here, by `faceeraser.edges`).
+
+    Raises FileNotFoundError, ValueError (file, card or inputs are not as expected) or
+    ModuleNotFoundError (names the extra to install).
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None, runtime: str | None = None) -> None:
+        """`threads`: CPU threads, all by default. `runtime`: for .tflite, one of `TFLITE_RUNTIMES`."""
+        self.path = Path(path)
+        self.card = read_card(self.path)
+        self._model = _open(self.path, threads or os.cpu_count() or 1, runtime)
+        self._roles = _roles(self.path, self._model.inputs)
+        pictures = [port for port in self._model.outputs if port.channels == 3]
+        named = [port for port in pictures if "erased" in port.name.lower()] or pictures
+        if len(named) != 1:
+            found = ", ".join(f"{port.name} {port.shape}" for port in self._model.outputs)
+            raise ValueError(f"{self.path}: its outputs are {found}; expected one picture, or one named 'erased'")
+        self._erased = self._model.outputs.index(named[0])
+        self.wants_edges = "edges" in self._roles
+        if self.wants_edges != (self.card["edges"] == "input"):
+            raise ValueError(
+                f"{self.path}: the card says edges are {self.card['edges']!r}, "
+                f"the file has {'an' if self.wants_edges else 'no'} input for them; export again"
+            )
+
+    @property
+    def resolution(self) -> tuple[int | None, int | None]:
+        """Height and width in pixels; None where the file takes any."""
+        return self._model.inputs[self._roles.index("image")].size
+
+    def run(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Erase: float32 in, float32 out, [0, 1], RGB.
+
+        `image` (H, W, 3) with `mask` (H, W) or (H, W, 1), or (N, H, W, 3) with (N, H, W) or (N, H, W, 1); 1 = erase.
+        Returns the image's shape. Raises ValueError for other shapes, sizes or ranges; RuntimeError for CoreML anywhere
+        but on macOS.
+        """
+        pictures, masks = self._checked(np.asarray(image), np.asarray(mask))
+        values = {"image": pictures, "mask": masks}
+        if self.wants_edges:
+            values["edges"] = _edges(pictures, masks)
+        ports = self._model.inputs
+        step = len(pictures) if all(port.batched for port in ports) else 1
+        erased = np.empty_like(pictures)
+        for start in range(0, len(pictures), max(step, 1)):
+            part = slice(start, start + step)
+            given = [port.pack(values[role][part]) for port, role in zip(ports, self._roles, strict=True)]
+            erased[part] = self._model.outputs[self._erased].unpack(self._model(given)[self._erased])
+        return erased if image.ndim == 4 else erased[0]
+
+    def _checked(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both as float32 (N, H, W, C), or ValueError."""
+        if image.ndim not in (3, 4) or image.shape[-1] != 3:
+            raise ValueError(f"image has shape {image.shape}; expected (H, W, 3) or (N, H, W, 3)")
+        if mask.shape not in (image.shape[:-1], (*image.shape[:-1], 1)):
+            raise ValueError(f"mask has shape {mask.shape}; expected {image.shape[:-1]}, the image's")
+        for wanted, found, side in zip(self.resolution, image.shape[-3:-1], ("high", "wide"), strict=True):
+            if wanted is not None and found != wanted:
+                raise ValueError(f"image is {found} pixels {side}; {self.path.name} takes {wanted}: resize it first")
+        for name, values in (("image", image), ("mask", mask)):
+            if values.size and not (values.min() >= 0 and values.max() <= 1):
+                raise ValueError(
+                    f"{name} has values from {values.min()} to {values.max()}; expected [0, 1] (8 bits: `erase`)"
+                )
+        image = image if image.ndim == 4 else image[None]
+        return image.astype(np.float32), mask.reshape(*image.shape[:3], 1).astype(np.float32)
+
+    def erase(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """`run` for 8-bit pictures: uint8 (H, W, 3) RGB and a mask, any non-zero = erase; returns uint8 (H, W, 3).
+
+        Pixels outside the mask come back exactly as they went in. Shapes and errors are those of `run`.
+        """
+        if image.dtype != np.uint8:
+            raise ValueError(f"image is {image.dtype}; expected uint8 (for float pictures: `run`)")
+        hole = np.asarray(mask) > 0
+        painted = np.rint(self.run(image.astype(np.float32) / 255, hole.astype(np.float32)) * 255).clip(0, 255)
+        return np.where(hole.reshape(*image.shape[:-1], 1), painted.astype(np.uint8), image)
+
+
+def _edges(pictures: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """The edge maps of (N, H, W, 3) pictures outside their masks (N, H, W, 1), as float32 (N, H, W, 1)."""
+    from faceeraser import edges
+
+    grey = pictures @ np.array([0.299, 0.587, 0.114], np.float32)
+    found = [edges.canny(g, m[..., 0]) for g, m in zip(grey, masks, strict=True)]
+    return np.asarray(found, np.float32).reshape(masks.shape)
+
+
+# --- describing and counting ----------------------------------------------------------------------------------------
+
+
+def describe(path: str | Path) -> Fields:
+    """{"inputs": [...], "outputs": [...]} as a card lists them, read from the file. Needs no card."""
+    path = Path(path)
+    _members(path)
+    model = _open(path, threads=1)
+    return {"inputs": [p.described() for p in model.inputs], "outputs": [p.described() for p in model.outputs]}
+
+
+def count(path: str | Path) -> Fields:
+    """{"gmacs", "params"} of a .tflite or .onnx file, counted on its own graph at its own resolution.
+
+    Counted are convolutions, depthwise and transposed ones, and dense layers: multiply-accumulates of one picture, and
+    the elements of their weights and biases. Raises ValueError for CoreML, whose package keeps no shapes to count on.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    _members(path)
+    if kind == "coreml":
+        raise ValueError(f"{path}: a CoreML package cannot be counted; count the .tflite or .onnx export")
+    macs, params = _count_tflite(path) if kind == "tflite" else _count_onnx(path)
+    return {"gmacs": float(macs / 1e9), "params": params}
+
+
+def _size(shape: Sequence[int]) -> int:
+    return int(np.prod([max(int(n), 1) for n in shape], dtype=np.int64))  # an open dimension (0, -1) is one picture
+
+
+def _count_tflite(path: Path) -> tuple[int, int]:
+    for name in ("ai_edge_litert.schema_py_generated", "tensorflow.lite.python.schema_py_generated"):
+        try:
+            schema = import_module(name)
+            break
+        except ImportError:
+            continue
+    else:
+        raise ModuleNotFoundError("counting a .tflite file needs the schema in ai-edge-litert: pip install faceeraser")
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    operator = schema.BuiltinOperator
+    codes = [
+        max(model.OperatorCodes(i).BuiltinCode(), model.OperatorCodes(i).DeprecatedBuiltinCode())
+        for i in range(model.OperatorCodesLength())
+    ]
+    macs, weights = 0, 0
+    for g in range(model.SubgraphsLength()):
+        graph = model.Subgraphs(g)
+        ops = [graph.Operators(i) for i in range(graph.OperatorsLength())]
+        unpacked = {op.Outputs(0): op.Inputs(0) for op in ops if codes[op.OpcodeIndex()] == operator.DEQUANTIZE}
+        seen: set[int] = set()
+
+        def shape(tensor: int, graph: Any = graph) -> list[int]:
+            return list(graph.Tensors(tensor).ShapeAsNumpy()) if graph.Tensors(tensor).ShapeLength() else []
+
+        def constant(tensor: int, graph: Any = graph, unpacked: dict[int, int] = unpacked) -> bool:
+            buffer = model.Buffers(graph.Tensors(unpacked.get(tensor, tensor)).Buffer())
+            return buffer.DataLength() > 0 or buffer.Size() > 0
+
+        for op in ops:
+            code = codes[op.OpcodeIndex()]
+            inputs = [op.Inputs(i) for i in range(op.InputsLength())]
+            produced = _size(shape(op.Outputs(0)))
+            if code == operator.CONV_2D:  # weights (out, kh, kw, in / groups)
+                macs, ours = macs + produced * _size(shape(inputs[1])[1:]), inputs[1:3]
+            elif code == operator.DEPTHWISE_CONV_2D:  # weights (1, kh, kw, out)
+                macs, ours = macs + produced * _size(shape(inputs[1])[1:3]), inputs[1:3]
+            elif code == operator.TRANSPOSE_CONV:  # inputs: output shape, weights (out, kh, kw, in), picture, bias
+                taken = _size(shape(inputs[2]))
+                macs, ours = macs + taken * _size(shape(inputs[1])[:3]), [inputs[1], *inputs[3:4]]
+            elif code in (operator.FULLY_CONNECTED, operator.BATCH_MATMUL):
+                depth = shape(inputs[0])[-1]  # a converter writes a dense layer as either
+                macs, ours = macs + produced * depth, inputs[1:3]
+            else:
+                continue
+            fresh = [t for t in ours if t >= 0 and t not in seen and constant(t)]
+            seen.update(fresh)
+            weights += sum(_size(shape(t)) for t in fresh)
+    return macs, weights
+
+
+def _count_onnx(path: Path) -> tuple[int, int]:
+    onnx = _need("onnx", "onnx", "counting an .onnx file")
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(path), load_external_data=False)).graph
+    values = (*graph.input, *graph.value_info, *graph.output)
+    shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in values}
+    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    constants = {tensor.name for tensor in graph.initializer}
+    macs, weights, seen = 0, 0, set()
+    for node in graph.node:
+        if node.op_type in ("Constant", "DequantizeLinear", "Cast", "Transpose") and constants.issuperset(node.input):
+            constants.add(node.output[0])  # a weight that is stored in another type or order
+        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            continue
+        unknown = [name for name in (*node.input[:2], node.output[0]) if name not in shapes]
+        if unknown:
+            raise ValueError(f"{path}: the shape of {unknown[0]} cannot be inferred, so its graph cannot be counted")
+        taken, weight, produced = (shapes[name] for name in (node.input[0], node.input[1], node.output[0]))
+        if node.op_type == "Conv":  # weights (out, in / groups, kh, kw)
+            macs += _size(produced) * _size(weight[1:])
+        elif node.op_type == "ConvTranspose":  # weights (in, out / groups, kh, kw)
+            macs += _size(taken) * _size(weight[1:])
+        else:
+            turned = any(a.name == "transA" and a.i for a in node.attribute)
+            macs += _size(produced) * taken[0 if turned else -1]
+        fresh = [name for name in node.input[1:3] if name in constants and name not in seen]
+        seen.update(fresh)
+        weights += sum(_size(shapes[name]) for name in fresh)
+    return macs, weights
+
+
+# --- results --------------------------------------------------------------------------------------------------------
+
+
+def hardware() -> Fields:
+    """{"cpu", "cores", "ram_gb", "system"}: what a timing was taken on."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        cpu = lines[0].split(":", 1)[1].strip() if lines else cpu
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    return {"cpu": cpu, "cores": os.cpu_count(), "ram_gb": round(ram / 2**30, 1), "system": platform.system()}
+
+
+def versions() -> dict[str, str]:
+    """Version of Python and of every package of `PACKAGES` that is installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit(folder: str | Path | None = None) -> str:
+    """The commit of the checkout this package lies in, '+changes' if tracked files differ from it, or 'uncommitted'."""
+    folder = Path(folder) if folder is not None else Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        head = git("rev-parse", "--verify", "HEAD")
+        return head + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "uncommitted"
+
+
+def portable(command: Sequence[str]) -> str:
+    """A command line without this machine's paths: absolute ones become relative to the working folder.
+
+    A path more than two levels away is reduced to its name. `name=path` and `--flag=path` are treated alike.
+    """
+
+    def shorten(word: str) -> str:
+        head, equals, tail = word.rpartition("=")
+        if not os.path.isabs(tail):
+            return word
+        near = os.path.relpath(tail)
+        return head + equals + (near if not near.startswith(os.path.join("..", "..", "..")) else os.path.basename(tail))
+
+    return shlex.join(shorten(word) for word in command)
+
+
+def result(rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any] | None, command: Sequence[str]) -> Fields:
+    """The one form of every file under benchmarks/results/.
+
+    `rows` each have a "name". `data` has name, n and eval_sha256 (more is kept; None for timings, which use no data).
+    `command` is what was typed, as words. Raises ValueError when a row has no name or data lacks one of the three.
+    """
+    if nameless := [row for row in rows if not row.get("name")]:
+        raise ValueError(f"a result's row has no name: {nameless[0]}")
+    about = {"name": None, "n": 0, "eval_sha256": None} if data is None else dict(data)
+    if missing := [key for key in ("name", "n", "eval_sha256") if key not in about]:
+        raise ValueError(f"a result's data lacks {', '.join(missing)}")
+    return {
+        "command": portable(command), "commit": commit(), "hardware": hardware(), "versions": versions(),
+        "data": about, "rows": [dict(row) for row in rows],
+    }  # fmt: skip
+
+
+def write_result(path: str | Path, found: Mapping[str, Any]) -> None:
+    """Write a `result` atomically. Raises ValueError when a figure is NaN or infinite, which JSON cannot say."""
+    _write_json(Path(path), found)

@@ -1,0 +1,220 @@
+"""The folder that passes between stages: structure, weights, quantization, history and a picture of what it does.
+
+    config.json                 structure of the generators (networks.Config); format version
+    generators.safetensors      float weights; widths are their shapes
+    quantization.json           of a quantized network: tensor's name -> scale, zero_point, bits
+    discriminators.safetensors  of a trained network
+    state.pt                    of a trained network, to resume: optimizers, step, averaged weights
+    history.json                append-only: what each stage was told and what it measured
+    samples.png                 what it does, to look at
+    tensorboard/                scalars and sample sheets of a training run
+
+A stage reads one folder and writes another. It writes beside its target and renames at the end, so a folder that exists
+is whole. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from faceeraser import quant
+from faceeraser.networks import Config, FaceEraser, shape_to
+
+FORMAT = 1
+
+
+def sha256(path: Path | str) -> str:
+    """Hex digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that shape a result, where installed."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for name in ("faceeraser", "torch", "numpy", "torch-pruning", "litert-torch", "coremltools", "onnx"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def writing(target: Path | str, overwrite: bool = False, resume: bool = False) -> Iterator[Path]:
+    """A folder to write in, `TARGET.partial`, that becomes TARGET when the block ends without an error.
+
+    resume: go on with what a killed run left there, or with a copy of the finished TARGET.
+
+    Raises:
+        ValueError: the target exists and neither `overwrite` nor `resume` is set.
+    """
+    target = Path(target)
+    if target.exists() and not overwrite and not resume:
+        raise ValueError(f"{target} exists already; choose another target, or --overwrite to replace it")
+    partial = target.with_name(target.name + ".partial")
+    if partial.exists() and not resume:
+        shutil.rmtree(partial)
+    if resume and target.exists() and not partial.exists():
+        shutil.copytree(target, partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    yield partial
+    if target.exists():
+        shutil.rmtree(target)
+    partial.rename(target)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside the path and rename: a file that exists is whole."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.rename(path)
+
+
+def save(
+    folder: Path, pipeline: FaceEraser, *, stage: str, options: Mapping[str, Any], metrics: Mapping[str, Any],
+    parent: Path | str | None = None, data: Mapping[str, Any] | None = None,
+    discriminators: nn.Module | None = None, samples: Image.Image | None = None, extra: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Write a pipeline into `folder` (from `writing`) and append this stage to its parent's history.
+
+    options: what the stage was told (the seed among them). metrics: what it measured. data: data.json of the pairs.
+    extra: further fields of the history entry, such as histograms.
+    """
+    scales = {name: (scale, zero) for name, scale, zero in quant.quantized_tensors(pipeline)}
+    state = {k: v.detach().cpu().contiguous() for k, v in pipeline.state_dict().items() if not _is_scale(k)}
+    save_file(state, folder / "generators.safetensors")
+    if scales:
+        write_json(
+            folder / "quantization.json",
+            {
+                name: {"scale": scale.detach().cpu().double().tolist(), "zero_point": zero, "bits": quant.BITS}
+                for name, (scale, zero) in scales.items()
+            },
+        )
+    write_json(folder / "config.json", {"format": FORMAT, **asdict(pipeline.config)})
+    if discriminators is not None:
+        named = {k: v.detach().cpu().contiguous() for k, v in discriminators.state_dict().items()}
+        save_file(named, folder / "discriminators.safetensors")
+    past = history(parent) if parent else []
+    write_json(
+        folder / "history.json",
+        [
+            *past,
+            {
+                "stage": stage, "options": dict(options), "metrics": dict(metrics),
+                "parent_sha256": sha256(Path(parent) / "generators.safetensors") if parent else None,
+                "sha256": sha256(folder / "generators.safetensors"),
+                "data": {k: data.get(k) for k in ("name", "source", "sha256", "eval_sha256")} if data else None,
+                "versions": versions(),
+                "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                **(extra or {}),
+            },
+        ],
+    )  # fmt: skip
+    if samples is not None:
+        samples.save(folder / "samples.png")
+
+
+def _is_scale(key: str) -> bool:
+    """Whether a state-dict key is a quantization scale; those live in quantization.json under the tensor's name."""
+    return key.endswith((".scale", ".weight_scale"))
+
+
+def history(folder: Path | str) -> list[dict[str, Any]]:
+    """The stages a checkpoint went through, oldest first."""
+    entries: list[dict[str, Any]] = json.loads((Path(folder) / "history.json").read_text())
+    return entries
+
+
+def load(folder: Path | str) -> FaceEraser:
+    """A pipeline in eval mode from a stage's folder, strictly: every tensor in its place and none left over.
+
+    Raises:
+        ValueError: the folder is not a checkpoint, is of another format, or its tensors do not fit its structure.
+    """
+    folder = Path(folder)
+    for name in ("config.json", "generators.safetensors"):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder}: found no {name}, expected a checkpoint folder; make one with train/train.py")
+    fields = json.loads((folder / "config.json").read_text())
+    if fields.pop("format", None) != FORMAT:
+        raise ValueError(f"{folder}/config.json: expected format {FORMAT}; was it made by another version of faceeraser?")
+    config = Config.from_json(fields)
+    try:
+        state = load_file(folder / "generators.safetensors")
+    except SafetensorError as error:
+        raise ValueError(f"{folder}/generators.safetensors is not a whole safetensors file ({error})") from error
+    return build(config, state, _read_scales(folder))
+
+
+def _read_scales(folder: Path) -> dict[str, dict[str, Any]] | None:
+    path = folder / "quantization.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def build(config: Config, state: Mapping[str, Tensor], scales: Mapping[str, Any] | None = None) -> FaceEraser:
+    """A pipeline in eval mode from its structure, its weights and, if quantized, its scales.
+
+    Raises:
+        ValueError: tensors are missing, left over or of the wrong shape.
+    """
+    pipeline = FaceEraser(config, width=4)
+    if config.fused:
+        quant.fuse(pipeline)
+    shape_to(pipeline, state)
+    try:
+        pipeline.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise ValueError(f"the weights do not fit config.json: {error}") from error
+    if config.quantized:
+        quant.prepare(pipeline, config.float_layers)
+        found = dict(scales or {})
+        for name, scale, zero_point in quant.quantized_tensors(pipeline):
+            entry = found.pop(name, None)
+            if entry is None or entry["zero_point"] != zero_point or entry["bits"] != quant.BITS:
+                raise ValueError(f"quantization.json: expected {name} with zero point {zero_point}, found {entry}")
+            scale.data = torch.tensor(entry["scale"], dtype=torch.float32).reshape(scale.shape)
+        if found:
+            raise ValueError(f"quantization.json names tensors the network does not have: {sorted(found)[:3]}")
+    return pipeline.eval()
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The resume state of a run. Only tensors and plain values are read: a file with a pickled object in it is refused.
+
+    Raises:
+        ValueError: the file holds anything else, or is damaged.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds here, and every one of them means the same
+        reason = str(error).split("\n", 1)[0][:120]
+        raise ValueError(f"{path}: refused, not a plain file of tensors ({reason}); start again without --resume") from error
+    return state
+
+
+def write_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write the resume state beside `path` and rename it: a run killed while writing keeps the one before."""
+    partial = path.with_name(path.name + ".partial")
+    torch.save(dict(state), partial)
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    partial.rename(path)

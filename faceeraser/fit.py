@@ -1,0 +1,452 @@
+"""The one training loop. Adversarial training, distillation, sparsity and quantization-aware training are options of it.
+
+A run is a function of its recipe: pair k of a seed is always the same pair, the optimizers' state and the averaged
+weights are saved with the step, so a run that was killed and resumed ends with the weights of an unbroken one. Under
+`torchrun` every process takes its own pairs of each batch and gradients are averaged over the process group, so N
+processes with batch B train as one with batch N x B.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import time
+import types
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from faceeraser import losses, quant
+from faceeraser.checkpoint import read_state, write_state
+from faceeraser.edges import canny_tensor
+from faceeraser.networks import FaceEraser, PatchDiscriminator, gray
+from faceeraser.pairs import Pair, to_tensors
+
+PHASES = ("edge", "inpaint", "all")
+
+
+@dataclass
+class Recipe:
+    """What a run is told. Defaults are the paper's (sections 3.4 and 4.1).
+
+    phase: 'edge' trains G_edge; 'inpaint' G_pc and G_ref with the edges frozen; 'all' everything (fine-tuning).
+    adversarial, feature_matching, perceptual, l1, style, clone: coefficients of equations 1 and 4; None is the paper's.
+    region: L1 terms over the whole 'image' (the paper) or inside the 'hole' only, on the composite.
+    edge_l1: weight of a plain cross-entropy on the edge map, for fine-tuning without a discriminator.
+    features: network of the perceptual and style terms: 'vgg' (the paper), 'filterbank' or 'off'.
+    distil: weight of the teacher's edges, flow, cloned and erased pictures (0: no teacher).
+    sparsity: L1 weight on the norms' scale factors (network slimming, Liu et al. 2017).
+    average: decay of the averaged weights that are kept at the end (0: keep the last ones).
+    schedule: 'constant' (the paper) or 'cosine', with a short warm-up, to a hundredth of the rate.
+    precision: 'fp32', 'bf16' or 'auto': bf16 autocast where the hardware has it.
+    """
+
+    phase: str = "inpaint"
+    steps: int = 1000
+    batch: int = 8
+    lr: float = 1e-4
+    d_lr: float = 1e-5
+    beta1: float = 0.0
+    beta2: float = 0.9
+    adversarial: float | None = None
+    feature_matching: float = losses.EDGE_COEFFICIENTS["feature_matching"]
+    perceptual: float = losses.INPAINT_COEFFICIENTS["perceptual"]
+    l1: float = losses.INPAINT_COEFFICIENTS["l1"]
+    style: float = losses.INPAINT_COEFFICIENTS["style"]
+    clone: float = losses.INPAINT_COEFFICIENTS["clone"]
+    edge_l1: float = 0.0
+    region: str = "image"
+    features: str = "vgg"
+    distil: float = 0.0
+    sparsity: float = 0.0
+    average: float = 0.0
+    schedule: str = "constant"
+    precision: str = "auto"
+    seed: int = 0
+    save_every: int = 100
+    workers: int = 0
+
+    def adversarial_weight(self) -> float:
+        """The coefficient of the adversarial term: as told, or the paper's for the phase."""
+        if self.adversarial is not None:
+            return self.adversarial
+        return (losses.EDGE_COEFFICIENTS if self.phase == "edge" else losses.INPAINT_COEFFICIENTS)["adversarial"]
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bf16 arithmetic is native (a GPU's tensor cores, a CPU's AMX or AVX-512), not emulated and slow."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = torch.backends.cpu.get_cpu_capability() if hasattr(torch.backends, "cpu") else ""
+    if "AVX512" not in capabilities:
+        return False
+    with contextlib.suppress(OSError):
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    return False
+
+
+def discriminators(width: int = 64) -> nn.ModuleDict:
+    """The two discriminators of section 3.3, fresh: 'edge' sees (edges, gray), 'inpaint' (picture, edges_hat)."""
+    return nn.ModuleDict({"edge": PatchDiscriminator(2, width), "inpaint": PatchDiscriminator(4, width)})
+
+
+class _Numbers:
+    """Sampler: the pair numbers of this process, from a step on. Batch s of W processes is pairs s*W*B to (s+1)*W*B."""
+
+    def __init__(self, start: int, steps: int, batch: int, rank: int, world: int):
+        self.steps = range(start, steps)
+        self.batch, self.rank, self.world = batch, rank, world
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            first = (step * self.world + self.rank) * self.batch
+            yield list(range(first, first + self.batch))
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def _average_gradients(parameters: list[nn.Parameter], world: int) -> None:
+    """Mean of the gradients over the process group, in one exchange."""
+    if world == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= world
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def _rate(recipe: Recipe, step: int) -> float:
+    """The factor on the learning rate at a step."""
+    if recipe.schedule == "constant":
+        return 1.0
+    warm = max(1, min(50, recipe.steps // 10))
+    if step < warm:
+        return (step + 1) / warm
+    progress = (step - warm) / max(1, recipe.steps - warm)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def norm_scales(network: nn.Module) -> list[nn.Parameter]:
+    """The scale factors (gamma) of every batch norm, each (C,): what network slimming makes sparse."""
+    return [m.weight for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+class _Terms:
+    """The weighted sum of loss terms, and each term's running mean for the log."""
+
+    def __init__(self) -> None:
+        self.total: Any = 0.0
+        self.values: dict[str, Tensor] = {}
+
+    def add(self, name: str, weight: float, value: Tensor) -> None:
+        self.total = self.total + weight * value
+        self.values[name] = value.detach()
+
+
+def distillation_loss(student: dict[str, Tensor], teacher: dict[str, Tensor], mask: Tensor, phase: str) -> Tensor:
+    """L1 between a student's and its teacher's edges, flow (in half pictures), cloned and erased, inside the hole.
+
+    Both dictionaries are what `FaceEraser.forward` returns. Phase 'inpaint' leaves the frozen edges out.
+    """
+    total = losses.l1_loss(student["erased"], teacher["erased"], mask)
+    total = total + losses.l1_loss(student["cloned"], teacher["cloned"], mask)
+    total = total + 0.1 * losses.l1_loss(student["offsets"], teacher["offsets"], mask)
+    if phase == "all":
+        total = total + 0.1 * losses.l1_loss(student["edges_hat"], teacher["edges_hat"], mask)
+    return total
+
+
+def fit(
+    pipeline: FaceEraser, data: Dataset, recipe: Recipe, workdir: Path, *, critics: nn.ModuleDict | None = None,
+    teacher: FaceEraser | None = None, vgg: Path | None = None, resume: bool = False,
+    device: torch.device | str | None = None, look: list[Pair] | None = None, title: str = "train",
+) -> dict[str, Any]:  # fmt: skip
+    """Train `pipeline` in place and return what happened: mean losses of the last steps, pictures, seconds.
+
+    data: item k is (truth (3, H, W), mask (1, H, W)); see pairs.TrainingPairs. workdir receives state.pt every
+    `save_every` steps and tensorboard/; with `resume`, a state.pt there is where the run goes on. critics: the
+    discriminators, trained beside it when the adversarial weight is not 0. look: pairs for the sample sheets.
+
+    Raises:
+        ValueError: the phase is not known, the resume state is of another run, or VGG-19's weights cannot be had.
+    """
+    if recipe.phase not in PHASES:
+        raise ValueError(f"phase {recipe.phase!r}: expected one of {', '.join(PHASES)}")
+    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    cuda = torch.cuda.is_available()
+    if device is None:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "cpu"
+    device = torch.device(device)
+    if world > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    torch.manual_seed(recipe.seed)
+    pipeline.to(device, memory_format=torch.channels_last)
+    if world > 1 and device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(pipeline)
+    half = recipe.precision == "bf16" or (recipe.precision == "auto" and has_bfloat16(device))
+    trained = {
+        "edge": [pipeline.edge], "inpaint": [pipeline.clone, pipeline.refine],
+        "all": [pipeline.edge, pipeline.clone, pipeline.refine],
+    }[recipe.phase]  # fmt: skip
+    pipeline.requires_grad_(False)
+    for network in trained:
+        network.requires_grad_(True)
+    parameters = [p for p in pipeline.parameters() if p.requires_grad]
+    scales = {id(p) for _, p, _ in quant.quantized_tensors(pipeline)}
+    # Adam's step is the rate itself, whatever the gradient: scales, about 0.005, need a smaller one than weights.
+    groups = [
+        {"params": [p for p in parameters if id(p) not in scales], "share": 1.0},
+        {"params": [p for p in parameters if id(p) in scales], "share": 0.01},
+    ]
+    optimizer = torch.optim.Adam([g for g in groups if g["params"]], lr=recipe.lr, betas=(recipe.beta1, recipe.beta2))
+    adversarial = recipe.adversarial_weight()
+    critic = d_optimizer = None
+    if adversarial > 0:
+        if critics is None:
+            raise ValueError("an adversarial term needs discriminators; pass --adversarial 0 to train without")
+        critic = critics["edge" if recipe.phase == "edge" else "inpaint"].to(device, memory_format=torch.channels_last).train()
+        d_optimizer = torch.optim.Adam(critic.parameters(), lr=recipe.d_lr, betas=(recipe.beta1, recipe.beta2))
+    features = None
+    if recipe.phase != "edge" and (recipe.perceptual or recipe.style):
+        features = losses.feature_network(recipe.features, vgg)
+        features = features.to(device) if features is not None else None
+    if teacher is not None:
+        teacher = teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+    averaged = {k: v.detach().clone() for k, v in pipeline.state_dict().items()} if recipe.average else None
+    start, seconds = 0, 0.0
+    state_file = workdir / "state.pt"
+    if resume and state_file.is_file():
+        state = read_state(state_file)
+        if state["recipe"]["phase"] != recipe.phase or state["recipe"]["seed"] != recipe.seed:
+            raise ValueError(f"{state_file}: of another run (phase or seed differ); start again without --resume")
+        pipeline.load_state_dict(state["generators"])
+        optimizer.load_state_dict(state["optimizer"])
+        if critic is not None and d_optimizer is not None:
+            critic.load_state_dict(state["critic"])
+            d_optimizer.load_state_dict(state["d_optimizer"])
+        if averaged is not None:
+            averaged = {k: v.to(device) for k, v in state["averaged"].items()}
+        start, seconds = state["step"], state["seconds"]
+
+    def keep(step: int) -> None:
+        if rank:
+            return
+        write_state(
+            state_file,
+            {
+                "recipe": asdict(recipe), "step": step, "seconds": seconds, "generators": pipeline.state_dict(),
+                "optimizer": optimizer.state_dict(), "averaged": averaged or {},
+                "critic": critic.state_dict() if critic is not None else {},
+                "d_optimizer": d_optimizer.state_dict() if d_optimizer is not None else {},
+            },
+        )  # fmt: skip
+
+    def update(opt: torch.optim.Optimizer, loss: Tensor, over: list[nn.Parameter], rate: float) -> None:
+        opt.zero_grad(set_to_none=True)
+        loss.backward()
+        _average_gradients(over, world)
+        for group in opt.param_groups:
+            group["lr"] = rate * group.get("share", 1.0)
+        opt.step()
+
+    log = _Log(workdir, rank == 0)
+    loader = DataLoader(
+        data, batch_sampler=_Numbers(start, recipe.steps, recipe.batch, rank, world), num_workers=recipe.workers,
+        persistent_workers=recipe.workers > 0, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    bar = tqdm(loader, initial=start, total=recipe.steps, desc=title, unit="step", disable=rank != 0, mininterval=1)
+    fused = pipeline.config.fused
+    began = time.monotonic()
+    recent: dict[str, list[float]] = defaultdict(list)
+    for step, (truth, mask) in enumerate(bar, start):
+        truth = truth.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        mask = mask.to(device, non_blocking=True)
+        pipeline.eval()
+        for network in trained:
+            network.train(not fused)
+        factor = _rate(recipe, step)
+        terms = _Terms()
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            if teacher is not None:
+                with torch.no_grad():
+                    taught = teacher(truth, mask)
+            if recipe.phase == "edge":
+                edges, edges_hat = pipeline.complete_edges(truth, mask)
+                outputs = {"edges": edges, "edges_hat": edges_hat}
+            else:
+                outputs = pipeline(truth, mask)
+            picture = outputs["edges_hat"] if recipe.phase == "edge" else outputs["erased" if recipe.region == "hole" else "refined"]
+            with torch.no_grad():
+                edge_truth = None
+                if recipe.phase == "edge" or recipe.edge_l1:
+                    with torch.autocast(device.type, enabled=False):
+                        edge_truth = canny_tensor(gray(truth), torch.zeros_like(mask))
+            if critic is not None and d_optimizer is not None:
+                beside = gray(truth) if recipe.phase == "edge" else outputs["edges_hat"].detach()
+                real = edge_truth if recipe.phase == "edge" else truth
+                score_real, _ = critic(torch.cat([real, beside], 1))
+                score_fake, _ = critic(torch.cat([picture.detach(), beside], 1))
+                with torch.autocast(device.type, enabled=False):
+                    d_loss = losses.discriminator_loss(score_real, score_fake)
+        if critic is not None and d_optimizer is not None:
+            update(d_optimizer, d_loss, list(critic.parameters()), recipe.d_lr * factor)
+            terms.values["discriminator"] = d_loss.detach()
+            critic.requires_grad_(False)  # the generator's turn: gradients pass through, none are kept
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                score, fake_maps = critic(torch.cat([picture, beside], 1))
+                if recipe.phase == "edge" and recipe.feature_matching:
+                    with torch.no_grad():
+                        _, real_maps = critic(torch.cat([real, beside], 1))
+                    terms.add("feature_matching", recipe.feature_matching, losses.feature_matching_loss(fake_maps, real_maps))
+            terms.add("adversarial", adversarial, losses.generator_loss(score))
+            critic.requires_grad_(True)
+        if recipe.phase != "edge":
+            hole = mask if recipe.region == "hole" else None
+            terms.add("l1", recipe.l1, losses.l1_loss(picture, truth, hole))
+            terms.add("clone", recipe.clone, losses.l1_loss(outputs["cloned"], truth, hole))
+            if features is not None:
+                with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                    fake_maps, real_maps = features(picture), features(truth)
+                terms.add("perceptual", recipe.perceptual, losses.perceptual_loss(fake_maps, real_maps))
+                terms.add("style", recipe.style, losses.style_loss(fake_maps, real_maps))
+        if recipe.edge_l1 and recipe.phase != "inpaint" and edge_truth is not None:
+            terms.add("edge", recipe.edge_l1, F.binary_cross_entropy(outputs["edges_hat"].float(), edge_truth))
+        if teacher is not None and recipe.distil and recipe.phase != "edge":
+            terms.add("distil", recipe.distil, distillation_loss(outputs, taught, mask, recipe.phase))
+        if recipe.sparsity:
+            penalty = torch.stack([s.abs().sum() for network in trained for s in norm_scales(network)]).sum()
+            terms.add("sparsity", recipe.sparsity, penalty)
+        update(optimizer, terms.total, parameters, recipe.lr * factor)
+        if averaged is not None:
+            decay = min(recipe.average, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for name, value in pipeline.state_dict().items():
+                    if value.is_floating_point():
+                        averaged[name].lerp_(value, 1 - decay)
+                    else:
+                        averaged[name].copy_(value)
+        for name, value in terms.values.items():
+            recent[name].append(float(value))
+        if step % 10 == 9 or step + 1 == recipe.steps:
+            means = {name: float(np.mean(values[-10:])) for name, values in recent.items()}
+            bar.set_postfix({k: f"{v:.3g}" for k, v in means.items()}, refresh=False)
+            log.scalars(means, step + 1)
+        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
+            seconds += time.monotonic() - began
+            began = time.monotonic()
+            keep(step + 1)
+            if look and rank == 0:
+                log.picture(np.asarray(sample_sheet(pipeline, look)), step + 1)
+    log.close()
+    if averaged is not None:
+        pipeline.load_state_dict(averaged)
+    pipeline.requires_grad_(True)
+    pipeline.eval()
+    pictures = recipe.steps * recipe.batch * world
+    return {
+        "losses": {name: float(np.mean(values[-100:])) for name, values in recent.items()},
+        "pictures": pictures, "seconds": round(seconds, 1), "device": str(device), "precision": "bf16" if half else "fp32",
+    }  # fmt: skip
+
+
+class _Log:
+    """TensorBoard scalars and sample sheets, in the first process only."""
+
+    def __init__(self, workdir: Path, on: bool):
+        self.writer: Any = None
+        if on:
+            # Where tensorflow is installed, tensorboard would load it to write a scalar; this module is its own switch
+            # for its own stub (tensorboard/compat/__init__.py).
+            sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(workdir / "tensorboard"))
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        if self.writer:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
+
+    def picture(self, sheet: np.ndarray, step: int) -> None:
+        if self.writer:
+            self.writer.add_image("samples", sheet, step, dataformats="HWC")
+
+    def close(self) -> None:
+        if self.writer:
+            self.writer.close()
+
+
+def calibrate(pipeline: FaceEraser, data: Dataset, pictures: int = 32, batch: int = 8) -> None:
+    """Choose the activation scales of a freshly prepared network from training pairs 0 to `pictures`."""
+    quant.set_calibrating(pipeline, True)
+    device = next(pipeline.parameters()).device
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for first in range(0, pictures, batch):
+            items = [data[k] for k in range(first, min(first + batch, pictures))]
+            truth, mask = (torch.stack(x).to(device) for x in zip(*items, strict=True))
+            pipeline(truth, mask)
+    quant.set_calibrating(pipeline, False)
+
+
+def run(pipeline: FaceEraser, pairs: list[Pair], batch: int = 8) -> dict[str, Tensor]:
+    """Outputs of a pipeline on evaluation pairs, concatenated on the CPU, in float32 and without gradients."""
+    truth, mask = to_tensors(pairs)
+    device = next(pipeline.parameters()).device
+    parts: dict[str, list[Tensor]] = defaultdict(list)
+    training = pipeline.training
+    pipeline.eval()
+    with torch.no_grad():
+        for first in range(0, len(pairs), batch):
+            outputs = pipeline(truth[first : first + batch].to(device), mask[first : first + batch].to(device))
+            for name, value in outputs.items():
+                parts[name].append(value.float().cpu())
+    pipeline.train(training)
+    return {name: torch.cat(values) for name, values in parts.items()}
+
+
+def as_method(pipeline: FaceEraser) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A pipeline as the benchmarks take a method: (image uint8 (H, W, 3), mask uint8 (H, W)) -> erased uint8."""
+
+    def method(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        erased = run(pipeline, [Pair("", image, mask, 0.0, 0.0)])["erased"][0]
+        return (erased.permute(1, 2, 0).numpy() * 255).round().clip(0, 255).astype(np.uint8)
+
+    return method
+
+
+def sample_sheet(pipeline: FaceEraser, pairs: list[Pair], columns: int = 4) -> Image.Image:
+    """What a pipeline does on a few pairs, one a row: hole, edges, cloned, erased, truth."""
+    pairs = pairs[:columns]
+    outputs = run(pipeline, pairs)
+    rows = []
+    for i, pair in enumerate(pairs):
+        hole = pair.truth * (1 - pair.mask[:, :, None])
+        cells = [hole]
+        for name in ("edges_hat", "cloned", "erased"):
+            cell = (outputs[name][i].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+            cells.append(np.repeat(cell, 3, 2) if cell.shape[2] == 1 else cell)
+        rows.append(np.concatenate([*cells, pair.truth], 1))
+    sheet = np.concatenate(rows)
+    scale = min(1.0, 1280 / sheet.shape[1])
+    if scale < 1:
+        sheet = cv2.resize(sheet, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return Image.fromarray(sheet)

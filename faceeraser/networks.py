@@ -1,0 +1,430 @@
+"""The networks of FaceEraser (Hua et al. 2021, sections 3.1 and 3.3), at any width, in two presets.
+
+Three generators make one pipeline, `FaceEraser`:
+
+    edges_hat = G_edge(gray, edges, mask)         edges are Canny's, of the picture with the hole emptied
+    offsets   = G_pc(edges_hat, image, mask)      where each pixel of the hole is to be copied from
+    cloned    = Warp(image, flow)
+    refined   = G_ref(cloned, image, flow)        and `erased` is refined inside the hole, the input outside
+
+`paper` is the paper's: instance norm, reflection padding, transposed convolutions, and a refine network that paints the
+whole picture. `mobile` is what phones run well: batch norm (folds into the convolution), zero padding, nearest resize +
+convolution, the hole first filled by a smooth membrane (`fill_hole`), and a refine network that predicts what is missing
+from the cloned picture. Structure is a `Config`; widths come from the weights, so a pruned network loads strictly by the
+same constructor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from faceeraser.edges import canny_tensor
+from faceeraser.quant import Tap
+from faceeraser.warp import offsets_to_flow, warp
+
+VARIANTS = ("unet_attention", "unet", "auto_encoder")
+PRESETS = ("paper", "mobile")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Structure of the generators (never their widths).
+
+    variant: refine network, Table 1's rows: 'auto_encoder' (AE), 'unet', 'unet_attention' (UNet + CA, the paper's).
+    blocks: residual blocks kept in the edge and clone networks (8 in the paper, section 3.3).
+    fill: the hole is filled smoothly before the clone network sees it and before the warp; flow only inside the hole.
+    residual: the refine network's output is added to the cloned picture instead of replacing it.
+    """
+
+    preset: str = "mobile"
+    variant: str = "unet_attention"
+    norm: str = "batch"
+    padding: str = "zeros"
+    upsampling: str = "nearest"
+    fill: bool = True
+    residual: bool = True
+    resolution: int = 256
+    blocks: dict[str, int] = field(default_factory=lambda: {"edge": 8, "clone": 8})
+    fused: bool = False
+    float_layers: tuple[str, ...] = ("clone.head",)
+    quantized: bool = False
+
+    @classmethod
+    def of(cls, preset: str, **changes: Any) -> Config:
+        """The configuration of a preset, 'paper' or 'mobile'.
+
+        Raises:
+            ValueError: the preset or the variant is not known.
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"preset {preset!r} is not known: expected one of {', '.join(PRESETS)}")
+        if changes.get("variant", VARIANTS[0]) not in VARIANTS:
+            raise ValueError(f"variant {changes['variant']!r} is not known: expected one of {', '.join(VARIANTS)}")
+        paper = {"norm": "instance", "padding": "reflect", "upsampling": "transposed", "fill": False, "residual": False}
+        return cls(preset=preset, **{**(paper if preset == "paper" else {}), **changes})
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Config:
+        """From config.json's fields. Raises ValueError when a field is not known, as in a file of a later version."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := set(fields) - known:
+            raise ValueError(f"config.json has unknown fields {sorted(unknown)}: made by a newer version of faceeraser?")
+        return cls(**{**fields, "float_layers": tuple(fields.get("float_layers", ("clone.head",)))})
+
+
+def _norm(config: Config, channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels) if config.norm == "batch" else nn.InstanceNorm2d(channels)
+
+
+class Conv(nn.Module):
+    """Convolution, norm, activation: (N, c_in, H, W) -> (N, c_out, H / stride, W / stride), or x2 for 'transposed'.
+
+    act: 'relu', 'sigmoid', 'tanh' or None. The convolution has no bias where a norm follows, which would cancel it.
+    """
+
+    def __init__(
+        self, config: Config, c_in: int, c_out: int, kernel: int, *, stride: int = 1, dilation: int = 1,
+        act: str | None = "relu", norm: bool = True, transposed: bool = False, tap: str | None = "auto",
+    ):  # fmt: skip
+        super().__init__()
+        padding = dilation * (kernel - 1) // 2
+        if transposed:
+            self.conv: nn.Module = nn.ConvTranspose2d(c_in, c_out, kernel, stride, padding, bias=not norm)
+        else:
+            self.conv = nn.Conv2d(
+                c_in, c_out, kernel, stride, padding, dilation, bias=not norm, padding_mode=config.padding
+            )
+        self.norm = _norm(config, c_out) if norm else nn.Identity()
+        self.act = {"relu": nn.ReLU(), "sigmoid": nn.Sigmoid(), "tanh": nn.Tanh(), None: nn.Identity()}[act]
+        if act == "sigmoid":
+            self.before = Tap("signed")  # a sigmoid is an int8 operator of its own: its input is stored too
+        kind = {"relu": "relu", "sigmoid": "sigmoid"}.get(act or "", "signed") if tap == "auto" else tap
+        self.out = Tap(kind) if kind else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x))
+        if hasattr(self, "before"):
+            x = self.before(x)
+        return self.out(self.act(x))
+
+
+class DilatedBlock(nn.Module):
+    """The residual block of EdgeConnect (Nazeri et al. 2019), dilation 2 in its first convolution; no ReLU at the end."""
+
+    def __init__(self, config: Config, channels: int):
+        super().__init__()
+        self.conv1 = Conv(config, channels, channels, 3, dilation=2)
+        self.conv2 = Conv(config, channels, channels, 3, act=None)
+        self.out = Tap()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x + self.conv2(self.conv1(x)))
+
+
+class Up(nn.Module):
+    """Twice the size, fewer channels: a transposed convolution, or nearest resize + 3x3 convolution."""
+
+    def __init__(self, config: Config, c_in: int, c_out: int):
+        super().__init__()
+        self.transposed = config.upsampling == "transposed"
+        self.conv = Conv(config, c_in, c_out, 4 if self.transposed else 3, stride=2 if self.transposed else 1,
+                         transposed=self.transposed)  # fmt: skip
+
+    def forward(self, x: Tensor, tap: nn.Module) -> Tensor:
+        """`tap` is the one that stored x: the resized tensor is stored again with the same scale, as LiteRT wants it."""
+        if not self.transposed:
+            x = tap(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv(x)
+
+
+class Completion(nn.Module):
+    """Encoder, residual blocks of dilation 2, decoder (section 3.3): the body of the edge and the clone network."""
+
+    def __init__(self, config: Config, c_in: int, c_out: int, width: int, blocks: int, act: str, tap: str | None):
+        super().__init__()
+        self.store = Tap("image")
+        self.stem = Conv(config, c_in, width, 7)
+        self.down = nn.ModuleList(
+            [Conv(config, width, 2 * width, 4, stride=2), Conv(config, 2 * width, 4 * width, 4, stride=2)]
+        )
+        self.blocks = nn.ModuleList([DilatedBlock(config, 4 * width) for _ in range(blocks)])
+        self.up = nn.ModuleList([Up(config, 4 * width, 2 * width), Up(config, 2 * width, width)])
+        self.head = Conv(config, width, c_out, 7, act=act, norm=False, tap=tap)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(self.store(x))
+        stored_by: Any = self.stem
+        for stage in (*self.down, *self.blocks):
+            x, stored_by = stage(x), stage
+        for up in self.up:
+            x, stored_by = up(x, stored_by.out), up.conv
+        return self.head(x)
+
+
+class EdgeGenerator(Completion):
+    """G_edge: (gray, edges, mask), each (N, 1, H, W), -> edges_hat (N, 1, H, W) in (0, 1)."""
+
+    def __init__(self, config: Config, width: int):
+        super().__init__(config, 3, 1, width, config.blocks["edge"], "sigmoid", "auto")
+
+    def forward(self, gray: Tensor, edges: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(torch.cat([gray, edges, mask], 1))
+
+
+class PixelCloneGenerator(Completion):
+    """G_pc: (edges_hat, image, mask) -> offsets (N, 2, H, W) in (-1, 1). Its head is never quantized:
+
+    an int8 tanh has steps of 1/128, a whole pixel at 256 px, and a picture sampled a pixel off is another picture.
+    """
+
+    def __init__(self, config: Config, width: int):
+        super().__init__(config, 5, 2, width, config.blocks["clone"], "tanh", None)
+
+    def forward(self, edges_hat: Tensor, image: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(torch.cat([edges_hat, image, mask], 1))
+
+
+class ChannelAttention(nn.Module):
+    """Squeeze, 1/16 of the channels, and rescale (Zhang et al. 2018, RCAN): x (N, C, H, W) -> the same shape."""
+
+    def __init__(self, config: Config, channels: int):
+        super().__init__()
+        hidden = max(4, channels // 16)
+        self.mean = Tap("signed")
+        self.squeeze = Conv(config, channels, hidden, 1, norm=False)
+        self.excite = Conv(config, hidden, channels, 1, norm=False, act="sigmoid")
+        self.out = Tap("signed")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x * self.excite(self.squeeze(self.mean(x.mean((2, 3), keepdim=True)))))
+
+
+class RefineBlock(nn.Module):
+    """A residual block that halves ('down'), doubles ('up') or keeps the size, with channel attention on its branch."""
+
+    def __init__(self, config: Config, c_in: int, c_out: int, direction: str, attention: bool):
+        super().__init__()
+        self.direction = direction
+        stride = 2 if direction == "down" else 1
+        self.conv1 = Conv(config, c_in, c_out, 3, stride=stride)
+        self.conv2 = Conv(config, c_out, c_out, 3, act=None)
+        self.attention = ChannelAttention(config, c_out) if attention else nn.Identity()
+        self.shortcut = Conv(config, c_in, c_out, 1, stride=stride, act=None, norm=False)
+        self.out = Tap()
+
+    def forward(self, x: Tensor, tap: nn.Module | None = None) -> Tensor:
+        """`tap` is the one that stored x; needed by 'up', which resizes it first."""
+        if self.direction == "up":
+            assert tap is not None
+            # A 1x1 convolution and a nearest resize commute: the shortcut runs on a quarter of the pixels.
+            short = self.shortcut.out(F.interpolate(self.shortcut(x), scale_factor=2.0, mode="nearest"))
+            x = tap(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        else:
+            short = self.shortcut(x)
+        return self.out(short + self.attention(self.conv2(self.conv1(x))))
+
+
+class RefineGenerator(nn.Module):
+    """G_ref: (cloned, image, offsets) -> a picture (N, 3, H, W): 5 down + 5 up residual blocks, additive skips.
+
+    With `config.residual` the output is unbounded and starts at zero (it is added to `cloned`); else it is in (0, 1).
+    Offsets enter as (offsets + 1) / 2, so that all inputs share the range [0, 1] and one int8 scale.
+    """
+
+    WIDTHS = (1, 2, 4, 8, 8, 8)  # with width 64 the three networks have 49 M parameters and 142 GMAC at 256 x 256
+
+    def __init__(self, config: Config, width: int):
+        super().__init__()
+        attention = config.variant == "unet_attention"
+        widths = [width * w for w in self.WIDTHS]
+        self.skips = config.variant != "auto_encoder"
+        self.store = Tap("image")
+        self.stem = Conv(config, 8, width, 7)
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList([RefineBlock(config, a, b, "down", attention) for a, b in pairs])
+        self.up = nn.ModuleList([RefineBlock(config, b, a, "up", attention) for a, b in reversed(pairs)])
+        self.joined = nn.ModuleList([Tap() for _ in self.up]) if self.skips else nn.ModuleList()
+        self.head = Conv(config, width, 3, 7, act=None if config.residual else "sigmoid", norm=False)
+
+    def forward(self, cloned: Tensor, image: Tensor, offsets: Tensor) -> Tensor:
+        x = self.stem(self.store(torch.cat([cloned, image, (offsets + 1.0) * 0.5], 1)))
+        encoded = [x]
+        for block in self.down:
+            x = block(x)
+            encoded.append(x)
+        tap = self.down[-1].out
+        encoded.pop()
+        for i, block in enumerate(self.up):
+            x, tap = block(x, tap), block.out
+            if self.skips:
+                x, tap = self.joined[i](x + encoded.pop()), self.joined[i]
+        return self.head(x)
+
+
+class PatchDiscriminator(nn.Module):
+    """PatchGAN-70 with spectral norm, leaky ReLU and a sigmoid last (section 3.3): -> (scores, activations).
+
+    Input (N, c_in, H, W): for edges (edge map, gray of the truth); for pictures (picture, edges_hat). Scores are in
+    (0, 1), one for each 70 x 70 patch; activations are the outputs of each layer, for feature matching (eq. 3).
+    """
+
+    def __init__(self, c_in: int, width: int = 64):
+        super().__init__()
+        widths = [c_in, width, 2 * width, 4 * width, 8 * width]
+        layers = [nn.Conv2d(a, b, 4, 2 if i < 3 else 1, 1) for i, (a, b) in enumerate(zip(widths, widths[1:]))]
+        layers.append(nn.Conv2d(widths[-1], 1, 4, 1, 1))
+        self.layers = nn.ModuleList([spectral_norm(layer) for layer in layers])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        activations = []
+        for layer in self.layers[:-1]:
+            x = F.leaky_relu(layer(x), 0.2)
+            activations.append(x)
+        return torch.sigmoid(self.layers[-1](x)), activations
+
+
+def gray(image: Tensor) -> Tensor:
+    """Rec. 601 luma of image (N, 3, H, W): (N, 1, H, W)."""
+    return 0.299 * image[:, 0:1] + 0.587 * image[:, 1:2] + 0.114 * image[:, 2:3]
+
+
+def fill_hole(image: Tensor, mask: Tensor) -> Tensor:
+    """The picture with its hole filled by a smooth membrane; every visible pixel as it was.
+
+    image (N, 3, H, W), mask (N, 1, H, W) of zeros and ones, H and W divisible by a power of two. Pull: average pooling of
+    the visible pixels, down to a few pixels. Push: bilinear upsampling into the hole and two 3 x 3 averages at each level
+    (a multigrid sweep for Laplace's equation). Plain pooling and resizing, so that it runs on any phone.
+    """
+    known, weight = image * (1.0 - mask), 1.0 - mask
+    levels = []
+    while True:
+        levels.append((known / (weight + 1e-6), (weight > 0).to(image.dtype)))
+        if min(known.shape[-2:]) <= 2 or known.shape[-1] % 2 or known.shape[-2] % 2:
+            break
+        known, weight = F.avg_pool2d(known, 2), F.avg_pool2d(weight, 2)
+    filled, seen = levels[-1]
+    # Where not even the coarsest cell saw a visible pixel, the mean of those that did.
+    mean = (filled * seen).mean((2, 3), keepdim=True) / (seen.mean((2, 3), keepdim=True) + 1e-6)
+    filled = filled * seen + mean * (1.0 - seen)
+    for value, seen in reversed(levels[:-1]):
+        hole = 1.0 - seen
+        filled = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
+        filled = value * seen + filled * hole
+        for _ in range(2):
+            filled = value * seen + hole * F.avg_pool2d(F.pad(filled, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    return filled
+
+
+class FaceEraser(nn.Module):
+    """The whole pipeline. `forward(image, mask)` returns a dictionary of (N, C, H, W) tensors.
+
+    image in [0, 1], mask with 1 = erase (binarised at 0.5). Keys: `edges`, `edges_hat`, `offsets`, `flow` (pixels),
+    `cloned`, `refined`, `erased`. Whatever stands in the picture where the mask is 1 never reaches an output.
+
+    `warp` is the form of the warp; an exporter swaps in the one its runtime takes.
+    """
+
+    def __init__(self, config: Config, width: int = 16, edge_width: int | None = None):
+        super().__init__()
+        self.config = config
+        self.edge = EdgeGenerator(config, edge_width or width)
+        self.clone = PixelCloneGenerator(config, width)
+        self.refine = RefineGenerator(config, width)
+        self.warp: Callable[[Tensor, Tensor], Tensor] = warp
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight, a=1.0)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if self.config.residual:  # starts as the smooth fill, and learns what that lacks
+            for head in (self.clone.head, self.refine.head):
+                nn.init.zeros_(head.conv.weight)
+
+    def complete_edges(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(edges, edges_hat) of a picture: phase 1 alone. `edges` (N, 1, H, W) are taken as given when passed."""
+        mask = (mask >= 0.5).to(image.dtype)
+        visible = image * (1.0 - mask)
+        with torch.autocast(image.device.type, enabled=False):
+            edges = (canny_tensor(gray(visible), mask) if edges is None else edges) * (1.0 - mask)
+        return edges, self.edge(gray(visible), edges, mask)
+
+    def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> dict[str, Tensor]:
+        edges, edges_hat = self.complete_edges(image, mask, edges)
+        mask = (mask >= 0.5).to(image.dtype)
+        visible = image * (1.0 - mask)
+        source = visible
+        if self.config.fill:
+            with torch.autocast(image.device.type, enabled=False):
+                source = fill_hole(visible.float(), mask.float())
+        offsets = self.clone(edges_hat, source, mask).float()
+        if self.config.fill:
+            offsets = offsets * mask
+        flow = offsets_to_flow(offsets)
+        cloned = self.warp(source, flow)
+        refined = self.refine(cloned, visible, offsets).float()
+        if self.config.residual:
+            refined = cloned + refined
+        refined = refined.clamp(0.0, 1.0)
+        erased = visible + refined * mask
+        return {
+            "edges": edges, "edges_hat": edges_hat, "offsets": offsets, "flow": flow, "cloned": cloned,
+            "refined": refined, "erased": erased,
+        }  # fmt: skip
+
+
+def shape_to(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give every layer the shape of its tensors in `state`, in place, so that a pruned network loads strictly."""
+    for name, module in network.named_modules():
+        weight = state.get(f"{name}.weight")
+        if weight is None:
+            continue
+        if isinstance(module, nn.ConvTranspose2d):
+            module.in_channels, module.out_channels = weight.shape[0], weight.shape[1]
+        elif isinstance(module, nn.Conv2d):
+            module.out_channels, module.in_channels = weight.shape[0], weight.shape[1]
+        elif isinstance(module, nn.BatchNorm2d):
+            module.num_features = weight.shape[0]
+        for kind in ("weight", "bias"):
+            old, new = getattr(module, kind, None), state.get(f"{name}.{kind}")
+            if isinstance(old, nn.Parameter) and new is not None:
+                setattr(module, kind, nn.Parameter(torch.empty_like(new)))
+        for kind in ("running_mean", "running_var"):
+            if (new := state.get(f"{name}.{kind}")) is not None:
+                setattr(module, kind, torch.empty_like(new))
+
+
+def count(network: nn.Module, resolution: int = 256) -> tuple[float, int]:
+    """(GMACs at resolution x resolution, parameters) of a pipeline: convolutions, transposed and dense layers.
+
+    Multiply-accumulates are counted in one forward pass, on the tensors as they are, for one picture.
+    """
+    macs = 0
+
+    def on_conv(module: Any, inputs: Any, output: Tensor) -> None:
+        nonlocal macs
+        positions = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
+        macs += module.weight.numel() * positions.shape[-1] * positions.shape[-2]
+
+    hooks = [m.register_forward_hook(on_conv) for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    training = network.training
+    device = next(network.parameters()).device
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, resolution, resolution, device=device),
+                           torch.zeros(1, 1, resolution, resolution, device=device))  # fmt: skip
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+    return macs / 1e9, sum(p.numel() for n, p in network.named_parameters() if not n.endswith("scale"))

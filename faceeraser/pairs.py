@@ -1,0 +1,177 @@
+"""Training and evaluation pairs: a blank face and a part mask, from the folder that `train/prepare.py` makes.
+
+The blank face is a forehead above its own flip (section 3.2), so a network could copy the answer from the other half.
+Training breaks that symmetry by default: the lower half is bent smoothly, by nothing at the seam and more away from it,
+and both get their own light. Pair number k of a seed is always the same pair, whoever asks: that is what makes a resumed
+run equal to an unbroken one, and two processes equal to one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+ALL_PARTS = 15  # bits of a part map: 1 brows, 2 eyes, 4 nose, 8 mouth, 16 glasses
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One evaluation pair: `truth` (H, W, 3) uint8 RGB, `mask` (H, W) uint8 with 1 = erase; forehead in source pixels."""
+
+    name: str
+    truth: np.ndarray
+    mask: np.ndarray
+    forehead_px: float
+    ita: float
+
+
+def describe(folder: Path | str) -> dict[str, Any]:
+    """data.json of a prepared folder.
+
+    Raises:
+        ValueError: the folder is not one that `train/prepare.py` made.
+    """
+    path = Path(folder) / "data.json"
+    if not path.is_file():
+        raise ValueError(f"{folder}: found no data.json, expected a folder made by: python train/prepare.py PHOTOS {folder}")
+    described: dict[str, Any] = json.loads(path.read_text())
+    return described
+
+
+def _read(path: Path, size: int, mask: bool) -> np.ndarray:
+    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if mask else cv2.IMREAD_COLOR)
+    if picture is None:
+        raise ValueError(f"{path}: listed by the prepared folder but cannot be read; run train/prepare.py again")
+    if picture.shape[0] != size:
+        picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_NEAREST if mask else cv2.INTER_AREA)
+    return picture if mask else np.ascontiguousarray(picture[:, :, ::-1])
+
+
+def evaluation_pairs(folder: Path | str, which: str = "eval", size: int | None = None, limit: int | None = None) -> list[Pair]:
+    """The fixed pairs of a prepared folder: 'eval' (validation, only ever reported) or 'tune' (a slice of train).
+
+    size: resize to it (area for pictures, nearest for masks); the prepared size by default.
+
+    Raises:
+        ValueError: the folder is not prepared, or a file it lists is missing.
+    """
+    folder = Path(folder)
+    size = size or int(describe(folder)["size"])
+    with open(folder / f"{which}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))[:limit]
+    with open(folder / "manifest.csv", newline="") as file:
+        about = {row["blank"]: row for row in csv.DictReader(file) if row["blank"]}
+    if not rows:
+        raise ValueError(f"{folder}/{which}.csv lists no pair; prepare more photographs (train/prepare.py)")
+
+    def number(row: dict[str, str], key: str) -> float:
+        return float(row.get(key) or "nan")
+
+    return [
+        Pair(
+            Path(row["blank"]).stem, _read(folder / row["blank"], size, False),
+            (_read(folder / row["mask"], size, True) > 0).astype(np.uint8),
+            number(about.get(row["blank"], {}), "forehead_px"), number(about.get(row["blank"], {}), "ita"),
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def to_tensors(pairs: list[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(truth (N, 3, H, W) float in [0, 1], mask (N, 1, H, W) float) of evaluation pairs."""
+    truth = torch.from_numpy(np.stack([p.truth for p in pairs])).permute(0, 3, 1, 2).float() / 255
+    return truth, torch.from_numpy(np.stack([p.mask for p in pairs])).unsqueeze(1).float()
+
+
+class TrainingPairs(Dataset):
+    """An endless, numbered stream of training pairs: item k is (truth (3, H, W), mask (1, H, W)), float32.
+
+    size: edge length in pixels. symmetric: leave the blank face its own mirror image, as in the paper's table.
+    limit: use only the first so many blanks and masks (for the demo's shortest runs and for tests).
+
+    Raises:
+        ValueError: the folder is not prepared or holds no training pair.
+    """
+
+    def __init__(self, folder: Path | str, size: int, seed: int = 0, symmetric: bool = False, limit: int | None = None):
+        folder = Path(folder)
+        self.size, self.seed, self.symmetric = size, seed, symmetric
+        prepared = int(describe(folder)["size"])
+        blanks = sorted((folder / "blanks" / "train").glob("*.png"))[:limit]
+        masks = sorted((folder / "masks" / "train").glob("*.png"))[:limit]
+        if not blanks or not masks:
+            raise ValueError(f"{folder}: {len(blanks)} training blanks and {len(masks)} masks, expected some of each")
+        with ThreadPoolExecutor(8) as pool:
+            # Kept at the prepared size and as bytes: a crop of 3/4 then still has more pixels than most outputs.
+            self.foreheads = list(pool.map(lambda p: _read(p, prepared, False)[: prepared // 2].copy(), blanks))
+            self.parts = list(pool.map(lambda p: _read(p, size, True), masks))
+
+    def __len__(self) -> int:
+        return 2**31
+
+    def __getitem__(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = np.random.default_rng((self.seed, k))
+        forehead = self.foreheads[rng.integers(len(self.foreheads))]
+        parts = self.parts[rng.integers(len(self.parts))]
+        truth = self._blank(forehead, rng)
+        mask = self._mask(parts, rng)
+        return (
+            torch.from_numpy(truth.astype(np.float32) / 255).permute(2, 0, 1).contiguous(),
+            torch.from_numpy(mask.astype(np.float32)).unsqueeze(0),
+        )
+
+    def _blank(self, forehead: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        size, half = self.size, self.size // 2
+        if rng.random() < 0.5:
+            forehead = forehead[:, ::-1]
+        height, width = forehead.shape[:2]
+        zoom = rng.uniform(0.75, 1.0)
+        left = rng.uniform(0, 1 - zoom) * (width - 1)
+        # The seam stays at the bottom of the forehead, where both halves meet.
+        xs = left + np.linspace(0, 1, size)[None, :] * zoom * (width - 1)
+        distance = np.linspace(0, 1, half)[:, None]  # from the seam
+        upper_x, upper_y = np.broadcast_to(xs, (half, size)), np.broadcast_to((height - 1) * (1 - distance * zoom), (half, size))
+        lower_x, lower_y = upper_x, upper_y
+        if not self.symmetric:
+            bend, sway, stretch = rng.uniform(-0.16, 0.16), rng.uniform(-0.06, 0.06), rng.uniform(0.7, 1.15)
+            shift = (bend * distance**2 + sway * np.sin(np.pi * distance * rng.uniform(0.5, 2))) * width
+            middle = xs.mean()
+            lower_x = middle + (xs - middle) * (1 - rng.uniform(-0.1, 0.25) * distance) + shift
+            lower_y = (height - 1) * (1 - distance * np.minimum(zoom * stretch, 1.0))
+            lower_y = np.broadcast_to(lower_y, (half, size))
+
+        def take(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+            return cv2.remap(forehead, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+
+        blank = np.concatenate([take(upper_x, upper_y)[::-1], take(lower_x, lower_y)]).astype(np.float32)
+        if rng.random() < 0.5:
+            blank = blank[::-1]
+        gain = rng.uniform(0.8, 1.15) * rng.uniform(0.95, 1.05, 3)
+        if not self.symmetric:
+            light = cv2.resize(rng.uniform(-0.1, 0.1, (3, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+            gain = gain[None, None, :] * (1 + light[:, :, None])
+        return np.clip(blank * gain, 0, 255)
+
+    def _mask(self, parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        bits = 31
+        if rng.random() < 0.25:  # some of the parts
+            bits = int(rng.integers(1, 16)) | 16
+        mask = (parts & bits) > 0
+        if not mask.any():
+            mask = parts > 0
+        if rng.random() < 0.5:
+            mask = mask[:, ::-1]
+        if rng.random() < 0.3:  # both halves hidden, as the mirrored figures are taken
+            mask = mask | mask[::-1]
+        elif rng.random() < 0.3:
+            mask = mask[::-1]
+        return np.ascontiguousarray(mask)

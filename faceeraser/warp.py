@@ -1,0 +1,83 @@
+"""The flow contract, and the warp in one form for each place it runs.
+
+`flow` is (N, 2, H, W) in pixels, x then y, and backward: output pixel p copies the picture at p + flow(p). Sampling is
+bilinear, with coordinates clamped to the picture (border) and corners aligned: the one setting that every mobile kernel
+accelerates, and clamping inside the graph makes kernels that pad with zeros agree with it.
+
+Source: Hua et al., FaceEraser (2021), section 3.3: "This can be done with the grid sample operation in PyTorch".
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def offsets_to_flow(offsets: Tensor) -> Tensor:
+    """Offsets (N, 2, H, W) in (-1, 1), the tanh head of the pixel-clone network, to a flow in pixels.
+
+    The paper adds the offsets to grid_sample's normalised grid, whose range [-1, 1] spans the picture: an offset of 1 is
+    half the picture, (W - 1) / 2 pixels in x and (H - 1) / 2 in y.
+    """
+    height, width = offsets.shape[-2:]
+    x, y = offsets[:, 0:1], offsets[:, 1:2]
+    return torch.cat([x * ((width - 1) / 2), y * ((height - 1) / 2)], 1)
+
+
+def sampling_coordinates(flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Absolute source coordinates (x, y), each (N, 1, H, W) float32, clamped to [0, W - 1] and [0, H - 1]."""
+    height, width = flow.shape[-2:]
+    flow = flow.float()
+    columns = torch.arange(width, dtype=torch.float32, device=flow.device).view(1, 1, 1, width)
+    rows = torch.arange(height, dtype=torch.float32, device=flow.device).view(1, 1, height, 1)
+    x = (flow[:, 0:1] + columns).clamp(0.0, float(width - 1))
+    y = (flow[:, 1:2] + rows).clamp(0.0, float(height - 1))
+    return x, y
+
+
+def warp(image: Tensor, flow: Tensor) -> Tensor:
+    """Warp image (N, C, H, W) by flow (N, 2, H, W) in pixels with `grid_sample`: the form for training, ONNX, CoreML.
+
+    Coordinates are float32 whatever the autocast type: in half precision they would step by 1/8 pixel at 128-256 px.
+    """
+    height, width = flow.shape[-2:]
+    with torch.autocast(flow.device.type, enabled=False):
+        x, y = sampling_coordinates(flow)
+        grid = torch.cat([x * (2.0 / (width - 1)) - 1.0, y * (2.0 / (height - 1)) - 1.0], 1).permute(0, 2, 3, 1)
+        return F.grid_sample(image.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def warp_by_rows(image: Tensor, flow: Tensor) -> Tensor:
+    """The same as `warp` for one picture (N = 1), written as four look-ups of rows in an (H*W, C) table: the TFLite form.
+
+    `grid_sample` becomes GATHER_ND there, 10-20 times slower and refused by the GPU delegate; an embedding look-up with
+    a flat int32 index stays a plain gather of rows. Coordinates are float32, outside every quantised region.
+    """
+    _, channels, height, width = image.shape
+    rows = image.permute(0, 2, 3, 1).reshape(height * width, channels)
+    x, y = sampling_coordinates(flow)
+    x0, y0 = torch.floor(x), torch.floor(y)
+    x1, y1 = (x0 + 1.0).clamp(max=float(width - 1)), (y0 + 1.0).clamp(max=float(height - 1))
+    wx, wy = (x - x0).reshape(-1, 1), (y - y0).reshape(-1, 1)
+
+    def look_up(x_index: Tensor, y_index: Tensor) -> Tensor:
+        return F.embedding((y_index * width + x_index).reshape(-1).to(torch.int32), rows)
+
+    top = look_up(x0, y0) * (1.0 - wx) + look_up(x1, y0) * wx
+    bottom = look_up(x0, y1) * (1.0 - wx) + look_up(x1, y1) * wx
+    out = top * (1.0 - wy) + bottom * wy
+    return out.reshape(1, height, width, channels).permute(0, 3, 1, 2)
+
+
+def landing_in_hole(flow: Tensor, mask: Tensor) -> Tensor:
+    """Share of the in-hole flow, per picture (N,), whose nearest source pixel lies in the hole itself (0 is ideal).
+
+    flow (N, 2, H, W) in pixels, mask (N, 1, H, W) with 1 = erase. A picture with no hole gives 0.
+    """
+    x, y = sampling_coordinates(flow)
+    n, _, height, width = flow.shape
+    index = (y.round() * width + x.round()).long().reshape(n, -1)
+    hole = (mask >= 0.5).reshape(n, -1)
+    landed = torch.gather(hole, 1, index) & hole
+    return landed.sum(1) / hole.sum(1).clamp(min=1)

@@ -1,0 +1,141 @@
+"""Train the networks at full precision (paper, section 3.4): edges first, then pixel-clone and refine with edges frozen.
+
+    python train/train.py data/faces runs/edge --phase edge
+    python train/train.py data/faces runs/fp32 --phase inpaint --edge runs/edge
+
+`--preset paper` is the paper's network and its objective with every coefficient; `--preset mobile` (the default) is what
+the compression chain starts from, trained inside the hole with averaged weights. `--teacher runs/paper` distils one from
+the other. A killed run goes on with `--resume`, and so does a finished one that is given more `--steps`. Under
+`torchrun --nproc-per-node N train/train.py ...` the same command trains on N devices.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from faceeraser import checkpoint, fit, pairs, stage
+from faceeraser.networks import PRESETS, VARIANTS, Config, FaceEraser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    made = stage.parser(__doc__, source="DATA")
+    made.add_argument("--phase", choices=fit.PHASES, required=True)
+    made.add_argument("--edge", type=Path, metavar="FOLDER", help="checkpoint whose edge network is taken, frozen")
+    made.add_argument("--start", type=Path, metavar="FOLDER", help="checkpoint whose weights to start from")
+    made.add_argument("--preset", choices=PRESETS, default="mobile")
+    made.add_argument("--variant", choices=VARIANTS, default=VARIANTS[0], help="refine network (Table 1's rows)")
+    made.add_argument("--width", type=int, default=16, help="channels of the first layer; 64 is the paper")
+    made.add_argument("--size", type=int, default=256, help="edge length in pixels (default: %(default)s)")
+    made.add_argument("--steps", type=int, default=2000, help="default: %(default)s")
+    made.add_argument("--batch", type=int, default=8, help="pictures in a step and process (default: %(default)s)")
+    made.add_argument("--lr", type=float, help="generators' rate (default: 1e-4 for paper, 1e-3 for mobile)")
+    made.add_argument("--d-lr", type=float, default=1e-5, help="discriminators' rate (default: %(default)s)")
+    made.add_argument("--adversarial", type=float, help="coefficient of the adversarial term (default: the paper's)")
+    made.add_argument("--l1", type=float, default=fit.Recipe.l1)
+    made.add_argument("--clone", type=float, default=fit.Recipe.clone, help="coefficient of the pixel-clone term")
+    made.add_argument("--style", type=float, default=fit.Recipe.style)
+    made.add_argument("--perceptual-weight", type=float, default=fit.Recipe.perceptual)
+    made.add_argument(
+        "--perceptual", choices=("vgg", "filterbank", "off"), default="vgg",
+        help="network of the perceptual and style terms (default: %(default)s, the paper's; needs its weights)",
+    )  # fmt: skip
+    made.add_argument("--vgg", type=Path, metavar="FILE", help="torchvision's vgg19 state dict, where there is no network")
+    made.add_argument("--edge-l1", type=float, default=0.0, help="plain cross-entropy on the edges, beside or instead of eq. 1")
+    made.add_argument("--symmetric", action="store_true", help="leave blank faces their own mirror image (paper's table)")
+    made.add_argument("--teacher", type=Path, help="checkpoint to distil from")
+    made.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
+    made.add_argument("--average", type=float, help="decay of averaged weights (default: 0 for paper, 0.998 for mobile)")
+    made.add_argument("--schedule", choices=("constant", "cosine"), help="default: constant for paper, cosine for mobile")
+    made.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    made.add_argument("--critic-width", type=int, default=64, help="channels of the discriminators (default: %(default)s)")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--limit", type=int, help="use only so many blanks and masks")
+    made.add_argument("--workers", type=int, help="loading processes (default: 0 on a CPU, 8 on a GPU)")
+    made.add_argument("--save-every", type=int, default=100, metavar="STEPS", help="default: %(default)s")
+    made.add_argument("--resume", action="store_true", help="go on where a killed or a finished run stopped")
+    return made
+
+
+def recipe_of(args: argparse.Namespace) -> fit.Recipe:
+    """The recipe: the paper's for --preset paper; the mobile preset differs where a line here says so."""
+    mobile = args.preset == "mobile"
+    told = fit.Recipe(
+        phase=args.phase, steps=args.steps, batch=args.batch, d_lr=args.d_lr, adversarial=args.adversarial, l1=args.l1,
+        clone=args.clone, style=args.style, perceptual=args.perceptual_weight, features=args.perceptual,
+        edge_l1=args.edge_l1, distil=args.distil if args.teacher else 0.0, precision=args.precision, seed=args.seed,
+        save_every=args.save_every, workers=args.workers if args.workers is not None else 8 * torch.cuda.is_available(),
+    )  # fmt: skip
+    return replace(
+        told,
+        lr=args.lr or (1e-3 if mobile else told.lr),
+        beta1=0.9 if mobile else told.beta1,
+        beta2=0.999 if mobile else told.beta2,
+        region="hole" if mobile else "image",
+        average=(0.998 if mobile else 0.0) if args.average is None else args.average,
+        schedule=args.schedule or ("cosine" if mobile else "constant"),
+    )
+
+
+def network_of(args: argparse.Namespace) -> FaceEraser:
+    """A fresh pipeline, or the one of --start; with the edge network of --edge."""
+    if args.start:
+        return checkpoint.load(args.start)
+    torch.manual_seed(args.seed)
+    config = Config.of(args.preset, variant=args.variant, resolution=args.size)
+    pipeline = FaceEraser(config, args.width)
+    if args.edge:
+        trained = checkpoint.load(args.edge)
+        if trained.config.preset != args.preset:
+            raise ValueError(f"{args.edge}: its preset is {trained.config.preset}, expected {args.preset} as asked")
+        pipeline.edge = trained.edge
+        pipeline.config = replace(config, blocks={**config.blocks, "edge": trained.config.blocks["edge"]})
+    return pipeline
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.phase == "inpaint" and not (args.edge or args.start):
+        raise ValueError("--phase inpaint needs the edges of phase 1: --edge FOLDER (train.py ... --phase edge makes it)")
+    if args.size % 32:
+        raise ValueError(f"--size {args.size}: expected a multiple of 32, as the refine network halves five times")
+    described = pairs.describe(args.source)
+    recipe = recipe_of(args)
+    first = int(os.environ.get("RANK", 0)) == 0
+    pipeline = network_of(args)
+    teacher = checkpoint.load(args.teacher) if args.teacher else None
+    critics = fit.discriminators(args.critic_width) if recipe.adversarial_weight() > 0 else None
+    data = pairs.TrainingPairs(args.source, args.size, args.seed, args.symmetric, args.limit)
+    look = pairs.evaluation_pairs(args.source, "tune", args.size, 24)
+    partial = args.target.with_name(args.target.name + ".partial")
+    with checkpoint.writing(args.target, args.overwrite, args.resume) if first else contextlib.nullcontext(partial) as folder:
+        result = fit.fit(
+            pipeline, data, recipe, folder, critics=critics, teacher=teacher, vgg=args.vgg, resume=args.resume,
+            look=look[:4], title=f"train {args.phase}",
+        )  # fmt: skip
+        if dist.is_initialized():
+            dist.barrier()
+        if not first:
+            return
+        pipeline.cpu()
+        figures = stage.measure(pipeline, look)
+        checkpoint.save(
+            folder, pipeline, stage=f"train-{args.phase}", parent=args.start or args.edge, data=described,
+            options={**asdict(recipe), "width": args.width, "symmetric": args.symmetric, "size": args.size},
+            metrics={**result, **figures}, discriminators=critics, samples=fit.sample_sheet(pipeline, look),
+        )  # fmt: skip
+    source = described["source"]
+    summary = {"target": str(args.target), "data": described["name"], "source": source, **result, **figures}
+    stage.finish(f"{args.target} (on a slice of train; data: {source})", [{"name": args.target.name, **figures}], summary)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return stage.execute(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
