@@ -15,10 +15,11 @@ CODE := $(wildcard faceeraser train compress export benchmarks)
 setup: $(SETUP)
 
 # The stamp is written last, so a setup that was broken off is done again.
-# torch comes first and by its exact version: left to the other packages' ranges, pip takes the newest build, which on Linux
-# brings several GB of CUDA along; by that version it takes a CPU wheel of the same version wherever one is in reach.
+# torch comes first and by its exact version: left to the other packages' ranges, pip takes the newest build, which on
+# Linux brings several GB of CUDA along; by that version it takes a CPU wheel of it wherever one is in reach.
 $(SETUP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"Python 3.11 or 3.12 is needed, found {v[0]}.{v[1]}; try make PYTHON=python3.11 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' || \
+		{ echo "$(PYTHON) is not Python 3.11 or 3.12; name one: make setup PYTHON=python3.11" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH_ARGS) torch==2.13.0
@@ -35,7 +36,7 @@ check: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy $(CODE)
 
-# tflite-runtime and TensorFlow 2.15 (the last whose GPU-compatibility check really checks) want numpy 1: a second environment.
+# tflite-runtime and TensorFlow 2.15 (whose GPU-compatibility check really checks) want numpy 1: a second environment.
 legacy: $(LEGACY)
 
 $(LEGACY): constraints-legacy.txt

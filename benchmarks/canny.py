@@ -4,7 +4,7 @@ scikit-image follows an edge to its end; a graph without loops takes a fixed num
 `faceeraser.edges.canny_tensor` with `skimage.feature.canny` on photographs with parts-like holes, for several numbers
 of steps, and times each as a TFLite file (LiteRT with XNNPACK, one thread):
 
-    python benchmarks/canny.py PHOTOS --out benchmarks/results/canny_hysteresis.json
+    python benchmarks/canny.py PHOTOS --json benchmarks/results/canny_hysteresis.json
 
 A row gives recall and precision over the edge pixels of all pictures together, the intersection over union, the recall
 that 95 % of single pictures reach, the share of the TFLite file's pixels that equal torch's, and milliseconds a picture
@@ -17,23 +17,22 @@ import contextlib
 import csv
 import hashlib
 import json
-import platform
-import shlex
-import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from tabulate import tabulate
 
+from faceeraser import artifact, stage
 from faceeraser.edges import HYSTERESIS_STEPS, canny, canny_tensor, traceable_canny
 
-ROOT = Path(__file__).resolve().parents[1]
 STEPS = (0, 8, 16, 24, 32, 48, 64, 96)
 FLOOR = 0.99
 TFLITE_FLOOR = 0.999
@@ -116,126 +115,104 @@ def measure_files(pictures: list[tuple[NDArray, NDArray]], steps: tuple[int, ...
     import torch
     from ai_edge_litert.interpreter import Interpreter
 
+    Pair = tuple[torch.Tensor, torch.Tensor]
     samples = [(torch.from_numpy(gray)[None, None], torch.from_numpy(mask)[None, None]) for gray, mask in pictures[:16]]
-    runners: dict[int, Any] = {}
+    runners: dict[int, Callable[[Pair], NDArray[Any]]] = {}
     equal: dict[int, float] = {}
+
+    def run_file(run: Any, sample: Pair) -> NDArray[Any]:
+        names = sorted(run.get_input_details())  # args_0 = gray, args_1 = mask
+        feeds = {name: value.numpy() for name, value in zip(names, sample, strict=True)}
+        return next(iter(run(**feeds).values()))
+
+    def run_torch(k: int, sample: Pair) -> NDArray[Any]:
+        return canny_tensor(*sample, hysteresis_steps=k).numpy()
+
     with tempfile.TemporaryDirectory() as folder:
         for k in steps:
             path = Path(folder) / f"canny{k}.tflite"
             with contextlib.redirect_stdout(sys.stderr):  # the converter's log is no part of the result
                 litert_torch.convert(traceable_canny(k), samples[0]).export(str(path))
             runner = Interpreter(model_content=path.read_bytes(), num_threads=1).get_signature_runner()
-            names = sorted(runner.get_input_details())  # args_0 = gray, args_1 = mask
-            runners[k] = lambda pair, run=runner, names=names: run(
-                **{name: value.numpy() for name, value in zip(names, pair, strict=True)}
-            )
-            from_file = [next(iter(runners[k](sample).values())) for sample in samples]
-            from_torch = [canny_tensor(*sample, hysteresis_steps=k).numpy() for sample in samples]
-            equal[k] = float(np.mean(np.equal(from_file, from_torch)))
-    seconds: dict[int, list[float]] = {k: [] for k in steps}
-    torch_seconds: dict[int, list[float]] = {k: [] for k in steps}
-    for run in range(WARM_UP + RUNS):
-        for k in steps:
-            sample = samples[run % len(samples)]
-            started = time.perf_counter()
-            runners[k](sample)
-            between = time.perf_counter()
-            canny_tensor(*sample, hysteresis_steps=k)
-            ended = time.perf_counter()
-            if run >= WARM_UP:
-                seconds[k].append(between - started)
-                torch_seconds[k].append(ended - between)
+            runners[k] = partial(run_file, runner)
+            same = [np.equal(runners[k](sample), run_torch(k, sample)).mean() for sample in samples]
+            equal[k] = float(np.mean(same))
 
-    def milliseconds(times: list[float]) -> float:
-        return 1000 * float(np.median(times))
+    def timed(functions: dict[int, Callable[[Pair], Any]]) -> dict[int, float]:
+        seconds: dict[int, list[float]] = {k: [] for k in steps}
+        for run in range(WARM_UP + RUNS):
+            for k in steps:  # in turns, so that a busy minute of the machine falls on all alike
+                started = time.perf_counter()
+                functions[k](samples[run % len(samples)])
+                if run >= WARM_UP:
+                    seconds[k].append(time.perf_counter() - started)
+        return {k: 1000 * float(np.median(values)) for k, values in seconds.items()}
 
-    return {
-        k: {"tflite_equal": equal[k], "ms": milliseconds(seconds[k]), "ms_torch": milliseconds(torch_seconds[k])}
-        for k in steps
-    }
-
-
-def provenance() -> dict[str, Any]:
-    """The commit, machine and versions a result was made with."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        cpu = next((x.split(":", 1)[1].strip() for x in info.read_text().splitlines() if "model name" in x), cpu)
-    packages = ("numpy", "torch", "scikit-image", "litert-torch", "ai-edge-litert", "opencv-python-headless")
-    return {
-        "commit": git.stdout.strip() if git.returncode == 0 else None,
-        "hardware": {"machine": platform.machine(), "cpu": cpu, "threads": 1, "system": platform.system()},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-    }
+    # One runtime after the other: in turns each would find the other's data in the caches.
+    ms = timed(runners)
+    ms_torch = timed({k: partial(run_torch, k) for k in steps})
+    return {k: {"tflite_equal": equal[k], "ms": ms[k], "ms_torch": ms_torch[k]} for k in steps}
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of this script."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="folder of photographs; a manifest.csv there picks the real ones")
-    parser.add_argument("--count", type=int, default=200, help="how many photographs (default: 200)")
-    parser.add_argument("--size", type=int, default=256, help="side they are resized to, in pixels (default: 256)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the photographs and the holes (default: 0)")
-    parser.add_argument("--out", type=Path, help="also write the result to this JSON file")
+    parser.add_argument("--count", type=int, default=200, help="how many photographs (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=256, help="side in pixels (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="chooses photographs and holes (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure, print a table and one JSON line; returns 0, 1 (too far from skimage) or 2 (bad input)."""
-    argv = sys.argv[1:] if argv is None else argv
-    arguments = build_parser().parse_args(argv)
+def run(args: argparse.Namespace, command: list[str]) -> None:
+    """Measure, print a table and one JSON line.
+
+    Raises:
+        ValueError: no such folder, no photographs in it, or one that cannot be read.
+        stage.GateFailed: the number of steps in use is too far from scikit-image, or its file from torch.
+    """
     import torch
 
     torch.set_num_threads(1)
-    try:
-        if arguments.count < 1 or arguments.size < 32:
-            raise ValueError("--count must be at least 1 and --size at least 32")
-        if not arguments.photos.is_dir():
-            raise ValueError(f"{arguments.photos}: no such folder; expected a folder of photographs")
-        files = photographs(arguments.photos, arguments.count, arguments.seed)
-        if not files:
-            raise ValueError(f"{arguments.photos}: no photographs; expected {', '.join(sorted(EXTENSIONS))}")
-        rng = np.random.default_rng(arguments.seed)
-        pictures = [(read_gray(file, arguments.size), parts_mask(arguments.size, rng)) for file in files]
-    except ValueError as error:
-        print(f"canny.py: {error}", file=sys.stderr)
-        return 2
-
+    if args.count < 1 or args.size < 32:
+        raise ValueError(f"--count {args.count} --size {args.size}: expected at least 1 and at least 32")
+    if not args.photos.is_dir():
+        raise ValueError(f"{args.photos}: no such folder; expected a folder of photographs")
+    files = photographs(args.photos, args.count, args.seed)
+    if not files:
+        raise ValueError(f"{args.photos}: no photographs; expected files ending in {', '.join(sorted(EXTENSIONS))}")
+    rng = np.random.default_rng(args.seed)
+    pictures = [(read_gray(file, args.size), parts_mask(args.size, rng)) for file in files]
     digest = hashlib.sha256()
     for file, (gray, mask) in zip(files, pictures, strict=True):
-        digest.update(file.name.encode())
-        digest.update(gray.tobytes())
-        digest.update(mask.tobytes())
+        digest.update(file.name.encode() + gray.tobytes() + mask.tobytes())
+
     agreement = measure_agreement(pictures, STEPS)
     timings = measure_files(pictures, STEPS)
     rows = [
         {"name": f"K={k}", **{key: round(value, 6) for key, value in (agreement[k] | timings[k]).items()}}
         for k in STEPS
     ]
-    result = {
-        "command": "python benchmarks/canny.py " + shlex.join(argv),
-        **provenance(),
-        "data": {"name": arguments.photos.resolve().name, "n": len(files), "eval_sha256": digest.hexdigest()},
-        "rows": rows,
-    }
+    data = {"name": args.photos.resolve().name, "n": len(files), "eval_sha256": digest.hexdigest()}
+    result = artifact.result(rows, data, command)
+    if args.json:
+        artifact.write_result(args.json, result)
+    print(f"\n{len(files)} photographs of {args.photos} at {args.size} px; in use: K={HYSTERESIS_STEPS}")
+    print(tabulate(rows, headers="keys", floatfmt=".5f"))
+    print(json.dumps(result), flush=True)
 
-    print("{:>6} {:>9} {:>9} {:>9} {:>9} {:>12} {:>8} {:>8}".format("", *list(rows[0])[1:]))
-    for row in rows:
-        mark = "  <- in use" if row["name"] == f"K={HYSTERESIS_STEPS}" else ""
-        print("{:>6} {:9.5f} {:9.5f} {:9.5f} {:9.5f} {:12.5f} {:8.2f} {:8.2f}".format(*row.values()) + mark)
-    print(json.dumps(result))
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    used = agreement[HYSTERESIS_STEPS] | timings[HYSTERESIS_STEPS]
+    floors = {"recall": FLOOR, "precision": FLOOR, "tflite_equal": TFLITE_FLOOR}
+    failed = [f"{key} {used[key]:.5f} is below {floor}" for key, floor in floors.items() if used[key] < floor]
+    if failed:
+        raise stage.GateFailed(f"K={HYSTERESIS_STEPS}: {', '.join(failed)}")
 
-    used = agreement[HYSTERESIS_STEPS]
-    failures = [f"{key} {used[key]:.5f} < {FLOOR}" for key in ("recall", "precision") if used[key] < FLOOR]
-    if timings[HYSTERESIS_STEPS]["tflite_equal"] < TFLITE_FLOOR:
-        failures.append(f"tflite_equal {timings[HYSTERESIS_STEPS]['tflite_equal']:.5f} < {TFLITE_FLOOR}")
-    for failure in failures:
-        print(f"canny.py: K={HYSTERESIS_STEPS}: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns 0, 1 (a gate failed) or 2 (bad input)."""
+    words = ["python", "benchmarks/canny.py", *(sys.argv[1:] if argv is None else argv)]
+    return stage.execute(lambda args: run(args, words), build_parser(), argv)
 
 
 if __name__ == "__main__":

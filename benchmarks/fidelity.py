@@ -72,7 +72,7 @@ def open_model(name: str, path: Path) -> Model:
         history = exported.card["history"]
         method, resolution = exported.erase, exported.resolution[0] or int(exported.card["resolution"])
     told = [entry["options"]["perceptual"] for entry in history if "perceptual" in entry.get("options", {})]
-    where = artifact.portable([str(path.absolute())])
+    where = artifact.portable(path)
     return Model(name, path, method, resolution, {"file": where, **about, "perceptual": told[-1] if told else None})
 
 
@@ -91,18 +91,28 @@ def open_all(args: Namespace) -> list[Model]:
 
 
 def timings(path: Path | None) -> dict[tuple[str, str], float]:
-    """{(file, runtime): median ms} of one thread, from a result of benchmarks/latency.py."""
+    """{(file or model's name, runtime): median ms} of one thread, from a result of benchmarks/latency.py."""
     if path is None:
         return {}
     try:
         rows = json.loads(path.read_text())["rows"]
-        return {
-            (row["file"], row["runtime"]): row["median_ms"]
-            for row in rows
-            if row["threads"] == 1 and row["median_ms"] is not None
-        }
+        timed = [row for row in rows if row["threads"] == 1 and row["median_ms"] is not None]
+        return {(row[key], row["runtime"]): row["median_ms"] for key in ("model", "file") for row in timed}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected a result of latency.py ({type(error).__name__}: {error})") from None
+
+
+def milliseconds(model: Model, took: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    """`ms` and `ms_torch` of a model, where they were taken: of its own file, or of what bears its row's name.
+
+    So a row that is measured as a .tflite gets its `ms_torch` from the checkpoint folder of the same name.
+    """
+    found = {}
+    for field, runtime in (("ms", "litert"), ("ms_torch", "torch")):
+        keys = [key for key in ((model.about["file"], runtime), (model.name, runtime)) if key in took]
+        if keys:
+            found[field] = took[keys[0]]
+    return found
 
 
 def measure(models: Sequence[Model], args: Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -130,12 +140,7 @@ def measure(models: Sequence[Model], args: Namespace) -> tuple[list[dict[str, An
         row = {"name": model.name, "resolution": size, **figures, **model.about}
         if size != data["size"]:
             row["resized_from"] = data["size"]
-        row |= {
-            field: took[model.about["file"], runtime]
-            for field, runtime in (("ms", "litert"), ("ms_torch", "torch"))
-            if (model.about["file"], runtime) in took
-        }
-        rows.append(row)
+        rows.append(row | milliseconds(model, took))
     size = models[0].resolution
     for name, found in metrics.classical_scores(lists[size], lambda p: tqdm(p, desc="classical", leave=False)).items():
         resized = {"resized_from": data["size"]} if size != data["size"] else {}

@@ -283,7 +283,7 @@ def time_all(args: argparse.Namespace) -> list[dict[str, Any]]:
     workers: list[Worker] = []
     try:
         for name, runtime, path in tqdm(jobs(args), desc="load", unit="model", leave=False):
-            where = artifact.portable([str(path.absolute())])
+            where = artifact.portable(path)
             row = {
                 "name": f"{name} {runtime}",
                 "model": name,

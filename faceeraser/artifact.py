@@ -573,20 +573,20 @@ def commit(folder: str | Path | None = None) -> str:
         return "uncommitted"
 
 
-def portable(command: Sequence[str]) -> str:
-    """A command line without this machine's paths: absolute ones become relative to the working folder.
+def portable(path: str | Path) -> str:
+    """A path that says nothing of this machine: relative to the working folder, or only its name if it is far away."""
+    near = os.path.relpath(path)
+    return os.path.basename(near) if near.startswith(os.path.join("..", "..")) else near
 
-    A path more than two levels away is reduced to its name. `name=path` and `--flag=path` are treated alike.
-    """
+
+def _command_line(words: Sequence[str]) -> str:
+    """What was typed, with portable paths; `name=path` and `--flag=path` are treated as paths are."""
 
     def shorten(word: str) -> str:
         head, equals, tail = word.rpartition("=")
-        if not os.path.isabs(tail):
-            return word
-        near = os.path.relpath(tail)
-        return head + equals + (near if not near.startswith(os.path.join("..", "..", "..")) else os.path.basename(tail))
+        return head + equals + (portable(tail) if tail.startswith((os.sep, os.pardir + os.sep)) else tail)
 
-    return shlex.join(shorten(word) for word in command)
+    return shlex.join(shorten(word) for word in words)
 
 
 def result(rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any] | None, command: Sequence[str]) -> Fields:
@@ -601,7 +601,7 @@ def result(rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any] | None, co
     if missing := [key for key in ("name", "n", "eval_sha256") if key not in about]:
         raise ValueError(f"a result's data lacks {', '.join(missing)}")
     return {
-        "command": portable(command), "commit": commit(), "hardware": hardware(), "versions": versions(),
+        "command": _command_line(command), "commit": commit(), "hardware": hardware(), "versions": versions(),
         "data": about, "rows": [dict(row) for row in rows],
     }  # fmt: skip
 

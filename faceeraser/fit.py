@@ -136,7 +136,7 @@ def _rate(recipe: Recipe, step: int) -> float:
     """The factor on the learning rate at a step."""
     if recipe.schedule == "constant":
         return 1.0
-    warm = max(1, min(50, recipe.steps // 10))
+    warm = max(1, min(100, recipe.steps // 5))
     if step < warm:
         return (step + 1) / warm
     progress = (step - warm) / max(1, recipe.steps - warm)
@@ -146,6 +146,18 @@ def _rate(recipe: Recipe, step: int) -> float:
 def norm_scales(network: nn.Module) -> list[nn.Parameter]:
     """The scale factors (gamma) of every batch norm, each (C,): what network slimming makes sparse."""
     return [m.weight for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def _groups(pipeline: FaceEraser, parameters: list[nn.Parameter], recipe: Recipe) -> list[dict[str, Any]]:
+    """Parameters by the share of the learning rate they get. Adam's step is the rate itself, whatever the gradient, so
+    quantization scales, about 0.005, need a smaller one than weights, and norm scales, about 1, a larger one to be
+    driven to zero within a short sparsity run."""
+    share = dict.fromkeys(map(id, parameters), 1.0)
+    share |= {id(scale): 0.01 for _, scale, _ in quant.quantized_tensors(pipeline)}
+    if recipe.sparsity:
+        share |= {id(scale): 5.0 for scale in norm_scales(pipeline)}
+    shares = sorted({share[id(p)] for p in parameters})
+    return [{"params": [p for p in parameters if share[id(p)] == s], "share": s} for s in shares]
 
 
 class _Terms:
@@ -209,13 +221,7 @@ def fit(
     for network in trained:
         network.requires_grad_(True)
     parameters = [p for p in pipeline.parameters() if p.requires_grad]
-    scales = {id(p) for _, p, _ in quant.quantized_tensors(pipeline)}
-    # Adam's step is the rate itself, whatever the gradient: scales, about 0.005, need a smaller one than weights.
-    groups = [
-        {"params": [p for p in parameters if id(p) not in scales], "share": 1.0},
-        {"params": [p for p in parameters if id(p) in scales], "share": 0.01},
-    ]
-    optimizer = torch.optim.Adam([g for g in groups if g["params"]], lr=recipe.lr, betas=(recipe.beta1, recipe.beta2))
+    optimizer = torch.optim.Adam(_groups(pipeline, parameters, recipe), lr=recipe.lr, betas=(recipe.beta1, recipe.beta2))
     adversarial = recipe.adversarial_weight()
     critic = d_optimizer = None
     if adversarial > 0:

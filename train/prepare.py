@@ -5,8 +5,8 @@
 
 A blank face is a bare forehead, resized to 256 x 128 and stitched to its own vertical flip. A mask is the polygons of a
 face's parts, dilated, in the aligned crop. PHOTOS is searched recursively; a manifest.csv in it with the columns file,
-split, group settles who belongs together and what validates. One photograph's outcome depends on that photograph and the
-seed alone, so any number of workers or shards gives the same folder, byte for byte.
+split, group settles who belongs together and what validates. One photograph's outcome depends on that photograph and
+the seed alone, so any number of workers or shards gives the same folder, byte for byte.
 
 The work stands in TARGET.partial until everything is there, then becomes TARGET by one rename.
 """
@@ -73,21 +73,27 @@ COLUMNS = [
 SPLITS = ("train", "val")
 VAL_SHARE = 0.1
 TUNE_PAIRS = 64
-# Generated faces cut from captioned contact sheets (see the photographs' README): foreheads to learn from, nothing to show.
+# Generated faces cut from captioned contact sheets (see the photographs' README): foreheads to learn from, nothing to
+# show.
 TRAIN_ONLY = "sfhqt_*"
 
-# The forehead is judged in a levelled patch in which the eyes are UNIT pixels apart; lengths below are in eye distances.
+# The forehead is judged in a levelled patch in which the eyes are UNIT pixels apart; lengths below are in eye
+# distances.
 UNIT = 64
 PATCH_HALF_WIDTH, PATCH_UP, PATCH_DOWN = 1.5, 2.2, 1.2
 MAX_YAW_BLANK, MAX_YAW_MASK = 25.0, 35.0
 BROW_GAP = 0.10
-MIN_HEIGHT, MIN_WIDTH, MAX_ASPECT, MIN_ASPECT = 0.30, 0.75, 0.62, 0.34
+MIN_HEIGHT, MIN_WIDTH, MAX_ASPECT, MIN_ASPECT = 0.28, 0.70, 0.62, 0.34
+RIM = 2  # pixels of the patch cut off left and right, where the hairline is soft
 ROW_SKIN = 0.97
 MAX_CLIPPED = 0.02
 # How much a pixel may differ from its neighbour in the flood fill: 2 L*, 2 a*, 2 b* per unit.
 TOLERANCE = (8, 5, 5)
 # Of the levelled patch, in L*: what is finer than 2 pixels; share of dark lines; slope per pixel from side to side.
 MAX_TEXTURE, MAX_LINES, MAX_EDGE = 2.2, 0.06, 4.0
+# Fine detail that runs up and down, as a fringe does and skin does not: its slope times its slope's ratio to the other
+# way.
+MAX_STREAKS = 0.95
 SKIN_TONES = [("very light", 55), ("light", 41), ("intermediate", 28), ("tan", 10), ("brown", -30), ("dark", -91)]
 
 
@@ -124,7 +130,7 @@ def lab_of(rgb: np.ndarray) -> np.ndarray:
 
 
 def typology_angle(lab: np.ndarray) -> float:
-    """Individual typology angle in degrees: atan((L* - 50) / b*) of a median colour; the lighter the skin the larger."""
+    """Individual typology angle of a median colour in degrees: atan((L* - 50) / b*); the lighter the larger."""
     return math.degrees(math.atan2(float(lab[0]) - 50, max(float(lab[2]), 1e-3)))
 
 
@@ -169,13 +175,16 @@ def find_forehead(image: np.ndarray, face: faces.Face) -> Forehead:
     skin = skin_region(region, level.mesh[9, 0] - left)
     measures["skin_share"] = float(skin.mean())
     box = bare_rectangle(region, skin)
+    hat = "hat: cloth where hair would be"
+    worn = looks_like_cloth(lab[max(0, top - UNIT // 2) : bottom], level.mesh[9, 0], skin, left)
     if box is None:
-        return outcome("hair on the forehead: no bare rectangle")
+        return outcome(hat if worn else "hair on the forehead: no bare rectangle")
+    box = (box[0] + RIM, box[1] + 1, box[2] - RIM, box[3])
     width, height = (box[2] - box[0]) / UNIT, (box[3] - box[1]) / UNIT
     measures["width"], measures["height"] = width, height
     placed = (box[0] + left, box[1] + top, box[2] + left, box[3] + top)
     if width < MIN_WIDTH or height < MIN_HEIGHT:
-        return outcome("hair on the forehead: too little bare skin", placed)
+        return outcome(hat if worn else "hair on the forehead: too little bare skin", placed)
 
     x0, y0, x1, y1 = placed
     found = patch[y0:y1, x0:x1]
@@ -193,19 +202,48 @@ def find_forehead(image: np.ndarray, face: faces.Face) -> Forehead:
     across = float(np.percentile(np.abs(np.gradient(fine, axis=1)), 98))
     along = float(np.percentile(np.abs(np.gradient(fine, axis=0)), 98))
     lines = float((dark_lines > 6).mean())
-    measures |= {"texture": texture, "lines": lines, "across": across, "along": along}
+    detail = fine - cv2.GaussianBlur(luma, (0, 0), 3.0)
+    steep = np.gradient(detail, axis=1).std()
+    streaks = float(steep * steep / max(np.gradient(detail, axis=0).std(), 0.1))
+    measures |= {"texture": texture, "lines": lines, "across": across, "along": along, "streaks": streaks}
     colour = np.median(lab_of(found).reshape(-1, 3), axis=0)
     differences = [colour - cheek for cheek in cheeks]
     chroma = min(float(np.hypot(d[1], d[2])) for d in differences)
     light = min((float(d[0]) for d in differences), key=abs)
     measures |= {"chroma": chroma, "light": light, "shading": float(coarse.std())}
-    if texture > MAX_TEXTURE or lines > MAX_LINES or across > MAX_EDGE:
-        creased = along > 1.5 * across
+    if texture > MAX_TEXTURE or lines > MAX_LINES or across > MAX_EDGE or streaks > MAX_STREAKS:
+        creased = along > 1.5 * across and streaks <= MAX_STREAKS
+        if worn:
+            return outcome(hat, placed)
         return outcome("deep creases: bare but far from smooth" if creased else "hair on the forehead: strands", placed)
     smooth = texture < 1.0
-    if chroma > (18 if smooth else 12) or not (-22 if smooth else -18) <= light <= (34 if smooth else 24):
+    if light < (-22 if smooth else -18):
+        return outcome(hat if worn else "hair on the forehead: far darker than the cheeks", placed)
+    if chroma > (18 if smooth else 12) or light > (34 if smooth else 24):
         return outcome("colour: unlike the cheeks", placed)
     return outcome("", placed)
+
+
+def looks_like_cloth(lab: np.ndarray, middle: float, skin: np.ndarray, left: int) -> bool:
+    """Whether what covers the top of a forehead has a colour that hair does not have: white, blue, green or bright red.
+
+    Black and brown hats pass for hair, and dyed hair for a hat: this only sorts the reasons for a rejection.
+
+    Args:
+        lab: the levelled patch from half an eye distance above the forehead down to the brows.
+        middle: x of the face's middle line in the patch.
+        skin: the skin found in the patch's lower rows.
+        left: the column of the patch where `skin` begins.
+    """
+    bare = np.zeros(lab.shape[:2], bool)
+    bare[lab.shape[0] - skin.shape[0] :, left : left + skin.shape[1]] = skin
+    first, last = int(max(0, middle - 0.55 * UNIT)), int(middle + 0.55 * UNIT)
+    cover = lab[:, first:last][~bare[:, first:last]]
+    if len(cover) < 0.15 * UNIT * UNIT:
+        return False
+    light, red, yellow = np.median(cover, axis=0)
+    white = light > 75 and math.hypot(red, yellow) < 16
+    return bool(white or yellow < -6 or red < -6 or (red > 30 and math.hypot(red, yellow) > 38))
 
 
 def skin_region(lab: np.ndarray, middle: float) -> np.ndarray:
@@ -236,7 +274,8 @@ def skin_region(lab: np.ndarray, middle: float) -> np.ndarray:
         cv2.floodFill(fixed, wall, (x, y), 0, TOLERANCE, TOLERANCE, flags)
     skin = (wall[1:-1, 1:-1] == 2).astype(np.uint8)
     skin = cv2.morphologyEx(skin, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_REPLICATE)
-    # A highlight may be too far from the skin's colour to be filled; what skin surrounds on all sides is taken for skin.
+    # A highlight may be too far from the skin's colour to be filled; what skin surrounds on all sides is taken for
+    # skin.
     outline = np.pad(1 - skin, 1, constant_values=1)
     outline[-1] = 0  # the side of the brows is no way out
     cv2.floodFill(outline, None, (0, 0), 2)
@@ -275,8 +314,8 @@ def largest_rectangle(skin: np.ndarray) -> tuple[int, int, int, int] | None:
 def bare_rectangle(lab: np.ndarray, skin: np.ndarray) -> tuple[int, int, int, int] | None:
     """The largest rectangle of skin, shrunk until nothing in it departs from one smoothly shaded surface.
 
-    The flood fill is loose, so that it passes highlights, and soft hair at the corners lets it through. Skin in a rectangle
-    is close to a quadratic in x and y in each of L*, a*, b*; hair is darker, or of another hue.
+    The flood fill is loose, so that it passes highlights, and soft hair at the corners lets it through. Skin in a
+    rectangle is close to a low polynomial of x and y in each of L*, a*, b*; hair is darker, or of another hue.
     """
     skin = skin.copy()
     box = largest_rectangle(skin)
@@ -295,28 +334,32 @@ def bare_rectangle(lab: np.ndarray, skin: np.ndarray) -> tuple[int, int, int, in
 
 
 def departures(lab: np.ndarray) -> np.ndarray:
-    """Where (H, W, 3) Lab leaves the quadratic surface that fits most of it: (H, W) bool, specks and thin lines left out."""
+    """Where (H, W, 3) Lab leaves the smooth surface that fits most of it, specks left out: (H, W) bool."""
     height, width = lab.shape[:2]
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).reshape(-1, 6)
+    basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y, x**3, x * x * y, x**4], axis=-1).reshape(-1, 9)
     values = lab.reshape(-1, 3).astype(np.float64)
     # The middle is skin more surely than the rim; after that every pixel counts as far as it fits.
     weight = np.exp(-1.5 * (x**2 + y**2)).ravel()
     for _ in range(4):
         weighted = basis * weight[:, None]
-        fit = np.linalg.solve(weighted.T @ basis + 1e-6 * np.eye(6), weighted.T @ values)
+        fit = np.linalg.solve(weighted.T @ basis + 1e-6 * np.eye(9), weighted.T @ values)
         rest = values - basis @ fit
         weight = 1 / (1 + (rest**2 / [36.0, 16.0, 16.0]).sum(1)) ** 2
     rest = rest.reshape(height, width, 3)
-    hue, light = np.hypot(rest[..., 1], rest[..., 2]), rest[..., 0]
-    # Glossy and strongly lit skin bends more than a quadratic: allow for its own range of light and for its saturation.
+    light = rest[..., 0]
+    # Glossy and strongly lit skin bends more than the surface does, and pales where it shines: allow for its own range
+    # of light and for its saturation. A change of hue, at right angles to the saturation, is not skin.
     bent = (basis @ fit)[:, 0]
     sure = np.exp(-1.5 * (x**2 + y**2)).ravel()
     range_of_light = float(np.sqrt(np.average((bent - np.average(bent, weights=sure)) ** 2, weights=sure)))
-    chroma = float(np.hypot(*np.median(values[:, 1:], axis=0)))
-    far_hue = max(6.5, 0.3 * chroma)
-    off = (light < -np.clip(0.9 * range_of_light, 7, 14)) | (light > 24 + range_of_light)
-    off |= ((hue > far_hue) & (light < 4)) | (hue > 2 * far_hue)
+    colour = np.median(values[:, 1:], axis=0)
+    chroma = max(float(np.hypot(*colour)), 1e-3)
+    paler = np.abs(rest[..., 1:] @ colour) / chroma
+    hue = np.abs(rest[..., 1:] @ [-colour[1], colour[0]]) / chroma
+    off = (light < -np.clip(0.9 * range_of_light, 7, 16)) | (light > 24 + range_of_light)
+    off |= (hue > 5) | (paler > max(10.0, 0.5 * chroma))
+    off |= (light < 4) & (np.hypot(hue, paler) > max(5.0, 0.25 * chroma))
     off = cv2.morphologyEx(off.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     # Hair and hats come from outside; what the rectangle surrounds is a highlight or a crease.
     _, labels = cv2.connectedComponents(off)
@@ -435,6 +478,13 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
     path.write_bytes(data.tobytes())
 
 
+def read_png(path: Path) -> np.ndarray:
+    """Read what `write_png` wrote."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert pixels is not None, f"{path}: written by this run and gone"
+    return pixels if pixels.ndim == 2 else pixels[..., ::-1]
+
+
 THUMBNAIL = 128
 
 
@@ -464,21 +514,25 @@ def write_thumbnail(
 
 # The mean aligned mesh of 500 frontal faces, in thousandths of the crop, parts only; the left side is the mirror image.
 CANONICAL: dict[str, tuple[list[int], list[int]]] = {
-    "brow": (faces.RIGHT_BROW, [171, 249, 208, 215, 265, 196, 337, 199, 417, 207, 429, 257, 344, 231, 278, 228, 228, 240, 193, 266]),
+    "brow": (
+        faces.RIGHT_BROW,
+        [171, 249, 208, 215, 265, 196, 337, 199, 417, 207, 429, 257, 344, 231, 278, 228, 228, 240, 193, 266],
+    ),
     "eye": (
         faces.RIGHT_EYE,
-        [238, 329, 248, 324, 259, 316, 279, 307, 309, 301, 338, 304, 367, 313, 388, 327, 393, 338, 389, 340, 373, 343, 346, 348,
-         317, 350, 286, 347, 266, 342, 251, 337],
+        [238, 329, 248, 324, 259, 316, 279, 307, 309, 301, 338, 304, 367, 313, 388, 327, 393, 338, 389, 340, 373, 343,
+         346, 348, 317, 350, 286, 347, 266, 342, 251, 337],
     ),
     "nose": (
         faces.NOSE_OUTLINE,
-        [498, 302, 454, 309, 434, 349, 443, 376, 443, 412, 418, 469, 397, 489, 386, 516, 375, 533, 385, 551, 396, 572, 451, 583,
-         498, 589, 545, 583, 600, 572, 611, 551, 621, 533, 610, 516, 599, 489, 578, 469, 553, 412, 553, 376, 562, 349, 542, 309],
+        [498, 302, 454, 309, 434, 349, 443, 376, 443, 412, 418, 469, 397, 489, 386, 516, 375, 533, 385, 551, 396, 572,
+         451, 583, 498, 589, 545, 583, 600, 572, 611, 551, 621, 533, 610, 516, 599, 489, 578, 469, 553, 412, 553, 376,
+         562, 349, 542, 309],
     ),
     "lips": (
         faces.LIPS,
-        [332, 695, 344, 684, 368, 676, 400, 665, 450, 658, 498, 664, 546, 658, 596, 665, 628, 676, 652, 684, 664, 695, 646, 717,
-         621, 739, 587, 762, 545, 778, 498, 782, 451, 778, 409, 762, 375, 739, 350, 717],
+        [332, 695, 344, 684, 368, 676, 400, 665, 450, 658, 498, 664, 546, 658, 596, 665, 628, 676, 652, 684, 664, 695,
+         646, 717, 621, 739, 587, 762, 545, 778, 498, 782, 451, 778, 409, 762, 375, 739, 350, 717],
     ),
 }  # fmt: skip
 # Lab of skin from the darkest to the lightest, as measured on the photographs' foreheads.
@@ -513,7 +567,7 @@ def synthetic_forehead(size: int, rng: np.random.Generator) -> np.ndarray:
     shade = np.tensordot(light, normal, 1)
     shade = shade / shade.mean() - 1 + 0.02 * noise(40, 40)
     # Highlights: the mirror direction of the light towards the camera, wider on rougher skin.
-    half = light + [0, 0, 1]
+    half = light + np.array([0, 0, 1])
     half /= np.linalg.norm(half)
     gloss = np.maximum(np.tensordot(half, normal, 1), 0) ** rng.uniform(12, 60)
     gloss *= 1 + 0.25 * noise(3, 3)
@@ -575,8 +629,8 @@ def prepare_synthetic(partial: Path, item: Item, options: Options) -> dict[str, 
     write_png(partial / "masks" / f"{item.id}.png", faces.parts_map(face, options.size, glasses=frame))
     ita = round(typology_angle(np.median(lab_of(blank).reshape(-1, 3), axis=0)), 1)
     return {
-        "id": item.id, "file": item.file, "taken": 1, "mask": 1, "glasses": 0, "reason": "taken", "glasses_mask": "drawn",
-        "forehead_px": options.size, "face_px": options.size, "ita": ita, "cheek_ita": ita,
+        "id": item.id, "file": item.file, "taken": 1, "mask": 1, "glasses": 0, "reason": "taken",
+        "glasses_mask": "drawn", "forehead_px": options.size, "face_px": options.size, "ita": ita, "cheek_ita": ita,
     }  # fmt: skip
 
 
@@ -643,8 +697,8 @@ def read_photo_manifest(path: Path) -> dict[str, tuple[str, str]]:
     for group, found in sorted(splits.items()):
         if group and len(found) > 1:
             raise Mistake(
-                f"{path}: the group {group!r} is in the splits {sorted(found)}; expected one split per person, or training "
-                "leaks into validation; give all its rows the same split"
+                f"{path}: the group {group!r} is in the splits {sorted(found)}; expected one split per person, or "
+                "training leaks into validation; give all its rows the same split"
             )
     return {row["file"]: (row["split"], row["group"]) for row in rows}
 
@@ -760,7 +814,7 @@ def finish(
             files["mask_file"] = f"masks/{split}/{item.id}.png"
             source = partial / "masks" / f"{item.id}.png"
             if item.id in bare:
-                field = cv2.imread(str(source), cv2.IMREAD_UNCHANGED)
+                field = read_png(source)
                 write_png(whole / files["mask_file"], field & np.uint8(255 - faces.GLASSES))
             else:
                 copy(source, whole / files["mask_file"])
@@ -787,8 +841,9 @@ def finish(
     ):
         sums.update(f"{path} {hashlib.sha256((whole / path).read_bytes()).hexdigest()}\n".encode())
     card = {
-        "format": FORMAT, "name": name, "source": options.source, "size": options.size, "seed": options.seed, "n": counts,
-        "eval_sha256": hashlib.sha256((whole / "eval.csv").read_bytes()).hexdigest(), "sha256": sums.hexdigest(),
+        "format": FORMAT, "name": name, "source": options.source, "size": options.size, "seed": options.seed,
+        "n": counts, "eval_sha256": hashlib.sha256((whole / "eval.csv").read_bytes()).hexdigest(),
+        "sha256": sums.hexdigest(),
     }  # fmt: skip
     (whole / "data.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return whole
@@ -823,7 +878,7 @@ def write_csv(path: Path, columns: list[str], rows: Iterable[dict[str, Any]]) ->
 
 
 def pair(table: list[dict[str, Any]], split: str, seed: int) -> list[dict[str, str]]:
-    """Each blank of a split with an all-parts mask of another person, in an order that any slice of is a fair sample."""
+    """Each blank of a split with an all-parts mask of another person, in an order whose every slice is fair."""
     blanks = [row for row in table if row["blank"] and row["split"] == split]
     masks = [row for row in table if row["mask_file"] and row["split"] == split]
     pairs = []
@@ -853,9 +908,9 @@ def write_sheets(
         group = cells[row["taken"]]
         if len(group) >= SHEET_COLUMNS * SHEET_ROWS // (1 + row["taken"]):
             continue
-        pictures = [cv2.imread(str(thumbnail))] if thumbnail.is_file() else []
+        pictures = [read_png(thumbnail)] if thumbnail.is_file() else []
         if row["taken"]:
-            blank = cv2.imread(str(partial / "blanks" / f"{item.id}.png"))
+            blank = read_png(partial / "blanks" / f"{item.id}.png")
             pictures.append(cv2.resize(blank, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA))
         if not pictures:
             pictures = [np.zeros((THUMBNAIL, THUMBNAIL, 3), np.uint8)]
@@ -880,7 +935,7 @@ def write_sheets(
         group += [np.zeros_like(group[0])] * (-len(group) % min(columns, len(group)))
         columns = min(columns, len(group))
         sheet = np.concatenate([np.concatenate(group[k : k + columns], axis=1) for k in range(0, len(group), columns)])
-        (whole / file).write_bytes(cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes())
+        (whole / file).write_bytes(cv2.imencode(".jpg", sheet[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes())
 
 
 # ------------------------------------------------------------------------------------------------ figures and reports
@@ -997,7 +1052,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the script; 0 = done, 1 = a worker died or nothing can be downloaded, 2 = something for the user to change."""
+    """Run the script; 0 = done, 1 = a worker died or a download failed, 2 = something for the user to change."""
     arguments = parser().parse_intermixed_args(argv)
     try:
         return prepare(arguments)
@@ -1144,7 +1199,8 @@ def publish(
         shutil.rmtree(partial)
         raise Mistake(
             f"none of {len(rows)} photographs gave a blank face, most often ({count}) because of: {reason} "
-            f"(such as {example['file']}: {example['reason'].split(': ', 1)[-1]}); expected frontal faces with bare foreheads"
+            f"(such as {example['file']}: {example['reason'].split(': ', 1)[-1]}); "
+            "expected frontal faces with bare foreheads"
         )
     try:
         os.close(os.open(partial / "finishing", os.O_CREAT | os.O_EXCL))

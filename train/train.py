@@ -85,7 +85,9 @@ def recipe_of(args: argparse.Namespace) -> fit.Recipe:
 def network_of(args: argparse.Namespace) -> FaceEraser:
     """A fresh pipeline, or the one of --start; with the edge network of --edge."""
     if args.start:
-        return checkpoint.load(args.start)
+        pipeline = checkpoint.load(args.start)
+        pipeline.config = replace(pipeline.config, resolution=args.size)
+        return pipeline
     torch.manual_seed(args.seed)
     config = Config.of(args.preset, variant=args.variant, resolution=args.size)
     pipeline = FaceEraser(config, args.width)

@@ -1,0 +1,559 @@
+"""Checkpoint -> TFLite, ONNX or CoreML, with the warp and Canny inside; nothing is published before it passed its gate.
+
+    card = convert.export("runs/int8", "exports", "tflite")
+
+`export` converts beside the target, asserts on the written file what must hold of it (coordinates in float32, the warp in
+the form its runtime takes, every learnt scale of a quantized network), compares it with the checkpoint on textured
+pictures, and only then renames file and card into place. The gate, inside the hole, worst picture:
+
+    fp32   largest absolute difference at most 1e-4          against the float network
+    fp16   PSNR at least 55 dB                               against the float network
+    int8   PSNR at least 50 dB                               against the fake-quantized network
+
+Files: `exports/<folder>.tflite`; `-fp16`, `-fp32` or `-int8` is added where that is not the folder's own precision (int8 of
+a quantized folder, fp32 of any other; fp16 for CoreML), `-edges` where edges are an input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import math
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from faceeraser import artifact, checkpoint, quant
+from faceeraser.edges import canny
+from faceeraser.networks import FaceEraser
+from faceeraser.pairs import evaluation_pairs
+from faceeraser.quant import QuantConv2d
+from faceeraser.stage import GateFailed, finish
+from faceeraser.warp import warp, warp_by_rows
+
+SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "coreml": ".mlpackage"}
+PRECISIONS = {"tflite": ("fp32", "fp16", "int8"), "onnx": ("fp32", "int8"), "coreml": ("fp16", "int8")}
+WARPS = {
+    "tflite": "four look-ups of rows in an (H*W, C) table and bilinear arithmetic, float32; coordinates clamped",
+    "onnx": "GridSample, bilinear, border, align_corners = 1, float32; coordinates clamped",
+    "coreml": "resample, bilinear, border, align_corners = true, float32; coordinates clamped",
+}
+PICTURES = 16
+"""Textured pictures that a gate takes at least."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a file must reach inside the hole of its worst picture: a largest difference, or a PSNR in dB.
+
+    reason: why it is looser than `of(precision)`; it goes into the card.
+    """
+
+    max_abs: float | None = None
+    psnr: float | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, precision: str, value: float | None = None, reason: str | None = None) -> Gate:
+        """The gate of a precision; `value` replaces its bound (dB, or the largest difference for fp32).
+
+        Raises:
+            ValueError: `value` is looser than the bound and no reason is given.
+        """
+        bound = {"fp32": 1e-4, "fp16": 55.0, "int8": 50.0}[precision]
+        value = bound if value is None else value
+        if not reason and (value > bound if precision == "fp32" else value < bound):
+            raise ValueError(f"a gate of {value:g} is looser than {bound:g} for {precision}: say why (--reason TEXT)")
+        return cls(max_abs=value, reason=reason) if precision == "fp32" else cls(psnr=value, reason=reason)
+
+    def __str__(self) -> str:
+        return f"max abs <= {self.max_abs:g}" if self.max_abs is not None else f"PSNR >= {self.psnr:g} dB"
+
+    def passes(self, psnr: float, max_abs: float) -> bool:
+        """Whether one picture's figures are inside; NaN never is."""
+        return max_abs <= self.max_abs if self.max_abs is not None else psnr >= (self.psnr or 0.0)
+
+
+# --- the pictures of a gate -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to compare on: `image` (R, R, 3) float32 in [0, 1], `mask` (R, R) float32 with 1 = erase."""
+
+    name: str
+    image: np.ndarray
+    mask: np.ndarray
+
+
+# What scikit-image carries inside its wheel, and where to cut: centre, as a share of the picture.
+_TEXTURED = (
+    ("astronaut", 0.22, 0.45), ("astronaut", 0.75, 0.6), ("coffee", 0.5, 0.5), ("chelsea", 0.45, 0.5),
+    ("rocket", 0.5, 0.5), ("hubble_deep_field", 0.5, 0.4), ("immunohistochemistry", 0.5, 0.5), ("retina", 0.5, 0.6),
+    ("brick", 0.5, 0.5), ("grass", 0.4, 0.5), ("gravel", 0.5, 0.6), ("camera", 0.3, 0.4), ("coins", 0.5, 0.5),
+    ("page", 0.5, 0.5), ("text", 0.5, 0.4), ("moon", 0.5, 0.5),
+)  # fmt: skip
+
+
+def gate_pictures(resolution: int, data: Path | str | None = None) -> list[Picture]:
+    """The pictures of a gate: 16 textured crops of scikit-image's photographs and, with `data`, 16 faces of its tune list.
+
+    Raises:
+        ValueError: `data` is not a folder made by train/prepare.py.
+        ModuleNotFoundError: scikit-image is missing.
+    """
+    try:
+        from skimage import data as photographs
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the parity gate needs scikit-image: pip install 'faceeraser[train]'") from error
+    found = []
+    for k, (name, down, right) in enumerate(_TEXTURED):
+        whole = getattr(photographs, name)()
+        whole = np.repeat(whole[..., None], 3, 2) if whole.ndim == 2 else whole[..., :3]
+        short = min(whole.shape[:2])
+        if short < resolution:
+            side = [math.ceil(n * resolution / short) for n in whole.shape[1::-1]]
+            whole = cv2.resize(whole, side, interpolation=cv2.INTER_CUBIC)
+        top, left = (int(share * (n - resolution)) for share, n in zip((down, right), whole.shape[:2], strict=True))
+        crop = whole[top : top + resolution, left : left + resolution]
+        found.append(Picture(f"{name}-{k}", np.float32(crop) / 255, _part_mask(resolution, k)))
+    for pair in evaluation_pairs(data, "tune", resolution, PICTURES) if data is not None else []:
+        found.append(Picture(pair.name, np.float32(pair.truth) / 255, np.float32(pair.mask)))
+    return found
+
+
+def _part_mask(resolution: int, seed: int) -> np.ndarray:
+    """Brows, eyes, nose and mouth as ellipses about where a face has them, moved and turned a little by `seed`."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((resolution, resolution), np.uint8)
+    # Centre x, y, half axes, as shares of the picture.
+    parts = [(0.32, 0.33, 0.13, 0.04), (0.68, 0.33, 0.13, 0.04), (0.32, 0.43, 0.11, 0.07), (0.68, 0.43, 0.11, 0.07),
+             (0.5, 0.56, 0.09, 0.12), (0.5, 0.78, 0.18, 0.08)]  # fmt: skip
+    for x, y, across, along in parts:
+        x, y = x + rng.uniform(-0.04, 0.04), y + rng.uniform(-0.04, 0.04)
+        axes = max(1, round(across * resolution)), max(1, round(along * resolution))
+        centre = round(x * resolution), round(y * resolution)
+        cv2.ellipse(mask, centre, axes, rng.uniform(-20, 20), 0, 360, 1, -1)
+    return np.float32(mask)
+
+
+# --- one network, ready to be traced --------------------------------------------------------------------------------
+
+
+class _Form(nn.Module):
+    """The pipeline as a file has it: image, mask (and edges) -> {"erased"}, channels last or first."""
+
+    def __init__(self, pipeline: FaceEraser, channels_last: bool):
+        super().__init__()
+        self.pipeline, self.channels_last = pipeline, channels_last
+
+    def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> dict[str, Tensor]:
+        given = (image, mask, edges)
+        if self.channels_last:
+            given = tuple(x if x is None else x.permute(0, 3, 1, 2) for x in given)  # type: ignore[assignment]
+        erased = self.pipeline(*given)["erased"]
+        return {"erased": erased.permute(0, 2, 3, 1) if self.channels_last else erased}
+
+
+def _frozen(pipeline: FaceEraser) -> FaceEraser:
+    """A copy to export: eval mode, norms folded where they can be, emitting its learnt scales if it is quantized."""
+    network = copy.deepcopy(pipeline).cpu().eval().requires_grad_(False)
+    if not network.config.fused and network.config.norm == "batch":
+        quant.fuse(network)
+    if quant.is_quantized(network):
+        quant.set_exporting(network)
+    return network
+
+
+def _sample(resolution: int, edges_input: bool, channels_last: bool) -> dict[str, Tensor]:
+    """Inputs to trace with: half grey, a square hole in the middle."""
+    image = torch.full((1, 3, resolution, resolution), 0.5)
+    mask = torch.zeros(1, 1, resolution, resolution)
+    mask[:, :, resolution // 4 : resolution // 2, resolution // 4 : resolution // 2] = 1.0
+    given = {"image": image, "mask": mask} | ({"edges": torch.zeros_like(mask)} if edges_input else {})
+    return {k: v.permute(0, 2, 3, 1).contiguous() if channels_last else v for k, v in given.items()}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what converters and their C++ parts print out of sight; show all of it if the block raises."""
+    with tempfile.TemporaryFile("w+b") as log:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        saved = os.dup(1), os.dup(2)
+        for number in (1, 2):
+            os.dup2(log.fileno(), number)
+        text = open(os.dup(log.fileno()), "w")  # noqa: SIM115 - closed below, after the descriptors are back
+        failed = True
+        try:
+            with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+                yield
+            failed = False
+        finally:
+            with contextlib.suppress(ValueError):
+                text.flush()
+            for number, old in zip((1, 2), saved, strict=True):
+                os.dup2(old, number)
+                os.close(old)
+            text.close()
+            if failed:
+                log.seek(0)
+                sys.stderr.write(log.read().decode(errors="replace"))
+
+
+@contextlib.contextmanager
+def _step(words: str) -> Iterator[None]:
+    """One line for one step, with the seconds it took."""
+    print(f"  {words} ...", end="", file=sys.stderr, flush=True)
+    began = time.monotonic()
+    try:
+        with _quiet():
+            yield
+    except BaseException:
+        print(" failed", file=sys.stderr, flush=True)
+        raise
+    print(f" {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+
+
+def _need(module: str, extra: str) -> Any:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{module} is not installed: pip install 'faceeraser[{extra}]'") from error
+
+
+# --- TFLite ---------------------------------------------------------------------------------------------------------
+
+
+def to_tflite(pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = False) -> None:
+    """Write a .tflite file: NHWC float32 inputs `image`, `mask` (`edges`), output `erased`, batch 1.
+
+    precision: 'fp32' or 'fp16' (weights only; arithmetic stays float32) of a float network, 'int8' of a quantized one.
+    """
+    litert_torch = _need("litert_torch", "tflite")
+    network = _frozen(pipeline)
+    network.warp = warp_by_rows
+    options: dict[str, Any] = {}
+    if precision == "int8":
+        from litert_torch.quantize import pt2e_quantizer, quant_config
+
+        # The network's own quantize / dequantize operators carry the scales; this only tells the converter to use them.
+        symmetric = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
+        quantizer = pt2e_quantizer.PT2EQuantizer().set_global(symmetric)
+        options["quant_config"] = quant_config.QuantConfig(pt2e_quantizer=quantizer)
+    sample = _sample(pipeline.config.resolution, edges_input, channels_last=True)
+    form = _Form(network, channels_last=True).eval()
+    litert_torch.convert(form, sample_kwargs=sample, **options).export(str(path))
+    if precision == "fp16":
+        _halve_weights(path)
+
+
+def _halve_weights(path: Path) -> None:
+    """Store the convolutions' weights in float16, in place; arithmetic, coordinates and everything else stay float32."""
+    from ai_edge_quantizer import qtyping, quantizer
+
+    maker = quantizer.Quantizer(str(path))
+    half = qtyping.OpQuantizationConfig(
+        weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+        compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True,
+    )  # fmt: skip
+    for operation in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.CONV_2D_TRANSPOSE):
+        maker.update_quantization_recipe(
+            regex=".*", operation_name=operation, op_config=half,
+            algorithm_key=quantizer.AlgorithmName.FLOAT_CASTING,
+        )  # fmt: skip
+    halved = maker.quantize().quantized_model
+    assert halved is not None
+    path.write_bytes(halved)
+
+
+class _Graph:
+    """A .tflite file's only graph: operators by name, and who makes and who takes each tensor."""
+
+    FLOAT, INTEGERS = "FLOAT32", ("INT32", "BOOL")
+
+    def __init__(self, path: Path):
+        schema = import_module("ai_edge_litert.schema_py_generated")
+        self.model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+        if len(self.model.subgraphs) != 1:
+            raise GateFailed(f"{path.name}: {len(self.model.subgraphs)} subgraphs, expected one")
+        graph = self.model.subgraphs[0]
+        named = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+        types = {v: k for k, v in vars(schema.TensorType).items() if isinstance(v, int)}
+        codes = [max(c.builtinCode, c.deprecatedBuiltinCode) for c in self.model.operatorCodes]
+        self.ops = [
+            (named[codes[op.opcodeIndex]], [int(i) for i in op.inputs if i >= 0], [int(i) for i in op.outputs])
+            for op in graph.operators
+        ]
+        self.tensors = graph.tensors
+        self.type = [types[t.type] for t in graph.tensors]
+        self.maker = {t: op for op in self.ops for t in op[2]}
+
+    def constant(self, tensor: int) -> bool:
+        """Whether the file holds the tensor's values."""
+        data = self.model.buffers[self.tensors[tensor].buffer].data
+        return tensor not in self.maker and data is not None and len(data) > 0
+
+    def before(self, tensor: int, stop: Sequence[str]) -> Iterator[tuple[str, int]]:
+        """(operator that makes it, tensor) of a tensor and all it is computed from, back to operators in `stop`."""
+        seen, waiting = set(), [tensor]
+        while waiting:
+            t = waiting.pop()
+            if t in seen:
+                continue
+            seen.add(t)
+            name, inputs, _ = self.maker.get(t, ("", [], []))
+            yield name, t
+            if name not in stop:
+                waiting.extend(inputs)
+
+
+def check_tflite(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
+    """Assert on the written file what must hold of it; returns what was counted, for the card.
+
+    Raises:
+        GateFailed: the warp is not four look-ups of rows; a coordinate or a warped pixel is not float32; a convolution is
+            not int8 in an int8 file; or a learnt scale of the checkpoint is not in the file to 1e-6 relative.
+    """
+    graph = _Graph(path)
+
+    def wrong(words: str) -> GateFailed:
+        return GateFailed(f"{path.name}: {words}")
+
+    lookups = [op for op in graph.ops if op[0] in ("EMBEDDING_LOOKUP", "GATHER")]
+    if len(lookups) != 4 or any(op[0] == "GATHER_ND" for op in graph.ops):
+        raise wrong(f"{len(lookups)} look-ups, expected the warp as 4 and no GATHER_ND")
+    for lookup in lookups:
+        for tensor in (*lookup[1], *lookup[2]):
+            for maker, t in graph.before(tensor, ("CONV_2D", "TRANSPOSE_CONV")):
+                if graph.type[t] != graph.FLOAT and graph.type[t] not in graph.INTEGERS:
+                    raise wrong(f"the warp is computed from a {graph.type[t]} tensor ({maker}), expected float32")
+    convolutions = [op for op in graph.ops if op[0] in ("CONV_2D", "TRANSPOSE_CONV", "DEPTHWISE_CONV_2D")]
+    whole = [op for op in convolutions if all(graph.type[t] == "INT8" for t in (op[1][0], op[1][1], op[2][0]))]
+    expected = sum(isinstance(m, QuantConv2d) for m in pipeline.modules())
+    if len(whole) != expected:
+        raise wrong(f"{len(whole)} of {len(convolutions)} convolutions are int8 throughout, expected {expected}")
+    found: dict[str, Any] = {"operators": len(graph.ops), "int8_convolutions": len(whole)}
+    if precision == "int8":
+        found["scales"] = _check_scales(graph, pipeline, wrong)
+    return found
+
+
+def _check_scales(graph: _Graph, pipeline: FaceEraser, wrong: Callable[[str], GateFailed]) -> int:
+    """Every learnt scale is in the file, and the file quantizes no activation by any other; returns how many there are."""
+    activations: list[tuple[float, int]] = []
+    weights: list[np.ndarray] = []
+    for t, tensor in enumerate(graph.tensors):
+        if graph.type[t] != "INT8" or tensor.quantization is None or tensor.quantization.scale is None:
+            continue
+        scale = np.asarray(tensor.quantization.scale, np.float64)
+        if graph.constant(t):
+            weights.append(scale)
+        else:
+            activations.append((float(scale[0]), int(tensor.quantization.zeroPoint[0])))
+    used = [False] * len(activations)
+    count = 0
+    for name, scale, zero_point in quant.quantized_tensors(pipeline):
+        learnt = np.atleast_1d(scale.detach().cpu().double().numpy())
+        count += 1
+        if name.endswith(":weight"):
+            matched = any(len(w) == len(learnt) and np.allclose(w, learnt, rtol=1e-6, atol=0) for w in weights)
+        else:
+            matched = False
+            for i, (value, zero) in enumerate(activations):
+                if zero == zero_point and math.isclose(value, learnt[0], rel_tol=1e-6):
+                    used[i] = matched = True
+        if not matched:
+            raise wrong(f"the learnt scale of {name} ({learnt[0]:.8g}, ...) is not in the file")
+    if not all(used):
+        scale_, zero = activations[used.index(False)]
+        raise wrong(f"a tensor is quantized with scale {scale_:.8g}, zero point {zero}, which nothing in the checkpoint has")
+    return count
+
+
+# --- the parity gate ------------------------------------------------------------------------------------------------
+
+
+def _edges_of(picture: Picture) -> np.ndarray:
+    """Edges as `artifact.Artifact` computes them for a file that takes them as an input."""
+    return canny(picture.image @ np.array([0.299, 0.587, 0.114], np.float32), picture.mask)
+
+
+def reference(pipeline: FaceEraser, pictures: Sequence[Picture], edges_input: bool = False) -> list[np.ndarray]:
+    """What the checkpoint's own network erases: (R, R, 3) float32 for each picture; fake-quantized if it is quantized."""
+    pipeline.eval()
+    found = []
+    with torch.no_grad():
+        for picture in pictures:
+            image = torch.from_numpy(picture.image).permute(2, 0, 1)[None]
+            edges = torch.from_numpy(_edges_of(picture))[None, None] if edges_input else None
+            erased = pipeline(image, torch.from_numpy(picture.mask)[None, None], edges)["erased"]
+            found.append(erased[0].permute(1, 2, 0).numpy())
+    return found
+
+
+def parity(
+    run: Callable[[np.ndarray, np.ndarray], np.ndarray], pictures: Sequence[Picture], expected: Sequence[np.ndarray],
+    gate: Gate,
+) -> dict[str, Any]:  # fmt: skip
+    """Compare a file with its checkpoint inside the hole, picture by picture; the card's `parity`.
+
+    Also runs two pictures again with other pixels in the hole: the whole output must stay bit-identical.
+    """
+    worst = {"psnr_hole_min": 200.0, "max_abs_hole": 0.0}
+    failures = []
+    for k, (picture, truth) in enumerate(zip(tqdm(pictures, "  parity", file=sys.stderr), expected, strict=True)):
+        erased = run(picture.image, picture.mask)
+        error = (erased.astype(np.float64) - truth)[picture.mask > 0.5]
+        largest = float(np.abs(error).max(initial=0.0))
+        psnr = min(200.0, -10 * math.log10(max(float(np.mean(error**2)), 1e-20))) if np.isfinite(error).all() else -200.0
+        if psnr < worst["psnr_hole_min"]:
+            worst |= {"psnr_hole_min": psnr, "worst_picture": picture.name}
+        worst["max_abs_hole"] = max(worst["max_abs_hole"], largest if math.isfinite(largest) else 1e9)
+        if not gate.passes(psnr, largest):
+            failures.append(f"{picture.name}: {psnr:.1f} dB, max abs {largest:.2g} inside the hole, expected {gate}")
+        if k < 2:
+            noise = np.random.default_rng(k).random(picture.image.shape, np.float32)
+            other = run(np.where(picture.mask[..., None] > 0.5, noise, picture.image), picture.mask)
+            if not np.array_equal(erased, other):
+                failures.append(f"{picture.name}: pixels inside the hole change the output (by {np.abs(erased - other).max():.2g})")
+    return {
+        "n": len(pictures), **{k: round(v, 7) if isinstance(v, float) else v for k, v in worst.items()},
+        "gate": str(gate), "passed": not failures,
+        **({"looser_because": gate.reason} if gate.reason else {}), **({"failures": failures} if failures else {}),
+    }  # fmt: skip
+
+
+# --- export: convert, check, gate, publish --------------------------------------------------------------------------
+
+
+def own_precision(pipeline: FaceEraser, kind: str) -> str:
+    """What 'auto' stands for: int8 for a quantized network, else fp32; fp16 for CoreML."""
+    return "fp16" if kind == "coreml" else "int8" if pipeline.config.quantized else "fp32"
+
+
+def export(
+    source: Path | str, target: Path | str, kind: str, precision: str = "auto", *, edges_input: bool = False,
+    data: Path | str | None = None, name: str | None = None, overwrite: bool = False,
+    bound: float | None = None, reason: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Convert a stage's folder into a file with its card in the folder `target`; returns the card.
+
+    Args:
+        source: checkpoint folder.
+        target: folder for exported files; made if needed.
+        kind: 'tflite', 'onnx' or 'coreml'.
+        precision: 'auto', or one of PRECISIONS[kind].
+        edges_input: edges are an input of the file, instead of Canny inside.
+        data: prepared folder, whose tune list adds faces to the gate's pictures.
+        name: file name without suffixes; the source folder's name by default.
+        overwrite: replace a file that is there.
+        bound: another gate (dB; for fp32 the largest difference); a looser one needs its `reason`.
+        reason: goes into the card.
+
+    Raises:
+        ValueError: the source is not a checkpoint, the precision does not fit it, or the target exists.
+        GateFailed: the file is not what the checkpoint says; nothing was published.
+    """
+    source, target = Path(source), Path(target)
+    pipeline = checkpoint.load(source)
+    own = own_precision(pipeline, kind)
+    precision = own if precision == "auto" else precision
+    _check_precision(source, pipeline, kind, precision)
+    gate = Gate.of(precision, bound, reason)
+    suffix = ("" if precision == own else f"-{precision}") + ("-edges" if edges_input else "")
+    path = target / f"{name or source.resolve().name}{suffix}{SUFFIXES[kind]}"
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists already; choose another --name, or --overwrite to replace it")
+    print(f"{path} ({precision})", file=sys.stderr)
+    pictures = gate_pictures(pipeline.config.resolution, data)
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.partial-", dir=target) as folder:
+        staged = Path(folder) / path.name
+        write, check = _KINDS[kind]
+        with _step("converting"):
+            write(pipeline, staged, precision, edges_input)
+        checked = check(staged, pipeline, precision)
+        fields: dict[str, Any] = {
+            "precision": precision, "resolution": pipeline.config.resolution,
+            "edges": "input" if edges_input else "inside", "warp": WARPS[kind], "notes": [],
+            "history": checkpoint.history(source), "checked": checked, "parity": {"n": 0, "passed": False},
+        }  # fmt: skip
+        artifact.write_card(staged, fields)
+        with _step("running the checkpoint's network"):
+            expected = reference(pipeline, pictures, edges_input)
+        file = artifact.Artifact(staged, threads=1)
+        measured = parity(file.run, pictures, expected, gate)
+        if not measured["passed"] and not os.environ.get("XX"):
+            raise GateFailed(f"{path.name} was not published: " + "; ".join(measured["failures"]))
+        card = artifact.write_card(staged, fields | {"parity": measured})
+        if path.is_dir():
+            shutil.rmtree(path)
+        staged.replace(path)
+        artifact.card_path(staged).replace(artifact.card_path(path))
+    return card
+
+
+def _check_precision(source: Path, pipeline: FaceEraser, kind: str, precision: str) -> None:
+    if precision not in PRECISIONS[kind]:
+        raise ValueError(f"{precision} is not a precision for {kind}: expected one of {', '.join(PRECISIONS[kind])}")
+    if kind == "coreml":
+        return
+    if precision == "int8" and not pipeline.config.quantized:
+        raise ValueError(f"{source} is not quantized, so it has no int8 form: python compress/quantize.py {source} TARGET")
+    if precision != "int8" and pipeline.config.quantized:
+        raise ValueError(f"{source} is quantized, found --precision {precision}: export the folder it was made from")
+
+
+_KINDS: dict[str, tuple[Callable[..., None], Callable[..., dict[str, Any]]]] = {"tflite": (to_tflite, check_tflite)}
+
+
+# --- what the three scripts share -----------------------------------------------------------------------------------
+
+
+def add_flags(made: argparse.ArgumentParser, kind: str) -> argparse.ArgumentParser:
+    """The flags of an exporting script, added to a stage's parser; returns it."""
+    made.add_argument(
+        "--precision", nargs="+", choices=("auto", *PRECISIONS[kind]), default=["auto"], metavar="P",
+        help=f"one or more of auto, {', '.join(PRECISIONS[kind])} (default: auto)",
+    )  # fmt: skip
+    made.add_argument("--edges-input", action="store_true", help="edges are an input of the file, instead of Canny inside")
+    made.add_argument("--data", type=Path, help="prepared folder: its tune list adds faces to the gate's pictures")
+    made.add_argument("--name", help="file name without suffixes (default: the source folder's name)")
+    made.add_argument("--gate", type=float, metavar="BOUND", help="another gate: dB, or for fp32 the largest difference")
+    made.add_argument("--reason", help="why the gate is looser than the usual one; goes into the card")
+    return made
+
+
+def run(args: argparse.Namespace, kind: str) -> None:
+    """Export SOURCE once for each --precision, then print the table and the JSON line."""
+    cards = [
+        export(
+            args.source, args.target, kind, precision, edges_input=args.edges_input, data=args.data, name=args.name,
+            overwrite=args.overwrite, bound=args.gate, reason=args.reason,
+        )
+        for precision in dict.fromkeys(args.precision)
+    ]  # fmt: skip
+    rows = [
+        {
+            "file": card["file"], "precision": card["precision"], "bytes": card["bytes"], "gmacs": card["gmacs"],
+            "params": card["params"], "psnr_hole_min": card["parity"]["psnr_hole_min"],
+            "max_abs_hole": card["parity"]["max_abs_hole"], "gate": card["parity"]["gate"],
+        }
+        for card in cards
+    ]  # fmt: skip
+    finish(f"{args.target} (parity inside the hole, worst of {cards[0]['parity']['n']} pictures)", rows, {"files": rows})

@@ -1,0 +1,445 @@
+"""An exported file and its card, on tiny models built here: run, described and counted from the file itself."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from faceeraser import artifact
+from faceeraser.artifact import Artifact
+
+SIZE = 16
+FACTS = {
+    "precision": "fp32", "resolution": SIZE, "edges": "inside", "warp": "none", "notes": "",
+    "parity": {"n": 16, "psnr_hole_min": 90.0, "max_abs_hole": 1e-5, "gate": 1e-4, "passed": True},
+    "history": [{"stage": "train", "options": {"perceptual": "off"}}],
+}  # fmt: skip
+RNG = np.random.default_rng(0)
+IMAGE = RNG.random((SIZE, SIZE, 3), np.float32)
+MASK = np.zeros((SIZE, SIZE), np.float32)
+MASK[4:12, 3:10] = 1
+
+
+def painted(image: np.ndarray, mask: np.ndarray, colour: float = 0.25) -> np.ndarray:
+    """What the tiny ONNX models compute: the hole in one grey."""
+    mask = mask.reshape(*image.shape[:-1], 1)
+    return image * (1 - mask) + colour * mask
+
+
+def write_onnx(path: Path, inputs=("mask", "image"), batch=1, extra=(), outputs=("erased",), **facts) -> Path:
+    """NCHW; the mask comes first unless told otherwise. `extra`: single-channel inputs added to the picture."""
+    channels = {"image": 3}
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, channels.get(name, 1), SIZE, SIZE])
+        for name in (*inputs, *extra)
+    ]
+    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, 3, SIZE, SIZE]) for name in outputs]
+    nodes = [
+        helper.make_node("Sub", ["one", "mask"], ["keep"]),
+        helper.make_node("Mul", ["image", "keep"], ["outside"]),
+        helper.make_node("Mul", ["mask", "grey"], ["inside"]),
+        helper.make_node("Add", ["outside", "inside"], ["sum"]),
+    ]
+    last = "sum"
+    for name in extra:
+        nodes.append(helper.make_node("Add", [last, name], [f"{name}_sum"]))
+        last = f"{name}_sum"
+    nodes += [helper.make_node("Identity", [last], [name]) for name in outputs]
+    constants = [helper.make_tensor(n, TensorProto.FLOAT, [], [v]) for n, v in (("one", 1.0), ("grey", 0.25))]
+    graph = helper.make_graph(nodes, "tiny", ports, made, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
+    artifact.write_card(path, FACTS | facts)
+    return path
+
+
+@pytest.fixture(scope="session")
+def torch_toy(tmp_path_factory):
+    """(torch module, its .tflite): a convolution, a depthwise and a transposed one, and a dense layer."""
+    import litert_torch
+    import torch
+
+    class Toy(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(4, 8, 3, stride=2, padding=1)
+            self.depth = torch.nn.Conv2d(8, 8, 3, padding=1, groups=8)
+            self.dense = torch.nn.Linear(8, 8)
+            self.up = torch.nn.ConvTranspose2d(8, 3, 4, 2, 1)
+
+        def forward(self, image, mask):
+            x, m = image.permute(0, 3, 1, 2), mask.permute(0, 3, 1, 2)
+            h = torch.relu(self.conv(torch.cat([x * (1 - m), m], 1)))
+            h = self.depth(h)
+            h = h * torch.sigmoid(self.dense(h.mean((2, 3))))[:, :, None, None]
+            return (x * (1 - m) + torch.sigmoid(self.up(h)) * m).permute(0, 2, 3, 1)
+
+    torch.manual_seed(0)
+    toy = Toy().eval()
+    path = tmp_path_factory.mktemp("toy") / "toy.tflite"
+    sample = {"image": torch.zeros(1, SIZE, SIZE, 3), "mask": torch.zeros(1, SIZE, SIZE, 1)}
+    litert_torch.convert(toy, sample_kwargs=sample).export(str(path))
+    artifact.write_card(path, FACTS)
+    return toy, path
+
+
+@pytest.fixture(scope="session")
+def tensorflow_toys(tmp_path_factory) -> dict[str, Path]:
+    """One TensorFlow function as fp16 weights behind DEQUANTIZE, and as int8 with uint8 inputs and outputs."""
+    import tensorflow as tf
+
+    # A 1x1 convolution that looks at nothing but the mask, so that quantization is the only error.
+    kernel = np.zeros((3, 3, 4, 3), np.float32)
+    kernel[1, 1, :3] = np.eye(3)
+    kernel[1, 1, 3] = 0.25
+
+    @tf.function(input_signature=[tf.TensorSpec([1, SIZE, SIZE, 3]), tf.TensorSpec([1, SIZE, SIZE, 1])])
+    def eraser(image, mask):
+        return {"erased": tf.nn.conv2d(tf.concat([image * (1 - mask), mask], 3), kernel, 1, "SAME")}
+
+    folder, found = tmp_path_factory.mktemp("tf"), {}
+    for name in ("fp16", "int8"):
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([eraser.get_concrete_function()])
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if name == "fp16":
+            converter.target_spec.supported_types = [tf.float16]
+        else:
+            converter.representative_dataset = lambda: ([IMAGE[None], MASK[None, ..., None]] for _ in range(4))
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.inference_input_type = converter.inference_output_type = tf.uint8
+        found[name] = folder / f"{name}.tflite"
+        found[name].write_bytes(converter.convert())
+        artifact.write_card(found[name], FACTS | {"precision": name})
+    return found
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+def test_tflite_gives_what_the_network_gives(torch_toy) -> None:
+    import torch
+
+    toy, path = torch_toy
+    with torch.no_grad():
+        expected = toy(torch.from_numpy(IMAGE)[None], torch.from_numpy(MASK)[None, ..., None])[0].numpy()
+    found = Artifact(path).run(IMAGE, MASK)
+    assert found.dtype == np.float32 and found.shape == IMAGE.shape
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("runtime", ["ai_edge_litert", "tensorflow"])
+def test_the_runtime_can_be_chosen(torch_toy, runtime: str) -> None:
+    chosen = Artifact(torch_toy[1], runtime=runtime, threads=1).run(IMAGE, MASK)
+    np.testing.assert_allclose(chosen, Artifact(torch_toy[1]).run(IMAGE, MASK), atol=1e-6)
+
+
+@pytest.mark.parametrize("inputs", [("mask", "image"), ("image", "mask")])
+def test_input_order_and_layout_are_read_from_the_file(tmp_path: Path, inputs) -> None:
+    model = Artifact(write_onnx(tmp_path / "m.onnx", inputs))
+    np.testing.assert_allclose(model.run(IMAGE, MASK), painted(IMAGE, MASK), atol=1e-6)
+    assert model.resolution == (SIZE, SIZE) and not model.wants_edges
+
+
+@pytest.mark.parametrize("batch", [1, "n"])
+def test_batches_and_mask_shapes(tmp_path: Path, batch) -> None:
+    model = Artifact(write_onnx(tmp_path / "m.onnx", batch=batch))
+    images = RNG.random((3, SIZE, SIZE, 3), np.float32)
+    masks = (RNG.random((3, SIZE, SIZE)) > 0.5).astype(np.float32)
+    expected = painted(images, masks)
+    np.testing.assert_allclose(model.run(images, masks), expected, atol=1e-6)
+    np.testing.assert_allclose(model.run(images, masks[..., None]), expected, atol=1e-6)
+    np.testing.assert_allclose(model.run(images[0], masks[0][..., None]), expected[0], atol=1e-6)
+    assert model.run(images[:0], masks[:0]).shape == (0, SIZE, SIZE, 3)
+
+
+def test_quantized_inputs_and_outputs_follow_the_files_own_scales(tensorflow_toys) -> None:
+    path = tensorflow_toys["int8"]
+    card = artifact.read_card(path)
+    assert {port["dtype"] for port in (*card["inputs"], *card["outputs"])} == {"uint8"}
+    assert all(port["quantization"]["scale"] > 0 for port in (*card["inputs"], *card["outputs"]))
+    np.testing.assert_allclose(Artifact(path).run(IMAGE, MASK), painted(IMAGE, MASK), atol=3 / 255)
+
+
+def test_edges_as_an_input_come_from_the_paper_s_canny(tmp_path: Path) -> None:
+    from faceeraser import edges
+
+    model = Artifact(write_onnx(tmp_path / "m.onnx", extra=("edges",), edges="input"))
+    steps = np.repeat((np.arange(SIZE) > 7)[None, :, None], SIZE, 0).repeat(3, 2).astype(np.float32)
+    expected = edges.canny(steps @ np.array([0.299, 0.587, 0.114], np.float32), MASK)
+    assert model.wants_edges and expected.any()
+    np.testing.assert_allclose(
+        model.run(steps, MASK) - painted(steps, MASK), expected[..., None].repeat(3, 2), atol=1e-6
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**16), high=st.sampled_from([1, 255]))
+def test_erase_leaves_the_outside_bit_identical_and_takes_any_non_zero_as_erase(tmp_path_factory, seed, high) -> None:
+    model = Artifact(write_onnx(tmp_path_factory.mktemp("m") / "m.onnx"))
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    mask = (rng.random((SIZE, SIZE)) > 0.5).astype(np.uint8) * np.uint8(high)
+    erased = model.erase(image, mask)
+    assert erased.dtype == np.uint8 and (erased[mask == 0] == image[mask == 0]).all()
+    assert (erased[mask > 0] == round(0.25 * 255)).all()
+
+
+def test_two_pictures_out_need_one_called_erased(tmp_path: Path) -> None:
+    model = Artifact(write_onnx(tmp_path / "m.onnx", outputs=("cloned", "erased")))
+    np.testing.assert_allclose(model.run(IMAGE, MASK), painted(IMAGE, MASK), atol=1e-6)
+    with pytest.raises(ValueError, match="expected one picture, or one named 'erased'"):
+        Artifact(write_onnx(tmp_path / "n.onnx", outputs=("left", "right")))
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "message"),
+    [
+        (IMAGE[..., :2], MASK, r"image has shape \(16, 16, 2\)"),
+        (IMAGE[:8], MASK[:8], "image is 8 pixels high; m.onnx takes 16"),
+        (IMAGE, MASK[:8], r"mask has shape \(8, 16\)"),
+        (IMAGE, MASK.T[None], r"mask has shape \(1, 16, 16\)"),
+        (IMAGE * 255, MASK, r"image has values .* expected \[0, 1\]"),
+        (IMAGE, MASK * 255, r"mask has values from 0.0 to 255.0"),
+        (np.full_like(IMAGE, np.nan), MASK, "image has values from nan"),
+    ],
+)
+def test_pictures_of_another_form_are_refused(tmp_path: Path, image, mask, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Artifact(write_onnx(tmp_path / "m.onnx")).run(image, mask)
+
+
+def test_two_single_channel_inputs_that_no_name_tells_apart_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected an image, a mask and perhaps 'edges'"):
+        Artifact(write_onnx(tmp_path / "m.onnx", extra=("other",)))
+
+
+def test_a_card_that_disagrees_about_edges_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the card says edges are 'input'.*has no input"):
+        Artifact(write_onnx(tmp_path / "m.onnx", edges="input"))
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="CoreML predicts here")
+def test_coreml_is_described_but_refuses_to_predict_away_from_macos(tmp_path: Path) -> None:
+    import coremltools as ct
+    from coremltools.converters.mil import Builder as mb
+
+    shapes = [mb.TensorSpec((1, 3, SIZE, SIZE)), mb.TensorSpec((1, 1, SIZE, SIZE))]
+
+    @mb.program(input_specs=shapes, opset_version=ct.target.iOS15)
+    def program(image, mask):
+        return mb.mul(x=image, y=mask, name="erased")
+
+    path = tmp_path / "m.mlpackage"
+    ct.convert(program, convert_to="mlprogram", compute_precision=ct.precision.FLOAT32).save(str(path))
+    described = artifact.describe(path)
+    with pytest.raises(ValueError, match="lacks gmacs, params"):
+        artifact.write_card(path, FACTS | described)
+    card = artifact.write_card(path, FACTS | described | {"gmacs": 0.1, "params": 3})
+    assert card["kind"] == "coreml" and card["bytes"] == sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    assert [(p["name"], p["layout"]) for p in card["inputs"]] == [("image", "NCHW"), ("mask", "NCHW")]
+    with pytest.raises(RuntimeError, match="CoreML predicts on macOS only"):
+        Artifact(path).run(IMAGE, MASK)
+    weights = next(f for f in path.rglob("*.mlmodel"))
+    weights.write_bytes(weights.read_bytes() + b"\0")
+    with pytest.raises(ValueError, match="do not belong together"):
+        Artifact(path)
+
+
+@pytest.mark.parametrize(
+    ("missing", "suffix", "extra"), [("onnxruntime", ".onnx", "onnx"), ("ai_edge_litert", ".tflite", "faceeraser")]
+)
+def test_a_missing_runtime_is_named_with_the_extra_to_install(torch_toy, tmp_path, monkeypatch, missing, suffix, extra):
+    path = torch_toy[1] if suffix == ".tflite" else write_onnx(tmp_path / "m.onnx")
+
+    def absent(name: str):
+        raise ImportError(name)
+
+    monkeypatch.setattr(artifact, "import_module", absent)
+    with pytest.raises(ModuleNotFoundError, match=f"{missing} is not installed.*pip install .*{extra}"):
+        Artifact(path)
+
+
+# --- cards -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_card_has_every_field_and_describes_the_file(torch_toy) -> None:
+    path = torch_toy[1]
+    card = json.loads(artifact.card_path(path).read_text())
+    assert sorted(card) == sorted(
+        ["format", "file", "kind", "precision", "sha256", "bytes", "resolution", "inputs", "outputs", "edges", "warp",
+         "gmacs", "params", "parity", "notes", "history"]
+    )  # fmt: skip
+    assert (card["format"], card["file"], card["kind"]) == (1, "toy.tflite", "tflite")
+    assert card["bytes"] == path.stat().st_size
+    assert card["inputs"][0] == {
+        "name": "image", "shape": [1, SIZE, SIZE, 3], "layout": "NHWC", "dtype": "float32", "range": [0.0, 1.0],
+        "quantization": None,
+    }  # fmt: skip
+
+
+def test_a_changed_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx")
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(ValueError, match="do not belong together") as caught:
+        Artifact(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_missing_files_and_unreadable_cards_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file; export one first"):
+        Artifact(tmp_path / "none.tflite")
+    with pytest.raises(ValueError, match="cannot tell what this is"):
+        Artifact(tmp_path / "model.pt")
+    path = write_onnx(tmp_path / "m.onnx")
+    card = artifact.card_path(path)
+    for text, message in (
+        ("{", "this is not JSON"),
+        ("[]", "the card's format is 'list'"),
+        ('{"format": 2}', "format is 2"),
+    ):
+        card.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            Artifact(path)
+    card.unlink()
+    with pytest.raises(FileNotFoundError, match=r"expected m\.onnx\.json"):
+        Artifact(path)
+
+
+@pytest.mark.parametrize("name", ["broken.tflite", "broken.onnx"])
+def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"not a model at all")
+    artifact.write_card(path, FACTS | {"inputs": [], "outputs": [], "gmacs": 0, "params": 0})
+    with pytest.raises(ValueError, match="cannot load it") as caught:
+        Artifact(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_card_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx")
+    before = artifact.card_path(path).read_text()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        artifact.write_card(path, FACTS | {"parity": {"psnr_hole_min": float("inf")}})
+    assert artifact.card_path(path).read_text() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "m.onnx.json"]
+
+
+@pytest.mark.parametrize("field", artifact.CARD_NEEDS)
+def test_a_card_lacking_a_field_is_refused(tmp_path: Path, field: str) -> None:
+    path = write_onnx(tmp_path / "m.onnx")
+    with pytest.raises(ValueError, match=f"lacks {field}"):
+        artifact.write_card(path, {key: value for key, value in FACTS.items() if key != field})
+
+
+def test_the_exporter_cannot_claim_another_sha256_or_size(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx", sha256="0" * 64, bytes=1)
+    assert artifact.read_card(path)["bytes"] == path.stat().st_size
+
+
+def test_weights_beside_the_onnx_file_are_refused(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx")
+    (tmp_path / "m.onnx.data").write_bytes(b"weights")
+    with pytest.raises(ValueError, match="external_data=False"):
+        artifact.write_card(path, FACTS)
+
+
+# --- counting --------------------------------------------------------------------------------------------------------
+
+
+def test_tflite_is_counted_as_the_closed_form_says(torch_toy) -> None:
+    half = (SIZE // 2) ** 2
+    macs = half * 8 * 4 * 9 + half * 8 * 9 + 8 * 8 + half * 8 * 3 * 16  # the transposed one by its input positions
+    toy, path = torch_toy
+    found = artifact.count(path)
+    assert found["gmacs"] * 1e9 == pytest.approx(macs)
+    assert found["params"] == sum(p.numel() for p in toy.parameters())
+
+
+@pytest.mark.parametrize("name", ["fp16", "int8"])
+def test_quantized_weights_count_like_float_ones(tensorflow_toys, name: str) -> None:
+    found = artifact.count(tensorflow_toys[name])
+    assert found["gmacs"] * 1e9 == pytest.approx(SIZE * SIZE * 3 * 4 * 9)
+    assert found["params"] in (108, 111)  # the converter adds a bias of zeros to some
+
+
+def test_onnx_is_counted_alike_and_shared_weights_once(tmp_path: Path) -> None:
+    def weight(name, *shape):
+        return helper.make_tensor(name, TensorProto.FLOAT, shape, np.zeros(shape, np.float32).ravel())
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["a"], kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("Conv", ["a", "w", "b"], ["c"], kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("Conv", ["c", "d"], ["e"], kernel_shape=[3, 3], pads=[1] * 4, group=4),
+        helper.make_node("ConvTranspose", ["e", "t"], ["f"], kernel_shape=[4, 4], strides=[2, 2], pads=[1] * 4),
+        helper.make_node("GlobalAveragePool", ["f"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["h"]),
+        helper.make_node("Gemm", ["h", "m", "n"], ["y"], transB=1),
+    ]
+    constants = [weight("w", 4, 4, 3, 3), weight("b", 4), weight("d", 4, 1, 3, 3), weight("t", 4, 2, 4, 4),
+                 weight("m", 5, 2), weight("n", 5)]  # fmt: skip
+    ports = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 8, 8])]
+    outs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5])]
+    path = tmp_path / "m.onnx"
+    graph = helper.make_graph(nodes, "count", ports, outs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
+    found = artifact.count(path)
+    assert found["gmacs"] * 1e9 == pytest.approx(2 * 64 * 4 * 36 + 64 * 4 * 9 + 64 * 4 * 2 * 16 + 10)
+    assert found["params"] == 144 + 4 + 36 + 128 + 10 + 5
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_result_has_the_one_form_and_no_machine_paths(tmp_path: Path, monkeypatch) -> None:
+    home = tmp_path / "home" / "someone" / "checkout"
+    home.mkdir(parents=True)
+    monkeypatch.chdir(home)
+    words = ["python", "x.py", str(home / "exports" / "a.tflite"), "--data", str(tmp_path / "far" / "faces"),
+             f"--rows=int8={home.parent}/b.tflite", "int8=../../../elsewhere/c.tflite", "two words"]  # fmt: skip
+    data = {"name": "photos", "n": 2, "eval_sha256": "ab", "source": "photos"}
+    found = artifact.result([{"name": "fp32", "psnr": 1.5}], data, words)
+    assert list(found) == ["command", "commit", "hardware", "versions", "data", "rows"]
+    assert found["command"] == (
+        "python x.py exports/a.tflite --data faces --rows=int8=../b.tflite int8=c.tflite 'two words'"
+    )
+    assert {"cpu", "cores", "ram_gb"} <= set(found["hardware"])
+    assert found["versions"]["numpy"] == np.__version__ and "torch" in found["versions"]
+    target = home / "results" / "a.json"
+    artifact.write_result(target, found)
+    assert json.loads(target.read_text()) == found and [p.name for p in target.parent.iterdir()] == ["a.json"]
+
+
+def test_a_result_without_names_or_with_nan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="row has no name"):
+        artifact.result([{"psnr": 1.0}], None, ["python"])
+    with pytest.raises(ValueError, match="lacks n, eval_sha256"):
+        artifact.result([], {"name": "photos"}, ["python"])
+    with pytest.raises(ValueError):
+        artifact.write_result(tmp_path / "a.json", {"rows": [{"name": "a", "psnr": float("nan")}]})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_commit_is_gits_or_uncommitted(tmp_path: Path) -> None:
+    import subprocess
+
+    def git(*words: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *identity, "-C", str(tmp_path), *words], check=True, capture_output=True)
+
+    assert artifact.commit(tmp_path) == "uncommitted"
+    git("init")
+    assert artifact.commit(tmp_path) == "uncommitted"
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-m", "a")
+    clean = artifact.commit(tmp_path)
+    assert len(clean) == 40
+    (tmp_path / "result.json").write_text("untracked files do not count: the result itself is one")
+    assert artifact.commit(tmp_path) == clean
+    (tmp_path / "a").write_text("2")
+    assert artifact.commit(tmp_path) == clean + "+changes"

@@ -1,0 +1,419 @@
+"""The benchmark scripts on models that take milliseconds: what they print, write, refuse, and the exit codes."""
+
+import base64
+import hashlib
+import importlib.util
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from faceeraser import artifact, metrics
+
+ROOT = Path(__file__).resolve().parents[1]
+SIZE = 64
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+fidelity, latency, report = script("fidelity"), script("latency"), script("report")
+
+
+def write_data(folder: Path, source: str = "photos", n: int = 3) -> Path:
+    """A data folder as train/prepare.py makes it, of smooth random skin with a hole in it."""
+    rng = np.random.default_rng(7)
+    for kind in ("blanks", "masks"):
+        (folder / kind / "val").mkdir(parents=True)
+    listed, known = (
+        ["blank,mask"],
+        ["file,split,group,taken,reason,forehead_px,mask,face_px,ita,glasses,blank,mask_file"],
+    )
+    for k in range(n):
+        skin = cv2.GaussianBlur(rng.normal(150, 60, (SIZE, SIZE, 3)), (0, 0), 1.5).clip(0, 255).astype(np.uint8)
+        parts = np.zeros((SIZE, SIZE), np.uint8)
+        parts[5:18, 8:40] = 1 + 2  # brows and eyes
+        cv2.imwrite(str(folder / f"blanks/val/p{k}.png"), skin)
+        cv2.imwrite(str(folder / f"masks/val/p{k}.png"), parts)
+        listed.append(f"blanks/val/p{k}.png,masks/val/p{(k + 1) % n}.png")
+        known.append(f"p{k}.jpg,val,p{k},1,,{200 if k else 60},1,200,40,0,blanks/val/p{k}.png,masks/val/p{k}.png")
+    (folder / "eval.csv").write_text("\n".join(listed) + "\n")
+    (folder / "manifest.csv").write_text("\n".join(known) + "\n")
+    about = {"name": folder.name, "source": source, "size": SIZE, "seed": 0, "n": {"val": n}}
+    about["eval_sha256"] = hashlib.sha256((folder / "eval.csv").read_bytes()).hexdigest()
+    (folder / "data.json").write_text(json.dumps(about))
+    return folder
+
+
+def write_model(path: Path, colour: float, size: int = SIZE, precision: str = "fp32", history=None) -> Path:
+    """An .onnx that paints the hole in one grey, and its card."""
+    ports = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, size, size]) for n, c in (("image", 3), ("mask", 1))
+    ]
+    out = [helper.make_tensor_value_info("erased", TensorProto.FLOAT, [1, 3, size, size])]
+    nodes = [
+        helper.make_node("Sub", ["one", "mask"], ["keep"]),
+        helper.make_node("Mul", ["image", "keep"], ["outside"]),
+        helper.make_node("Mul", ["mask", "grey"], ["inside"]),
+        helper.make_node("Add", ["outside", "inside"], ["erased"]),
+    ]
+    constants = [helper.make_tensor(n, TensorProto.FLOAT, [], [v]) for n, v in (("one", 1.0), ("grey", colour))]
+    graph = helper.make_graph(nodes, "grey", ports, out, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
+    artifact.write_card(path, {
+        "precision": precision, "resolution": size, "edges": "inside", "warp": "none", "parity": {}, "notes": "",
+        "history": history or [{"stage": "train", "options": {"perceptual": "off"}}],
+    })  # fmt: skip
+    return path
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch) -> Path:
+    """A working folder with data and three models: fp32 paints well, near almost as well, far does not."""
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path / "faces")
+    for name, colour in (("fp32", 0.585), ("near", 0.589), ("far", 0.3)):
+        write_model(tmp_path / f"{name}.onnx", colour)
+    return tmp_path
+
+
+def call(module: ModuleType, command: str) -> int:
+    return module.main(command.split())
+
+
+def last_line(capsys) -> dict:
+    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+
+# --- fidelity --------------------------------------------------------------------------------------------------------
+
+
+def test_fidelity_gives_the_reference_then_the_models_then_the_classical_rows(place, capsys) -> None:
+    command = "near.onnx far.onnx --reference fp32.onnx --data faces --json out/result.json"
+    assert call(fidelity, command) == 0
+    result = json.loads(Path("out/result.json").read_text())
+    assert last_line(capsys) == result
+    assert list(result) == ["command", "commit", "hardware", "versions", "data", "rows"]
+    assert result["command"] == f"python benchmarks/fidelity.py {command}"
+    digest = hashlib.sha256(Path("faces/eval.csv").read_bytes()).hexdigest()
+    assert result["data"] == {"name": "faces", "source": "photos", "size": SIZE, "n": 3, "eval_sha256": digest}
+    rows = result["rows"]
+    assert [row["name"] for row in rows] == ["fp32", "near", "far", "mean", "telea", "navier_stokes"]
+    assert [("psnr_vs_fp32" in row) for row in rows] == [False, True, True, False, False, False]
+    for row in rows:
+        assert {"psnr_hole", "psnr_hole_std", "psnr_hole_mirrored", "psnr_hole_smooth", "psnr", "mae", "n"} <= set(row)
+        assert (row["n"], row["texture_n"]) == (3, 2)  # one forehead was 60 px wide
+    for row in rows[:3]:
+        path = place / f"{row['name']}.onnx"
+        assert (row["bytes"], row["kind"], row["perceptual"]) == (path.stat().st_size, "onnx", "off")
+        assert {"gmacs", "params", "precision", "file"} <= set(row)
+
+
+def test_psnr_vs_fp32_is_taken_against_the_reference_s_pictures(place, capsys) -> None:
+    call(fidelity, "far.onnx --reference fp32.onnx --data faces")
+    steps = abs(round(0.585 * 255) - round(0.3 * 255))  # both paint one grey, so the difference is the same everywhere
+    assert last_line(capsys)["rows"][1]["psnr_vs_fp32"] == pytest.approx(20 * np.log10(255 / steps))
+
+
+def test_a_drop_beyond_max_drop_fails_and_says_which_and_by_how_much(place, capsys) -> None:
+    command = "near.onnx far.onnx --reference fp32.onnx --data faces --json r.json --max-drop 0.5"
+    assert call(fidelity, command) == 1
+    rows = {row["name"]: row["psnr_hole_mirrored"] for row in json.loads(Path("r.json").read_text())["rows"]}
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"far is {rows['fp32'] - rows['far']:.3f} dB below fp32" in message and "near" not in message
+    assert call(fidelity, "near.onnx --reference fp32.onnx --data faces --max-drop 0.5") == 0
+
+
+def test_the_gate_does_not_judge_the_classical_rows(place) -> None:
+    assert call(fidelity, "--rows other=near.onnx --reference fp32.onnx --data faces --max-drop 0.5") == 0
+
+
+def test_rows_are_named_and_the_reference_is_not_measured_twice(place, capsys) -> None:
+    assert call(fidelity, "fp32.onnx --reference fp32.onnx --data faces --limit 1 --rows int8=near.onnx") == 0
+    rows = last_line(capsys)["rows"]
+    assert [row["name"] for row in rows[:2]] == ["fp32", "int8"] and rows[0]["n"] == 1
+
+
+def test_another_resolution_is_resized_says_so_and_is_not_gated(place, capsys) -> None:
+    write_model(place / "small.onnx", 0.585, size=24)
+    assert call(fidelity, "small.onnx --reference fp32.onnx --data faces") == 0
+    rows = last_line(capsys)["rows"]
+    assert rows[1]["resized_from"] == SIZE and rows[1]["resolution"] == 24 and "psnr_vs_fp32" not in rows[1]
+    assert "resized_from" not in rows[0]
+    assert call(fidelity, "small.onnx --reference fp32.onnx --data faces --max-drop 1") == 2
+    assert "figures of one resolution only" in capsys.readouterr().err
+
+
+def test_synthetic_data_is_called_so(place, capsys) -> None:
+    write_data(place / "generated", "synthetic")
+    assert call(fidelity, "--reference fp32.onnx --data generated") == 0
+    out = capsys.readouterr().out
+    assert "SYNTHETIC" in out and json.loads(out.strip().splitlines()[-1])["data"]["source"] == "synthetic"
+
+
+def test_a_checkpoint_folder_is_measured_like_an_exported_file(place, capsys) -> None:
+    from faceeraser import checkpoint, networks
+
+    pipeline = networks.FaceEraser(networks.Config(preset="mobile", resolution=SIZE), width=4).eval()
+    with checkpoint.writing(place / "runs") as folder:
+        checkpoint.save(folder, pipeline, stage="train", options={"perceptual": "vgg"}, metrics={})
+    assert call(fidelity, "runs --reference fp32.onnx --data faces --limit 1") == 0
+    row = last_line(capsys)["rows"][1]
+    gmacs, params = networks.count(pipeline)
+    assert (row["name"], row["kind"], row["perceptual"], row["bytes"]) == ("runs", "checkpoint", "vgg", None)
+    assert (row["gmacs"], row["params"]) == (gmacs, params)
+
+
+def test_milliseconds_are_those_of_the_row_s_file_or_else_of_its_name(place, capsys) -> None:
+    timed = [
+        {"model": "x", "file": "near.onnx", "runtime": "litert", "threads": 1, "median_ms": 4.5},
+        {"model": "near", "file": "other", "runtime": "litert", "threads": 1, "median_ms": 7.0},
+        {"model": "near", "file": "near.onnx", "runtime": "litert", "threads": 2, "median_ms": 1.0},
+        {"model": "near", "file": "runs/near", "runtime": "torch", "threads": 1, "median_ms": 9.0},
+        {"model": "fp32", "file": "fp32.onnx", "runtime": "litert", "threads": 1, "median_ms": None},
+    ]
+    Path("l.json").write_text(json.dumps({"rows": timed}))
+    assert call(fidelity, "near.onnx --reference fp32.onnx --data faces --limit 1 --latency l.json") == 0
+    fp32, near, *_ = last_line(capsys)["rows"]
+    assert (near["ms"], near["ms_torch"]) == (4.5, 9.0) and "ms" not in fp32
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("none.onnx --reference fp32.onnx --data faces", "none.onnx: no such file"),
+        ("near.onnx --reference fp32.onnx --data nowhere", "found no data.json"),
+        ("near.onnx other/near.onnx --reference fp32.onnx --data faces", "two rows would be called near"),
+        ("telea=near.onnx --reference fp32.onnx --data faces", "two rows would be called telea"),
+        ("faces --reference fp32.onnx --data faces", "expected a checkpoint folder"),
+        ("near.onnx --reference fp32.onnx --data faces --limit 0", "--limit is 0"),
+        ("near.onnx --reference fp32.onnx --data faces --latency faces/data.json", "expected a result of latency.py"),
+    ],
+)
+def test_a_user_s_mistake_is_one_clear_line_and_exit_code_2(place, capsys, command: str, message: str) -> None:
+    (place / "other").mkdir()
+    write_model(place / "other" / "near.onnx", 0.5)
+    assert call(fidelity, command) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert message in lines[-1] and "Traceback" not in "".join(lines)
+
+
+def test_an_edited_list_is_refused(place, capsys) -> None:
+    lines = Path("faces/eval.csv").read_text().splitlines()
+    Path("faces/eval.csv").write_text("\n".join(lines[:-1]) + "\n")
+    assert call(fidelity, "near.onnx --reference fp32.onnx --data faces") == 2
+    assert "the list was changed" in capsys.readouterr().err
+
+
+# --- latency ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tflite(tmp_path_factory) -> Path:
+    import tensorflow as tf
+
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 3)).astype(np.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec([1, SIZE, SIZE, 3]), tf.TensorSpec([1, SIZE, SIZE, 1])])
+    def eraser(image, mask):
+        return {"erased": tf.nn.conv2d(tf.concat([image, mask], 3), kernel, 1, "SAME")}
+
+    path = tmp_path_factory.mktemp("tflite") / "tiny.tflite"
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([eraser.get_concrete_function()])
+    path.write_bytes(converter.convert())
+    return path
+
+
+def test_latency_times_every_runtime_in_its_own_process(place, tflite, capsys) -> None:
+    (place / "broken.tflite").write_bytes(b"no model")
+    words = ["near.onnx", f"tiny={tflite}", "broken.tflite", "--runtimes", "onnxruntime", "litert", "tflite-runtime"]
+    assert latency.main([*words, "--rounds", "5", "--json", "l.json"]) == 0
+    result = json.loads(Path("l.json").read_text())
+    table = capsys.readouterr().out
+    assert list(result) == ["command", "commit", "hardware", "versions", "data", "rows"]
+    rows = {(row["model"], row["runtime"]): row for row in result["rows"]}
+    assert list(rows) == [
+        ("near", "onnxruntime"), ("tiny", "litert"), ("tiny", "tflite-runtime"),
+        ("broken", "litert"), ("broken", "tflite-runtime"),
+    ]  # fmt: skip
+    first, second = rows["near", "onnxruntime"], rows["tiny", "litert"]
+    for row in (first, second):
+        assert row["runs"] >= 50 and row["warmup"] >= 10 and row["threads"] == 1
+        assert 0 < row["median_ms"] <= row["p90_ms"] and row["peak_mb"] > row["import_mb"] > 1
+    assert first["ratio"] == 1 and first["xnnpack"] is None
+    assert second["ratio"] > 0 and second["xnnpack"] is True
+    assert rows["broken", "litert"]["error"] and rows["broken", "litert"]["median_ms"] is None
+    # Not there in this folder: skipped, visibly, with what to do.
+    if latency.legacy_python(None) is None:
+        assert "make legacy" in rows["tiny", "tflite-runtime"]["skipped"] and "skipped: tflite-runtime" in table
+    assert "failed: " in table
+
+
+def test_workers_take_turns_after_all_are_warm(place, monkeypatch) -> None:
+    asked: list[tuple[str, int]] = []
+
+    class Fake(latency.Worker):
+        def __init__(self, python, row, path):
+            self.row, self.rounds = row | {"peak_mb": 2.0, "import_mb": 1.0}, []
+
+        alive = True
+
+        def ask(self, runs: int) -> list[float]:
+            asked.append((self.row["model"], runs))
+            return [1.0 + len(asked)] * runs if self.row["model"] == "near" else [2.0 * len(asked)] * runs
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(latency, "Worker", Fake)
+    assert call(latency, "near.onnx far.onnx --rounds 4 --runs 51 --warmup 12") == 0
+    assert asked == [("near", 12), ("far", 12)] + [("near", 13), ("far", 13)] * 4
+
+
+def test_the_ratio_is_taken_within_rounds_so_that_a_slowing_machine_cancels_out() -> None:
+    first = [[10.0] * 5, [20.0] * 5, [40.0] * 5]
+    row = {"peak_mb": 3.0, "import_mb": 1.0}
+    latency.summarize(row, [[5.0] * 5, [10.0] * 5, [20.0] * 5], first)
+    assert (row["ratio"], row["median_ms"], row["p90_ms"], row["runs"]) == (0.5, 10.0, 20.0, 15)
+    dead = {}
+    latency.summarize(dead, [[], []], first)
+    assert dead == {"median_ms": None, "p90_ms": None, "runs": 0, "ratio": None}
+
+
+def test_tflite_without_xnnpack_is_seen(tflite, monkeypatch) -> None:
+    import ai_edge_litert.interpreter as litert
+
+    spec = {"runtime": "litert", "path": str(tflite), "threads": 1}
+    assert latency.load(spec)[1]["xnnpack"] is True
+    plain = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    real = litert.Interpreter
+    monkeypatch.setattr(litert, "Interpreter", lambda **kw: real(experimental_op_resolver_type=plain, **kw))
+    assert latency.load(spec)[1]["xnnpack"] is False
+    assert latency.shown({"xnnpack": False})["xnnpack"] == "OFF"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("none.tflite", "none.tflite: not found"),
+        ("faces", "no runtime here runs this"),
+        ("near.onnx --runtimes litert", "nothing to time"),
+        ("near.onnx --runs 49", "expected at least 10, 50, 1 and 1"),
+        ("near.onnx --warmup 9", "expected at least 10, 50, 1 and 1"),
+        ("near.onnx --legacy-python none", "no such file; expected a Python"),
+    ],
+)
+def test_latency_refuses_a_mistake_in_one_line(place, capsys, command: str, message: str) -> None:
+    assert call(latency, command) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_latency_fails_when_nothing_could_be_timed(place, capsys) -> None:
+    (place / "broken.tflite").write_bytes(b"no model")
+    assert call(latency, "broken.tflite --runtimes litert") == 1
+    assert "no model could be timed" in capsys.readouterr().err
+
+
+# --- report ----------------------------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What a page shows and what it would load."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags, self.links, self.texts = [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append(tag)
+        self.links += [value for key, value in attrs if key in ("src", "href", "srcset", "data", "action")]
+
+    def handle_data(self, data) -> None:
+        self.texts.append(data.strip())
+
+
+def test_the_report_is_one_file_that_loads_nothing(place, capsys) -> None:
+    scales = {"edges": [0.0, 0.5, 1.0], "before": [1, 3], "after": [4, 0]}
+    write_model(place / "slim.onnx", 0.587, history=[{"stage": "slim", "options": {}, "scales": scales}])
+    assert call(fidelity, "slim.onnx --reference fp32.onnx --data faces --json r.json") == 0
+    command = "r.json --data faces --no-photo --pairs 2 --models fp32=fp32.onnx slim=slim.onnx out/report.html"
+    assert call(report, command) == 0
+    html = Path("out/report.html").read_text()
+    page = Page(html)
+    assert not {"script", "link", "iframe"} & set(page.tags) and "@import" not in html and "url(" not in html
+    assert len(page.links) == 2 * (2 + 2 + 3) and all(link.startswith("data:image/jpeg;base64,") for link in page.links)
+    picture = cv2.imdecode(np.frombuffer(base64.b64decode(page.links[0].split(",")[1]), np.uint8), cv2.IMREAD_COLOR)
+    truth = cv2.imread("faces/blanks/val/p0.png")
+    assert picture.shape == truth.shape and metrics.psnr(picture, truth) > 25  # the right picture, colours not swapped
+    assert {"fp32", "slim", "navier_stokes", "truth", "hidden"} <= set(page.texts)
+    assert page.tags.count("rect") == 4 and "before, 4 channels" in page.texts
+    assert [p.name for p in Path("out").iterdir()] == ["report.html"]
+
+
+def result_of(rows: list[dict], source: str = "photos") -> dict:
+    data = {"name": "faces", "n": 3, "eval_sha256": "ab", "source": source}
+    return {"command": "c", "commit": "d", "hardware": {}, "versions": {}, "data": data, "rows": rows}
+
+
+def test_the_report_says_synthetic_and_escapes_what_others_named() -> None:
+    html = report.render(result_of([{"name": "<script>alert(1)</script>", "psnr": 30.0}], "synthetic"))
+    assert "<script" not in html and "&lt;script&gt;" in html
+    assert "Synthetic data." in html and "FaceEraser on synthetic skin" in html
+    assert "ynthetic" not in report.render(result_of([{"name": "fp32", "psnr": 30.0}]))
+
+
+@pytest.mark.parametrize(
+    ("field", "first", "value", "better", "change", "tone"),
+    [
+        ("psnr_hole_mirrored", 35.0, 34.5, 1, "-0.50", "worse"),
+        ("texture_energy", 0.5, 0.8, 0, "+0.30", "better"),
+        ("texture_energy", 0.9, 1.4, 0, "+0.50", "worse"),  # more texture than the truth is no gain
+        ("texture_swd", 2.0, 1.0, -1, "-1.00", "better"),
+        ("bytes", 1000, 250, -1, "× 0.25", "better"),
+        ("psnr_hole", 35.0, 35.001, 1, "+0.00", ""),
+    ],
+)
+def test_a_figure_stands_with_its_change_against_the_first_row(field, first, value, better, change, tone) -> None:
+    found = report.cell({field: value}, {field: first}, field, 2, better)
+    assert (found["change"], found["tone"]) == (change, tone)
+    assert report.cell({}, {field: first}, field, 2, better)["text"] == "–"
+
+
+def test_a_report_on_other_data_than_the_result_s_is_refused(place, capsys) -> None:
+    Path("r.json").write_text(json.dumps(result_of([{"name": "fp32"}])))
+    assert call(report, "r.json --data faces --no-photo --models fp32=fp32.onnx report.html") == 2
+    assert "give the data folder that the result was measured on" in capsys.readouterr().err
+    assert not Path("report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("faces/data.json --data faces report.html", "it lacks command"),
+        ("none.json --data faces report.html", "expected a result of benchmarks/fidelity.py"),
+        ("r.json --data faces", "no TARGET.html"),
+        ("r.json --data faces --models fp32.onnx report.html", "expected name=path"),
+    ],
+)
+def test_report_refuses_a_mistake_in_one_line(place, capsys, command: str, message: str) -> None:
+    digest = json.loads(Path("faces/data.json").read_text())["eval_sha256"]
+    result = result_of([{"name": "fp32"}])
+    result["data"]["eval_sha256"] = digest
+    Path("r.json").write_text(json.dumps(result))
+    assert call(report, command) == 2
+    assert re.search(re.escape(message), capsys.readouterr().err)

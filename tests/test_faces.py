@@ -1,0 +1,403 @@
+"""What faceeraser.faces promises: reading any picture, parts, aligning and pasting back, glasses, landmarks."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from faceeraser import faces
+
+
+def ellipse(x: float, y: float, rx: float, ry: float, n: int) -> np.ndarray:
+    steps = np.linspace(0, 2 * math.pi, n, endpoint=False)
+    return np.stack([x + rx * np.cos(steps), y + ry * np.sin(steps)], axis=1)
+
+
+def make_face(scale: float = 1.0, roll: float = 0.0, centre: tuple[float, float] = (128.0, 128.0)) -> faces.Face:
+    """A face of ellipses, eyes 90 pixels apart at scale 1, turned by `roll` degrees."""
+    mesh = np.zeros((faces.MESH_POINTS, 2))
+    mesh[faces.OVAL] = ellipse(0, 0, 95, 122, len(faces.OVAL))
+    for side, eye, brow in ((-1, faces.RIGHT_EYE, faces.RIGHT_BROW), (1, faces.LEFT_EYE, faces.LEFT_BROW)):
+        mesh[eye] = ellipse(45 * side, -40, 18, 8, len(eye))
+        mesh[brow] = ellipse(45 * side, -66, 26, 6, len(brow))
+    mesh[faces.NOSE_OUTLINE] = ellipse(0, -5, 20, 30, len(faces.NOSE_OUTLINE))
+    mesh[faces.LIPS] = ellipse(0, 55, 32, 14, len(faces.LIPS))
+    mesh[127], mesh[356] = [-95, -30], [95, -30]
+    angle = math.radians(roll)
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    return faces.Face((mesh * scale @ turn + centre).astype(np.float32))
+
+
+def smooth_picture(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    waves = [120 + 60 * np.sin(x / 29 + k) + 50 * np.cos(y / 37 - k) for k in range(3)]
+    return np.stack(waves, axis=2).astype(np.uint8)
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> Path:
+    picture = Image.fromarray(pixels)
+    (picture.convert(mode) if mode else picture).save(path, **options)
+    return path
+
+
+def test_rgb_pictures_are_read_exactly(tmp_path: Path) -> None:
+    pixels = smooth_picture(40, 60)
+    for suffix in ("png", "bmp", "tif"):
+        assert np.array_equal(faces.read_image(save(tmp_path / f"a.{suffix}", pixels)), pixels)
+
+
+def test_exif_orientation_turns_the_picture_upright(tmp_path: Path) -> None:
+    pixels = smooth_picture(40, 60)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
+    save(tmp_path / "a.png", pixels, exif=exif)
+    assert np.array_equal(faces.read_image(tmp_path / "a.png"), np.rot90(pixels, -1))
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "1", "P", "LAB"])
+def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    grey = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 32, axis=0).repeat(3, axis=2)
+    picture = Image.fromarray(grey)
+    if mode == "LAB":
+        made = Image.fromarray(cv2.cvtColor(grey, cv2.COLOR_RGB2LAB), mode="LAB")
+    else:
+        made = picture.convert(mode)
+    made.save(tmp_path / "a.tif")
+    read = faces.read_image(tmp_path / "a.tif")
+    assert read.shape == grey.shape and read.dtype == np.uint8
+    if mode != "LAB":  # Pillow maps LAB by a profile of its own; only shape and type are promised
+        tolerance = 130 if mode == "1" else 6
+        assert np.abs(cv2.blur(read, (9, 9)).astype(int) - cv2.blur(grey, (9, 9))).max() <= tolerance
+
+
+def test_sixteen_bit_pictures_keep_their_range(tmp_path: Path) -> None:
+    ramp = np.repeat(np.linspace(0, 65535, 256).astype(np.uint16)[None], 20, axis=0)
+    cv2.imwrite(str(tmp_path / "a.png"), ramp)
+    read = faces.read_image(tmp_path / "a.png")
+    assert np.abs(read[..., 1].astype(int) - np.round(ramp / 257)).max() <= 1
+    cv2.imwrite(str(tmp_path / "b.png"), np.repeat(ramp[..., None], 3, axis=2))
+    assert np.abs(faces.read_image(tmp_path / "b.png").astype(int) - np.round(ramp / 257)[..., None]).max() <= 1
+
+
+def test_what_is_transparent_becomes_white(tmp_path: Path) -> None:
+    rgba = np.zeros((20, 20, 4), np.uint8)
+    rgba[:, 10:] = [200, 10, 30, 255]
+    read = faces.read_image(save(tmp_path / "a.png", rgba))
+    assert (read[:, :10] == 255).all() and (read[:, 10:] == [200, 10, 30]).all()
+    palette = Image.fromarray(rgba[..., 0]).convert("P")
+    palette.save(tmp_path / "b.png", transparency=int(np.asarray(palette)[0, 0]))
+    assert (faces.read_image(tmp_path / "b.png")[:, :10] == 255).all()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that announces any size and holds nothing: what a decompression bomb looks like from outside."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def broken_files(folder: Path) -> dict[str, Path]:
+    """Files that are no usable photographs, by what is wrong with them."""
+    folder.mkdir(exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    jpeg = save(folder / "whole.jpg", noise).read_bytes()
+    png = save(folder / "whole.png", noise).read_bytes()
+    contents = {
+        "empty.jpg": b"",
+        "text.jpg": b"this is no picture\n" * 20,
+        "truncated.jpg": jpeg[: len(jpeg) // 2],
+        "truncated.png": png[: len(png) // 2],
+        "garbled.png": png[:60] + bytes(reversed(png[60:])),
+        "bomb.png": png_header(60000, 60000),
+        "large.png": png_header(12000, 11000),
+    }
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    save(folder / "pixel.png", noise[:1, :1])
+    for name in ("whole.jpg", "whole.png"):
+        (folder / name).unlink()
+    return {name: folder / name for name in [*contents, "pixel.png"]}
+
+
+def test_every_broken_file_gives_one_error_that_names_it(tmp_path: Path) -> None:
+    files = broken_files(tmp_path)
+    files |= {"missing": tmp_path / "missing.jpg", "folder": tmp_path}
+    for name, path in files.items():
+        with pytest.raises(ValueError) as caught:
+            faces.read_image(path)
+        message = str(caught.value)
+        assert str(path) in message and "\n" not in message, name
+        assert "expected" in message or "cannot be opened" in message, name
+
+
+# ------------------------------------------------------------------------------------------------ cutting and pasting
+
+
+def test_cutting_averages_areas_when_it_shrinks() -> None:
+    stripes = np.zeros((512, 512, 3), np.uint8)
+    stripes[:, ::2] = 254  # sampling every eighth column would give all black or all white
+    small = faces.cut(stripes, np.array([[1 / 8, 0, -7 / 16], [0, 1 / 8, -7 / 16]]), (64, 64))
+    assert np.abs(small.astype(int) - 127).max() <= 2
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.3, 3), st.floats(-40, 40), st.floats(-60, 60), st.floats(-60, 60))
+def test_an_aligned_face_is_level_and_fills_the_crop(scale: float, roll: float, x: float, y: float) -> None:
+    face = make_face(scale, roll, (300 + x, 300 + y))
+    assert face.roll == pytest.approx(roll, abs=0.01)
+    moved = face.moved(faces.align_matrix(face, 256))
+    assert moved.roll == pytest.approx(0, abs=0.01)
+    oval = moved.mesh[faces.OVAL]
+    assert oval.min() >= 0 and oval.max() <= 255
+    assert np.ptp(oval[:, 1]) > 0.9 * 256
+    assert moved.eyes[0, 0] < moved.eyes[1, 0] and moved.eyes[0, 1] < 128
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(0.5, 2), st.floats(-30, 30), st.integers(0, 2**31), st.floats(0, 8))
+def test_pasting_changes_nothing_outside_the_mask(scale: float, roll: float, seed: int, feather: float) -> None:
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 255, (420, 400, 3), dtype=np.uint8)
+    face = make_face(scale, roll, (190, 210))
+    crop, matrix = faces.align(image, face, 128)
+    mask = cv2.GaussianBlur(rng.random((128, 128)), (0, 0), 6) > 0.5
+    pasted = faces.paste_back(image, 255 - crop, matrix, mask, feather=feather)
+    # Each picture pixel's place in the crop says whether the mask covers it; half a crop pixel is rounding.
+    y, x = np.mgrid[:420, :400]
+    there = faces.transform(matrix, np.stack([x.ravel(), y.ravel()], axis=1))
+    near = np.round(there).astype(int)
+    inside = ((near >= 0) & (near < 128)).all(1)
+    covered = np.zeros(len(near), bool)
+    grown = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    covered[inside] = grown[near[inside, 1], near[inside, 0]]
+    same = (pasted == image).all(2).ravel()
+    assert same[~covered].all()
+    assert not same.all()
+
+
+def test_pasting_the_crop_itself_gives_the_picture_back() -> None:
+    image = smooth_picture(420, 400)
+    for scale in (0.5, 1.0, 1.6):
+        face = make_face(scale, 12, (200, 210))
+        crop, matrix = faces.align(image, face, 256)
+        pasted = faces.paste_back(image, crop, matrix, np.ones((256, 256), bool))
+        assert np.abs(pasted.astype(int) - image).max() <= 3, scale
+
+
+def test_pasted_pixels_arrive_at_full_strength_inside() -> None:
+    image = smooth_picture(300, 300)
+    face = make_face(1.0, 0, (150, 150))
+    crop, matrix = faces.align(image, face, 256)
+    mask = np.zeros((256, 256), bool)
+    mask[100:160, 90:170] = True
+    pasted = faces.paste_back(image, np.full_like(crop, 7), matrix, mask)
+    x, y = np.round(faces.transform(cv2.invertAffineTransform(matrix), np.array([[130.0, 130.0]]))[0]).astype(int)
+    assert (pasted[y, x] == 7).all()
+    assert np.array_equal(faces.paste_back(image, crop, matrix, np.zeros((256, 256), bool)), image)
+
+
+def test_wrong_shapes_are_refused_with_what_was_found() -> None:
+    face, image = make_face(), smooth_picture(64, 64)
+    with pytest.raises(ValueError, match=r"float64 \(64, 64, 3\); expected"):
+        faces.align(image / 255.0, face)
+    with pytest.raises(ValueError, match=r"\(5, 5\); expected \(64, 64\)"):
+        faces.paste_back(image, image, np.eye(2, 3), np.ones((5, 5)))
+    with pytest.raises(ValueError, match=r"\(3, 2\); expected \(468, 2\)"):
+        faces.Face(np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="glasses mask"):
+        faces.parts_map(face, 64, glasses=np.zeros((3, 3)))
+
+
+# -------------------------------------------------------------------------------------------------------------- parts
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.3, 2.5), st.floats(-45, 45), st.floats(-150, 150), st.floats(0, 2))
+def test_parts_are_their_polygons_grown_by_their_dilation(
+    scale: float, roll: float, shift: float, dilate: float
+) -> None:
+    face = make_face(scale, roll, (160 + shift, 170 - shift))
+    field = faces.parts_map(face, (330, 340, 3), dilate=dilate)
+    assert field.shape == (330, 340) and field.dtype == np.uint8 and not (field & 240).any()
+    for bit, polygons in faces.POLYGONS.items():
+        drawn = np.zeros((330, 340), np.uint8)
+        for polygon in polygons:
+            cv2.fillPoly(drawn, [np.round(face.mesh[polygon] * 16).astype(np.int32)], 1, shift=4)
+        part = (field & bit) > 0
+        core = cv2.erode(drawn, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE) > 0
+        assert part[core].all(), "a polygon is always covered"
+        reach = dilate * faces.DILATION[bit] * face.eye_distance / faces.DILATION_EYE_DISTANCE
+        points = np.concatenate([face.mesh[polygon] for polygon in polygons])
+        if points.min() > reach + 2 and (points < [337 - reach, 327 - reach]).all():  # nothing is cut off
+            far = cv2.distanceTransform(1 - drawn, cv2.DIST_L2, 5)
+            assert reach - 1.5 <= far[part].max() <= reach + 1e-3
+
+
+def test_parts_have_the_bits_that_the_data_contract_names() -> None:
+    face = make_face()
+    field = faces.parts_map(face, 256)
+    for bit, (x, y) in {1: (83, 62), 2: (83, 88), 4: (128, 123), 8: (128, 183)}.items():
+        assert field[y, x] & bit
+    assert faces.PARTS == {"brows": 1, "eyes": 2, "nose": 4, "mouth": 8, "glasses": 16}
+    glasses = np.zeros((256, 256), bool)
+    glasses[5, 7] = True
+    assert np.argwhere(faces.parts_map(face, 256, glasses=glasses) & 16).tolist() == [[5, 7]]
+
+
+def test_a_face_outside_the_picture_has_no_parts_in_it() -> None:
+    assert not faces.parts_map(make_face(centre=(2000, 2000)), 100).any()
+
+
+def test_drawn_glasses_fit_the_face() -> None:
+    face = make_face(roll=10)
+    worn, frame = faces.draw_glasses(face, 256), faces.draw_glasses(face, 256, lenses=False)
+    for eye in face.eyes:
+        x, y = np.round(eye).astype(int)
+        assert worn[y, x] and not frame[y, x]
+    middle = face.eyes.mean(0)
+    x, y = np.round(middle).astype(int)
+    assert frame[y - 15 : y + 16, x - 4 : x + 5].any(), "a bridge"
+    assert (worn | ~frame).all() and 0.01 < frame.mean() < 0.12
+    rng = [faces.draw_glasses(face, 256, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert np.array_equal(rng[0], rng[1]) and not np.array_equal(rng[0], rng[2])
+
+
+# ------------------------------------------------------------------------------------------------------------- models
+
+
+def test_importing_is_light() -> None:
+    heavy = ("torch", "tensorflow", "ai_edge_litert", "skimage")
+    code = f"import sys, faceeraser.faces; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_offline_the_error_says_what_is_missing_and_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = SimpleNamespace(returncode=1, stderr="ERROR: no route to host\n", stdout="")
+    monkeypatch.setattr(faces.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(RuntimeError) as caught:
+        faces.fetch_models(tmp_path)
+    for part in (
+        "face_landmark.tflite",
+        str(tmp_path),
+        "pip download",
+        "mediapipe==0.10.21",
+        "no route to host",
+        "CACHE",
+    ):
+        assert part in str(caught.value)
+
+
+def test_a_wheel_with_other_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import zipfile
+
+    def download(command: list[str], **_: object) -> SimpleNamespace:
+        with zipfile.ZipFile(Path(command[-1]) / "mediapipe.whl", "w") as wheel:
+            for name, (where, _) in faces.MODELS.items():
+                wheel.writestr(where + name, b"something else")
+        return SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(faces.subprocess, "run", download)
+    with pytest.raises(RuntimeError, match="not the file that is pinned"):
+        faces.fetch_models(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def models() -> None:
+    try:
+        faces.fetch_models()
+    except RuntimeError as error:
+        if os.environ.get("FACEERASER_NO_SKIP") == "1":
+            raise
+        pytest.skip(f"the landmark models cannot be had: {error}")
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> np.ndarray:
+    return np.ascontiguousarray(pytest.importorskip("skimage.data").astronaut())
+
+
+@pytest.mark.usefixtures("models")
+def test_the_astronaut_is_found_where_she_is(astronaut: np.ndarray) -> None:
+    (face,) = faces.find_faces(astronaut)
+    assert face.score > 0.7
+    # Read off an enlargement by eye: the pupils and the middle of the mouth.
+    assert np.abs(face.eyes - [[203, 101], [247, 104]]).max() < 3
+    assert np.abs(face.mesh[faces.LIPS].mean(0) - [223, 146]).max() < 4
+
+
+@pytest.mark.usefixtures("models")
+def test_landmarks_turn_and_mirror_with_the_picture(astronaut: np.ndarray) -> None:
+    (face,) = faces.find_faces(astronaut)
+    (mirrored,) = faces.find_faces(np.ascontiguousarray(astronaut[:, ::-1]))
+    assert mirrored.yaw == pytest.approx(-face.yaw, abs=3)
+    assert np.abs(mirrored.eyes[::-1] - [511, 0] - face.eyes * [-1, 1]).max() < 1.5
+    turn = cv2.getRotationMatrix2D((225, 120), -25, 1.0)
+    (turned,) = faces.find_faces(cv2.warpAffine(astronaut, turn, (512, 512)))
+    assert turned.roll == pytest.approx(face.roll + 25, abs=3)
+    apart = np.linalg.norm(turned.mesh - face.moved(turn).mesh, axis=1).mean()
+    assert apart < 0.06 * face.eye_distance
+
+
+@pytest.mark.usefixtures("models")
+def test_a_small_face_in_a_large_picture_is_still_found(astronaut: np.ndarray) -> None:
+    wide = np.full((900, 1600, 3), 90, np.uint8)
+    small = cv2.resize(astronaut[:300, 70:370], (190, 190), interpolation=cv2.INTER_AREA)
+    wide[560:750, 1200:1390] = small
+    (face,) = faces.find_faces(wide)
+    assert 1200 < face.eyes[0, 0] < 1390 and 560 < face.eyes[0, 1] < 750
+    assert faces.find_faces(np.full((300, 400, 3), 128, np.uint8)) == []
+
+
+@pytest.mark.usefixtures("models")
+def test_glasses_drawn_on_a_face_are_seen_and_segmented(astronaut: np.ndarray) -> None:
+    large = cv2.resize(astronaut[30:230, 130:330], (600, 600), interpolation=cv2.INTER_CUBIC)
+    (face,) = faces.find_faces(large)
+    assert faces.glasses_score(large, face) < 0.5
+    frame = faces.draw_glasses(face, large.shape, np.random.default_rng(3), lenses=False)
+    wearing = large.copy()
+    wearing[frame] = (25, 20, 20)
+    wearing = cv2.GaussianBlur(wearing, (0, 0), 1.0)
+    assert faces.glasses_score(wearing, face) > 0.5
+    found = faces.segment_glasses(wearing, face)
+    assert found is not None
+    near = cv2.dilate(frame.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
+    assert (found & near).sum() > 0.85 * found.sum(), "what is found is frame"
+    assert (found & frame).sum() > 0.5 * frame.sum(), "most of the frame is found"
+
+
+@pytest.mark.usefixtures("models")
+def test_yaw_is_positive_when_the_nose_points_to_the_right() -> None:
+    photos = Path(os.environ.get("FACEERASER_PHOTOS") or Path(__file__).parents[2] / "shared" / "photos")
+    files = sorted(photos.glob("f18_*.jpg"))[:30]
+    if not files:
+        pytest.skip(f"no photographs in {photos}; set FACEERASER_PHOTOS")
+    yaws, noses = [], []
+    for file in files:
+        for face in faces.find_faces(faces.read_image(file))[:1]:
+            level = face.moved(faces.align_matrix(face, 256)).mesh
+            yaws.append(face.yaw)
+            noses.append(level[1, 0] - (level[faces.OVAL, 0].min() + level[faces.OVAL, 0].max()) / 2)
+    assert len(yaws) >= 28 and np.corrcoef(yaws, noses)[0, 1] > 0.8

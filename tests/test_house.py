@@ -1,0 +1,278 @@
+"""The house rules that a machine can check: imports flow down, the light path is light, what is documented parses."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ("train", "compress", "export", "benchmarks")
+
+# Inside faceeraser/ a module imports only from floors below its own. A new module gets its floor here.
+FLOORS = (
+    {"warp", "metrics", "faces", "edges", "quant"},  # quant: the networks carry its taps
+    {"networks", "losses", "pairs", "effects"},
+    {"checkpoint", "artifact"},
+    {"fit"},
+    {"stage"},
+    {"narrowing", "convert", "peers"},
+    {"__init__"},
+    {"cli"},
+)
+FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
+
+
+def modules() -> list[Path]:
+    return sorted((ROOT / "faceeraser").glob("*.py"))
+
+
+def scripts() -> list[Path]:
+    return sorted(path for folder in SCRIPTS for path in (ROOT / folder).glob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), name_of(path))
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[str, str | None]]:
+    """(module, name) of every import, wherever it stands; name is None for `import module`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, None
+        elif isinstance(node, ast.ImportFrom):
+            module = f"faceeraser.{node.module or ''}".rstrip(".") if node.level else node.module or ""
+            for alias in node.names:
+                yield module, alias.name
+
+
+def own_modules(tree: ast.AST) -> set[str]:
+    """The modules of faceeraser that a tree imports; a name taken from the package itself counts as `__init__`."""
+    found = set()
+    for module, name in imported(tree):
+        if module == "faceeraser":
+            found.add(name if name in FLOOR or (ROOT / "faceeraser" / f"{name}.py").is_file() else "__init__")
+        elif module.startswith("faceeraser."):
+            found.add(module.split(".")[1])
+    return {name for name in found if name}
+
+
+# --- imports ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_imports_only_go_down(path: Path) -> None:
+    assert path.stem in FLOOR, f"{name_of(path)} has no floor in tests/test_house.py (see FLOORS)"
+    above = {name for name in own_modules(tree_of(path)) if FLOOR.get(name, len(FLOORS)) >= FLOOR[path.stem]}
+    assert not above, f"{name_of(path)} is on floor {FLOOR[path.stem]} and imports {sorted(above)}, not below it"
+
+
+@pytest.mark.parametrize("path", scripts(), ids=name_of)
+def test_scripts_import_the_core_and_never_one_another(path: Path) -> None:
+    others = {script.stem for script in scripts()} | set(SCRIPTS)
+    tree = tree_of(path)
+    crossed = {module for module, _ in imported(tree) if module.split(".")[0] in others}
+    assert not crossed, f"{name_of(path)} imports {sorted(crossed)}; what two scripts need lives in faceeraser/"
+    assert not {"sys.path"} & {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_the_core_does_not_import_scripts(path: Path) -> None:
+    assert not {module.split(".")[0] for module, _ in imported(tree_of(path))} & set(SCRIPTS)
+
+
+def test_the_rule_of_flow_can_fail() -> None:
+    """The negative control: an import that goes up is seen however it is written."""
+    for line in (
+        "from faceeraser import fit",
+        "from faceeraser.fit import Recipe",
+        "import faceeraser.fit as f",
+        "from . import fit",
+        "from .fit import Recipe",
+        "def late():\n    from faceeraser.fit import Recipe",
+    ):
+        assert own_modules(ast.parse(line)) == {"fit"}, line
+    assert own_modules(ast.parse("from faceeraser import load")) == {"__init__"}
+
+
+def test_the_light_path_is_light() -> None:
+    """The base install erases a photograph: nothing on the way may load a training framework."""
+    code = (
+        "import sys, faceeraser, faceeraser.artifact, faceeraser.faces, faceeraser.cli\n"
+        "print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "tensorflow", "skimage", "pandas", "matplotlib"} & set(done.stdout.split())
+
+
+# --- pickles ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", modules() + scripts(), ids=name_of)
+def test_nothing_is_unpickled(path: Path) -> None:
+    tree = tree_of(path)
+    pickles = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    assert not {module.split(".")[0] for module, _ in imported(tree)} & pickles
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        if ast.unparse(call.func) == "torch.load":
+            assert options.get("weights_only") == "True", f"{name_of(path)}:{call.lineno}: torch.load"
+        assert options.get("allow_pickle", "False") == "False", f"{name_of(path)}:{call.lineno}: allow_pickle"
+    # `from torch import load` would hide the call from the line above.
+    assert ("torch", "load") not in set(imported(tree))
+
+
+# --- documented commands ---------------------------------------------------------------------------------------------
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of every command in a shell text: one a line or between semicolons, backslashes joined, no comments."""
+    for line in text.replace("\\\n", " ").splitlines():
+        words: list[str] = []
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
+        lexer.whitespace_split = True
+        for word in lexer:
+            if set(word) <= set(";&|"):
+                yield words
+                words = []
+            else:
+                words.append(word)
+        if words:
+            yield words
+
+
+def documented() -> list[tuple[str, list[str]]]:
+    """(where, words) of the commands in the Markdown files' fenced blocks and in the docstrings' indented lines."""
+    found = []
+    for page in sorted(ROOT.glob("*.md")):
+        for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M):
+            if language in ("", "sh", "bash"):
+                found += [(page.name, words) for words in commands(block)]
+    for path in modules() + scripts():
+        lines = re.sub(r"\\\n\s*", " ", ast.get_docstring(tree_of(path)) or "").splitlines()
+        indented = [line for line in lines if re.match(r"    (python|faceeraser|torchrun|make) ", line)]
+        found += [(name_of(path), words) for words in commands("\n".join(indented))]
+    known = {"python", "torchrun", "make", "faceeraser"}
+    # Variables may stand before the command: FACEERASER_NO_SKIP=1 make test.
+    stripped = [(where, words[next((i for i, w in enumerate(words) if "=" not in w), 0) :]) for where, words in found]
+    unique = {(where, tuple(words)) for where, words in stripped if words and words[0] in known}
+    return [(where, list(words)) for where, words in sorted(unique)]
+
+
+def parser_of(script: str) -> ArgumentParser:
+    path = ROOT / script
+    assert path.is_file(), f"{script} is documented and does not exist"
+    name = "documented_" + re.sub(r"\W", "_", script)
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their module up there
+        spec.loader.exec_module(module)
+    build = getattr(sys.modules[name], "build_parser", None)
+    assert build is not None, f"{script} has no build_parser()"
+    return build()
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
+@pytest.mark.parametrize(("where", "words"), documented(), ids=lambda v: v if isinstance(v, str) else " ".join(v))
+def test_documented_commands_parse(where: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    tool, *rest = words
+    if tool == "make":
+        targets = [word for word in rest if "=" not in word and not word.startswith("-")]
+        assert targets and set(targets) <= make_targets(), f"{where}: {shlex.join(words)}"
+        return
+    if tool == "faceeraser":
+        parser, arguments = parser_of("faceeraser/cli.py"), rest
+    else:
+        # What stands before the script is python's or torchrun's own: `-m pytest`, `--nproc-per-node 2`.
+        at = next((i for i, word in enumerate(rest) if word.endswith(".py")), None)
+        if at is None:
+            assert rest[:2] == ["-m", "pytest"], f"{where}: {shlex.join(words)} names no script"
+            return
+        parser, arguments = parser_of(rest[at]), rest[at + 1 :]
+    try:
+        parser.parse_args(arguments)
+    except SystemExit as stop:
+        assert stop.code == 0, f"{where}: {shlex.join(words)}\n{capsys.readouterr().err}"
+
+
+def test_the_readme_documents_commands() -> None:
+    """A regular expression that finds nothing would make the test above pass on an empty list."""
+    words = [w for where, w in documented() if where == "README.md"]
+    assert ["make", "demo"] in words and ["make", "test"] in words
+    assert sum(w[0] == "python" for w in words) >= 8
+
+
+@pytest.mark.parametrize("path", scripts(), ids=name_of)
+def test_scripts_have_one_shape(path: Path) -> None:
+    """A docstring, build_parser() for the test above, and main(argv=None) that tests can call."""
+    tree = tree_of(path)
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert ast.get_docstring(tree), "no docstring"
+    assert {"build_parser", "main"} <= set(functions), sorted(functions)
+    assert [a.arg for a in functions["main"].args.args] == ["argv"] and len(functions["main"].args.defaults) == 1
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def repository_files() -> list[Path]:
+    """Tracked files and new ones that git does not ignore."""
+    done = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        pytest.skip("not a git checkout, so which files belong to the repository is unknown")
+    return [ROOT / name for name in done.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_no_file_names_this_machine() -> None:
+    """Absolute paths and registry hosts hold on one machine only (put together here, or this file would be found)."""
+    homes = {"/" + "work", "/" + "root", ROOT.parent.as_posix(), Path.home().as_posix()} - {"/", "/tmp", "/home"}
+    hosts = ["python" + "hosted.org", "py" + "pi.org", "npm" + "js.org", "npm" + "js.com", "deb." + "debian.org"]
+    paths = "|".join(re.escape(home) for home in sorted(homes))
+    forbidden = re.compile(rf"(?<![\w.~-])(?:{paths})/|{'|'.join(re.escape(host) for host in hosts)}")
+    found = []
+    for path in repository_files():
+        content = path.read_bytes()
+        if b"\0" in content[:8192]:
+            continue
+        for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
+            if match := forbidden.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {match.group()}")
+    assert not found, "\n".join(found)
+
+
+def test_names_say_what_is_inside() -> None:
+    empty = re.compile(r"^(utils?|common|helpers?|misc|base_.*)$")
+    for path in repository_files():
+        if path.suffix != ".py":
+            continue
+        assert not empty.match(path.stem), f"{name_of(path)}: the name does not say what is inside"
+        shadowed = path.stem in sys.stdlib_module_names and path.stem != "__init__"
+        assert not shadowed, f"{name_of(path)} is named like a module of the standard library"
+
+
+def test_photographs_of_people_stay_out() -> None:
+    """Results are data; sheets and reports that show faces are not committed."""
+    pictures = {".jpg", ".jpeg", ".png", ".webp", ".html"}
+    assert not [path for path in repository_files() if "results" in path.parts and path.suffix.lower() in pictures]

@@ -1,0 +1,163 @@
+"""The networks over every variant: what goes in, what comes out, and that nothing of the real face gets through."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from faceeraser import quant
+from faceeraser.networks import (
+    VARIANTS,
+    Config,
+    FaceEraser,
+    PatchDiscriminator,
+    count,
+    fill_hole,
+)
+
+EVERY = [(preset, variant) for preset in ("paper", "mobile") for variant in VARIANTS]
+
+
+def lively(preset: str, variant: str = "unet_attention", width: int = 8, seed: int = 0) -> FaceEraser:
+    """A network whose heads are not at zero, so that the flow moves pixels and the refine network paints."""
+    torch.manual_seed(seed)
+    pipeline = FaceEraser(Config.of(preset, variant=variant, resolution=64), width).eval()
+    for head in (pipeline.clone.head, pipeline.refine.head):
+        nn.init.normal_(head.conv.weight, std=0.05)
+    for norm in pipeline.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.2)
+            nn.init.normal_(norm.running_mean, std=0.2)
+            nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    return pipeline
+
+
+def quantized(seed: int = 0) -> FaceEraser:
+    pipeline = lively("mobile", seed=seed)
+    quant.fuse(pipeline)
+    quant.prepare(pipeline, pipeline.config.float_layers)
+    quant.set_calibrating(pipeline, True)
+    with torch.no_grad():
+        pipeline(torch.rand(2, 3, 64, 64), (torch.rand(2, 1, 64, 64) > 0.6).float())
+    quant.set_calibrating(pipeline, False)
+    return pipeline
+
+
+def rectangle(x: int, y: int, width: int, height: int) -> torch.Tensor:
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., y : y + height, x : x + width] = 1
+    return mask
+
+
+@pytest.mark.parametrize(("preset", "variant"), EVERY)
+def test_shapes_and_ranges(preset, variant):
+    pipeline = lively(preset, variant)
+    with torch.no_grad():
+        out = pipeline(torch.rand(2, 3, 64, 64), rectangle(10, 20, 30, 12).repeat(2, 1, 1, 1))
+    channels = {"edges": 1, "edges_hat": 1, "offsets": 2, "flow": 2, "cloned": 3, "refined": 3, "erased": 3}
+    assert {k: tuple(v.shape) for k, v in out.items()} == {k: (2, c, 64, 64) for k, c in channels.items()}
+    assert set(out["edges"].unique().tolist()) <= {0.0, 1.0}
+    for name, low, high in (("edges_hat", 0, 1), ("offsets", -1, 1), ("refined", 0, 1), ("erased", 0, 1)):
+        assert out[name].min() >= low and out[name].max() <= high, name
+
+
+NETWORKS = {f"{p}-{v}": lambda p=p, v=v: lively(p, v) for p, v in EVERY} | {"mobile-int8": quantized}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@settings(max_examples=6, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), box=st.tuples(*[st.integers(0, 40)] * 2, *[st.integers(2, 24)] * 2),
+    value=st.sampled_from([0.0, 1.0, 0.5, None]),
+)  # fmt: skip
+def test_nothing_of_the_hole_reaches_an_output(name, seed, box, value):
+    pipeline = NETWORKS[name]()
+    generator = torch.Generator().manual_seed(seed)
+    image, other = (torch.rand(1, 3, 64, 64, generator=generator) for _ in range(2))
+    mask = rectangle(*box)
+    changed = image * (1 - mask) + mask * (other if value is None else value)
+    with torch.no_grad():
+        a, b = pipeline(image, mask), pipeline(changed, mask)
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+@pytest.mark.parametrize("preset", ["paper", "mobile"])
+def test_outside_the_mask_the_input_comes_back_untouched(preset):
+    pipeline, mask = lively(preset), rectangle(20, 10, 20, 30)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        out = pipeline(image, mask)
+    assert torch.equal(out["erased"] * (1 - mask), image * (1 - mask))
+    assert torch.equal(out["erased"] * mask, out["refined"] * mask)
+
+
+def test_the_flow_moves_pixels_in_these_tests():
+    with torch.no_grad():
+        flow = lively("mobile")(torch.rand(1, 3, 64, 64), rectangle(16, 16, 30, 30))["flow"]
+    assert flow.abs().max() > 3, "the tests above would pass with a warp that does nothing"
+
+
+def test_an_untrained_mobile_network_is_the_smooth_fill():
+    pipeline = FaceEraser(Config.of("mobile", resolution=64), 8).eval()
+    image, mask = torch.rand(1, 3, 64, 64), rectangle(16, 16, 30, 30)
+    with torch.no_grad():
+        erased = pipeline(image, mask)["erased"]
+    assert torch.allclose(erased, fill_hole(image * (1 - mask), mask), atol=1e-5)
+
+
+def test_the_paper_width_costs_what_the_paper_costs():
+    gmacs, params = count(FaceEraser(Config.of("paper"), 64))
+    assert gmacs == pytest.approx(142, rel=0.02)
+    assert params == pytest.approx(49e6, rel=0.01)
+
+
+def test_count_agrees_with_the_formula_for_one_convolution():
+    class One(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 5, 3, stride=2, padding=1)
+            self.up = nn.ConvTranspose2d(5, 2, 4, stride=2, padding=1)
+
+        def forward(self, image, mask):
+            return self.up(self.conv(image))
+
+    gmacs, params = count(One(), 64)
+    assert gmacs * 1e9 == 32 * 32 * 3 * 5 * 9 + 32 * 32 * 5 * 2 * 16
+    assert params == 3 * 5 * 9 + 5 + 5 * 2 * 16 + 2
+
+
+@settings(max_examples=20, deadline=None)
+@given(level=st.floats(0, 1), x=st.integers(0, 30), y=st.integers(0, 30), side=st.integers(1, 34))
+def test_a_flat_picture_is_filled_with_its_colour(level, x, y, side):
+    image = torch.full((1, 3, 64, 64), level)
+    filled = fill_hole(image, rectangle(x, y, side, side))
+    assert torch.allclose(filled, image, atol=1e-4)
+
+
+def test_the_fill_follows_a_gradient_and_keeps_what_is_visible():
+    ramp = torch.linspace(0, 1, 64).view(1, 1, 1, 64).expand(1, 3, 64, 64)
+    mask = rectangle(20, 20, 24, 24)
+    filled = fill_hole(ramp, mask)
+    assert torch.allclose(filled * (1 - mask), ramp * (1 - mask), atol=1e-5)
+    assert ((filled - ramp).abs() * mask).max() < 0.06
+    mean_fill = (ramp * (1 - mask)).sum() / (3 * (1 - mask).sum())
+    assert ((mean_fill - ramp).abs() * mask).max() > 0.15, "the flat fill would pass too"
+
+
+def test_discriminator_sees_70_pixels():
+    critic = PatchDiscriminator(4, 8).eval()
+    x = torch.rand(1, 4, 256, 256, requires_grad=True)
+    scores, activations = critic(x)
+    assert scores.shape == (1, 1, 30, 30) and len(activations) == 4
+    scores[0, 0, 15, 15].backward()
+    seen = (x.grad.abs().sum(1) > 0)[0]
+    assert seen.any(0).sum() == 70 and seen.any(1).sum() == 70
+
+
+@pytest.mark.parametrize("what", [{"preset": "phone"}, {"preset": "mobile", "variant": "vnet"}])
+def test_an_unknown_structure_is_refused_by_name(what):
+    with pytest.raises(ValueError, match="is not known: expected one of"):
+        Config.of(**what)
