@@ -471,6 +471,8 @@ def export(
     """
     source, target = Path(source), Path(target)
     pipeline = checkpoint.load(source)
+    if pipeline.config.quantized:
+        quant.round_biases(pipeline, *_sample(pipeline.config.resolution, False, False).values())
     own = own_precision(pipeline, kind)
     precision = own if precision == "auto" else precision
     _check_precision(source, pipeline, kind, precision)

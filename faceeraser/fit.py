@@ -145,7 +145,7 @@ def _rate(recipe: Recipe, step: int) -> float:
 
 def norm_scales(network: nn.Module) -> list[nn.Parameter]:
     """The scale factors (gamma) of every batch norm, each (C,): what network slimming makes sparse."""
-    return [m.weight for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    return [m.weight for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 def _groups(pipeline: FaceEraser, parameters: list[nn.Parameter], recipe: Recipe) -> list[dict[str, Any]]:

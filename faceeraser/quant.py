@@ -204,6 +204,38 @@ def set_calibrating(network: nn.Module, on: bool) -> None:
                 module.settle()
 
 
+def round_biases(network: nn.Module, *inputs: Tensor) -> None:
+    """Round every bias to what the device stores, int32 in steps of input scale x weight scale, in place.
+
+    Steps are tiny, but a value that lies near the edge between two int8 levels then falls on the other side, and over
+    twenty layers that grows to half of all levels: 53 dB between file and network instead of 60 and more. Once rounded,
+    rounding again changes nothing. `inputs`: any inputs of the network; they only show which scale each convolution reads.
+    """
+    stored: list[tuple[Tensor, Tensor]] = []
+
+    def on_store(module: nn.Module, _: object, output: Tensor) -> None:
+        assert isinstance(module, FakeQuant)
+        stored.append((output, module.scale.detach()))
+
+    def on_convolution(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, QuantConv2d)
+        scale = next((s for tensor, s in reversed(stored) if tensor is given[0]), None)
+        if scale is not None and module.bias is not None:
+            step = scale.double() * module.weight_scale.detach().double()
+            module.bias.data = ((module.bias.data.double() / step).round() * step).to(module.bias.dtype)
+
+    hooks = [m.register_forward_hook(on_store) for m in network.modules() if isinstance(m, FakeQuant)]
+    hooks += [m.register_forward_pre_hook(on_convolution) for m in network.modules() if isinstance(m, QuantConv2d)]
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(*inputs)
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
+
+
 def set_exporting(network: nn.Module) -> None:
     """From here on the network emits quantize / dequantize operators with its learnt scales. Not reversible."""
     # Registers the operators; without it torch.ops has no such namespace.

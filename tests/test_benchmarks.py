@@ -44,7 +44,11 @@ def write_data(folder: Path, source: str = "photos", n: int = 3) -> Path:
         ["file,split,group,taken,reason,forehead_px,mask,face_px,ita,glasses,blank,mask_file"],
     )
     for k in range(n):
-        skin = cv2.GaussianBlur(rng.normal(150, 60, (SIZE, SIZE, 3)), (0, 0), 1.5).clip(0, 255).astype(np.uint8)
+        skin = (
+            cv2.GaussianBlur(rng.normal((110, 135, 170), 60, (SIZE, SIZE, 3)), (0, 0), 1.5)
+            .clip(0, 255)
+            .astype(np.uint8)
+        )
         parts = np.zeros((SIZE, SIZE), np.uint8)
         parts[5:18, 8:40] = 1 + 2  # brows and eyes
         cv2.imwrite(str(folder / f"blanks/val/p{k}.png"), skin)
@@ -138,8 +142,11 @@ def test_a_drop_beyond_max_drop_fails_and_says_which_and_by_how_much(place, caps
     assert call(fidelity, "near.onnx --reference fp32.onnx --data faces --max-drop 0.5") == 0
 
 
-def test_the_gate_does_not_judge_the_classical_rows(place) -> None:
-    assert call(fidelity, "--rows other=near.onnx --reference fp32.onnx --data faces --max-drop 0.5") == 0
+def test_the_gate_is_the_number_given_and_judges_models_only() -> None:
+    rows = [{"name": n, "psnr_hole_mirrored": v} for n, v in (("fp32", 35.0), ("a", 34.9), ("b", 36.0), ("mean", 20.0))]
+    fidelity.gate(rows, 3, 0.11)
+    with pytest.raises(fidelity.stage.GateFailed, match=r"a is 0\.100 dB below fp32$"):
+        fidelity.gate(rows, 3, 0.09)
 
 
 def test_rows_are_named_and_the_reference_is_not_measured_twice(place, capsys) -> None:

@@ -154,9 +154,9 @@ def test_every_broken_file_gives_one_error_that_names_it(tmp_path: Path) -> None
 
 def test_cutting_averages_areas_when_it_shrinks() -> None:
     stripes = np.zeros((512, 512, 3), np.uint8)
-    stripes[:, ::2] = 254  # sampling every eighth column would give all black or all white
+    stripes[:, ::8] = 248  # sampling every eighth column would miss them or see nothing else
     small = faces.cut(stripes, np.array([[1 / 8, 0, -7 / 16], [0, 1 / 8, -7 / 16]]), (64, 64))
-    assert np.abs(small.astype(int) - 127).max() <= 2
+    assert np.abs(small.astype(int) - 31).max() <= 2
 
 
 @settings(max_examples=30, deadline=None)

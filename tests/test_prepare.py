@@ -371,7 +371,8 @@ def test_hair_at_a_corner_is_cut_off_and_a_highlight_is_not() -> None:
     y, x = np.mgrid[:40, :130].astype(np.float32)
     lab = np.stack([70 - ((x - 65) / 14) ** 2 * 0.5 - 0.1 * y, np.full_like(x, 14), np.full_like(x, 20)], axis=2)
     lab[..., 0] += 14 * np.exp(-((x - 60) ** 2 + (y - 18) ** 2) / 60)
-    assert not prepare.departures(lab).any(), "a highlight in the middle is skin"
+    lab[24:29, 80:90, 0] -= 25
+    assert not prepare.departures(lab).any(), "a highlight or a mole in the middle is skin"
     lab[:12, :20] -= [25, 5, 8]
     off = prepare.departures(lab)
     assert off[:10, :18].mean() > 0.9 and not off[16:, 26:].any()

@@ -571,7 +571,7 @@ def synthetic_forehead(size: int, rng: np.random.Generator) -> np.ndarray:
     half /= np.linalg.norm(half)
     gloss = np.maximum(np.tensordot(half, normal, 1), 0) ** rng.uniform(12, 60)
     gloss *= 1 + 0.25 * noise(3, 3)
-    pores = rng.uniform(0.35, 1.2) * (0.6 * noise(0.8, 0.8) + 0.6 * (noise(1.2, 1.2) - noise(2.4, 2.4)))
+    pores = rng.uniform(0.5, 2.6) * (0.6 * noise(0.8, 0.8) + 0.6 * (noise(1.2, 1.2) - noise(2.4, 2.4)))
     creases = rng.uniform(0, 0.6) * noise(14, 1.0) * np.clip(noise(50, 6), 0, None)
     lab = np.empty((height, width, 3))
     lab[..., 0] = colour[0] * (1 + rng.uniform(0.25, 0.8) * shade) + rng.uniform(0, 16) * gloss

@@ -1,0 +1,42 @@
+"""What several tests start from: generated skin, and the stages' scripts called as a user calls them."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def script(path: str) -> ModuleType:
+    """A stage's script, `train/train.py` say, as a module. Scripts live in folders that are not packages."""
+    name = "script_" + path.replace("/", "_").removesuffix(".py")
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def stage() -> Callable[..., int]:
+    """`stage("train/train.py", *words)` runs a script's main and returns its exit code."""
+
+    def run(path: str, *words: object) -> int:
+        return script(path).main([str(w) for w in words])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def skin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared folder of generated skin at 64 px: 32 training and 8 validation pictures."""
+    folder = tmp_path_factory.mktemp("prepared") / "skin"
+    words = [str(folder), "--source", "synthetic", "--size", "64", "--limit", "40", "--workers", "1"]
+    assert script("train/prepare.py").main(words) == 0
+    return folder

@@ -1,0 +1,215 @@
+"""The compression chain at 64 px on generated skin, through the scripts as a user runs them, and its functions alone."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_networks import lively
+
+from faceeraser import checkpoint, fit, narrowing, pairs, quant
+from faceeraser.networks import Config, FaceEraser, count
+
+TRAINED = {"config.json", "generators.safetensors", "history.json", "samples.png", "state.pt", "tensorboard"}
+COMPRESSED = TRAINED - {"state.pt"}
+
+
+@pytest.fixture(scope="module")
+def runs(stage, skin, tmp_path_factory):
+    """runs/edge -> fp32 -> pruned -> slim -> int8, a few steps each."""
+    folder = tmp_path_factory.mktemp("runs")
+    plain = ["--perceptual", "off", "--size", "64", "--width", "16", "--batch", "4"]
+    tune = ["--data", skin, "--batch", "4"]
+    fp32 = folder / "fp32"
+    assert stage("train/train.py", skin, folder / "edge", "--phase", "edge", *plain, "--steps", 6, "--critic-width", 8) == 0
+    edge = ["--phase", "inpaint", "--edge", folder / "edge", "--adversarial", 0]
+    assert stage("train/train.py", skin, fp32, *plain, *edge, "--steps", 30) == 0
+    assert stage("compress/prune.py", fp32, folder / "pruned", *tune, "--keep", 0.5, "--steps", 12, "--teacher", fp32) == 0
+    slim = ["--steps", 30, "--share", 0.2, "--teacher", fp32]
+    assert stage("compress/slim.py", folder / "pruned", folder / "slim", *tune, *slim) == 0
+    assert stage("compress/quantize.py", folder / "slim", folder / "int8", *tune, "--steps", 8, "--teacher", fp32) == 0
+    return folder
+
+
+def names(folder):
+    return {p.name for p in folder.iterdir()}
+
+
+def entry(folder):
+    return checkpoint.history(folder)[-1]
+
+
+@pytest.mark.parametrize(
+    ("stage_name", "files"),
+    [("edge", TRAINED | {"discriminators.safetensors"}), ("fp32", TRAINED), ("pruned", COMPRESSED), ("slim", COMPRESSED),
+     ("int8", COMPRESSED | {"quantization.json"})],
+)  # fmt: skip
+def test_the_exact_files_of_each_stage(runs, stage_name, files):
+    assert names(runs / stage_name) == files
+    assert not list(runs.glob("*.partial"))
+
+
+def test_each_stage_records_the_ones_before_it(runs):
+    assert [e["stage"] for e in checkpoint.history(runs / "int8")] == [
+        "train-edge", "train-inpaint", "prune", "slim", "quantize"
+    ]  # fmt: skip
+    assert all(e["versions"]["torch"] and e["data"]["source"] == "synthetic" for e in checkpoint.history(runs / "int8"))
+
+
+def test_each_stage_reports_cost_and_the_three_figures_before_and_after(runs):
+    for name in ("pruned", "slim", "int8"):
+        for when in ("before", "after"):
+            figures = entry(runs / name)["metrics"][when]
+            assert {"gmacs", "params", "psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy", "n"} <= set(figures)
+
+
+def test_pruning_halves_the_channels_in_multiples_of_eight(runs):
+    before, after = (checkpoint.load(runs / n) for n in ("fp32", "pruned"))
+    wide, narrow = narrowing.widths(before), narrowing.widths(after)
+    heads = {"edge.head.conv", "clone.head.conv", "refine.head.conv"}
+    for name, channels in narrow.items():
+        if name in heads:
+            assert channels == wide[name]
+        elif wide[name] >= 16:
+            assert channels == wide[name] // 2 and channels % 8 == 0, name
+    assert count(after)[0] < 0.4 * count(before)[0]
+
+
+@pytest.mark.parametrize("name", ["pruned", "slim", "int8"])
+def test_a_compressed_network_reloads_strictly_with_the_same_output(runs, name, skin):
+    look = pairs.evaluation_pairs(skin, "eval", 64)[:2]
+    pipeline = checkpoint.load(runs / name)
+    again = checkpoint.build(pipeline.config, {k: v for k, v in pipeline.state_dict().items() if not k.endswith("scale")},
+                             json.loads((runs / name / "quantization.json").read_text()) if name == "int8" else None)  # fmt: skip
+    a, b = fit.run(pipeline, look), fit.run(again, look)
+    assert all(float((a[k] - b[k]).abs().max()) <= 1e-5 for k in a)
+
+
+def test_slimming_shrinks_the_scales_and_cuts_the_smallest(runs):
+    scales = entry(runs / "slim")["scales"]
+    assert scales["mean_after"] < 0.98 * scales["mean_before"]
+    assert sum(scales["before"]) == sum(scales["after"]) > 0
+    wide, narrow = (narrowing.widths(checkpoint.load(runs / n)) for n in ("pruned", "slim"))
+    assert sum(narrow.values()) < sum(wide.values())
+
+
+def test_slimming_keeps_the_channels_with_the_large_scales():
+    pipeline = lively("mobile", width=16)
+    norm = pipeline.refine.down[3].conv1.norm
+    with torch.no_grad():
+        norm.weight.fill_(1.0)
+        norm.weight[::2] = 1e-4  # 64 of the 128 hardly matter
+    kept = norm.weight[1::2].clone()
+    narrowing.slim(pipeline, 0.1)
+    left = pipeline.refine.down[3].conv1.norm.weight
+    assert len(left) < 128 and (left == 1.0).sum() == len(kept), "every channel with a large scale stays"
+
+
+def test_slimming_refuses_a_network_without_scales(stage, skin, tmp_path, capsys):
+    with checkpoint.writing(tmp_path / "paper") as partial:
+        checkpoint.save(partial, FaceEraser(Config.of("paper", resolution=64), 8), stage="test", options={}, metrics={})
+    assert stage("compress/slim.py", tmp_path / "paper", tmp_path / "slim", "--data", skin) == 2
+    assert "instance norm without scales" in capsys.readouterr().err
+    assert stage("compress/quantize.py", tmp_path / "paper", tmp_path / "int8", "--data", skin) == 2
+    assert "paper preset" in capsys.readouterr().err
+    assert names(tmp_path) == {"paper"}
+
+
+def test_the_target_of_gmacs_is_met_and_not_overdone():
+    pipeline = lively("mobile", width=32)
+    goal = 0.5 * count(pipeline)[0]
+    keep = narrowing.keep_for_gmacs(pipeline, goal)
+    for _ in narrowing.prune_steps(pipeline, keep):
+        pass
+    assert 0.7 * goal < count(pipeline)[0] <= goal
+
+
+@pytest.mark.parametrize(("goal", "message"), [(1000.0, "nothing to prune"), (0.001, "cannot be reached")])
+def test_a_target_that_cannot_be_met_says_so(goal, message):
+    with pytest.raises(ValueError, match=message):
+        narrowing.keep_for_gmacs(lively("mobile", width=16), goal)
+
+
+def test_taylor_keeps_what_the_loss_feels():
+    pipeline = lively("mobile", width=16)
+    dead = pipeline.refine.down[0].conv1
+    with torch.no_grad():  # sixteen channels whose output is thrown away, with the largest weights of the layer
+        dead.conv.weight[:16] *= 10
+        pipeline.refine.down[0].conv2.conv.weight[:, :16] = 0
+    batch = (torch.rand(2, 3, 64, 64), torch.nn.functional.pad(torch.ones(2, 1, 32, 32), [16] * 4))
+    for _ in narrowing.prune_steps(pipeline, 0.5, importance="taylor", batch=batch):
+        pass
+    left = pipeline.refine.down[0].conv1.conv.weight.detach().abs().mean((1, 2, 3))
+    assert len(left) == 16 and (left > 5 * left.median()).sum() <= 2, "magnitude would have kept all sixteen"
+
+
+def test_folding_the_norms_changes_nothing():
+    pipeline = lively("mobile")
+    folded = copy.deepcopy(pipeline)
+    quant.fuse(folded)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    image, mask = torch.rand(1, 3, 64, 64), torch.nn.functional.pad(torch.ones(1, 1, 32, 32), [16] * 4)
+    with torch.no_grad():
+        assert torch.allclose(pipeline(image, mask)["refined"], folded(image, mask)["refined"], atol=1e-4)
+
+
+def test_a_quantized_tensor_takes_at_most_256_values():
+    for kind, zero in (("relu", -128), ("signed", 0)):
+        tap = quant.FakeQuant(kind)
+        tap.scale.data = torch.tensor(0.02)
+        y = tap(torch.linspace(-4, 6, 5000))
+        levels = (y / 0.02).round().unique()
+        assert len(levels) <= 256 and tap.zero_point == zero
+        assert levels.min() >= -128 - zero and levels.max() <= 127 - zero
+        assert torch.allclose(y / 0.02, (y / 0.02).round(), atol=1e-4)
+
+
+def test_the_gradient_of_a_scale_points_where_the_error_falls():
+    x = torch.randn(1, 8, 32, 32)
+    for start in (0.2, 0.001):  # far too coarse, far too tight
+        tap = quant.FakeQuant("signed")
+        tap.scale.data = torch.tensor(start)
+        error = (tap(x) - x).square().mean()
+        error.backward()
+        with torch.no_grad():
+            tap.scale -= 0.02 * start * tap.scale.grad.sign()
+        assert (tap(x) - x).square().mean() < error
+
+
+def test_calibration_finds_a_scale_close_to_the_best_one():
+    torch.manual_seed(0)
+    x = torch.randn(1, 4, 64, 64)
+    tap = quant.FakeQuant("signed")
+    tap.calibrating = True
+    tap(x)
+    tap.calibrating = False
+    tap.settle()
+    def error(scale: float) -> float:
+        return float(((x / scale).round().clamp(-128, 127) * scale - x).square().mean())
+    best = min(error(s) for s in np.linspace(0.005, 0.06, 200))
+    assert error(tap.scale.item()) < 1.15 * best
+
+
+def test_quantizing_twice_and_pruning_an_int8_network_are_refused(runs, stage, skin, tmp_path, capsys):
+    assert stage("compress/quantize.py", runs / "int8", tmp_path / "again", "--data", skin) == 2
+    assert stage("compress/prune.py", runs / "int8", tmp_path / "again", "--data", skin, "--keep", 0.5) == 2
+    assert capsys.readouterr().err.count("quantized already") == 2
+
+
+def test_a_gate_that_is_not_met_is_exit_code_1(runs, stage, skin, tmp_path, capsys):
+    words = ["--data", skin, "--steps", 0, "--batch", 4, "--max-drop", -50]
+    assert stage("compress/quantize.py", runs / "slim", tmp_path / "int8", *words) == 1
+    assert "gate failed: psnr_hole_mirrored fell by" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("keep", [0, 1, 1.5, -1])
+def test_a_share_outside_zero_to_one_is_refused(runs, stage, skin, tmp_path, keep):
+    assert stage("compress/prune.py", runs / "fp32", tmp_path / "p", "--data", skin, "--keep", keep) == 2
+    assert not names(tmp_path) - {"p.partial"}
+
+
+def test_the_last_line_is_json_for_programs(runs, stage, skin, tmp_path, capsys):
+    assert stage("compress/quantize.py", runs / "slim", tmp_path / "int8", "--data", skin, "--steps", 0) == 0
+    last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert {"target", "before", "after", "drop", "source"} <= set(last)
