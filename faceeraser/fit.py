@@ -430,11 +430,15 @@ def run(pipeline: FaceEraser, pairs: list[Pair], batch: int = 8) -> dict[str, Te
 
 
 def as_method(pipeline: FaceEraser) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """A pipeline as the benchmarks take a method: (image uint8 (H, W, 3), mask uint8 (H, W)) -> erased uint8."""
+    """A pipeline as the benchmarks take a method: (image uint8 (H, W, 3), mask uint8 (H, W)) -> painted uint8.
+
+    The paper's network paints the whole picture and is shown so; the mobile one paints the hole.
+    """
+    key = "erased" if pipeline.config.fill else "refined"
 
     def method(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        erased = run(pipeline, [Pair("", image, mask, 0.0, 0.0)])["erased"][0]
-        return (erased.permute(1, 2, 0).numpy() * 255).round().clip(0, 255).astype(np.uint8)
+        painted = run(pipeline, [Pair("", image, mask, 0.0, 0.0)])[key][0]
+        return (painted.permute(1, 2, 0).numpy() * 255).round().clip(0, 255).astype(np.uint8)
 
     return method
 

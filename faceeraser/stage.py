@@ -17,9 +17,10 @@ from typing import Any
 from tabulate import tabulate
 
 from faceeraser import metrics
-from faceeraser.fit import Recipe, as_method
+from faceeraser.fit import Recipe, as_method, run
 from faceeraser.networks import FaceEraser, count
-from faceeraser.pairs import Pair, TrainingPairs, evaluation_pairs
+from faceeraser.pairs import Pair, TrainingPairs, evaluation_pairs, to_tensors
+from faceeraser.warp import landing_in_hole
 
 FIGURES = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy")
 """The three figures that are always given together (FACES: PSNR alone cannot tell a face from a smear)."""
@@ -80,11 +81,15 @@ def tune_pairs(args: argparse.Namespace, pipeline: FaceEraser, limit: int = 24) 
 
 
 def measure(pipeline: FaceEraser, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """GMACs and parameters at 256 x 256 and the three figures on `pairs`, rounded for a table."""
+    """GMACs and parameters at 256 x 256, the three figures on `pairs` and `flow_in_hole`, rounded for a table.
+
+    flow_in_hole: share of the hole's flow that copies from the hole itself, where there is nothing to copy (0 is ideal).
+    """
     gmacs, params = count(pipeline)
     row = metrics.score(as_method(pipeline), pairs).row
     figures = {name: round(row[name], 3) if row[name] is not None else None for name in FIGURES}
-    return {"gmacs": round(gmacs, 4), "params": params, **figures, "n": row["n"]}
+    landed = landing_in_hole(run(pipeline, list(pairs))["flow"], to_tensors(list(pairs))[1]).mean()
+    return {"gmacs": round(gmacs, 4), "params": params, **figures, "flow_in_hole": round(float(landed), 3), "n": row["n"]}
 
 
 def finish(title: str, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
@@ -94,11 +99,11 @@ def finish(title: str, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, 
     print(json.dumps(dict(summary)), flush=True)
 
 
-def execute(run: Callable[[argparse.Namespace], int | None], made: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+def execute(work: Callable[[argparse.Namespace], int | None], made: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
     """Parse, run, and turn an error of the user's into one clear line and exit code 2, a failed gate into 1."""
     args = made.parse_args(argv)
     try:
-        return run(args) or 0
+        return work(args) or 0
     except GateFailed as failure:
         print(f"{made.prog}: gate failed: {failure}", file=sys.stderr)
         return 1

@@ -128,3 +128,40 @@ def test_a_finished_run_goes_on_when_given_more_steps(skin, tmp_path):
     state = checkpoint.read_state(tmp_path / "run" / "state.pt")
     assert state["step"] == 4
     assert json.loads((tmp_path / "run" / "history.json").read_text())[-1]["options"]["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("preset", "variant"), [("paper", "unet_attention"), ("paper", "unet"), ("paper", "auto_encoder"), ("mobile", "unet")]
+)
+def test_every_preset_and_variant_trains_with_the_papers_objective(preset, variant, stage, skin, tmp_path):
+    size = ["--preset", preset, "--size", 64, "--width", 4, "--critic-width", 4, "--batch", 2, "--steps", 2]
+    edge = tmp_path / "edge"
+    assert stage("train/train.py", skin, edge, "--phase", "edge", "--perceptual", "off", *size) == 0
+    told = ["--phase", "inpaint", "--edge", edge, "--variant", variant, "--perceptual", "filterbank"]
+    assert stage("train/train.py", skin, tmp_path / "run", *told, *size) == 0
+    entry = checkpoint.history(tmp_path / "run")[-1]
+    assert set(entry["metrics"]["losses"]) == {"discriminator", "adversarial", "l1", "clone", "perceptual", "style"}
+    assert entry["options"]["features"] == "filterbank", "a row says what its perceptual term was made of"
+    assert checkpoint.load(tmp_path / "run").config.variant == variant
+
+
+def test_a_mobile_network_is_distilled_from_the_papers(stage, skin, tmp_path):
+    size = ["--size", 64, "--width", 4, "--batch", 2, "--steps", 2, "--perceptual", "off", "--adversarial", 0]
+    for preset, teacher in (("paper", []), ("mobile", ["--teacher", tmp_path / "paper"])):
+        edge = tmp_path / f"edge-{preset}"
+        assert stage("train/train.py", skin, edge, "--phase", "edge", "--preset", preset, "--edge-l1", 1, *size) == 0
+        words = ["--phase", "inpaint", "--edge", edge, "--preset", preset, *teacher, *size]
+        assert stage("train/train.py", skin, tmp_path / preset, *words) == 0
+    assert "distil" in checkpoint.history(tmp_path / "mobile")[-1]["metrics"]["losses"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--phase", "inpaint"], "--edge FOLDER"), (["--phase", "edge", "--size", "100"], "multiple of 32"),
+     (["--phase", "inpaint", "--edge", "nowhere"], "found no config.json")],
+)  # fmt: skip
+def test_a_users_mistake_is_one_line_and_exit_code_2(words, message, stage, skin, tmp_path, capsys):
+    assert stage("train/train.py", skin, tmp_path / "run", *words) == 2
+    err = capsys.readouterr().err.strip()
+    assert message in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()

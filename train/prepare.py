@@ -535,7 +535,7 @@ CANONICAL: dict[str, tuple[list[int], list[int]]] = {
          646, 717, 621, 739, 587, 762, 545, 778, 498, 782, 451, 778, 409, 762, 375, 739, 350, 717],
     ),
 }  # fmt: skip
-# Lab of skin from the darkest to the lightest, as measured on the photographs' foreheads.
+# Lab of skin from the darkest to the lightest, chosen to span typology angles from about -65 to 70 degrees.
 SKIN = np.array([[24, 9, 13], [36, 13, 19], [48, 15, 23], [60, 14, 22], [70, 11, 18], [80, 8, 14]], np.float64)
 
 
@@ -1013,7 +1013,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         )
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -1053,7 +1053,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the script; 0 = done, 1 = a worker died or a download failed, 2 = something for the user to change."""
-    arguments = parser().parse_intermixed_args(argv)
+    arguments = build_parser().parse_intermixed_args(argv)
     try:
         return prepare(arguments)
     except Mistake as mistake:

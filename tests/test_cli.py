@@ -1,0 +1,401 @@
+"""What `faceeraser erase` and `faceeraser inspect` promise, and the package's own three names."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+import faceeraser
+from faceeraser import artifact, cli, faces
+from faceeraser.artifact import Artifact
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE = 64
+COLOUR = (0, 255, 102)  # no skin has it, so a pixel that has it was painted by the model below
+PUPILS, LIPS = [(203, 101), (247, 104)], (223, 146)  # the astronaut's, x and y, read off by eye
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .tflite file that paints the hole in COLOUR, with its card."""
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec([1, SIZE, SIZE, 3]), tf.TensorSpec([1, SIZE, SIZE, 1])])
+    def eraser(image, mask):
+        return {"erased": image * (1 - mask) + mask * tf.constant(COLOUR, tf.float32) / 255}
+
+    path = tmp_path_factory.mktemp("model") / "tiny.tflite"
+    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([eraser.get_concrete_function()]).convert())
+    facts = {
+        "precision": "fp32", "resolution": SIZE, "edges": "inside", "warp": "none", "notes": [],
+        "parity": {"n": 16, "psnr_hole_min": 90.0, "max_abs_hole": 1e-5, "gate": 1e-4, "passed": True},
+        "history": [{"stage": "train-inpaint", "metrics": {"gmacs": 1.5, "params": 7, "psnr_hole_mirrored": 31.25}}],
+    }  # fmt: skip
+    artifact.write_card(path, facts)
+    return path
+
+
+@pytest.fixture(scope="module")
+def landmarks() -> None:
+    try:
+        faces.fetch_models()
+    except RuntimeError as error:
+        if os.environ.get("FACEERASER_NO_SKIP") == "1":
+            raise
+        pytest.skip(f"the landmark models cannot be had: {error}")
+
+
+@pytest.fixture(scope="module")
+def astronaut(landmarks: None) -> np.ndarray:
+    import skimage.data
+
+    return np.ascontiguousarray(skimage.data.astronaut())
+
+
+@pytest.fixture
+def photo(astronaut: np.ndarray, tmp_path: Path) -> Path:
+    """The astronaut in a folder of her own, with nothing beside her."""
+    path = tmp_path / "photos" / "astronaut.png"
+    path.parent.mkdir()
+    Image.fromarray(astronaut).save(path)
+    return path
+
+
+def run(*words: object) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.array(Image.open(path).convert("RGB"))
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def is_painted(picture: np.ndarray, x: int, y: int) -> bool:
+    return bool(np.abs(picture[y, x].astype(int) - COLOUR).max() <= 1)
+
+
+def errors(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of the error."""
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("faceeraser: ")
+    return line
+
+
+# --- erase: the picture ----------------------------------------------------------------------------------------------
+
+
+def test_a_photograph_is_erased_beside_itself(photo, model, astronaut, capsys):
+    assert run("erase", photo, "--model", model) == 0
+    assert "1 face" in (said := capsys.readouterr().out) and "astronaut-erased.png" in said
+    assert files(photo.parent) == ["astronaut-erased.png", "astronaut.png"]
+    erased = pixels(photo.with_name("astronaut-erased.png"))
+    assert erased.shape == astronaut.shape
+    assert np.array_equal(pixels(photo), astronaut)
+    for x, y in (*PUPILS, LIPS):
+        assert is_painted(erased, x, y)
+
+
+def test_pixels_outside_the_masks_are_bit_identical(photo, model, astronaut):
+    run("erase", photo, "--model", model)
+    changed = (pixels(photo.with_name("astronaut-erased.png")) != astronaut).any(axis=2)
+    (face,) = faces.find_faces(astronaut)
+    # Independent of the pasting: where a changed pixel lies in the crop, the mask is set, to the nearest crop pixel.
+    mask, _ = cli.face_mask(astronaut, face, SIZE)
+    y, x = np.nonzero(changed)
+    there = np.rint(faces.transform(faces.align_matrix(face, SIZE), np.stack([x, y], axis=1))).astype(int)
+    near = [np.roll(mask, (dy, dx), (0, 1))[there[:, 1], there[:, 0]] for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    assert np.any(near, axis=0).all()
+    # And it is the parts alone, with what lies between them: a mask that covers the whole face would pass the above.
+    parts = faces.parts_map(face, astronaut.shape) > 0
+    assert changed.sum() < 1.35 * parts.sum() and changed[parts].mean() > 0.9
+
+
+def test_every_face_is_erased(astronaut, model, tmp_path, capsys):
+    both = np.hstack([astronaut[:300, 80:380], astronaut[:300, 380:80:-1]])
+    Image.fromarray(both).save(tmp_path / "two.png")
+    assert run("erase", tmp_path / "two.png", "--model", model) == 0
+    assert "2 faces" in capsys.readouterr().out
+    erased = pixels(tmp_path / "two-erased.png")
+    assert is_painted(erased, LIPS[0] - 80, LIPS[1]) and is_painted(erased, 300 + 380 - LIPS[0], LIPS[1])
+
+
+def test_parts_say_what_is_erased(photo, model, astronaut):
+    assert run("erase", photo, "--model", model, "--parts", "mouth") == 0
+    changed = (pixels(photo.with_name("astronaut-erased.png")) != astronaut).any(axis=2)
+    assert changed[LIPS[1], LIPS[0]] and not any(changed[y, x] for x, y in PUPILS)
+    assert not changed[:120].any()
+
+
+@pytest.mark.parametrize("parts", ["", "ears", "eyes,ears", "glasses"])
+def test_unknown_parts_are_refused(parts, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("erase", "a.png", "--parts", parts)
+    assert stop.value.code == 2 and "brows,eyes,nose,mouth" in (said := capsys.readouterr().err)
+    assert ("--glasses on" in said) == (parts == "glasses")
+
+
+def test_glasses_are_erased_where_there_are_some(astronaut):
+    """A bare face is left as without; on adds the lenses' reach; auto sees glasses that were drawn on."""
+    (face,) = faces.find_faces(astronaut)
+    masks = {choice: cli.face_mask(astronaut, face, SIZE, glasses=choice) for choice in ("off", "auto", "on")}
+    assert not masks["auto"][1] and np.array_equal(masks["auto"][0], masks["off"][0])
+    assert masks["on"][1] and (masks["on"][0] >= masks["off"][0]).all() and masks["on"][0].sum() > masks["off"][0].sum()
+    worn = astronaut.copy()
+    frame = faces.draw_glasses(face, astronaut.shape, lenses=False)
+    worn[frame] = 20
+    mask, wears = cli.face_mask(worn, face, 256)
+    assert wears
+    covered = faces.cut(frame.astype(np.float32), faces.align_matrix(face, 256), (256, 256)) > 0.5
+    assert mask[covered].mean() > 0.98
+    assert not cli.face_mask(worn, face, SIZE, parts=("mouth",))[1], "who keeps the eyes keeps the glasses"
+
+
+def test_what_lies_between_two_parts_goes_with_them(astronaut):
+    (face,) = faces.find_faces(astronaut)
+    mask, _ = cli.face_mask(astronaut, face, 256)
+    parts = faces.parts_map(face.moved(faces.align_matrix(face, 256)), 256) > 0
+    assert mask[parts].all()
+    import cv2
+
+    assert cv2.connectedComponents(mask.astype(np.uint8))[0] == 2, "one hole, besides what is kept"
+    assert cv2.connectedComponents((~mask).astype(np.uint8))[0] == 2, "and no island in it"
+
+
+def test_the_colour_profile_comes_along(photo, model):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    with Image.open(photo) as picture:
+        picture.save(photo, icc_profile=profile)
+    run("erase", photo, "--model", model)
+    with Image.open(photo.with_name("astronaut-erased.png")) as erased:
+        assert erased.info["icc_profile"] == profile
+
+
+# --- erase: where results go -----------------------------------------------------------------------------------------
+
+
+def test_the_output_can_be_a_file_or_a_folder(photo, model, tmp_path):
+    for output, expected in (("out/face.webp", "out/face.webp"), ("made", "made/astronaut-erased.png")):
+        assert run("erase", photo, "--model", model, "--output", tmp_path / output) == 0
+        assert is_painted(pixels(tmp_path / expected), *LIPS)
+    assert files(photo.parent) == ["astronaut.png"]
+
+
+def test_a_folder_keeps_its_tree_and_bad_pictures_do_not_stop_the_rest(photo, model, tmp_path, capsys):
+    deep = photo.parent / "deep"
+    deep.mkdir()
+    Image.open(photo).save(deep / "again.jpg", quality=95)
+    Image.fromarray(np.full((80, 90, 3), 128, np.uint8)).save(deep / "grey.png")
+    (deep / "broken.jpg").write_bytes(photo.read_bytes()[:2000])
+    (deep / "notes.txt").write_text("no picture")
+    assert run("erase", photo.parent, photo, "--model", model, "--output", tmp_path / "out") == 2
+    assert files(tmp_path / "out") == ["astronaut-erased.png", "deep/again-erased.png"]
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == "2 of 4 photographs erased"
+    assert "broken.jpg" in said.err and "grey.png: no face found" in said.err
+
+
+def test_results_in_the_folder_that_is_searched_are_not_erased_again(photo, model, capsys):
+    words = ("erase", photo.parent, "--model", model, "--output", photo.parent / "erased")
+    assert run(*words) == 0 and run(*words, "--overwrite") == 0
+    assert files(photo.parent) == ["astronaut.png", "erased/astronaut-erased.png"]
+
+
+def test_an_existing_result_is_refused_and_left_alone(photo, model, capsys):
+    there = photo.with_name("astronaut-erased.png")
+    there.write_text("mine")
+    assert run("erase", photo, "--model", model) == 2
+    assert "--overwrite" in errors(capsys) and there.read_text() == "mine"
+    assert run("erase", photo, "--model", model, "--overwrite") == 0
+    assert is_painted(pixels(there), *LIPS)
+
+
+def test_where_results_cannot_go(photo, model, tmp_path, capsys):
+    twin = photo.with_suffix(".bmp")
+    Image.open(photo).save(twin)
+    for words, found in (
+        ((photo, "--output", photo, "--overwrite"), "would replace the photograph itself"),
+        ((photo, twin), "need --output FOLDER"),
+        ((photo.parent,), "need --output FOLDER"),
+        ((photo, twin, "--output", tmp_path / "one.png"), "several photographs need a folder"),
+        ((photo, twin, "--output", tmp_path / "out"), "would both become"),
+        ((photo, "--output", tmp_path / "one.gif"), "expected one of .png"),
+        ((model.parent, "--output", tmp_path / "out"), "no photographs in it"),
+    ):
+        assert run("erase", *words, "--model", model) == 2
+        assert found in errors(capsys)
+    assert files(tmp_path) == ["photos/astronaut.bmp", "photos/astronaut.png"]
+
+
+def test_nothing_half_written_is_left(photo, model, monkeypatch, capsys):
+    def breaks(self: Image.Image, path: Path, **options: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", breaks)
+    assert run("erase", photo, "--model", model) == 2
+    assert "No space left" in errors(capsys) and files(photo.parent) == ["astronaut.png"]
+
+
+# --- erase: what can be wrong ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("landmarks")
+def test_a_picture_without_a_face(model, tmp_path, capsys):
+    Image.fromarray(np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 300, 3))).save(tmp_path / "sky.png")
+    assert run("erase", tmp_path / "sky.png", "--model", model) == 2
+    assert "sky.png: no face found" in errors(capsys) and files(tmp_path) == ["sky.png"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"], ids=["empty", "text", "cut"])
+def test_a_corrupt_photograph(model, tmp_path, capsys, content):
+    (tmp_path / "bad.png").write_bytes(content)
+    assert run("erase", tmp_path / "bad.png", "--model", model) == 2
+    assert "bad.png" in errors(capsys) and files(tmp_path) == ["bad.png"]
+
+
+def test_a_photograph_that_is_not_there(model, tmp_path, capsys):
+    assert run("erase", tmp_path / "gone.png", "--model", model) == 2
+    assert "gone.png: cannot be opened" in errors(capsys)
+
+
+def test_models_that_are_none(model, tmp_path, capsys):
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "config.json").write_text("{}")
+    (tmp_path / "lone.tflite").write_bytes(model.read_bytes())
+    for words, found in (
+        ((), "make demo"),
+        (("--model", tmp_path / "gone.tflite"), "no such file"),
+        (("--model", tmp_path / "lone.tflite"), "no card beside it"),
+        (("--model", tmp_path / "a.png"), "expected a file ending in .tflite"),
+        (("--model", tmp_path / "folder"), "export/to_tflite.py"),
+    ):
+        assert run("erase", tmp_path / "a.png", *words) == 2
+        assert found in errors(capsys)
+    assert not (tmp_path / "a-erased.png").exists()
+
+
+def test_erasing_loads_no_training_framework(photo, model):
+    """The base install is enough: what the process has loaded after a whole erase and an inspect."""
+    code = (
+        "import sys; from faceeraser.cli import main; model, photo = sys.argv[1:]\n"
+        "assert main(['erase', photo, '--model', model, '--runtime', 'ai_edge_litert']) == 0\n"
+        "assert main(['inspect', model]) == 0\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    words = [sys.executable, "-c", code, str(model), str(photo)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.splitlines()[-1].split())
+    heavy = {"torch", "tensorflow", "skimage", "scipy", "pandas", "matplotlib", "tabulate", "tqdm", "safetensors", "onnx"}
+    assert not heavy & loaded and "ai_edge_litert" in loaded
+
+
+# --- inspect ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder of the smallest network."""
+    from faceeraser import checkpoint
+    from faceeraser.networks import Config, FaceEraser
+
+    folder = tmp_path_factory.mktemp("runs") / "fp32"
+    with checkpoint.writing(folder) as partial:
+        checkpoint.save(
+            partial, FaceEraser(Config.of("mobile", resolution=SIZE), width=4), stage="prune", options={"seed": 1},
+            metrics={"before": {"gmacs": 2.0}, "after": {"gmacs": 1.25, "params": 4321, "psnr_hole_mirrored": 30.5, "n": 9}},
+            data={"name": "skin", "source": "synthetic"},
+        )  # fmt: skip
+    return folder
+
+
+def test_inspect_shows_a_card(model, capsys):
+    assert run("inspect", model) == 0
+    said = capsys.readouterr().out
+    for part in ("tflite, fp32", f"image 1x{SIZE}x{SIZE}x3 NHWC float32", "passed yes", "train-inpaint", "31.25"):
+        assert part in said
+    assert run("inspect", model, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == artifact.read_card(model)
+
+
+def test_inspect_shows_a_folders_structure_and_history(run_folder, capsys):
+    assert run("inspect", run_folder) == 0
+    said = capsys.readouterr().out
+    for part in ("mobile", "unet_attention", "edge", "clone", "refine", "prune", "synthetic", "1.25", "4,321", "30.5"):
+        assert part in said
+    assert run("inspect", run_folder, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["config"]["preset"] == "mobile" and found["history"][0]["options"] == {"seed": 1}
+    network = faceeraser.load(run_folder)
+    for row in found["generators"]:
+        part = getattr(network, row["generator"])
+        assert row["params"] == sum(p.numel() for p in part.parameters())
+    assert [row["generator"] for row in found["generators"]] == ["clone", "edge", "refine"]
+
+
+def test_inspecting_a_folder_loads_no_torch(run_folder):
+    code = "import sys; from faceeraser.cli import main; assert main(['inspect', sys.argv[1]]) == 0; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run_folder)], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_what_cannot_be_inspected(run_folder, tmp_path, capsys):
+    import shutil
+
+    for name, change in (
+        ("generators.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-8])),
+        ("config.json", lambda path: path.unlink()),
+        ("history.json", lambda path: path.write_text("[")),
+    ):
+        copy = tmp_path / name
+        shutil.copytree(run_folder, copy)
+        change(copy / name)
+        assert run("inspect", copy) == 2
+        assert name in errors(capsys)
+    (tmp_path / "a.txt").write_text("")
+    for path in (tmp_path / "a.txt", tmp_path / "gone", tmp_path / "gone.tflite", tmp_path):
+        assert run("inspect", path) == 2
+        assert str(path) in errors(capsys)
+
+
+# --- the package -----------------------------------------------------------------------------------------------------
+
+
+def test_load_gives_what_is_there(model, run_folder, tmp_path):
+    assert isinstance(faceeraser.load(model), Artifact)
+    assert isinstance(faceeraser.load(str(run_folder)), faceeraser.FaceEraser)
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        faceeraser.load(tmp_path / "gone")
+    with pytest.raises(ValueError, match="expected a checkpoint folder"):
+        faceeraser.load(tmp_path)
+    with pytest.raises(AttributeError):
+        faceeraser.nothing  # noqa: B018
+
+
+def test_without_torch_the_error_names_the_extra(run_folder):
+    code = (
+        "import sys; sys.modules['torch'] = None; import faceeraser\n"
+        "for ask in (lambda: faceeraser.FaceEraser, lambda: faceeraser.load(sys.argv[1])):\n"
+        "    try: ask()\n"
+        "    except ModuleNotFoundError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run_folder)], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.count("pip install 'faceeraser[train]'") == 2
+
+
+def test_the_version_is_the_projects():
+    assert faceeraser.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
