@@ -185,8 +185,8 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+def build_parser() -> ArgumentParser:
+    """The command line."""
     parser = ArgumentParser(prog="fidelity.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="exported file or checkpoint folder, or name=PATH")
     parser.add_argument("--reference", required=True, metavar="MODEL", help="the row fp32: a folder or a file")
@@ -196,6 +196,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="+", default=[], metavar="name=PATH", help="further models, named")
     parser.add_argument("--latency", type=Path, metavar="FILE", help="a result of latency.py, for milliseconds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = build_parser()
     parser.set_defaults(command=["python", "benchmarks/fidelity.py", *(sys.argv[1:] if argv is None else argv)])
     return stage.execute(run, parser, argv)
 

@@ -336,13 +336,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["--worker"]:
-        return work(json.loads(words[1]))
-    from faceeraser import stage
-
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="latency.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -355,6 +350,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=10, help="turns they are taken in (default: %(default)s)")
     parser.add_argument("--legacy-python", type=Path, metavar="FILE", help=f"has tflite-runtime (default: {LEGACY})")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["--worker"]:
+        return work(json.loads(words[1]))
+    from faceeraser import stage
+
+    parser = build_parser()
     parser.set_defaults(command=["python", "benchmarks/latency.py", *words])
     return stage.execute(run, parser, words)
 

@@ -397,8 +397,8 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
+def build_parser() -> ArgumentParser:
+    """The command line; TARGET.html may stand last (see `main`)."""
     parser = ArgumentParser(
         prog="report.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter,
         usage="report.py RESULT.json --data FOLDER [options] --models name=PATH ... TARGET.html",
@@ -411,11 +411,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--photo", nargs="+", type=Path, default=[], metavar="FILE",
                         help="photographs to erase (default: scikit-image's astronaut)")  # fmt: skip
     parser.add_argument("--no-photo", action="store_true", help="show no photograph: without landmark models, say")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[-1].endswith(".html") and "--target" not in words:
         # --models and --photo take every word that follows them, so the last one has to be told apart first.
         words = ["--target", words[-1], *words[:-1]]
-    return stage.execute(run, parser, words)
+    return stage.execute(run, build_parser(), words)
 
 
 if __name__ == "__main__":

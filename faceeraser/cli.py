@@ -78,10 +78,9 @@ def face_mask(
         pair = _glasses(image, face, size)
     mask = (faces.parts_map(level, size, glasses=pair) & np.uint8(bits)).clip(0, 1)
     # A slit between two parts keeps a crease or the rim of a lens, which then looks like a scar: close what is narrow.
-    width = max(1, round(SLIT * level.eye_distance))
-    round_one = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
-    rim = cv2.copyMakeBorder(mask, width, width, width, width, cv2.BORDER_CONSTANT, value=0)
-    closed = cv2.morphologyEx(rim, cv2.MORPH_CLOSE, round_one)[width:-width, width:-width]
+    width = 2 * round(SLIT * level.eye_distance / 2) + 1  # odd: an even disc has no middle and would move the mask
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    closed = cv2.morphologyEx(np.pad(mask, width), cv2.MORPH_CLOSE, disc)[width:-width, width:-width]
     return closed > 0, wears
 
 
@@ -437,7 +436,7 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--model", type=Path, metavar="FILE", help="an exported file, such as export/to_tflite.py makes")
     one.add_argument(
         "--output", type=Path, metavar="OUT",
-        help="a folder, or a picture (.png keeps all pixels outside the masks exactly; default: PHOTO-erased.png beside)",
+        help="a folder, or a picture (.png keeps pixels outside the masks exactly; default: PHOTO-erased.png beside)",
     )  # fmt: skip
     one.add_argument(
         "--parts", type=_parts, default=PARTS, metavar="LIST", help=f"what to erase (default: {','.join(PARTS)})"

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -160,14 +162,22 @@ def test_glasses_are_erased_where_there_are_some(astronaut):
 
 
 def test_what_lies_between_two_parts_goes_with_them(astronaut):
-    (face,) = faces.find_faces(astronaut)
+    """A closed mouth leaves a slit below the nose: a crease of real skin in the middle of the painted."""
+    (smiling,) = faces.find_faces(astronaut)
+    mesh = smiling.mesh.copy()
+    mesh[faces.LIPS, 1] += 0.2 * smiling.eye_distance
+    face = faces.Face(mesh)
+    level = face.moved(faces.align_matrix(face, 256))
+    parts = faces.parts_map(level, 256) > 0
     mask, _ = cli.face_mask(astronaut, face, 256)
-    parts = faces.parts_map(face.moved(faces.align_matrix(face, 256)), 256) > 0
-    assert mask[parts].all()
-    import cv2
 
-    assert cv2.connectedComponents(mask.astype(np.uint8))[0] == 2, "one hole, besides what is kept"
-    assert cv2.connectedComponents((~mask).astype(np.uint8))[0] == 2, "and no island in it"
+    def pieces(field: np.ndarray) -> int:
+        return cv2.connectedComponents(field.astype(np.uint8))[0] - 1
+
+    assert pieces(parts) > 1 and pieces(mask) == 1 and pieces(~mask) == 1
+    assert mask[parts].all()
+    reach = cv2.distanceTransform((~parts).astype(np.uint8), cv2.DIST_L2, 5)[mask].max()
+    assert reach < 0.15 * level.eye_distance
 
 
 def test_the_colour_profile_comes_along(photo, model):
@@ -255,7 +265,9 @@ def test_a_picture_without_a_face(model, tmp_path, capsys):
     assert "sky.png: no face found" in errors(capsys) and files(tmp_path) == ["sky.png"]
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"], ids=["empty", "text", "cut"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"], ids=["empty", "text", "cut"]
+)
 def test_a_corrupt_photograph(model, tmp_path, capsys, content):
     (tmp_path / "bad.png").write_bytes(content)
     assert run("erase", tmp_path / "bad.png", "--model", model) == 2
@@ -296,7 +308,7 @@ def test_erasing_loads_no_training_framework(photo, model):
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.splitlines()[-1].split())
-    heavy = {"torch", "tensorflow", "skimage", "scipy", "pandas", "matplotlib", "tabulate", "tqdm", "safetensors", "onnx"}
+    heavy = {"torch", "tensorflow", "skimage", "scipy", "pandas", "matplotlib", "tabulate", "tqdm", "safetensors"}
     assert not heavy & loaded and "ai_edge_litert" in loaded
 
 
@@ -313,7 +325,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with checkpoint.writing(folder) as partial:
         checkpoint.save(
             partial, FaceEraser(Config.of("mobile", resolution=SIZE), width=4), stage="prune", options={"seed": 1},
-            metrics={"before": {"gmacs": 2.0}, "after": {"gmacs": 1.25, "params": 4321, "psnr_hole_mirrored": 30.5, "n": 9}},
+            metrics={"before": {"gmacs": 2.0}, "after": {"gmacs": 1.25, "params": 4321, "psnr_hole_mirrored": 30.5}},
             data={"name": "skin", "source": "synthetic"},
         )  # fmt: skip
     return folder
@@ -344,7 +356,10 @@ def test_inspect_shows_a_folders_structure_and_history(run_folder, capsys):
 
 
 def test_inspecting_a_folder_loads_no_torch(run_folder):
-    code = "import sys; from faceeraser.cli import main; assert main(['inspect', sys.argv[1]]) == 0; print('torch' in sys.modules)"
+    code = (
+        "import sys; from faceeraser.cli import main\n"
+        "assert main(['inspect', sys.argv[1]]) == 0; print('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(run_folder)], capture_output=True, text=True, cwd=ROOT, check=True
     )
@@ -352,8 +367,6 @@ def test_inspecting_a_folder_loads_no_torch(run_folder):
 
 
 def test_what_cannot_be_inspected(run_folder, tmp_path, capsys):
-    import shutil
-
     for name, change in (
         ("generators.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-8])),
         ("config.json", lambda path: path.unlink()),
