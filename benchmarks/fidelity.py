@@ -20,30 +20,17 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from faceeraser import artifact, checkpoint, metrics, networks, pairs, stage
-from faceeraser.fit import as_method
+from faceeraser import artifact, metrics, pairs, stage
 
 COLUMNS = (
     "psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy", "texture_swd", "texture_swd_centred", "psnr_vs_fp32",
     "psnr_hole", "psnr", "mae", "gmacs", "params", "bytes", "ms", "ms_torch",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model to measure: what its row is called, how to call it, the size it takes and what is known of it."""
-
-    name: str
-    path: Path
-    method: metrics.Method
-    resolution: int
-    about: Mapping[str, Any]
 
 
 def named(text: str) -> tuple[str | None, Path]:
@@ -52,38 +39,14 @@ def named(text: str) -> tuple[str | None, Path]:
     return (name, Path(path)) if equals and "/" not in name else (None, Path(text))
 
 
-def open_model(name: str, path: Path) -> Model:
-    """Load an exported file or a checkpoint folder.
-
-    Raises:
-        ValueError: it is neither, or cannot be run here.
-        FileNotFoundError: it is not there.
-    """
-    if path.is_dir() and path.suffix not in artifact.KINDS:
-        pipeline, history = checkpoint.load(path), checkpoint.history(path)
-        gmacs, params = networks.count(pipeline)
-        about = {"kind": "checkpoint", "precision": None, "gmacs": gmacs, "params": params, "bytes": None}
-        method, resolution = as_method(pipeline), int(pipeline.config.resolution)
-    else:
-        exported = artifact.Artifact(path)
-        if exported.card["kind"] == "coreml" and sys.platform != "darwin":
-            raise ValueError(f"{path}: CoreML predicts on macOS only; measure the .tflite or .onnx export here")
-        about = {key: exported.card.get(key) for key in ("kind", "precision", "gmacs", "params", "bytes")}
-        history = exported.card["history"]
-        method, resolution = exported.erase, exported.resolution[0] or int(exported.card["resolution"])
-    told = [entry["options"]["perceptual"] for entry in history if "perceptual" in entry.get("options", {})]
-    where = artifact.portable(path)
-    return Model(name, path, method, resolution, {"file": where, **about, "perceptual": told[-1] if told else None})
-
-
-def open_all(args: Namespace) -> list[Model]:
+def open_all(args: Namespace) -> list[stage.Model]:
     """The reference, then the models, each once and under its own name."""
     name, path = named(args.reference)
-    found = [open_model(name or "fp32", path)]
+    found = [stage.open_model(path, name or "fp32")]
     for name, path in [named(text) for text in (*args.models, *args.rows)]:
         if path.resolve() == found[0].path.resolve():
             continue
-        model = open_model(name or path.stem, path)
+        model = stage.open_model(path, name or path.stem)
         if model.name in {other.name for other in found} | set(metrics.CLASSICAL):
             raise ValueError(f"two rows would be called {model.name}; name one of them: other={path}")
         found.append(model)
@@ -102,7 +65,7 @@ def timings(path: Path | None) -> dict[tuple[str, str], float]:
         raise ValueError(f"{path}: expected a result of latency.py ({type(error).__name__}: {error})") from None
 
 
-def milliseconds(model: Model, took: Mapping[tuple[str, str], float]) -> dict[str, float]:
+def milliseconds(model: stage.Model, took: Mapping[tuple[str, str], float]) -> dict[str, float]:
     """`ms` and `ms_torch` of a model, where they were taken: of its own file, or of what bears its row's name.
 
     So a row that is measured as a .tflite gets its `ms_torch` from the checkpoint folder of the same name.
@@ -115,7 +78,7 @@ def milliseconds(model: Model, took: Mapping[tuple[str, str], float]) -> dict[st
     return found
 
 
-def measure(models: Sequence[Model], args: Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def measure(models: Sequence[stage.Model], args: Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(the rows, what the result says of the data). The classical rows are taken at the reference's resolution."""
     data = pairs.describe(args.data)
     digest = hashlib.sha256((args.data / "eval.csv").read_bytes()).hexdigest()

@@ -25,7 +25,6 @@ from jinja2 import Environment
 from tqdm import tqdm
 
 from faceeraser import artifact, checkpoint, faces, metrics, pairs, stage
-from faceeraser.fit import as_method
 
 # Field, heading, digits, and which way is better: 1 up, -1 down, 0 towards one, None neither.
 COLUMNS: tuple[tuple[str, str, int, int | None], ...] = (
@@ -95,20 +94,14 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"headings": [heading for _, heading, _, _ in columns], "lines": lines}
 
 
-def open_models(words: Sequence[str]) -> dict[str, tuple[metrics.Method, int, Path]]:
-    """{name: (method, resolution, path)} of `name=path` words: checkpoint folders or exported files."""
-    found: dict[str, tuple[metrics.Method, int, Path]] = {}
+def open_models(words: Sequence[str]) -> dict[str, stage.Model]:
+    """{name: model} of `name=path` words: checkpoint folders or exported files."""
+    found: dict[str, stage.Model] = {}
     for word in words:
         name, equals, tail = word.partition("=")
         if not equals or not name:
             raise ValueError(f"--models {word}: expected name=path, such as int8=exports/int8.tflite")
-        path = Path(tail)
-        if path.is_dir() and path.suffix not in artifact.KINDS:
-            pipeline = checkpoint.load(path)
-            found[name] = (as_method(pipeline), int(pipeline.config.resolution), path)
-        else:
-            exported = artifact.Artifact(path)
-            found[name] = (exported.erase, exported.resolution[0] or int(exported.card["resolution"]), path)
+        found[name] = stage.open_model(Path(tail), name)
     return found
 
 
@@ -122,7 +115,7 @@ def at_size(method: metrics.Method, size: int, picture: np.ndarray, mask: np.nda
     return metrics.composite(picture, painted, mask)
 
 
-def gallery(models: Mapping[str, tuple[metrics.Method, int, Path]], folder: Path, count: int) -> list[dict[str, Any]]:
+def gallery(models: Mapping[str, stage.Model], folder: Path, count: int) -> list[dict[str, Any]]:
     """Figures for `count` validation pairs: the truth, the hole, and what each row and classical fill makes of it."""
     listed = pairs.evaluation_pairs(folder)
     picks = sorted({round(k) for k in np.linspace(0, len(listed) - 1, min(count, len(listed)))})
@@ -131,7 +124,7 @@ def gallery(models: Mapping[str, tuple[metrics.Method, int, Path]], folder: Path
         mask = metrics.mirrored(pair.mask)
         emptied = pair.truth * (1 - mask)[..., None]
         cells = [("truth", pair.truth), ("hidden", emptied)]
-        cells += [(name, at_size(method, size, emptied, mask)) for name, (method, size, _) in models.items()]
+        cells += [(name, at_size(m.method, m.resolution, emptied, mask)) for name, m in models.items()]
         cells += [(name, fill(emptied, mask)) for name, fill in metrics.CLASSICAL.items()]
         shown.append(
             {
@@ -171,7 +164,7 @@ def around(found: Sequence[faces.Face], shape: Sequence[int]) -> tuple[slice, sl
 
 
 def erased_photographs(
-    models: Mapping[str, tuple[metrics.Method, int, Path]], files: Sequence[Path]
+    models: Mapping[str, stage.Model], files: Sequence[Path]
 ) -> list[dict[str, Any]]:
     """Figures of photographs, cut to the faces in them: before, the parts found, and after, by every row."""
     shown: list[dict[str, Any]] = []
@@ -184,11 +177,11 @@ def erased_photographs(
             crops = []
             for face in found:
                 crop, matrix = faces.align(image, face)
-                mask = (faces.parts_map(face.moved(matrix), crop.shape) > 0).astype(np.uint8)
+                mask = faces.face_mask(image, face, crop.shape[0])[0].astype(np.uint8)
                 crops.append((crop, matrix, mask))
                 outlined = faces.paste_back(outlined, np.full_like(crop, (255, 64, 129)), matrix, mask, 0)
             cells.append({"label": "parts found", "uri": data_uri(outlined[view], 640)})
-            fills = {name: (method, size) for name, (method, size, _) in models.items()}
+            fills = {name: (m.method, m.resolution) for name, m in models.items()}
             for label, (method, size) in {**fills, "navier_stokes": (metrics.fill_navier_stokes, 256)}.items():
                 after = image.copy()
                 for crop, matrix, mask in crops:
@@ -201,11 +194,11 @@ def erased_photographs(
     return shown
 
 
-def histograms(models: Mapping[str, tuple[metrics.Method, int, Path]]) -> list[dict[str, Any]]:
+def histograms(models: Mapping[str, stage.Model]) -> list[dict[str, Any]]:
     """The norms' scales before and after slimming, of every folder or card whose history has them, as SVG bars."""
     drawn = {}
-    for name, (_, _, path) in models.items():
-        history = checkpoint.history(path) if path.is_dir() else artifact.read_card(path)["history"]
+    for name, model in models.items():
+        history = checkpoint.history(model.path) if model.path.is_dir() else artifact.read_card(model.path)["history"]
         for entry in history:
             if scales := entry.get("scales"):
                 top = max([*scales["before"], *scales["after"], 1])

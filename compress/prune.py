@@ -57,7 +57,9 @@ def run(args: argparse.Namespace) -> None:
             metrics={**result, "before": before, "unrepaired": unrepaired, "after": after},
             samples=fit.sample_sheet(pipeline, look), extra={"widths": narrowing.widths(pipeline)},
         )  # fmt: skip
-    rows = [{"name": name, **row} for name, row in (("before", before), ("pruned", unrepaired), ("fine-tuned", after)) if row]
+    rows = [
+        {"name": name, **row} for name, row in (("before", before), ("pruned", unrepaired), ("fine-tuned", after)) if row
+    ]
     stage.finish(
         f"{args.source} -> {args.target} (keep {keep:.2f}; on a slice of train; data: {described['source']})", rows,
         {"target": str(args.target), "keep": keep, "source": described["source"], "before": before, "after": after},

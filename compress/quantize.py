@@ -17,7 +17,9 @@ from faceeraser import checkpoint, fit, pairs, quant, stage
 def build_parser() -> argparse.ArgumentParser:
     made = stage.parser(__doc__)
     stage.add_fine_tuning(made, steps=200, lr=1e-4)
-    made.add_argument("--calibration", type=int, default=32, help="training pictures to set the scales from (default: %(default)s)")
+    made.add_argument(
+        "--calibration", type=int, default=32, help="training pictures to set the scales from (default: %(default)s)"
+    )
     made.add_argument("--max-drop", type=float, help="gate: dB that psnr_hole_mirrored may lose; exit code 1 beyond it")
     return made
 
@@ -59,10 +61,13 @@ def run(args: argparse.Namespace) -> None:
     rows = [{"name": name, **row} for name, row in (("float", before), ("calibrated", calibrated), ("trained", after))]
     stage.finish(
         f"{args.source} -> {args.target} (on a slice of train; data: {described['source']})", rows,
-        {"target": str(args.target), "source": described["source"], "before": before, "after": after, "drop": round(drop, 3)},
+        {"target": str(args.target), "source": described["source"], "before": before, "after": after,
+         "drop": round(drop, 3)},
     )  # fmt: skip
     if args.max_drop is not None and drop > args.max_drop:
-        raise stage.GateFailed(f"psnr_hole_mirrored fell by {drop:.3f} dB, {drop - args.max_drop:.3f} more than --max-drop allows")
+        raise stage.GateFailed(
+            f"psnr_hole_mirrored fell by {drop:.3f} dB, {drop - args.max_drop:.3f} more than --max-drop allows"
+        )
 
 
 def main(argv: list[str] | None = None) -> int:

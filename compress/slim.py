@@ -46,7 +46,9 @@ def run(args: argparse.Namespace) -> None:
         threshold = narrowing.slim(pipeline, args.share)
         unrepaired = stage.measure(pipeline, look)
         recipe = stage.fine_tuning_recipe(args, steps=args.steps - args.steps // 2, seed=args.seed + 1)
-        result = fit.fit(pipeline, data, recipe, folder, teacher=teacher, vgg=args.vgg, look=look[:4], title="slim: fine-tune")
+        result = fit.fit(
+            pipeline, data, recipe, folder, teacher=teacher, vgg=args.vgg, look=look[:4], title="slim: fine-tune"
+        )
         (folder / "state.pt").unlink(missing_ok=True)
         pipeline.cpu()
         after = stage.measure(pipeline, look)

@@ -90,7 +90,7 @@ def card_path(path: str | Path) -> Path:
     return Path(f"{str(path).rstrip('/')}.json")
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Write beside the target, then rename: whoever reads sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
@@ -130,7 +130,7 @@ def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
     missing = [name for name in ("inputs", "outputs", "gmacs", "params") if name not in card]
     if missing:
         raise ValueError(f"the card of {path.name} lacks {', '.join(missing)}: a CoreML package does not tell")
-    _write_json(card_path(path), card)
+    write_json(card_path(path), card)
     return card
 
 
@@ -608,4 +608,4 @@ def result(rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any] | None, co
 
 def write_result(path: str | Path, found: Mapping[str, Any]) -> None:
     """Write a `result` atomically. Raises ValueError when a figure is NaN or infinite, which JSON cannot say."""
-    _write_json(Path(path), found)
+    write_json(Path(path), found)

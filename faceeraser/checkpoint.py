@@ -16,15 +16,12 @@ is whole. Nothing is unpickled.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +32,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from faceeraser import quant
+from faceeraser.artifact import sha256_of, versions, write_json
 from faceeraser.networks import Config, FaceEraser, shape_to
 
 FORMAT = 1
-
-
-def sha256(path: Path | str) -> str:
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that shape a result, where installed."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for name in ("faceeraser", "torch", "numpy", "torch-pruning", "litert-torch", "coremltools", "onnx"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 @contextmanager
@@ -79,13 +60,6 @@ def writing(target: Path | str, overwrite: bool = False, resume: bool = False) -
     if target.exists():
         shutil.rmtree(target)
     partial.rename(target)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside the path and rename: a file that exists is whole."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
-    partial.rename(path)
 
 
 def save(
@@ -120,8 +94,8 @@ def save(
             *past,
             {
                 "stage": stage, "options": dict(options), "metrics": dict(metrics),
-                "parent_sha256": sha256(Path(parent) / "generators.safetensors") if parent else None,
-                "sha256": sha256(folder / "generators.safetensors"),
+                "parent_sha256": sha256_of(Path(parent) / "generators.safetensors") if parent else None,
+                "sha256": sha256_of(folder / "generators.safetensors"),
                 "data": {k: data.get(k) for k in ("name", "source", "sha256", "eval_sha256")} if data else None,
                 "versions": versions(),
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

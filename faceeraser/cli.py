@@ -20,17 +20,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from faceeraser import artifact, faces
 from faceeraser.artifact import Artifact
-
-READABLE = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".avif",
-}  # fmt: skip
-"""What counts as a photograph when a folder is searched. A file that is named is opened whatever it is called."""
 
 WRITABLE: Mapping[str, Mapping[str, Any]] = {
     ".png": {"format": "PNG"},
@@ -42,9 +36,6 @@ WRITABLE: Mapping[str, Mapping[str, Any]] = {
     ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
 }
 
-PARTS = ("brows", "eyes", "nose", "mouth")
-GLASSES_CROP = 512  # glasses are looked for in a crop of this size, whatever the model takes: frames are thin
-SLIT = 0.2  # in eye distances: what of a face is narrower and lies between erased parts is erased with them
 NO_MODEL = (
     "no --model FILE given, and none comes with the package yet; `make demo` makes runs/demo/exports/int8.tflite, "
     "and export/to_tflite.py makes one from any checkpoint folder"
@@ -55,60 +46,16 @@ FIGURES = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy")
 # --- erase ----------------------------------------------------------------------------------------------------------
 
 
-def face_mask(
-    image: np.ndarray, face: faces.Face, size: int, parts: Sequence[str] = PARTS, glasses: str = "auto"
-) -> tuple[np.ndarray, bool]:
-    """What to erase of a face, in the coordinates of `faces.align(image, face, size)`.
-
-    Args:
-        image: (H, W, 3) uint8 RGB, the whole photograph.
-        face: in its coordinates.
-        size: edge length of the crop.
-        parts: any of brows, eyes, nose and mouth.
-        glasses: 'on', 'off', or 'auto': when the face seems to wear some and the eyes are to go.
-
-    Returns:
-        (size, size) bool, and whether glasses are in it.
-    """
-    wears = glasses == "on" or (glasses == "auto" and "eyes" in parts and faces.glasses_score(image, face) >= 0.5)
-    bits, pair = sum(faces.PARTS[name] for name in set(parts)), None
-    level = face.moved(faces.align_matrix(face, size))
-    if wears:
-        bits |= faces.GLASSES
-        pair = _glasses(image, face, size)
-    mask = (faces.parts_map(level, size, glasses=pair) & np.uint8(bits)).clip(0, 1)
-    # A slit between two parts keeps a crease or the rim of a lens, which then looks like a scar: close what is narrow.
-    width = 2 * round(SLIT * level.eye_distance / 2) + 1  # odd: an even disc has no middle and would move the mask
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
-    closed = cv2.morphologyEx(np.pad(mask, width), cv2.MORPH_CLOSE, disc)[width:-width, width:-width]
-    return closed > 0, wears
-
-
-def _glasses(image: np.ndarray, face: faces.Face, size: int) -> np.ndarray:
-    """(size, size) bool: a frame where one stands out, a pair that fits the landmarks, and all that they enclose.
-
-    Both, because a thin rim is seldom found all around, and because lenses tint, reflect and throw shadows.
-    """
-    crop, matrix = faces.align(image, face, GLASSES_CROP)
-    level = face.moved(matrix)
-    pair = faces.draw_glasses(level, GLASSES_CROP).astype(np.uint8)
-    if (frame := faces.segment_glasses(crop, level)) is not None:
-        pair |= frame.astype(np.uint8)
-    rims, _ = cv2.findContours(pair, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(pair, rims, -1, 1, cv2.FILLED)
-    return cv2.resize(pair * 255, (size, size), interpolation=cv2.INTER_AREA) > 0
-
-
 def erase_photograph(
-    image: np.ndarray, model: Artifact, parts: Sequence[str] = PARTS, glasses: str = "auto"
+    image: np.ndarray, model: Artifact, parts: Sequence[str] = faces.FEATURES, glasses: str = "auto"
 ) -> tuple[np.ndarray, list[bool]]:
     """Erase the parts of every face of a photograph.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         model: an exported file; each face is cut to its resolution and pasted back.
-        parts: as for `face_mask`.
-        glasses: as for `face_mask`.
+        parts: as for `faces.face_mask`.
+        glasses: as for `faces.face_mask`.
 
     Returns:
         The photograph, whose pixels outside the faces' masks are bit-identical, and for each face found whether glasses
@@ -121,7 +68,7 @@ def erase_photograph(
     size = _resolution(model)
     erased, worn = image, []
     for face in faces.find_faces(image):
-        mask, wears = face_mask(image, face, size, parts, glasses)
+        mask, wears = faces.face_mask(image, face, size, parts, glasses)
         crop, matrix = faces.align(erased, face, size)
         erased = faces.paste_back(erased, model.erase(crop, mask), matrix, mask)
         worn.append(wears)
@@ -148,12 +95,12 @@ def _photographs(named: Sequence[Path], output: Path | None) -> list[tuple[Path,
         inside = [
             (file, file.relative_to(path))
             for file in sorted(path.rglob("*"))
-            if file.suffix.lower() in READABLE and file.is_file()
+            if file.suffix.lower() in faces.READABLE and file.is_file()
             and not any(part.startswith(".") for part in file.relative_to(path).parts)
             and not (output and output.resolve() != path.resolve() and output.resolve() in file.resolve().parents)
         ]  # fmt: skip
         if not inside:
-            raise ValueError(f"{path}: no photographs in it; expected files ending in {', '.join(sorted(READABLE))}")
+            raise ValueError(f"{path}: no photographs in it; expected files ending in {', '.join(sorted(faces.READABLE))}")
         for file, below in inside:
             found.setdefault(file.resolve(), (file, below))
     return list(found.values())
@@ -169,7 +116,7 @@ def _plan(args: argparse.Namespace) -> list[tuple[Path, Path]]:
     several = len(args.photos) > 1 or args.photos[0].is_dir()
     if several and output is None:
         raise ValueError("several photographs, or a folder of them, need --output FOLDER for the results")
-    as_file = output is not None and not output.is_dir() and (output.is_file() or output.suffix.lower() in READABLE)
+    as_file = output is not None and not output.is_dir() and (output.is_file() or output.suffix.lower() in faces.READABLE)
     if output and as_file:
         if several:
             raise ValueError(f"--output {output} is one file; several photographs need a folder")
@@ -417,9 +364,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _parts(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names or not set(names) <= set(PARTS):
+    if not names or not set(names) <= set(faces.FEATURES):
         hint = "; for glasses there is --glasses on" if "glasses" in names else ""
-        raise argparse.ArgumentTypeError(f"found {text!r}; expected some of {','.join(PARTS)}{hint}")
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected some of {','.join(faces.FEATURES)}{hint}")
     return names
 
 
@@ -439,7 +386,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="a folder, or a picture (.png keeps pixels outside the masks exactly; default: PHOTO-erased.png beside)",
     )  # fmt: skip
     one.add_argument(
-        "--parts", type=_parts, default=PARTS, metavar="LIST", help=f"what to erase (default: {','.join(PARTS)})"
+        "--parts",
+        type=_parts,
+        default=faces.FEATURES,
+        metavar="LIST",
+        help=f"what to erase (default: {','.join(faces.FEATURES)})",
     )
     one.add_argument(
         "--glasses", choices=("auto", "off", "on"), default="auto",

@@ -25,6 +25,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -43,7 +44,7 @@ from faceeraser.networks import FaceEraser
 from faceeraser.pairs import evaluation_pairs
 from faceeraser.quant import QuantConv2d
 from faceeraser.stage import GateFailed, finish
-from faceeraser.warp import warp, warp_by_rows
+from faceeraser.warp import warp_by_rows
 
 SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "coreml": ".mlpackage"}
 PRECISIONS = {"tflite": ("fp32", "fp16", "int8"), "onnx": ("fp32", "int8"), "coreml": ("fp16", "int8")}
@@ -257,37 +258,11 @@ def to_tflite(pipeline: FaceEraser, path: Path, precision: str, edges_input: boo
         options["quant_config"] = quant_config.QuantConfig(pt2e_quantizer=quantizer)
     sample = _sample(pipeline.config.resolution, edges_input, channels_last=True)
     form = _Form(network, channels_last=True).eval()
-    with _strict_quantization():
-        litert_torch.convert(form, sample_kwargs=sample, **options).export(str(path))
+    litert_torch.convert(form, sample_kwargs=sample, **options).export(str(path))
+    if precision == "int8":
+        _keep_in_float(path)
     if precision == "fp16":
         _halve_weights(path)
-
-
-@contextlib.contextmanager
-def _strict_quantization() -> Iterator[None]:
-    """Quantize exactly where the network says so.
-
-    By default the converter carries a quantization back and forth through joins and reshapes: the warped picture, which
-    the refined one is added to, and the picture that Canny sees were then int8. litert-torch 0.9-0.10 does not pass on the
-    flag that ends this (`strict_qdq_mode`), so it is set here on the way.
-
-    Raises:
-        RuntimeError: this version of litert-torch has no such flag where it is expected.
-    """
-    inner = import_module("litert_torch._convert.litert_converter").converter_api_ext
-    original = inner.run_convert_to_tfl_passes
-    if not hasattr(inner.ConvertToTFLConfig(), "strict_qdq_mode"):
-        raise RuntimeError("litert-torch has no strict_qdq_mode: install the version in constraints.txt")
-
-    def run(module: Any, manager: Any, config: Any) -> Any:
-        config.strict_qdq_mode = True
-        return original(module, manager, config)
-
-    inner.run_convert_to_tfl_passes = run
-    try:
-        yield
-    finally:
-        inner.run_convert_to_tfl_passes = original
 
 
 def _halve_weights(path: Path) -> None:
@@ -310,30 +285,34 @@ def _halve_weights(path: Path) -> None:
 
 
 class _Graph:
-    """A .tflite file's only graph: operators by name, and who makes and who takes each tensor."""
+    """A .tflite file's only graph: its operators by name, and the one that makes each tensor."""
 
-    FLOAT, INTEGERS = "FLOAT32", ("INT32", "BOOL")
+    SAME_SCALE = ("RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "PAD", "SQUEEZE", "EXPAND_DIMS")
+    """Operators that move the values of their first input and leave them as they are."""
 
     def __init__(self, path: Path):
-        schema = import_module("ai_edge_litert.schema_py_generated")
-        self.model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+        self.schema = import_module("ai_edge_litert.schema_py_generated")
+        self.model = self.schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
         if len(self.model.subgraphs) != 1:
             raise GateFailed(f"{path.name}: {len(self.model.subgraphs)} subgraphs, expected one")
-        graph = self.model.subgraphs[0]
-        named = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
-        types = {v: k for k, v in vars(schema.TensorType).items() if isinstance(v, int)}
-        codes = [max(c.builtinCode, c.deprecatedBuiltinCode) for c in self.model.operatorCodes]
-        self.ops = [
-            (named[codes[op.opcodeIndex]], [int(i) for i in op.inputs if i >= 0], [int(i) for i in op.outputs])
-            for op in graph.operators
-        ]
-        self.tensors = graph.tensors
-        self.type = [types[t.type] for t in graph.tensors]
-        self.maker = {t: op for op in self.ops for t in op[2]}
+        self.graph = self.model.subgraphs[0]
+        self.names = {v: k for k, v in vars(self.schema.BuiltinOperator).items() if isinstance(v, int)}
+        self.types = {v: k for k, v in vars(self.schema.TensorType).items() if isinstance(v, int)}
+        self.maker = {int(t): op for op in self.graph.operators for t in op.outputs}
+
+    def name(self, op: Any) -> str:
+        code = self.model.operatorCodes[op.opcodeIndex]
+        return self.names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+    def ops(self, *names: str) -> list[Any]:
+        return [op for op in self.graph.operators if self.name(op) in names]
+
+    def type(self, tensor: int) -> str:
+        return self.types[self.graph.tensors[tensor].type]
 
     def constant(self, tensor: int) -> bool:
         """Whether the file holds the tensor's values."""
-        data = self.model.buffers[self.tensors[tensor].buffer].data
+        data = self.model.buffers[self.graph.tensors[tensor].buffer].data
         return tensor not in self.maker and data is not None and len(data) > 0
 
     def before(self, tensor: int, stop: Sequence[str]) -> Iterator[tuple[str, int]]:
@@ -341,13 +320,73 @@ class _Graph:
         seen, waiting = set(), [tensor]
         while waiting:
             t = waiting.pop()
-            if t in seen:
+            if t in seen or t < 0:
                 continue
             seen.add(t)
-            name, inputs, _ = self.maker.get(t, ("", [], []))
+            op = self.maker.get(t)
+            name = self.name(op) if op else ""
             yield name, t
-            if name not in stop:
-                waiting.extend(inputs)
+            if op and name not in stop:
+                waiting.extend(int(i) for i in op.inputs)
+
+    def moved_back(self, dequantize: Any) -> tuple[int, list[Any]] | None:
+        """Where DEQUANTIZE only undoes a QUANTIZE: (the float tensor before, operators in between, first one first)."""
+        between: list[Any] = []
+        op = self.maker.get(int(dequantize.inputs[0]))
+        while op is not None and self.name(op) in self.SAME_SCALE:
+            between.insert(0, op)
+            op = self.maker.get(int(op.inputs[0]))
+        if op is None or self.name(op) != "QUANTIZE" or self.type(int(op.inputs[0])) != "FLOAT32":
+            return None
+        return int(op.inputs[0]), between
+
+    def write(self, path: Path) -> None:
+        flatbuffers = import_module("flatbuffers")
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(self.model.Pack(builder), file_identifier=b"TFL3")
+        path.write_bytes(bytes(builder.Output()))
+
+
+def _keep_in_float(path: Path) -> None:
+    """Give every float operator the float tensor that the network gives it, in place.
+
+    Where a tensor is quantized for one reader, the converter hands its int8 form to the others too, carried back through
+    reshapes and slices: the warped picture that `refined` adds to, the picture that Canny sees and the visible part of
+    the output then had 8 bits. (Its own flag against that, strict_qdq_mode, changes nothing in litert-torch 0.10.)
+    """
+    graph = _Graph(path)
+    tensors = graph.graph.tensors
+    kept: list[Any] = []
+    for op in graph.graph.operators:
+        found = graph.moved_back(op) if graph.name(op) == "DEQUANTIZE" else None
+        if found is None:
+            kept.append(op)
+            continue
+        source, between = found
+        for k, moved in enumerate(between):
+            again = copy.copy(moved)
+            again.inputs = np.array([source, *moved.inputs[1:]], np.int32)
+            if k + 1 < len(between):
+                tensor = copy.copy(tensors[int(moved.outputs[0])])
+                tensor.type, tensor.quantization = tensors[source].type, None
+                tensor.name = bytes(tensor.name or b"") + b"_float"
+                tensors.append(tensor)
+                source = len(tensors) - 1
+            else:
+                source = int(op.outputs[0])
+            again.outputs = np.array([source], np.int32)
+            kept.append(again)
+        if not between:
+            for reader in graph.graph.operators:
+                reader.inputs = np.array([source if i == op.outputs[0] else i for i in reader.inputs], np.int32)
+    while True:  # what nobody reads any more
+        read = {int(i) for op in kept for i in op.inputs} | {int(i) for i in graph.graph.outputs}
+        alive = [op for op in kept if any(int(t) in read for t in op.outputs)]
+        if len(alive) == len(kept):
+            break
+        kept = alive
+    graph.graph.operators = kept
+    graph.write(path)
 
 
 def check_tflite(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
@@ -362,20 +401,30 @@ def check_tflite(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, 
     def wrong(words: str) -> GateFailed:
         return GateFailed(f"{path.name}: {words}")
 
-    lookups = [op for op in graph.ops if op[0] in ("EMBEDDING_LOOKUP", "GATHER")]
-    if len(lookups) != 4 or any(op[0] == "GATHER_ND" for op in graph.ops):
+    lookups = graph.ops("EMBEDDING_LOOKUP", "GATHER")
+    if len(lookups) != 4 or graph.ops("GATHER_ND"):
         raise wrong(f"{len(lookups)} look-ups, expected the warp as 4 and no GATHER_ND")
-    for lookup in lookups:
-        for tensor in (*lookup[1], *lookup[2]):
-            for maker, t in graph.before(tensor, ("CONV_2D", "TRANSPOSE_CONV")):
-                if graph.type[t] != graph.FLOAT and graph.type[t] not in graph.INTEGERS:
-                    raise wrong(f"the warp is computed from a {graph.type[t]} tensor ({maker}), expected float32")
-    convolutions = [op for op in graph.ops if op[0] in ("CONV_2D", "TRANSPOSE_CONV", "DEPTHWISE_CONV_2D")]
-    whole = [op for op in convolutions if all(graph.type[t] == "INT8" for t in (op[1][0], op[1][1], op[2][0]))]
+    # Back from the sampled rows to the convolution that predicts the flow, and to the picture; then on to the warped picture.
+    around = {int(t) for op in lookups for t in op.outputs}
+    warped = set(around)
+    for op in graph.graph.operators:
+        if graph.name(op) in ("MUL", "ADD", "RESHAPE") and any(int(i) in warped for i in op.inputs):
+            warped |= {int(t) for t in op.outputs}
+    for tensor in around:
+        for maker, t in graph.before(tensor, ("CONV_2D", "TRANSPOSE_CONV")):
+            if graph.type(t) not in ("FLOAT32", "INT32", "BOOL"):
+                raise wrong(f"the warp is computed from a {graph.type(t)} tensor ({maker}), expected float32")
+    if bad := {graph.type(t) for t in warped} - {"FLOAT32"}:
+        raise wrong(f"the warped picture is {', '.join(bad)}, expected float32")
+    if carried := [op for op in graph.ops("DEQUANTIZE") if graph.moved_back(op)]:
+        raise wrong(f"{len(carried)} float operators read a tensor that was quantized for another reader")
+    convolutions = graph.ops("CONV_2D", "TRANSPOSE_CONV", "DEPTHWISE_CONV_2D")
+    whole = [op for op in convolutions if all(graph.type(int(t)) == "INT8" for t in (*op.inputs[:2], op.outputs[0]))]
     expected = sum(isinstance(m, QuantConv2d) for m in pipeline.modules())
     if len(whole) != expected:
         raise wrong(f"{len(whole)} of {len(convolutions)} convolutions are int8 throughout, expected {expected}")
-    found: dict[str, Any] = {"operators": len(graph.ops), "int8_convolutions": len(whole)}
+    counted = Counter(graph.name(op) for op in graph.graph.operators)
+    found: dict[str, Any] = {"operators": dict(counted.most_common()), "int8_convolutions": len(whole)}
     if precision == "int8":
         found["scales"] = _check_scales(graph, pipeline, wrong)
     return found
@@ -383,33 +432,30 @@ def check_tflite(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, 
 
 def _check_scales(graph: _Graph, pipeline: FaceEraser, wrong: Callable[[str], GateFailed]) -> int:
     """Every learnt scale is in the file, and the file quantizes no activation by any other; returns how many there are."""
-    activations: list[tuple[float, int]] = []
+    activations: set[tuple[float, int]] = set()
     weights: list[np.ndarray] = []
-    for t, tensor in enumerate(graph.tensors):
-        if graph.type[t] != "INT8" or tensor.quantization is None or tensor.quantization.scale is None:
+    for t, tensor in enumerate(graph.graph.tensors):
+        if graph.type(t) != "INT8" or tensor.quantization is None or tensor.quantization.scale is None:
             continue
-        scale = np.asarray(tensor.quantization.scale, np.float64)
         if graph.constant(t):
-            weights.append(scale)
-        else:
-            activations.append((float(scale[0]), int(tensor.quantization.zeroPoint[0])))
-    used = [False] * len(activations)
-    count = 0
+            weights.append(np.asarray(tensor.quantization.scale, np.float64))
+        elif t in graph.maker:
+            activations.add((float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])))
+    unknown, count = set(activations), 0
     for name, scale, zero_point in quant.quantized_tensors(pipeline):
         learnt = np.atleast_1d(scale.detach().cpu().double().numpy())
         count += 1
         if name.endswith(":weight"):
             matched = any(len(w) == len(learnt) and np.allclose(w, learnt, rtol=1e-6, atol=0) for w in weights)
         else:
-            matched = False
-            for i, (value, zero) in enumerate(activations):
-                if zero == zero_point and math.isclose(value, learnt[0], rel_tol=1e-6):
-                    used[i] = matched = True
+            same = {a for a in activations if a[1] == zero_point and math.isclose(a[0], learnt[0], rel_tol=1e-6)}
+            matched = bool(same)
+            unknown -= same
         if not matched:
-            raise wrong(f"the learnt scale of {name} ({learnt[0]:.8g}, ...) is not in the file")
-    if not all(used):
-        scale_, zero = activations[used.index(False)]
-        raise wrong(f"a tensor is quantized with scale {scale_:.8g}, zero point {zero}, which nothing in the checkpoint has")
+            raise wrong(f"the learnt scale of {name} ({learnt[0]:.8g}, zero point {zero_point}) is not in the file")
+    if unknown:
+        value, zero = unknown.pop()
+        raise wrong(f"a tensor is quantized with scale {value:.8g}, zero point {zero}, which nothing in the checkpoint has")
     return count
 
 

@@ -21,6 +21,7 @@ import tempfile
 import threading
 import warnings
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +105,11 @@ MESH_POINTS = 468
 # shadows that a part throws, which would otherwise be copied into the hole.
 DILATION = {BROWS: 9.0, EYES: 13.0, NOSE: 7.0, MOUTH: 11.0}
 DILATION_EYE_DISTANCE = 90.0
+
+READABLE = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".avif",
+}  # fmt: skip
+"""What counts as a photograph when a folder is searched. A file that is named is opened whatever it is called."""
 
 SMALLEST_SIDE = 16
 LARGEST_PIXELS = 120_000_000  # above the sensors of today's phones in their usual modes, below what fills the memory
@@ -831,3 +837,54 @@ def segment_glasses(image: np.ndarray, face: Face) -> np.ndarray | None:
     grown = cv2.dilate(frame.astype(np.uint8) * 255, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
     back = cv2.invertAffineTransform(matrix)
     return cv2.warpAffine(grown, back, (image.shape[1], image.shape[0]), flags=cv2.INTER_LINEAR) > 127
+
+
+# ---------------------------------------------------------------------------------------------- what to erase
+
+FEATURES = ("brows", "eyes", "nose", "mouth")  # what every face has
+_GLASSES_CROP = 512  # glasses are looked for in a crop of this size, whatever the model takes: frames are thin
+_SLIT = 0.2  # in eye distances: what of a face is narrower and lies between erased parts is erased with them
+
+
+def face_mask(
+    image: np.ndarray, face: Face, size: int, parts: Sequence[str] = FEATURES, glasses: str = "auto"
+) -> tuple[np.ndarray, bool]:
+    """What to erase of a face, in the coordinates of `align(image, face, size)`.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the whole photograph.
+        face: in its coordinates.
+        size: edge length of the crop.
+        parts: any of brows, eyes, nose and mouth.
+        glasses: 'on', 'off', or 'auto': when the face seems to wear some and the eyes are to go.
+
+    Returns:
+        (size, size) bool, and whether glasses are in it.
+    """
+    wears = glasses == "on" or (glasses == "auto" and "eyes" in parts and glasses_score(image, face) >= 0.5)
+    bits, pair = sum(PARTS[name] for name in set(parts)), None
+    level = face.moved(align_matrix(face, size))
+    if wears:
+        bits |= GLASSES
+        pair = _worn_glasses(image, face, size)
+    mask = (parts_map(level, size, glasses=pair) & np.uint8(bits)).clip(0, 1)
+    # A slit between two parts keeps a crease or the rim of a lens, which then looks like a scar: close what is narrow.
+    width = 2 * round(_SLIT * level.eye_distance / 2) + 1  # odd: an even disc has no middle and would move the mask
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    closed = cv2.morphologyEx(np.pad(mask, width), cv2.MORPH_CLOSE, disc)[width:-width, width:-width]
+    return closed > 0, wears
+
+
+def _worn_glasses(image: np.ndarray, face: Face, size: int) -> np.ndarray:
+    """(size, size) bool: a frame where one stands out, a pair that fits the landmarks, and all that they enclose.
+
+    Both, because a thin rim is seldom found all around, and because lenses tint, reflect and throw shadows.
+    """
+    crop, matrix = align(image, face, _GLASSES_CROP)
+    level = face.moved(matrix)
+    pair = draw_glasses(level, _GLASSES_CROP).astype(np.uint8)
+    if (frame := segment_glasses(crop, level)) is not None:
+        pair |= frame.astype(np.uint8)
+    rims, _ = cv2.findContours(pair, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(pair, rims, -1, 1, cv2.FILLED)
+    return cv2.resize(pair * 255, (size, size), interpolation=cv2.INTER_AREA) > 0

@@ -151,7 +151,8 @@ def norm_scales(network: nn.Module) -> list[nn.Parameter]:
 def _groups(pipeline: FaceEraser, parameters: list[nn.Parameter], recipe: Recipe) -> list[dict[str, Any]]:
     """Parameters by the share of the learning rate they get. Adam's step is the rate itself, whatever the gradient, so
     quantization scales, about 0.005, need a smaller one than weights, and norm scales, about 1, a larger one to be
-    driven to zero within a short sparsity run."""
+    driven to zero within a short sparsity run.
+    """
     share = dict.fromkeys(map(id, parameters), 1.0)
     share |= {id(scale): 0.01 for _, scale, _ in quant.quantized_tensors(pipeline)}
     if recipe.sparsity:
@@ -188,7 +189,7 @@ def distillation_loss(student: dict[str, Tensor], teacher: dict[str, Tensor], ma
 def fit(
     pipeline: FaceEraser, data: Dataset, recipe: Recipe, workdir: Path, *, critics: nn.ModuleDict | None = None,
     teacher: FaceEraser | None = None, vgg: Path | None = None, resume: bool = False,
-    device: torch.device | str | None = None, look: list[Pair] | None = None, title: str = "train",
+    look: list[Pair] | None = None, title: str = "train",
 ) -> dict[str, Any]:  # fmt: skip
     """Train `pipeline` in place and return what happened: mean losses of the last steps, pictures, seconds.
 
@@ -202,10 +203,7 @@ def fit(
     if recipe.phase not in PHASES:
         raise ValueError(f"phase {recipe.phase!r}: expected one of {', '.join(PHASES)}")
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    cuda = torch.cuda.is_available()
-    if device is None:
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "cpu"
-    device = torch.device(device)
+    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     torch.manual_seed(recipe.seed)
@@ -213,10 +211,8 @@ def fit(
     if world > 1 and device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(pipeline)
     half = recipe.precision == "bf16" or (recipe.precision == "auto" and has_bfloat16(device))
-    trained = {
-        "edge": [pipeline.edge], "inpaint": [pipeline.clone, pipeline.refine],
-        "all": [pipeline.edge, pipeline.clone, pipeline.refine],
-    }[recipe.phase]  # fmt: skip
+    names = {"edge": ["edge"], "inpaint": ["clone", "refine"], "all": ["edge", "clone", "refine"]}[recipe.phase]
+    trained = [pipeline.get_submodule(name) for name in names]
     pipeline.requires_grad_(False)
     for network in trained:
         network.requires_grad_(True)
@@ -227,7 +223,9 @@ def fit(
     if adversarial > 0:
         if critics is None:
             raise ValueError("an adversarial term needs discriminators; pass --adversarial 0 to train without")
-        critic = critics["edge" if recipe.phase == "edge" else "inpaint"].to(device, memory_format=torch.channels_last).train()
+        critic = (
+            critics["edge" if recipe.phase == "edge" else "inpaint"].to(device, memory_format=torch.channels_last).train()
+        )
         d_optimizer = torch.optim.Adam(critic.parameters(), lr=recipe.d_lr, betas=(recipe.beta1, recipe.beta2))
     features = None
     if recipe.phase != "edge" and (recipe.perceptual or recipe.style):
@@ -299,7 +297,11 @@ def fit(
                 outputs = {"edges": edges, "edges_hat": edges_hat}
             else:
                 outputs = pipeline(truth, mask)
-            picture = outputs["edges_hat"] if recipe.phase == "edge" else outputs["erased" if recipe.region == "hole" else "refined"]
+            picture = (
+                outputs["edges_hat"]
+                if recipe.phase == "edge"
+                else outputs["erased" if recipe.region == "hole" else "refined"]
+            )
             with torch.no_grad():
                 edge_truth = None
                 if recipe.phase == "edge" or recipe.edge_l1:
@@ -321,7 +323,9 @@ def fit(
                 if recipe.phase == "edge" and recipe.feature_matching:
                     with torch.no_grad():
                         _, real_maps = critic(torch.cat([real, beside], 1))
-                    terms.add("feature_matching", recipe.feature_matching, losses.feature_matching_loss(fake_maps, real_maps))
+                    terms.add(
+                        "feature_matching", recipe.feature_matching, losses.feature_matching_loss(fake_maps, real_maps)
+                    )
             terms.add("adversarial", adversarial, losses.generator_loss(score))
             critic.requires_grad_(True)
         if recipe.phase != "edge":

@@ -142,8 +142,8 @@ class FilterBank(nn.Module):
     """Fixed oriented filters at three scales, in VGG's place where its weights cannot be had: image -> list of maps.
 
     Each scale gives, for luma and two colour differences, the rectified responses of even and odd Gabor filters at four
-    orientations (48 maps), times a gain that brings skin's grain to the magnitude of VGG's activations. Not learnt, so it knows edges and grain but nothing of faces; every result row that was
-    trained with it says so.
+    orientations (48 maps), times a gain that brings skin's grain to the magnitude of VGG's activations. Not learnt, so
+    it knows edges and grain but nothing of faces; every result row that was trained with it says so.
     """
 
     GAIN = 50.0
@@ -162,9 +162,7 @@ class FilterBank(nn.Module):
                 wave = wave - window * (wave.sum() / window.sum())
                 filters.append(self.GAIN * wave / wave.abs().sum())
         self.register_buffer("filters", torch.stack(filters).unsqueeze(1))
-        self.register_buffer(
-            "colours", torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]])
-        )
+        self.register_buffer("colours", torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]]))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = torch.einsum("oc,nchw->nohw", self.colours, image.float())

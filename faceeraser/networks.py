@@ -17,6 +17,7 @@ same constructor.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,9 +103,7 @@ class Conv(nn.Module):
         if transposed:
             self.conv: nn.Module = nn.ConvTranspose2d(c_in, c_out, kernel, stride, padding, bias=not norm)
         else:
-            self.conv = nn.Conv2d(
-                c_in, c_out, kernel, stride, padding, dilation, bias=not norm, padding_mode=config.padding
-            )
+            self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, bias=not norm, padding_mode=config.padding)
         self.norm = _norm(config, c_out) if norm else nn.Identity()
         self.act = {"relu": nn.ReLU(), "sigmoid": nn.Sigmoid(), "tanh": nn.Tanh(), None: nn.Identity()}[act]
         if act == "sigmoid":
@@ -252,7 +251,7 @@ class RefineGenerator(nn.Module):
         self.skips = config.variant != "auto_encoder"
         self.store = Tap("image")
         self.stem = Conv(config, 8, width, 7)
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         self.down = nn.ModuleList([RefineBlock(config, a, b, "down", attention) for a, b in pairs])
         self.up = nn.ModuleList([RefineBlock(config, b, a, "up", attention) for a, b in reversed(pairs)])
         self.joined = nn.ModuleList([Tap() for _ in self.up]) if self.skips else nn.ModuleList()
@@ -283,7 +282,7 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, c_in: int, width: int = 64):
         super().__init__()
         widths = [c_in, width, 2 * width, 4 * width, 8 * width]
-        layers = [nn.Conv2d(a, b, 4, 2 if i < 3 else 1, 1) for i, (a, b) in enumerate(zip(widths, widths[1:]))]
+        layers = [nn.Conv2d(a, b, 4, 2 if i < 3 else 1, 1) for i, (a, b) in enumerate(itertools.pairwise(widths))]
         layers.append(nn.Conv2d(widths[-1], 1, 4, 1, 1))
         self.layers = nn.ModuleList([spectral_norm(layer) for layer in layers])
 

@@ -56,7 +56,9 @@ def _read(path: Path, size: int, mask: bool) -> np.ndarray:
     return picture if mask else np.ascontiguousarray(picture[:, :, ::-1])
 
 
-def evaluation_pairs(folder: Path | str, which: str = "eval", size: int | None = None, limit: int | None = None) -> list[Pair]:
+def evaluation_pairs(
+    folder: Path | str, which: str = "eval", size: int | None = None, limit: int | None = None
+) -> list[Pair]:
     """The fixed pairs of a prepared folder: 'eval' (validation, only ever reported) or 'tune' (a slice of train).
 
     size: resize to it (area for pictures, nearest for masks); the prepared size by default.
@@ -139,7 +141,10 @@ class TrainingPairs(Dataset):
         # The seam stays at the bottom of the forehead, where both halves meet.
         xs = left + np.linspace(0, 1, size)[None, :] * zoom * (width - 1)
         distance = np.linspace(0, 1, half)[:, None]  # from the seam
-        upper_x, upper_y = np.broadcast_to(xs, (half, size)), np.broadcast_to((height - 1) * (1 - distance * zoom), (half, size))
+        upper_x, upper_y = (
+            np.broadcast_to(xs, (half, size)),
+            np.broadcast_to((height - 1) * (1 - distance * zoom), (half, size)),
+        )
         lower_x, lower_y = upper_x, upper_y
         if not self.symmetric:
             bend, sway, stretch = rng.uniform(-0.16, 0.16), rng.uniform(-0.06, 0.06), rng.uniform(0.7, 1.15)
@@ -150,14 +155,18 @@ class TrainingPairs(Dataset):
             lower_y = np.broadcast_to(lower_y, (half, size))
 
         def take(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-            return cv2.remap(forehead, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+            return cv2.remap(
+                forehead, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+            )
 
         blank = np.concatenate([take(upper_x, upper_y)[::-1], take(lower_x, lower_y)]).astype(np.float32)
         if rng.random() < 0.5:
             blank = blank[::-1]
         gain = rng.uniform(0.8, 1.15) * rng.uniform(0.95, 1.05, 3)
         if not self.symmetric:
-            light = cv2.resize(rng.uniform(-0.1, 0.1, (3, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+            light = cv2.resize(
+                rng.uniform(-0.1, 0.1, (3, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC
+            )
             gain = gain[None, None, :] * (1 + light[:, :, None])
         return np.clip(blank * gain, 0, 255)
 

@@ -39,11 +39,11 @@ class _RoundThrough(torch.autograd.Function):
     """round() with the gradient of the identity (the straight-through estimator)."""
 
     @staticmethod
-    def forward(ctx, x):  # type: ignore[override]
+    def forward(ctx, x):
         return x.round()
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[override]
+    def backward(ctx, grad):
         return grad
 
 
@@ -81,9 +81,7 @@ class FakeQuant(nn.Module):
         if self.exporting:
             scale = self.exported_scale
             q = torch.ops.quantized_decomposed.quantize_per_tensor(x, scale, self.zero_point, _LOW, _HIGH, torch.int8)
-            return torch.ops.quantized_decomposed.dequantize_per_tensor(
-                q, scale, self.zero_point, _LOW, _HIGH, torch.int8
-            )
+            return torch.ops.quantized_decomposed.dequantize_per_tensor(q, scale, self.zero_point, _LOW, _HIGH, torch.int8)
         if self.calibrating:
             if self.kind not in _FIXED:
                 flat = x.detach().float().flatten()
@@ -105,9 +103,7 @@ class FakeQuant(nn.Module):
         levels = 255 if self.kind == "relu" else 127
         top = float(seen.abs().max().clamp(min=1e-6))
         candidates = [torch.tensor(top * share / levels) for share in torch.linspace(0.3, 1.0, 36).tolist()]
-        errors = [
-            float((_fake_quantize(seen, s, self.zero_point, _LOW, _HIGH) - seen).square().mean()) for s in candidates
-        ]
+        errors = [float((_fake_quantize(seen, s, self.zero_point, _LOW, _HIGH) - seen).square().mean()) for s in candidates]
         self.scale.data = candidates[min(range(len(errors)), key=errors.__getitem__)].to(self.scale)
 
 
@@ -239,7 +235,7 @@ def round_biases(network: nn.Module, *inputs: Tensor) -> None:
 def set_exporting(network: nn.Module) -> None:
     """From here on the network emits quantize / dequantize operators with its learnt scales. Not reversible."""
     # Registers the operators; without it torch.ops has no such namespace.
-    import torch.ao.quantization.fx._decomposed  # noqa: F401
+    import torch.ao.quantization.fx._decomposed
 
     for module in network.modules():
         if isinstance(module, FakeQuant):
@@ -255,4 +251,3 @@ def set_exporting(network: nn.Module) -> None:
 def is_quantized(network: nn.Module) -> bool:
     """Whether any tensor of the network is quantized."""
     return any(isinstance(m, FakeQuant | QuantConv2d) for m in network.modules())
-

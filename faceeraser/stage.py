@@ -11,12 +11,13 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from faceeraser import metrics
+from faceeraser import artifact, checkpoint, metrics
 from faceeraser.fit import Recipe, as_method, run
 from faceeraser.networks import FaceEraser, count
 from faceeraser.pairs import Pair, TrainingPairs, evaluation_pairs, to_tensors
@@ -70,6 +71,44 @@ def fine_tuning_recipe(args: argparse.Namespace, **changes: Any) -> Recipe:
     return Recipe(**{**fields, **changes})
 
 
+@dataclass(frozen=True)
+class Model:
+    """A model to measure: what its row is called, how to call it, the size it takes and what is known of it."""
+
+    name: str
+    path: Path
+    method: metrics.Method
+    resolution: int
+    about: Mapping[str, Any]
+
+
+def open_model(path: Path, name: str) -> Model:
+    """Load an exported file or a checkpoint folder, to be called `name` in tables.
+
+    `about` has file, kind, precision, gmacs, params, bytes and `perceptual`: the network of the perceptual term that it
+    was trained with, which every result row carries.
+
+    Raises:
+        ValueError: it is neither, or cannot be run here.
+        FileNotFoundError: it is not there.
+    """
+    if path.is_dir() and path.suffix not in artifact.KINDS:
+        pipeline, history = checkpoint.load(path), checkpoint.history(path)
+        gmacs, params = count(pipeline)
+        about = {"kind": "checkpoint", "precision": None, "gmacs": gmacs, "params": params, "bytes": None}
+        method, resolution = as_method(pipeline), pipeline.config.resolution
+    else:
+        exported = artifact.Artifact(path)
+        if exported.card["kind"] == "coreml" and sys.platform != "darwin":
+            raise ValueError(f"{path}: CoreML predicts on macOS only; measure the .tflite or .onnx export here")
+        about = {key: exported.card.get(key) for key in ("kind", "precision", "gmacs", "params", "bytes")}
+        history = exported.card["history"]
+        method, resolution = exported.erase, exported.resolution[0] or int(exported.card["resolution"])
+    told = [entry["options"]["features"] for entry in history if "features" in entry.get("options", {})]
+    where = artifact.portable(path)
+    return Model(name, path, method, resolution, {"file": where, **about, "perceptual": told[-1] if told else None})
+
+
 def training_pairs(args: argparse.Namespace, pipeline: FaceEraser) -> TrainingPairs:
     """The stage's training pairs, at --size or the network's own resolution."""
     return TrainingPairs(args.data, args.size or pipeline.config.resolution, args.seed, limit=args.limit)
@@ -99,7 +138,9 @@ def finish(title: str, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, 
     print(json.dumps(dict(summary)), flush=True)
 
 
-def execute(work: Callable[[argparse.Namespace], int | None], made: argparse.ArgumentParser, argv: Sequence[str] | None) -> int:
+def execute(
+    work: Callable[[argparse.Namespace], int | None], made: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> int:
     """Parse, run, and turn an error of the user's into one clear line and exit code 2, a failed gate into 1."""
     args = made.parse_args(argv)
     try:

@@ -76,7 +76,7 @@ def landing_in_hole(flow: Tensor, mask: Tensor) -> Tensor:
     flow (N, 2, H, W) in pixels, mask (N, 1, H, W) with 1 = erase. A picture with no hole gives 0.
     """
     x, y = sampling_coordinates(flow)
-    n, _, height, width = flow.shape
+    n, width = flow.shape[0], flow.shape[-1]
     index = (y.round() * width + x.round()).long().reshape(n, -1)
     hole = (mask >= 0.5).reshape(n, -1)
     landed = torch.gather(hole, 1, index) & hole

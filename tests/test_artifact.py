@@ -18,7 +18,7 @@ SIZE = 16
 FACTS = {
     "precision": "fp32", "resolution": SIZE, "edges": "inside", "warp": "none", "notes": "",
     "parity": {"n": 16, "psnr_hole_min": 90.0, "max_abs_hole": 1e-5, "gate": 1e-4, "passed": True},
-    "history": [{"stage": "train", "options": {"perceptual": "off"}}],
+    "history": [{"stage": "train", "options": {"features": "off"}}],
 }  # fmt: skip
 RNG = np.random.default_rng(0)
 IMAGE = RNG.random((SIZE, SIZE, 3), np.float32)

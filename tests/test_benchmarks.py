@@ -80,7 +80,7 @@ def write_model(path: Path, colour: float, size: int = SIZE, precision: str = "f
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
     artifact.write_card(path, {
         "precision": precision, "resolution": size, "edges": "inside", "warp": "none", "parity": {}, "notes": "",
-        "history": history or [{"stage": "train", "options": {"perceptual": "off"}}],
+        "history": history or [{"stage": "train", "options": {"features": "off"}}],
     })  # fmt: skip
     return path
 
@@ -177,7 +177,7 @@ def test_a_checkpoint_folder_is_measured_like_an_exported_file(place, capsys) ->
 
     pipeline = networks.FaceEraser(networks.Config(preset="mobile", resolution=SIZE), width=4).eval()
     with checkpoint.writing(place / "runs") as folder:
-        checkpoint.save(folder, pipeline, stage="train", options={"perceptual": "vgg"}, metrics={})
+        checkpoint.save(folder, pipeline, stage="train", options={"features": "vgg"}, metrics={})
     assert call(fidelity, "runs --reference fp32.onnx --data faces --limit 1") == 0
     row = last_line(capsys)["rows"][1]
     gmacs, params = networks.count(pipeline)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_networks import lively, quantized
 
-from faceeraser import checkpoint, narrowing, quant
+from faceeraser import artifact, checkpoint, narrowing, quant
 from faceeraser.networks import Config, FaceEraser
 
 
@@ -37,7 +37,9 @@ def int8() -> FaceEraser:
     return pipeline.eval()
 
 
-@pytest.mark.parametrize("make", [lambda: lively("paper"), lambda: lively("mobile"), pruned, int8], ids=["paper", "mobile", "pruned", "int8"])
+@pytest.mark.parametrize(
+    "make", [lambda: lively("paper"), lambda: lively("mobile"), pruned, int8], ids=["paper", "mobile", "pruned", "int8"]
+)
 def test_a_network_comes_back_with_the_same_output(make, tmp_path):
     pipeline = make()
     write(tmp_path / "run", pipeline)
@@ -80,7 +82,7 @@ def test_history_is_append_only(tmp_path):
         checkpoint.save(partial, pruned(), stage="prune", options={}, metrics={}, parent=tmp_path / "a")
     first, second = checkpoint.history(tmp_path / "b")
     assert [first] == checkpoint.history(tmp_path / "a")
-    assert second["parent_sha256"] == first["sha256"] == checkpoint.sha256(tmp_path / "a" / "generators.safetensors")
+    assert second["parent_sha256"] == first["sha256"] == artifact.sha256_of(tmp_path / "a" / "generators.safetensors")
 
 
 def damage_missing(folder):

@@ -111,7 +111,7 @@ def test_pixels_outside_the_masks_are_bit_identical(photo, model, astronaut):
     changed = (pixels(photo.with_name("astronaut-erased.png")) != astronaut).any(axis=2)
     (face,) = faces.find_faces(astronaut)
     # Independent of the pasting: where a changed pixel lies in the crop, the mask is set, to the nearest crop pixel.
-    mask, _ = cli.face_mask(astronaut, face, SIZE)
+    mask, _ = faces.face_mask(astronaut, face, SIZE)
     y, x = np.nonzero(changed)
     there = np.rint(faces.transform(faces.align_matrix(face, SIZE), np.stack([x, y], axis=1))).astype(int)
     near = [np.roll(mask, (dy, dx), (0, 1))[there[:, 1], there[:, 0]] for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
@@ -148,17 +148,17 @@ def test_unknown_parts_are_refused(parts, capsys):
 def test_glasses_are_erased_where_there_are_some(astronaut):
     """A bare face is left as without; on adds the lenses' reach; auto sees glasses that were drawn on."""
     (face,) = faces.find_faces(astronaut)
-    masks = {choice: cli.face_mask(astronaut, face, SIZE, glasses=choice) for choice in ("off", "auto", "on")}
+    masks = {choice: faces.face_mask(astronaut, face, SIZE, glasses=choice) for choice in ("off", "auto", "on")}
     assert not masks["auto"][1] and np.array_equal(masks["auto"][0], masks["off"][0])
     assert masks["on"][1] and (masks["on"][0] >= masks["off"][0]).all() and masks["on"][0].sum() > masks["off"][0].sum()
     worn = astronaut.copy()
     frame = faces.draw_glasses(face, astronaut.shape, lenses=False)
     worn[frame] = 20
-    mask, wears = cli.face_mask(worn, face, 256)
+    mask, wears = faces.face_mask(worn, face, 256)
     assert wears
     covered = faces.cut(frame.astype(np.float32), faces.align_matrix(face, 256), (256, 256)) > 0.5
     assert mask[covered].mean() > 0.98
-    assert not cli.face_mask(worn, face, SIZE, parts=("mouth",))[1], "who keeps the eyes keeps the glasses"
+    assert not faces.face_mask(worn, face, SIZE, parts=("mouth",))[1], "who keeps the eyes keeps the glasses"
 
 
 def test_what_lies_between_two_parts_goes_with_them(astronaut):
@@ -169,7 +169,7 @@ def test_what_lies_between_two_parts_goes_with_them(astronaut):
     face = faces.Face(mesh)
     level = face.moved(faces.align_matrix(face, 256))
     parts = faces.parts_map(level, 256) > 0
-    mask, _ = cli.face_mask(astronaut, face, 256)
+    mask, _ = faces.face_mask(astronaut, face, 256)
 
     def pieces(field: np.ndarray) -> int:
         return cv2.connectedComponents(field.astype(np.uint8))[0] - 1

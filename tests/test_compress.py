@@ -80,8 +80,9 @@ def test_pruning_halves_the_channels_in_multiples_of_eight(runs):
 def test_a_compressed_network_reloads_strictly_with_the_same_output(runs, name, skin):
     look = pairs.evaluation_pairs(skin, "eval", 64)[:2]
     pipeline = checkpoint.load(runs / name)
-    again = checkpoint.build(pipeline.config, {k: v for k, v in pipeline.state_dict().items() if not k.endswith("scale")},
-                             json.loads((runs / name / "quantization.json").read_text()) if name == "int8" else None)  # fmt: skip
+    state = {k: v for k, v in pipeline.state_dict().items() if "scale" not in k}
+    scales = json.loads((runs / name / "quantization.json").read_text()) if name == "int8" else None
+    again = checkpoint.build(pipeline.config, state, scales)
     a, b = fit.run(pipeline, look), fit.run(again, look)
     assert all(float((a[k] - b[k]).abs().max()) <= 1e-5 for k in a)
 
@@ -185,8 +186,10 @@ def test_calibration_finds_a_scale_close_to_the_best_one():
     tap(x)
     tap.calibrating = False
     tap.settle()
+
     def error(scale: float) -> float:
         return float(((x / scale).round().clamp(-128, 127) * scale - x).square().mean())
+
     best = min(error(s) for s in np.linspace(0.005, 0.06, 200))
     assert error(tap.scale.item()) < 1.15 * best
 

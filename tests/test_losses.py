@@ -66,16 +66,20 @@ def test_the_filter_bank_tells_texture_from_smear_and_grain_from_stripes():
     grain = flat + 0.05 * torch.randn(1, 1, 64, 64)
     other_grain = flat + 0.05 * torch.randn(1, 1, 64, 64)
     stripes = flat + 0.07 * torch.sin(torch.arange(64.0) * 1.5).view(1, 1, 1, 64)
+
     def style(a, b):
         return losses.style_loss(bank(a), bank(b)).item()
+
     assert style(grain, other_grain) < 0.25 * style(grain, flat)
     assert style(grain, other_grain) < 0.25 * style(grain, stripes)
 
 
 def test_vgg_offline_without_its_file_stops_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("FACEERASER_CACHE", str(tmp_path))
+
     def offline(*args, **kwargs):
         raise OSError("no route to host")
+
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(ValueError, match="--perceptual filterbank or --perceptual off"):
         losses.feature_network("vgg")

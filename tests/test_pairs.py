@@ -33,7 +33,7 @@ def test_shapes_ranges_and_a_hole_in_every_mask(stream, k):
     truth, mask = stream[k]
     assert truth.shape == (3, 64, 64) and mask.shape == (1, 64, 64)
     assert truth.dtype == mask.dtype == torch.float32
-    assert 0 <= truth.min() and truth.max() <= 1
+    assert truth.min() >= 0 and truth.max() <= 1
     assert set(mask.unique().tolist()) == {0.0, 1.0}
 
 

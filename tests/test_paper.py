@@ -85,7 +85,7 @@ def test_3_3_discriminators_spectral_norm_leaky_relu_sigmoid():
     critic = PatchDiscriminator(4)
     assert all(parametrize.is_parametrized(layer, "weight") for layer in critic.layers)
     scores, activations = critic(torch.rand(1, 4, 128, 128) * 10 - 5)
-    assert 0 < scores.min() and scores.max() < 1
+    assert scores.min() > 0 and scores.max() < 1
     assert min(a.min() for a in activations) < 0  # leaky: a ReLU would have nothing below zero
 
 
@@ -138,4 +138,3 @@ def test_4_1_adam_rates_and_batch():
 
 def test_4_1_pictures_are_256_pixels():
     assert CONFIG.resolution == 256
-

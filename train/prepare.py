@@ -41,21 +41,6 @@ from tqdm import tqdm
 from faceeraser import faces
 
 FORMAT = 1
-SUFFIXES = {
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".heic",
-    ".heif",
-    ".avif",
-}
 COLUMNS = [
     "file",
     "split",
@@ -644,11 +629,11 @@ def list_photos(photos: Path, seed: int, limit: int | None) -> list[Item]:
     files = sorted(
         path.relative_to(photos).as_posix()
         for path in photos.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(photos).parts)
+        if path.suffix.lower() in faces.READABLE and not any(part.startswith(".") for part in path.relative_to(photos).parts)
     )
     if not files:
         raise Mistake(
-            f"{photos}: no picture files in it; expected files ending in {', '.join(sorted(SUFFIXES))}; check the path"
+            f"{photos}: no picture files in it; expected files ending in {', '.join(sorted(faces.READABLE))}; check the path"
         )
     known = read_photo_manifest(photos / "manifest.csv")
     files = sorted({*files, *known})  # a file that the manifest names and the folder lacks is reported, not passed over

@@ -46,7 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="network of the perceptual and style terms (default: %(default)s, the paper's; needs its weights)",
     )  # fmt: skip
     made.add_argument("--vgg", type=Path, metavar="FILE", help="torchvision's vgg19 state dict, where there is no network")
-    made.add_argument("--edge-l1", type=float, default=0.0, help="plain cross-entropy on the edges, beside or instead of eq. 1")
+    made.add_argument(
+        "--edge-l1", type=float, default=0.0, help="plain cross-entropy on the edges, beside or instead of eq. 1"
+    )
     made.add_argument("--symmetric", action="store_true", help="leave blank faces their own mirror image (paper's table)")
     made.add_argument("--teacher", type=Path, help="checkpoint to distil from")
     made.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
@@ -114,7 +116,9 @@ def run(args: argparse.Namespace) -> None:
     data = pairs.TrainingPairs(args.source, args.size, args.seed, args.symmetric, args.limit)
     look = pairs.evaluation_pairs(args.source, "tune", args.size, 24)
     partial = args.target.with_name(args.target.name + ".partial")
-    with checkpoint.writing(args.target, args.overwrite, args.resume) if first else contextlib.nullcontext(partial) as folder:
+    with (
+        checkpoint.writing(args.target, args.overwrite, args.resume) if first else contextlib.nullcontext(partial) as folder
+    ):
         result = fit.fit(
             pipeline, data, recipe, folder, critics=critics, teacher=teacher, vgg=args.vgg, resume=args.resume,
             look=look[:4], title=f"train {args.phase}",
