@@ -27,7 +27,7 @@ $(SETUP): pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/python benchmarks/demo.py $(if $(DEMO_FACES),--faces "$(DEMO_FACES)")
+	$(BIN)/python benchmarks/demo.py --overwrite $(if $(DEMO_FACES),--faces "$(DEMO_FACES)")
 
 test: setup
 	$(BIN)/python -m pytest

@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from faceeraser import stage
+from faceeraser import artifact, stage
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--scale", type=float, default=1.0, help="factor on all training steps (default: %(default)s)")
     made.add_argument("--limit", type=int, help="photographs to prepare, or pictures to generate")
     made.add_argument("--pairs", type=int, default=48, help="validation pairs to measure (default: %(default)s; 0: all)")
+    made.add_argument("--overwrite", action="store_true", help="replace what an earlier demo left in --target")
     made.add_argument("--json", type=Path, metavar="FILE", help="also write the result there")
     return made
 
@@ -82,7 +85,9 @@ def run(args: argparse.Namespace) -> None:
     if args.faces and not args.faces.is_dir():
         raise ValueError(f"--faces {args.faces}: found no such folder, expected one with photographs of faces")
     if args.target.exists():
-        raise ValueError(f"{args.target} exists already; move it away, or choose another place with --target")
+        if not args.overwrite:
+            raise ValueError(f"{args.target} exists already; --overwrite replaces it, --target chooses another place")
+        shutil.rmtree(args.target)
     plan = commands(args)
     began = time.monotonic()
     taken: list[tuple[str, float]] = []
@@ -94,15 +99,33 @@ def run(args: argparse.Namespace) -> None:
         if code:
             raise stage.GateFailed(f"step {number} of {len(plan)} ended with exit code {code}; its own message is above")
     seconds = round(time.monotonic() - began, 1)
-    stage.finish(
-        f"{args.target / 'report.html'}: done in {seconds / 60:.1f} minutes",
-        [{"step": name, "seconds": spent} for name, spent in taken],
-        {"report": str(args.target / "report.html"), "seconds": seconds, "faces": str(args.faces or "synthetic")},
-    )
+    found = json.loads((args.target / "result.json").read_text())
+    found |= {"command": f"python benchmarks/demo.py{f' --faces {artifact.portable(args.faces)}' if args.faces else ''}"}
+    found |= {"seconds": seconds, "steps": [{"step": name, "seconds": spent} for name, spent in taken]}
+    artifact.write_result(args.target / "result.json", found)
     if args.json:
-        found = json.loads((args.target / "result.json").read_text())
-        found["seconds"] = seconds
-        args.json.write_text(json.dumps(found, indent=1) + "\n")
+        artifact.write_result(args.json, found)
+    source = "photographs" if args.faces else "synthetic skin: shows that the chain works, not how good it is on faces"
+    stage.finish(
+        f"{args.target / 'report.html'}: {seconds / 60:.1f} minutes. {found['data']['n']} validation pairs of {source}",
+        [against_fp32(row, found["rows"][0]) for row in found["rows"]],
+        {"report": str(args.target / "report.html"), "seconds": seconds, "source": found["data"].get("source")},
+    )
+
+
+def against_fp32(row: dict[str, Any], fp32: dict[str, Any]) -> dict[str, Any]:
+    """A line of the closing table: the figures, and what the row costs as a share of what the fp32 row costs."""
+
+    def share(key: str, digits: int, unit: float = 1.0) -> str:
+        if row.get(key) is None:
+            return ""
+        return f"{row[key] / unit:,.{digits}f} ({row[key] / fp32[key]:.2f}x)"
+
+    figures = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy", "texture_swd_centred", "psnr_vs_fp32")
+    return {
+        "name": row["name"], **{name: row.get(name) for name in figures}, "GMAC": share("gmacs", 3),
+        "parameters": share("params", 0), "MB": share("bytes", 2, 1e6), "ms": share("ms", 1),
+    }  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
