@@ -40,11 +40,11 @@ from tqdm import tqdm
 
 from faceeraser import artifact, checkpoint, quant
 from faceeraser.edges import canny
-from faceeraser.networks import FaceEraser
+from faceeraser.networks import FaceEraser, count
 from faceeraser.pairs import evaluation_pairs
 from faceeraser.quant import QuantConv2d
 from faceeraser.stage import GateFailed, finish
-from faceeraser.warp import warp_by_rows
+from faceeraser.warp import warp, warp_by_rows
 
 SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "coreml": ".mlpackage"}
 PRECISIONS = {"tflite": ("fp32", "fp16", "int8"), "onnx": ("fp32", "int8"), "coreml": ("fp16", "int8")}
@@ -131,9 +131,9 @@ def gate_pictures(resolution: int, data: Path | str | None = None) -> list[Pictu
             whole = cv2.resize(whole, side, interpolation=cv2.INTER_CUBIC)
         top, left = (int(share * (n - resolution)) for share, n in zip((down, right), whole.shape[:2], strict=True))
         crop = whole[top : top + resolution, left : left + resolution]
-        found.append(Picture(f"{name}-{k}", np.float32(crop) / 255, _part_mask(resolution, k)))
+        found.append(Picture(f"{name}-{k}", crop.astype(np.float32) / 255, _part_mask(resolution, k)))
     for pair in evaluation_pairs(data, "tune", resolution, PICTURES) if data is not None else []:
-        found.append(Picture(pair.name, np.float32(pair.truth) / 255, np.float32(pair.mask)))
+        found.append(Picture(pair.name, pair.truth.astype(np.float32) / 255, pair.mask.astype(np.float32)))
     return found
 
 
@@ -149,25 +149,24 @@ def _part_mask(resolution: int, seed: int) -> np.ndarray:
         axes = max(1, round(across * resolution)), max(1, round(along * resolution))
         centre = round(x * resolution), round(y * resolution)
         cv2.ellipse(mask, centre, axes, rng.uniform(-20, 20), 0, 360, 1, -1)
-    return np.float32(mask)
+    return mask.astype(np.float32)
 
 
 # --- one network, ready to be traced --------------------------------------------------------------------------------
 
 
 class _Form(nn.Module):
-    """The pipeline as a file has it: image, mask (and edges) -> {"erased"}, channels last or first."""
+    """The pipeline as a file has it: image, mask (and edges) -> erased, channels last (then by name) or first."""
 
     def __init__(self, pipeline: FaceEraser, channels_last: bool):
         super().__init__()
         self.pipeline, self.channels_last = pipeline, channels_last
 
-    def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> dict[str, Tensor]:
-        given = (image, mask, edges)
-        if self.channels_last:
-            given = tuple(x if x is None else x.permute(0, 3, 1, 2) for x in given)  # type: ignore[assignment]
-        erased = self.pipeline(*given)["erased"]
-        return {"erased": erased.permute(0, 2, 3, 1) if self.channels_last else erased}
+    def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> Any:
+        if not self.channels_last:
+            return self.pipeline(image, mask, edges)["erased"]
+        first = (x if x is None else x.permute(0, 3, 1, 2) for x in (image, mask, edges))
+        return {"erased": self.pipeline(*first)["erased"].permute(0, 2, 3, 1)}
 
 
 def _frozen(pipeline: FaceEraser) -> FaceEraser:
@@ -404,7 +403,7 @@ def check_tflite(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, 
     lookups = graph.ops("EMBEDDING_LOOKUP", "GATHER")
     if len(lookups) != 4 or graph.ops("GATHER_ND"):
         raise wrong(f"{len(lookups)} look-ups, expected the warp as 4 and no GATHER_ND")
-    # Back from the sampled rows to the convolution that predicts the flow, and to the picture; then on to the warped picture.
+    # Back from the sampled rows to the flow's convolution and to the picture; then on to the warped picture.
     around = {int(t) for op in lookups for t in op.outputs}
     warped = set(around)
     for op in graph.graph.operators:
@@ -459,6 +458,263 @@ def _check_scales(graph: _Graph, pipeline: FaceEraser, wrong: Callable[[str], Ga
     return count
 
 
+# --- ONNX -----------------------------------------------------------------------------------------------------------
+
+
+def to_onnx(pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = False) -> None:
+    """Write an .onnx file, opset 18, the warp as GridSample: NCHW float32 inputs `image`, `mask` (`edges`), output `erased`.
+
+    precision: 'fp32' of a float network; 'int8' of a quantized one, as QuantizeLinear / DequantizeLinear pairs with the
+    learnt scales, which a runtime joins with the operators between them.
+    """
+    _need("onnxscript", "onnx")
+    onnx = _need("onnx", "onnx")
+    network = _frozen(pipeline)
+    network.warp = warp
+    sample = _sample(pipeline.config.resolution, edges_input, channels_last=False)
+    form = _Form(network, channels_last=False).eval()
+    torch.onnx.export(
+        form, (), kwargs=sample, f=str(path), dynamo=True, opset_version=18, external_data=False,
+        input_names=list(sample), output_names=["erased"],
+    )  # fmt: skip
+    model = onnx.load(str(path))
+    _fold_weights(model)
+    # The exporter leaves a Python stack trace on every node, which is more than the weights of a small network.
+    for owner in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        del owner.metadata_props[:]
+    del model.metadata_props[:]
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def _fold_weights(model: Any) -> None:
+    """Store quantized weights as int8: QuantizeLinear of a constant, and the clip after it, are worked out, in place."""
+    from onnx import numpy_helper
+
+    graph = model.graph
+    values = {t.name: t for t in graph.initializer}
+    kept = []
+    for node in graph.node:
+        constant = all(name in values for name in node.input if name)
+        if not constant or node.op_type not in ("QuantizeLinear", "Clip"):
+            kept.append(node)
+            continue
+        given = [numpy_helper.to_array(values[name]) for name in node.input]
+        if node.op_type == "QuantizeLinear":
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+            shape = [-1 if k == axis and given[1].ndim else 1 for k in range(given[0].ndim)]
+            levels = np.rint(given[0] / given[1].reshape(shape)) + given[2].reshape(shape)
+            folded = levels.clip(-128, 127).astype(np.int8)
+        else:
+            folded = given[0].clip(given[1], given[2])
+        values[node.output[0]] = numpy_helper.from_array(folded, node.output[0])
+    del graph.node[:]
+    graph.node.extend(kept)
+    read = {name for node in kept for name in node.input} | {o.name for o in graph.output}
+    del graph.initializer[:]
+    graph.initializer.extend(t for name, t in values.items() if name in read)
+
+
+def check_onnx(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
+    """Assert on the written file what must hold of it; returns what was counted, for the card.
+
+    Raises:
+        GateFailed: the warp is not one bilinear, border, corner-aligned GridSample; its coordinates are not computed in
+            float; a convolution's weights are not int8 in an int8 file; or a learnt scale of the checkpoint is not in it.
+    """
+    onnx = _need("onnx", "onnx")
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(path)).graph
+    maker = {name: node for node in graph.node for name in node.output}
+    samples = [node for node in graph.node if node.op_type == "GridSample"]
+    if len(samples) != 1:
+        raise GateFailed(f"{path.name}: {len(samples)} GridSample operators, expected one")
+    how = {a.name: onnx.helper.get_attribute_value(a) for a in samples[0].attribute}
+    wanted = {"mode": (b"linear", b"bilinear"), "padding_mode": (b"border",), "align_corners": (1,)}
+    for key, allowed in wanted.items():
+        if how.get(key) not in allowed:
+            raise GateFailed(f"{path.name}: GridSample has {key} = {how.get(key)!r}, expected {allowed[0]!r}")
+    seen, waiting = set(), list(samples[0].input)
+    while waiting:
+        name = waiting.pop()
+        node = maker.get(name)
+        if node is None or name in seen or node.op_type in ("Conv", "ConvTranspose"):
+            continue
+        seen.add(name)
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            raise GateFailed(f"{path.name}: the warp's picture or coordinates pass through {node.op_type}, expected float32")
+        waiting.extend(node.input)
+    initializers = {t.name: t for t in graph.initializer}
+    int8 = sum(
+        node.op_type == "Conv" and getattr(maker.get(node.input[1]), "op_type", "") == "DequantizeLinear"
+        for node in graph.node
+    )
+    expected = sum(isinstance(m, QuantConv2d) for m in pipeline.modules())
+    if int8 != expected:
+        raise GateFailed(f"{path.name}: {int8} convolutions have int8 weights, expected {expected}")
+    operators = dict(Counter(node.op_type for node in graph.node).most_common())
+    found: dict[str, Any] = {"operators": operators, "int8_convolutions": int8}
+    if precision == "int8":
+        scales = [
+            np.atleast_1d(numpy_helper.to_array(initializers[node.input[1]]).astype(np.float64))
+            for node in graph.node if node.op_type == "DequantizeLinear"
+        ]  # fmt: skip
+        learnt = list(quant.quantized_tensors(pipeline))
+        for name, scale, _ in learnt:
+            value = np.atleast_1d(scale.detach().cpu().double().numpy())
+            if not any(len(s) == len(value) and np.allclose(s, value, rtol=1e-6, atol=0) for s in scales):
+                raise GateFailed(f"{path.name}: the learnt scale of {name} ({value[0]:.8g}) is not in the file")
+        found["scales"] = len(learnt)
+    return found
+
+
+# --- CoreML ---------------------------------------------------------------------------------------------------------
+
+
+def _without_taps(pipeline: FaceEraser) -> FaceEraser:
+    """A copy in float, norms folded; of a quantized network, its weights on their int8 grid and its activations in float.
+
+    For CoreML: coremltools 9 takes none of torch's quantize operators on the route over torch.jit.trace.
+    """
+    network = copy.deepcopy(pipeline).cpu().eval().requires_grad_(False)
+    if not network.config.fused and network.config.norm == "batch":
+        quant.fuse(network)
+    for module in list(network.modules()):
+        if isinstance(module, QuantConv2d):
+            step = module.weight_scale.view(-1, 1, 1, 1)
+            module.weight.data = (module.weight / step).round().clamp(-127, 127) * step
+            module.__class__ = nn.Conv2d
+        for name, child in list(module.named_children()):
+            if isinstance(child, quant.FakeQuant):
+                setattr(module, name, nn.Identity())
+    return network
+
+
+def _traced(pipeline: FaceEraser, edges_input: bool) -> Any:
+    """The network as TorchScript with every size a constant, which is what coremltools reads."""
+    network = _without_taps(pipeline)
+    network.warp = warp
+    given = tuple(_sample(pipeline.config.resolution, edges_input, channels_last=False).values())
+    # torch.jit.trace alone records sizes as operators on integers, over which coremltools stumbles.
+    static = torch.export.export(_Form(network, channels_last=False).eval(), given).module()
+    return torch.jit.trace(static, given, check_trace=False)
+
+
+def to_coreml(pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = False) -> None:
+    """Write an .mlpackage (mlprogram, iOS 17) with the warp as `resample`: NCHW float32 in and out.
+
+    precision: 'fp16', or 'int8' for int8 weights, per channel, and float16 arithmetic. Convolutions run in float16; the
+    hole's filling, Canny, the head that predicts the flow, coordinates, warp and compositing stay float32.
+    """
+    tools = _need("coremltools", "coreml")
+    sample = _sample(pipeline.config.resolution, edges_input, channels_last=False)
+    model = tools.convert(
+        _traced(pipeline, edges_input), convert_to="mlprogram", minimum_deployment_target=tools.target.iOS17,
+        inputs=[tools.TensorType(name=k, shape=v.shape, dtype=np.float32) for k, v in sample.items()],
+        outputs=[tools.TensorType(name="erased", dtype=np.float32)], skip_model_load=True,
+        compute_precision=tools.transform.FP16ComputePrecision(op_selector=_HalfInside()),
+    )  # fmt: skip
+    if precision == "int8":
+        import coremltools.optimize.coreml as optimize
+
+        linear = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
+        model = optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=linear))
+    model.save(str(path))
+
+
+class _HalfInside:
+    """Tells coremltools which operators may run in float16: convolutions and what lies between two of them.
+
+    Not what lies between the flow's head and the warp, and not that head: those are coordinates.
+    """
+
+    CONVOLUTIONS = ("conv", "conv_transpose")
+
+    def __init__(self) -> None:
+        self.half: set[str] | None = None
+
+    def __call__(self, op: Any) -> bool:
+        if self.half is None:
+            self.half = self._choose(op.enclosing_block)
+        return op.name in self.half
+
+    def _choose(self, block: Any) -> set[str]:
+        ops = list(block.operations)
+        makers = {op.name: self._makers(op) for op in ops}
+        after: set[str] = set()  # has a convolution before it, or is one
+        for op in ops:
+            if op.op_type in self.CONVOLUTIONS or any(m.name in after for m in makers[op.name]):
+                after.add(op.name)
+        before: set[str] = set()  # has a convolution after it, or is one
+        for op in reversed(ops):
+            if op.op_type in self.CONVOLUTIONS or op.name in before:
+                before |= {op.name, *(m.name for m in makers[op.name])}
+        coordinates: set[str] = set()
+        waiting = [op for op in ops if op.op_type == "resample"]
+        while waiting:
+            op = waiting.pop()
+            if op.name not in coordinates:
+                coordinates.add(op.name)
+                waiting.extend([] if op.op_type in self.CONVOLUTIONS else makers[op.name])
+        return (after & before) - coordinates
+
+    @staticmethod
+    def _makers(op: Any) -> list[Any]:
+        given = (v for value in op.inputs.values() for v in (value if isinstance(value, (list, tuple)) else [value]))
+        return [v.op for v in given if getattr(v, "op", None) is not None]
+
+
+def check_coreml(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
+    """Assert on the saved package, read again, what must hold of it; returns what was counted, for the card.
+
+    Raises:
+        GateFailed: the warp is not one bilinear, border, corner-aligned `resample`; or its picture or coordinates are not
+            float32; or a convolution's weights are not int8 in an int8 package.
+    """
+    tools = _need("coremltools", "coreml")
+    from coremltools.proto import MIL_pb2
+
+    spec = tools.models.MLModel(str(path), skip_model_load=True).get_spec()
+    block = next(iter(spec.mlProgram.functions["main"].block_specializations.values()))
+    maker = {out.name: op for op in block.operations for out in op.outputs}
+
+    def names(op: Any) -> list[str]:
+        return [a.name for given in op.inputs.values() for a in given.arguments if a.name]
+
+    def value(name: str) -> Any:
+        held = maker[name].attributes["val"].immediateValue.tensor
+        return held.strings.values[0] if held.strings.values else held.bools.values[0]
+
+    samples = [op for op in block.operations if op.type == "resample"]
+    if len(samples) != 1:
+        raise GateFailed(f"{path.name}: {len(samples)} resample operators, expected one")
+    wanted = {"sampling_mode": "bilinear", "padding_mode": "border", "align_corners": True,
+              "coordinates_mode": "normalized_minus_one_to_one"}  # fmt: skip
+    for key, expected in wanted.items():
+        if (found := value(samples[0].inputs[key].arguments[0].name)) != expected:
+            raise GateFailed(f"{path.name}: resample has {key} = {found}, expected {expected}")
+    seen, waiting = set(), [samples[0].outputs[0].name]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in maker or maker[name].type == "const":
+            continue
+        seen.add(name)
+        for out in maker[name].outputs:
+            if out.type.tensorType.dataType == MIL_pb2.DataType.FLOAT16:
+                raise GateFailed(f"{path.name}: {maker[name].type} before the warp is float16, expected float32")
+        # The flow's head is the first convolution on the way back; its input may be float16, cast before it.
+        waiting.extend([] if maker[name].type in _HalfInside.CONVOLUTIONS else names(maker[name]))
+    convolutions = [op for op in block.operations if op.type in _HalfInside.CONVOLUTIONS]
+    packed = sum(
+        maker[op.inputs["weight"].arguments[0].name].type.startswith("constexpr") for op in convolutions
+    )  # fmt: skip
+    if precision == "int8" and packed != len(convolutions):
+        raise GateFailed(f"{path.name}: {packed} of {len(convolutions)} convolutions have int8 weights, expected all")
+    operators = Counter(op.type for op in block.operations if op.type != "const")
+    return {"operators": dict(operators.most_common()), "int8_convolutions": 0, "int8_weights": packed}
+
+
 # --- the parity gate ------------------------------------------------------------------------------------------------
 
 
@@ -480,6 +736,21 @@ def reference(pipeline: FaceEraser, pictures: Sequence[Picture], edges_input: bo
     return found
 
 
+def _runner(traced: Any, edges_input: bool) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A traced program as `artifact.Artifact.run` runs a file."""
+
+    def run(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        picture = Picture("", image, mask)
+        edges = [torch.from_numpy(_edges_of(picture))[None, None]] if edges_input else []
+        with torch.no_grad():
+            erased = traced(
+                torch.from_numpy(image).permute(2, 0, 1)[None], torch.from_numpy(mask)[None, None], *edges
+            )  # fmt: skip
+        return erased[0].permute(1, 2, 0).numpy()
+
+    return run
+
+
 def parity(
     run: Callable[[np.ndarray, np.ndarray], np.ndarray], pictures: Sequence[Picture], expected: Sequence[np.ndarray],
     gate: Gate,
@@ -488,7 +759,7 @@ def parity(
 
     Also runs two pictures again with other pixels in the hole: the whole output must stay bit-identical.
     """
-    worst = {"psnr_hole_min": 200.0, "max_abs_hole": 0.0}
+    worst: dict[str, Any] = {"psnr_hole_min": 200.0, "max_abs_hole": 0.0}
     failures = []
     for k, (picture, truth) in enumerate(zip(tqdm(pictures, "  parity", file=sys.stderr), expected, strict=True)):
         erased = run(picture.image, picture.mask)
@@ -504,7 +775,9 @@ def parity(
             noise = np.random.default_rng(k).random(picture.image.shape, np.float32)
             other = run(np.where(picture.mask[..., None] > 0.5, noise, picture.image), picture.mask)
             if not np.array_equal(erased, other):
-                failures.append(f"{picture.name}: pixels inside the hole change the output (by {np.abs(erased - other).max():.2g})")
+                failures.append(
+                    f"{picture.name}: pixels inside the hole change the output (by {np.abs(erased - other).max():.2g})"
+                )
     return {
         "n": len(pictures), **{k: round(v, 7) if isinstance(v, float) else v for k, v in worst.items()},
         "gate": str(gate), "passed": not failures,
@@ -563,19 +836,32 @@ def export(
         write, check = _KINDS[kind]
         with _step("converting"):
             write(pipeline, staged, precision, edges_input)
-        checked = check(staged, pipeline, precision)
+        with _step("checking the file"):
+            checked = check(staged, pipeline, precision)
         fields: dict[str, Any] = {
             "precision": precision, "resolution": pipeline.config.resolution,
-            "edges": "input" if edges_input else "inside", "warp": WARPS[kind], "notes": [],
+            "edges": "input" if edges_input else "inside", "warp": WARPS[kind], "notes": _notes(pipeline, kind, precision),
             "history": checkpoint.history(source), "checked": checked, "parity": {"n": 0, "passed": False},
         }  # fmt: skip
+        if kind == "coreml":
+            gmacs, params = count(pipeline, pipeline.config.resolution)
+            fields |= {"gmacs": gmacs, "params": params, **artifact.describe(staged)}
         artifact.write_card(staged, fields)
         with _step("running the checkpoint's network"):
-            expected = reference(pipeline, pictures, edges_input)
-        file = artifact.Artifact(staged, threads=1)
-        measured = parity(file.run, pictures, expected, gate)
-        if not measured["passed"] and not os.environ.get("XX"):
-            raise GateFailed(f"{path.name} was not published: " + "; ".join(measured["failures"]))
+            expected = reference(_without_taps(pipeline) if kind == "coreml" else pipeline, pictures, edges_input)
+        if kind == "coreml" and sys.platform != "darwin":
+            # What can be measured here: the program that coremltools was given, in float32.
+            with _step("tracing again"):
+                runner = _runner(_traced(pipeline, edges_input), edges_input)
+            traced = parity(runner, pictures, expected, Gate.of("fp32"))
+            fields["traced_parity"] = traced
+            measured = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None, "gate": str(gate), "passed": None}
+            failures = traced.get("failures")
+        else:
+            measured = parity(artifact.Artifact(staged, threads=1).run, pictures, expected, gate)
+            failures = measured.get("failures")
+        if failures:
+            raise GateFailed(f"{path.name} was not published: " + "; ".join(failures))
         card = artifact.write_card(staged, fields | {"parity": measured})
         if path.is_dir():
             shutil.rmtree(path)
@@ -595,7 +881,31 @@ def _check_precision(source: Path, pipeline: FaceEraser, kind: str, precision: s
         raise ValueError(f"{source} is quantized, found --precision {precision}: export the folder it was made from")
 
 
-_KINDS: dict[str, tuple[Callable[..., None], Callable[..., dict[str, Any]]]] = {"tflite": (to_tflite, check_tflite)}
+def _notes(pipeline: FaceEraser, kind: str, precision: str) -> list[str]:
+    """What a reader of the card has to know besides its figures."""
+    quantized = pipeline.config.quantized
+    notes = []
+    if kind == "coreml":
+        if sys.platform != "darwin":
+            notes.append(
+                "CoreML predicts on macOS only and this was exported elsewhere, so the package was never run; checked were "
+                "its saved program and attributes and (traced_parity) the program that coremltools was given"
+            )
+        notes.append("the flow's head, coordinates, warp, Canny, fill and compositing are float32, the rest is float16")
+        if quantized:
+            notes.append("from a quantized network: its weights on their int8 grid, its activations in float16, not int8")
+        if precision == "int8":
+            notes.append("weights int8 per channel, unpacked to float16 for the arithmetic")
+    elif precision == "fp16":
+        notes.append("weights are float16, arithmetic and coordinates float32; a GPU delegate may choose float16 arithmetic")
+    elif precision == "int8":
+        notes.append(f"float layers: {', '.join(pipeline.config.float_layers) or 'none'}; biases rounded to int32 steps")
+    return notes
+
+
+_KINDS: dict[str, tuple[Callable[..., None], Callable[..., dict[str, Any]]]] = {
+    "tflite": (to_tflite, check_tflite), "onnx": (to_onnx, check_onnx), "coreml": (to_coreml, check_coreml),
+}  # fmt: skip
 
 
 # --- what the three scripts share -----------------------------------------------------------------------------------

@@ -1,0 +1,25 @@
+"""A checkpoint as an .onnx file with the warp inside (GridSample, opset 18), and its card; published after its parity gate.
+
+    python export/to_onnx.py runs/fp32 exports/
+    python export/to_onnx.py runs/int8 exports/
+
+Any stage's folder; NCHW. `auto` is fp32, or for a quantized folder int8: quantize / dequantize pairs with the learnt
+scales. exports/<folder>.onnx; `-edges` is added for the form that takes edges as an input.
+"""
+
+import argparse
+import sys
+
+from faceeraser import convert, stage
+
+
+def build_parser() -> argparse.ArgumentParser:
+    return convert.add_flags(stage.parser(__doc__), "onnx")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return stage.execute(lambda args: convert.run(args, "onnx"), build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,406 @@
+"""Exported files against the checkpoints they were made from: parity, scales, warp, leaks, cards, and gates that refuse.
+
+The networks are small and untrained, but their heads are not: the flow moves pixels by a dozen and more, some of them out
+of the picture, so a warp that is wrong anywhere shows.
+"""
+
+import json
+import math
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from faceeraser import artifact, checkpoint, convert, edges, networks, quant
+from faceeraser.artifact import Artifact
+from faceeraser.networks import Config, FaceEraser
+from faceeraser.stage import GateFailed
+from faceeraser.warp import sampling_coordinates, warp_by_rows
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_canny():
+    """Four steps of edge tracking, not 48: conversion takes as long as the graph has operators."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "canny_tensor", partial(edges.canny_tensor, hysteresis_steps=4))
+        yield
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[convert.Picture]:
+    return convert.gate_pictures(SIZE)
+
+
+def tensors(pictures: list[convert.Picture]) -> tuple[torch.Tensor, torch.Tensor]:
+    image = torch.stack([torch.from_numpy(p.image).permute(2, 0, 1) for p in pictures])
+    return image, torch.stack([torch.from_numpy(p.mask)[None] for p in pictures])
+
+
+def network(pictures: list[convert.Picture], preset: str = "mobile", blocks: int = 1) -> FaceEraser:
+    """A pipeline with statistics in its norms and a flow of a dozen pixels and more."""
+    torch.manual_seed(0)
+    pipeline = FaceEraser(Config.of(preset, resolution=SIZE, blocks={"edge": blocks, "clone": blocks}), width=4)
+    nn.init.normal_(pipeline.clone.head.conv.weight, std=0.02)
+    assert pipeline.clone.head.conv.bias is not None
+    pipeline.clone.head.conv.bias.data = torch.tensor([-0.45, 0.6])
+    if pipeline.config.residual:
+        nn.init.normal_(pipeline.refine.head.conv.weight, std=0.005)
+    with torch.no_grad():
+        pipeline.train()
+        for _ in range(3):
+            pipeline(*tensors(pictures))
+    return pipeline.eval()
+
+
+def quantized(pipeline: FaceEraser, pictures: list[convert.Picture]) -> FaceEraser:
+    quant.fuse(pipeline)
+    quant.prepare(pipeline, pipeline.config.float_layers)
+    pipeline.config = replace(pipeline.config, fused=True, quantized=True)
+    quant.set_calibrating(pipeline, True)
+    with torch.no_grad():
+        pipeline(*tensors(pictures))
+    quant.set_calibrating(pipeline, False)
+    return pipeline
+
+
+def saved(pipeline: FaceEraser, folder: Path) -> Path:
+    with checkpoint.writing(folder) as partly:
+        checkpoint.save(partly, pipeline, stage="test", options={"seed": 0}, metrics={"psnr_hole": 30.0})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, pictures) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        "fp32": saved(network(pictures), folder / "fp32"),
+        "int8": saved(quantized(network(pictures), pictures), folder / "int8"),
+        "paper": saved(network(pictures, "paper"), folder / "paper"),
+    }
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, runs):
+    """`exported(kind, run, precision, edges_input)` -> path of a file that passed its gate; each made once."""
+    folder = tmp_path_factory.mktemp("exports")
+    made: dict[tuple, Path] = {}
+
+    def export(kind: str, run: str, precision: str = "auto", edges_input: bool = False) -> Path:
+        key = (kind, run, precision, edges_input)
+        if key not in made:
+            card = convert.export(runs[run], folder, kind, precision, edges_input=edges_input)
+            made[key] = folder / card["file"]
+        return made[key]
+
+    return export
+
+
+# --- what the gate looks at -----------------------------------------------------------------------------------------
+
+
+def test_gate_pictures_are_textured_and_have_holes(pictures) -> None:
+    assert len(pictures) >= 16 and len({p.name for p in pictures}) == len(pictures)
+    for picture in pictures:
+        assert picture.image.shape == (SIZE, SIZE, 3) and picture.image.dtype == np.float32
+        assert 0.05 < picture.mask.mean() < 0.5 and set(np.unique(picture.mask)) == {0, 1}
+        steps = np.abs(np.diff(picture.image, axis=1))
+        assert steps.mean() > 0.002, f"{picture.name} is smooth: a shift of a pixel would not show"
+
+
+def test_the_flow_in_these_tests_moves_pixels_and_leaves_the_picture(pictures, runs) -> None:
+    for run in ("fp32", "int8"):
+        image, mask = tensors(pictures)
+        with torch.no_grad():
+            flow = checkpoint.load(runs[run])(image, mask)["flow"]
+        inside = mask.expand_as(flow) > 0.5
+        assert flow.abs()[inside].mean() > 8
+        x, y = sampling_coordinates(flow)
+        grid = torch.arange(float(SIZE))
+        assert ((x != flow[:, :1] + grid.view(1, 1, 1, -1)) & (mask > 0.5)).any()  # clamped: it landed outside
+        assert ((y != flow[:, 1:] + grid.view(1, 1, -1, 1)) & (mask > 0.5)).any()
+
+
+@pytest.mark.parametrize("precision, bound", [("fp32", 1e-4), ("fp16", 55.0), ("int8", 50.0)])
+def test_gates_are_the_promised_ones(precision: str, bound: float) -> None:
+    gate = convert.Gate.of(precision)
+    assert (gate.max_abs if precision == "fp32" else gate.psnr) == bound
+    looser = bound * (2 if precision == "fp32" else 0.9)
+    with pytest.raises(ValueError, match="say why"):
+        convert.Gate.of(precision, looser)
+    assert convert.Gate.of(precision, looser, "because").reason == "because"
+    tighter = bound * (0.5 if precision == "fp32" else 1.1)
+    assert convert.Gate.of(precision, tighter).reason is None
+    assert not gate.passes(math.nan, math.nan)
+
+
+def test_parity_reports_the_worst_picture_and_refuses_it(pictures) -> None:
+    expected = [p.image for p in pictures]
+
+    def run(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        off = 0.01 * mask[..., None] if np.array_equal(image, pictures[3].image) else 0.0
+        return np.where(mask[..., None] > 0.5, 0.0, image) + np.where(mask[..., None] > 0.5, image, 0.0) + off
+
+    measured = convert.parity(run, pictures, expected, convert.Gate.of("int8"))
+    assert not measured["passed"] and measured["worst_picture"] == pictures[3].name
+    assert measured["psnr_hole_min"] == pytest.approx(40.0, abs=0.01) and measured["max_abs_hole"] == pytest.approx(0.01)
+    # That runner also lets the hole through, which is said on its own.
+    assert any("change the output" in f for f in measured["failures"])
+    assert any(f.startswith(pictures[3].name) and "40.0 dB" in f for f in measured["failures"])
+
+
+# --- files that pass ------------------------------------------------------------------------------------------------
+
+FORMS = [
+    ("tflite", "fp32", "auto", False),
+    ("tflite", "fp32", "fp16", False),
+    ("tflite", "int8", "auto", False),
+    ("tflite", "int8", "auto", True),
+    ("onnx", "fp32", "auto", False),
+    ("onnx", "int8", "auto", False),
+    ("onnx", "fp32", "auto", True),
+    ("tflite", "paper", "auto", True),
+    ("onnx", "paper", "auto", True),
+]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: "-".join(map(str, f)))
+def test_a_file_erases_what_its_checkpoint_erases(form, exported, runs, pictures) -> None:
+    """Measured here again and on its own: other masks than the gate's, whole picture, through the public reader."""
+    path = exported(*form)
+    file, pipeline = Artifact(path), checkpoint.load(runs[form[1]])
+    precision = file.card["precision"]
+    mask = np.zeros((SIZE, SIZE), np.float32)
+    mask[10:40, 6:58] = 1
+    for picture in pictures[:4]:
+        edge = torch.from_numpy(edges.canny(picture.image @ np.float32([0.299, 0.587, 0.114]), mask))[None, None]
+        with torch.no_grad():
+            image = torch.from_numpy(picture.image).permute(2, 0, 1)[None]
+            truth = pipeline(image, torch.from_numpy(mask)[None, None], edge if form[3] else None)["erased"]
+        truth = truth[0].permute(1, 2, 0).numpy()
+        erased = file.run(picture.image, mask)
+        assert np.array_equal(erased[mask == 0], picture.image[mask == 0])
+        error = (erased - truth)[mask > 0]
+        if precision == "fp32":
+            assert np.abs(error).max() < 1e-4
+        else:
+            assert -10 * np.log10(np.mean(error**2)) > (55 if precision == "fp16" else 45)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: "-".join(map(str, f)))
+def test_nothing_of_the_hole_leaks(form, exported, pictures) -> None:
+    """Pixels where mask = 1 can be anything at all: every bit of the output stays."""
+    file = Artifact(exported(*form))
+    for k, fill in enumerate((0.0, 1.0, None)):
+        picture = pictures[k]
+        hole = picture.mask[..., None] > 0.5
+        noise = np.random.default_rng(k).random(picture.image.shape, np.float32) if fill is None else np.float32(fill)
+        other = np.where(hole, noise, picture.image).astype(np.float32)
+        assert not np.array_equal(other, picture.image)
+        assert np.array_equal(file.run(picture.image, picture.mask), file.run(other, picture.mask))
+
+
+@pytest.mark.parametrize("form", FORMS[:6], ids=lambda f: "-".join(map(str, f)))
+def test_the_card_tells_what_the_file_is(form, exported, runs) -> None:
+    path = exported(*form)
+    card = artifact.read_card(path)
+    kind, run, precision, _ = form
+    assert card["kind"] == kind and card["edges"] == "inside" and card["resolution"] == SIZE
+    assert card["precision"] == (precision if precision != "auto" else "int8" if run == "int8" else "fp32")
+    assert card["parity"]["n"] >= 16 and card["parity"]["passed"] is True and "failures" not in card["parity"]
+    assert card["history"] == checkpoint.history(runs[run])
+    layout = "NHWC" if kind == "tflite" else "NCHW"
+    assert {port["name"]: (port["layout"], port["dtype"]) for port in (*card["inputs"], *card["outputs"])} == {
+        name: (layout, "float32") for name in ("image", "mask", "erased")
+    }
+    assert card["gmacs"] == pytest.approx(networks.count(checkpoint.load(runs[run]), SIZE)[0], rel=1e-6)
+    assert card["params"] > 0 and card["bytes"] == path.stat().st_size
+
+
+def test_exactly_file_and_card_are_published(exported) -> None:
+    path = exported("tflite", "fp32")
+    names = {p.name for p in path.parent.iterdir()}
+    assert path.name == "fp32.tflite" and {"fp32.tflite", "fp32.tflite.json"} <= names
+    assert exported("tflite", "fp32", "fp16").name == "fp32-fp16.tflite"
+    assert exported("tflite", "int8", "auto", True).name == "int8-edges.tflite"
+    assert all(name.removesuffix(".json").endswith((".tflite", ".onnx", ".mlpackage")) for name in names)
+
+
+def test_float16_halves_the_file_and_nothing_else(exported) -> None:
+    whole, half = (convert._Graph(exported("tflite", "fp32", p)) for p in ("auto", "fp16"))
+    stored = Counter(half.type(t) for t in range(len(half.graph.tensors)) if half.constant(t))
+    assert stored["FLOAT16"] == len(half.ops("CONV_2D"))
+    made = {half.type(t) for t in half.maker}
+    assert made == {whole.type(t) for t in whole.maker} and "FLOAT16" not in made
+
+
+# --- int8 -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_int8_file_has_the_learnt_scales_and_int8_convolutions(exported, runs) -> None:
+    """Counted here from the file alone, not by the exporter's check."""
+    graph = convert._Graph(exported("tflite", "int8"))
+    pipeline = checkpoint.load(runs["int8"])
+    stored = [
+        np.float64(t.quantization.scale)
+        for k, t in enumerate(graph.graph.tensors)
+        if graph.type(k) == "INT8" and t.quantization is not None and t.quantization.scale is not None
+    ]
+    for name, scale, _ in quant.quantized_tensors(pipeline):
+        value = np.atleast_1d(scale.detach().double().numpy())
+        assert any(len(s) == len(value) and np.allclose(s, value, rtol=1e-6, atol=0) for s in stored), name
+    inputs = Counter(graph.type(int(op.inputs[0])) for op in graph.ops("CONV_2D"))
+    assert inputs == {"INT8": sum(isinstance(m, quant.QuantConv2d) for m in pipeline.modules()), "FLOAT32": 1}
+    # The only ways back to float: what the flow's head reads, and the refined picture.
+    assert len(graph.ops("DEQUANTIZE")) == 2
+
+
+def test_a_scale_that_is_not_the_checkpoints_is_refused(exported, runs) -> None:
+    pipeline = checkpoint.load(runs["int8"])
+    path = exported("tflite", "int8")
+    assert convert.check_tflite(path, pipeline, "int8")["scales"] == len(list(quant.quantized_tensors(pipeline)))
+    name, scale, _ = next(t for t in quant.quantized_tensors(pipeline) if t[0].startswith("refine.down.0.conv1"))
+    scale.data *= 1 + 1e-5
+    with pytest.raises(GateFailed, match=name.replace(".", r"\.")):
+        convert.check_tflite(path, pipeline, "int8")
+
+
+def test_rounding_biases_is_done_once_and_changes_little(runs, pictures) -> None:
+    pipeline = checkpoint.load(runs["int8"])
+    before = convert.reference(pipeline, pictures[:2])
+    quant.round_biases(pipeline, *tensors(pictures[:1]))
+    first = {k: v.clone() for k, v in pipeline.state_dict().items()}
+    assert any(not torch.equal(v, dict(checkpoint.load(runs["int8"]).state_dict())[k]) for k, v in first.items())
+    after = convert.reference(pipeline, pictures[:2])
+    assert max(float(np.abs(a - b).max()) for a, b in zip(before, after, strict=True)) < 0.2
+    quant.round_biases(pipeline, *tensors(pictures[:1]))
+    assert all(torch.allclose(v, first[k], rtol=1e-6, atol=0) for k, v in pipeline.state_dict().items())
+
+
+# --- refused --------------------------------------------------------------------------------------------------------
+
+
+def swapped(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
+    return warp_by_rows(image, flow.flip(1))
+
+
+def corners_off(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
+    """Coordinates as grid_sample reads them with align_corners=False: x -> x W / (W - 1) - 1 / 2."""
+    x, y = sampling_coordinates(flow)
+    off = torch.cat([x, y], 1) * (SIZE / (SIZE - 1)) - 0.5
+    at = torch.cat([a.float().expand(1, 1, SIZE, SIZE) for a in _pixels()], 1)
+    return warp_by_rows(image, off - at)
+
+
+def _pixels() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.arange(SIZE).view(1, 1, 1, SIZE), torch.arange(SIZE).view(1, 1, SIZE, 1)
+
+
+@pytest.mark.parametrize("broken", [swapped, corners_off])
+def test_a_broken_warp_is_refused_and_nothing_published(broken, runs, tmp_path, stage, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(convert, "warp_by_rows", broken)
+    assert stage("export/to_tflite.py", runs["fp32"], tmp_path, "--edges-input") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "gate failed" in said and "astronaut-0" in said and "dB" in said and "1e-05" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_warp_of_another_form_is_refused(runs, tmp_path, monkeypatch) -> None:
+    def plain(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
+        return image
+
+    monkeypatch.setattr(convert, "warp_by_rows", plain)
+    with pytest.raises(GateFailed, match="look-ups"):
+        convert.export(runs["fp32"], tmp_path, "tflite", edges_input=True)
+    monkeypatch.setattr(
+        convert, "warp",
+        lambda image, flow: nn.functional.grid_sample(image, flow.permute(0, 2, 3, 1), padding_mode="border"),
+    )  # fmt: skip
+    with pytest.raises(GateFailed, match="align_corners"):
+        convert.export(runs["fp32"], tmp_path, "onnx", edges_input=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_looser_gate_passes_only_with_a_reason_which_the_card_keeps(runs, tmp_path, stage, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(convert, "warp", lambda image, flow: warp_by_rows(image, flow + 0.01))
+    monkeypatch.setattr(convert, "check_onnx", None)
+    monkeypatch.setitem(convert._KINDS, "onnx", (convert.to_onnx, lambda *_: {}))
+    words = ["export/to_onnx.py", runs["fp32"], tmp_path, "--edges-input", "--gate", 0.5]
+    assert stage(*words) == 2
+    assert "say why" in capsys.readouterr().err
+    assert stage(*words, "--reason", "a test of the gate") == 0
+    parity = artifact.read_card(tmp_path / "fp32-edges.onnx")["parity"]
+    assert parity["looser_because"] == "a test of the gate" and 1e-4 < parity["max_abs_hole"] <= 0.5
+
+
+@pytest.mark.parametrize("script", ["to_tflite", "to_onnx", "to_coreml"])
+def test_what_is_not_a_checkpoint_is_one_line_and_exit_code_2(script, stage, tmp_path, capsys) -> None:
+    (tmp_path / "empty").mkdir()
+    assert stage(f"export/{script}.py", tmp_path / "empty", tmp_path / "exports") == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "config.json" in said[0] and "train/train.py" in said[0]
+    assert not (tmp_path / "exports").exists()
+
+
+def test_an_existing_file_is_kept_without_overwrite(exported, runs, stage, capsys) -> None:
+    path = exported("onnx", "fp32", "auto", True)
+    before = artifact.sha256_of(path)
+    assert stage("export/to_onnx.py", runs["fp32"], path.parent, "--edges-input") == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and str(path) in said[0] and "--overwrite" in said[0]
+    assert artifact.sha256_of(path) == before
+    assert stage("export/to_onnx.py", runs["fp32"], path.parent, "--edges-input", "--overwrite") == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary["files"][0]["file"] == path.name
+    artifact.read_card(path)
+
+
+@pytest.mark.parametrize("run, precision, said", [("fp32", "int8", "quantize.py"), ("int8", "fp16", "is quantized")])
+def test_a_precision_the_folder_does_not_have_is_refused(run, precision, said, runs, tmp_path, stage, capsys) -> None:
+    assert stage("export/to_tflite.py", runs[run], tmp_path, "--precision", precision) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_converters_are_quiet_until_they_fail(capfd) -> None:
+    with convert._quiet():
+        print("noise")
+        import os
+
+        os.write(2, b"noise from C\n")
+    assert "noise" not in "".join(capfd.readouterr())
+    with pytest.raises(RuntimeError), convert._quiet():
+        print("what went wrong")
+        raise RuntimeError
+    assert "what went wrong" in capfd.readouterr().err
+
+
+# --- CoreML ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run, precision", [("fp32", "int8"), ("int8", "auto")])
+def test_coreml_is_checked_and_its_card_says_how_far(run, precision, exported) -> None:
+    path = exported("coreml", run, precision, True)
+    card = artifact.read_card(path)
+    assert card["kind"] == "coreml" and card["precision"] == ("int8" if precision == "int8" else "fp16")
+    assert {port["name"]: port["shape"][1] for port in card["inputs"]} == {"image": 3, "mask": 1, "edges": 1}
+    assert card["checked"]["operators"]["resample"] == 1
+    if card["parity"]["passed"] is None:  # anywhere but on macOS
+        assert any("never run" in note for note in card["notes"])
+        assert card["traced_parity"]["passed"] and card["traced_parity"]["n"] >= 16
+    if precision == "int8":
+        assert card["checked"]["int8_weights"] == sum(card["checked"]["operators"].get(k, 0) for k in ("conv",))
+    else:
+        assert any("quantized network" in note for note in card["notes"])
+
+
+def test_coreml_refuses_a_warp_in_half_precision(runs, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(convert._HalfInside, "__call__", lambda self, op: True)
+    with pytest.raises(GateFailed, match="float16"):
+        convert.export(runs["fp32"], tmp_path, "coreml", edges_input=True)
+    assert list(tmp_path.iterdir()) == []
