@@ -77,7 +77,7 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
         ["benchmarks/fidelity.py", *compared, "--reference", f"{exports / 'fp32'}.tflite", "--data", str(faces), *pairs,
          "--latency", str(work / "latency.json"), "--json", str(result)],
         ["benchmarks/report.py", str(result), "--data", str(faces), "--models", f"fp32={exports / 'fp32'}.tflite",
-         *compared, f"slimmed={slim}", str(work / "report.html")],
+         *compared, str(work / "report.html")],
     ]  # fmt: skip
 
 
