@@ -38,19 +38,28 @@ from faceeraser.networks import Config, FaceEraser, shape_to
 FORMAT = 1
 
 
+def first_process() -> bool:
+    """Whether this process is the one that writes and prints: the only one, or torchrun's number 0."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 @contextmanager
 def writing(target: Path | str, overwrite: bool = False, resume: bool = False) -> Iterator[Path]:
     """A folder to write in, `TARGET.partial`, that becomes TARGET when the block ends without an error.
 
-    resume: go on with what a killed run left there, or with a copy of the finished TARGET.
+    resume: go on with what a killed run left there, or with a copy of the finished TARGET. Under torchrun only the
+    first process writes; the others get the same path, to read a resume state from.
 
     Raises:
         ValueError: the target exists and neither `overwrite` nor `resume` is set.
     """
     target = Path(target)
+    partial = target.with_name(target.name + ".partial")
+    if not first_process():
+        yield partial
+        return
     if target.exists() and not overwrite and not resume:
         raise ValueError(f"{target} exists already; choose another target, or --overwrite to replace it")
-    partial = target.with_name(target.name + ".partial")
     if partial.exists() and not resume:
         shutil.rmtree(partial)
     if resume and target.exists() and not partial.exists():
@@ -70,8 +79,10 @@ def save(
     """Write a pipeline into `folder` (from `writing`) and append this stage to its parent's history.
 
     options: what the stage was told (the seed among them). metrics: what it measured. data: data.json of the pairs.
-    extra: further fields of the history entry, such as histograms.
+    extra: further fields of the history entry, such as histograms. Under torchrun only the first process writes.
     """
+    if not first_process():
+        return
     scales = {name: (scale, zero) for name, scale, zero in quant.quantized_tensors(pipeline)}
     state = {k: v.detach().cpu().contiguous() for k, v in pipeline.state_dict().items() if not _is_scale(k)}
     save_file(state, folder / "generators.safetensors")

@@ -101,7 +101,9 @@ class FakeQuant(nn.Module):
         seen = torch.cat(self._seen)
         self._seen = []
         levels = 255 if self.kind == "relu" else 127
-        top = float(seen.abs().max().clamp(min=1e-6))
+        # A floor for a tap that saw only zeros (a dead ReLU): XNNPACK refuses a whole file for one convolution whose input
+        # scale x weight scale is 256 times its output's or more.
+        top = float(seen.abs().max().clamp(min=1e-2))
         candidates = [torch.tensor(top * share / levels) for share in torch.linspace(0.3, 1.0, 36).tolist()]
         errors = [float((_fake_quantize(seen, s, self.zero_point, _LOW, _HIGH) - seen).square().mean()) for s in candidates]
         self.scale.data = candidates[min(range(len(errors)), key=errors.__getitem__)].to(self.scale)
@@ -117,7 +119,8 @@ class QuantConv2d(nn.Conv2d):
     def from_float(cls, conv: nn.Conv2d) -> QuantConv2d:
         conv.__class__ = cls  # the same parameters and hooks: an optimizer or a name that refers to them stays valid
         assert isinstance(conv, cls)
-        peak = conv.weight.detach().abs().amax((1, 2, 3)).clamp(min=1e-8)
+        # XNNPACK refuses a whole file for one scale near 2^-32, as a channel without weights would have.
+        peak = conv.weight.detach().abs().amax((1, 2, 3)).clamp(min=1e-5)
         conv.weight_scale = nn.Parameter(peak / 127)
         conv.exporting = False
         return conv

@@ -133,6 +133,8 @@ def measure(pipeline: FaceEraser, pairs: Sequence[Pair]) -> dict[str, Any]:
 
 def finish(title: str, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
     """Print the table for people, then the one JSON line for programs, which is always the last."""
+    if not checkpoint.first_process():
+        return
     print(f"\n{title}")
     print(tabulate([dict(r) for r in rows], headers="keys", floatfmt=".3f", intfmt=","))
     print(json.dumps(dict(summary)), flush=True)

@@ -10,14 +10,11 @@ the other. A killed run goes on with `--resume`, and so does a finished one that
 """
 
 import argparse
-import contextlib
-import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from faceeraser import checkpoint, fit, pairs, stage
 from faceeraser.networks import PRESETS, VARIANTS, Config, FaceEraser
@@ -109,24 +106,16 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--size {args.size}: expected a multiple of 32, as the refine network halves five times")
     described = pairs.describe(args.source)
     recipe = recipe_of(args)
-    first = int(os.environ.get("RANK", 0)) == 0
     pipeline = network_of(args)
     teacher = checkpoint.load(args.teacher) if args.teacher else None
     critics = fit.discriminators(args.critic_width) if recipe.adversarial_weight() > 0 else None
     data = pairs.TrainingPairs(args.source, args.size, args.seed, args.symmetric, args.limit)
     look = pairs.evaluation_pairs(args.source, "tune", args.size, 24)
-    partial = args.target.with_name(args.target.name + ".partial")
-    with (
-        checkpoint.writing(args.target, args.overwrite, args.resume) if first else contextlib.nullcontext(partial) as folder
-    ):
+    with checkpoint.writing(args.target, args.overwrite, args.resume) as folder:
         result = fit.fit(
             pipeline, data, recipe, folder, critics=critics, teacher=teacher, vgg=args.vgg, resume=args.resume,
             look=look[:4], title=f"train {args.phase}",
         )  # fmt: skip
-        if dist.is_initialized():
-            dist.barrier()
-        if not first:
-            return
         pipeline.cpu()
         figures = stage.measure(pipeline, look)
         checkpoint.save(
