@@ -64,8 +64,8 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
          "--width", str(args.width), *steps(60)],
         # Most of the training at half the size, where a step costs a quarter; then at the size that ships.
         ["train/train.py", str(faces), str(draft), "--phase", "inpaint", "--edge", str(edge), *plain, "--size", str(small),
-         "--width", str(args.width), *steps(300)],
-        ["train/train.py", str(faces), str(fp32), "--phase", "inpaint", "--start", str(draft), *plain,
+         "--width", str(args.width), *steps(240)],
+        ["train/train.py", str(faces), str(fp32), "--phase", "inpaint", "--init", str(draft), *plain,
          "--size", str(args.size), "--lr", "5e-4", *steps(60)],
         ["compress/prune.py", str(fp32), str(pruned), *tune, "--keep", "0.5", *steps(120), "--size", str(small)],
         ["compress/slim.py", str(pruned), str(slim), *tune, "--share", "0.15", *steps(140), "--size", str(small)],

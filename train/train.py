@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     made = stage.parser(__doc__, source="DATA")
     made.add_argument("--phase", choices=fit.PHASES, required=True)
     made.add_argument("--edge", type=Path, metavar="FOLDER", help="checkpoint whose edge network is taken, frozen")
-    made.add_argument("--start", type=Path, metavar="FOLDER", help="checkpoint whose weights to start from")
+    made.add_argument("--init", type=Path, metavar="FOLDER", help="checkpoint whose weights to start from")
     made.add_argument("--preset", choices=PRESETS, default="mobile")
     made.add_argument("--variant", choices=VARIANTS, default=VARIANTS[0], help="refine network (Table 1's rows)")
     made.add_argument("--width", type=int, default=16, help="channels of the first layer; 64 is the paper")
@@ -82,9 +82,9 @@ def recipe_of(args: argparse.Namespace) -> fit.Recipe:
 
 
 def network_of(args: argparse.Namespace) -> FaceEraser:
-    """A fresh pipeline, or the one of --start; with the edge network of --edge."""
-    if args.start:
-        pipeline = checkpoint.load(args.start)
+    """A fresh pipeline, or the one of --init; with the edge network of --edge."""
+    if args.init:
+        pipeline = checkpoint.load(args.init)
         pipeline.config = replace(pipeline.config, resolution=args.size)
         return pipeline
     torch.manual_seed(args.seed)
@@ -100,7 +100,7 @@ def network_of(args: argparse.Namespace) -> FaceEraser:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.phase == "inpaint" and not (args.edge or args.start):
+    if args.phase == "inpaint" and not (args.edge or args.init):
         raise ValueError("--phase inpaint needs the edges of phase 1: --edge FOLDER (train.py ... --phase edge makes it)")
     if args.size % 32:
         raise ValueError(f"--size {args.size}: expected a multiple of 32, as the refine network halves five times")
@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
         pipeline.cpu()
         figures = stage.measure(pipeline, look)
         checkpoint.save(
-            folder, pipeline, stage=f"train-{args.phase}", parent=args.start or args.edge, data=described,
+            folder, pipeline, stage=f"train-{args.phase}", parent=args.init or args.edge, data=described,
             options={**asdict(recipe), "width": args.width, "symmetric": args.symmetric, "size": args.size},
             metrics={**result, **figures}, discriminators=critics, samples=fit.sample_sheet(pipeline, look),
         )  # fmt: skip
