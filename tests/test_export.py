@@ -21,7 +21,7 @@ from faceeraser import artifact, checkpoint, convert, edges, networks, quant
 from faceeraser.artifact import Artifact
 from faceeraser.networks import Config, FaceEraser
 from faceeraser.stage import GateFailed
-from faceeraser.warp import sampling_coordinates, warp, warp_by_rows
+from faceeraser.warp import sampling_coordinates, warp
 
 SIZE = 64
 
@@ -309,19 +309,18 @@ def corners_off(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
     x, y = sampling_coordinates(flow)
     off = torch.cat([x, y], 1) * (SIZE / (SIZE - 1)) - 0.5
     at = torch.cat([a.float().expand(1, 1, SIZE, SIZE) for a in _pixels()], 1)
-    return warp_by_rows(image, off - at)
+    return warp(image, off - at)
 
 
 def _pixels() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.arange(SIZE).view(1, 1, 1, SIZE), torch.arange(SIZE).view(1, 1, SIZE, 1)
 
 
-@pytest.mark.parametrize("script, form, broken", [("to_tflite", "warp_by_rows", corners_off), ("to_onnx", "warp", swapped)])
-def test_a_broken_warp_is_refused_and_nothing_published(
-    script, form, broken, runs, tmp_path, stage, monkeypatch, capsys
-) -> None:
-    monkeypatch.setattr(convert, form, broken)
-    assert stage(f"export/{script}.py", runs["small"], tmp_path, "--edges-input") == 1
+@pytest.mark.parametrize("broken", [swapped, corners_off])
+def test_a_broken_warp_is_refused_and_nothing_published(broken, runs, tmp_path, stage, monkeypatch, capsys) -> None:
+    """In ONNX, which converts fastest; the gate is the same for every kind."""
+    monkeypatch.setattr(convert, "warp", broken)
+    assert stage("export/to_onnx.py", runs["small"], tmp_path, "--edges-input") == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert "gate failed" in said and "astronaut-0" in said and "dB" in said and "max abs <= 0.0001" in said
     assert list(tmp_path.iterdir()) == []
