@@ -29,8 +29,10 @@ $(SETUP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python benchmarks/demo.py --overwrite $(if $(DEMO_FACES),--faces "$(DEMO_FACES)")
 
+# One process for each core, each with one thread: two threads of one process wait for each other by spinning. A file's
+# tests stay together, for the networks that some of them train once and share.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: setup
 	$(BIN)/ruff check

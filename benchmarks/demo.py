@@ -18,6 +18,8 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -98,17 +100,40 @@ def run(args: argparse.Namespace) -> None:
     processes = min(2, cores)
     threads = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores // processes))}
     parallel = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    for number, words in enumerate(plan, 1):
-        print(f"\n[{number}/{len(plan)}, {time.monotonic() - began:.0f} s] $ python {shlex.join(words)}", flush=True)
+
+    def do(words: list[str], quiet: bool) -> tuple[int, float, str]:
+        """Run one command: its exit code, its seconds and, when quiet, what it printed."""
         at = time.monotonic()
         trains = words[0] == "train/train.py" or words[0].startswith("compress/")
         line = [sys.executable, *(parallel if trains else []), str(ROOT / words[0]), *words[1:]]
         if trains:
             line += ["--batch", str(8 // processes)]
-        code = subprocess.run(line, env=threads if trains else None, check=False).returncode
-        taken.append((words[0], round(time.monotonic() - at, 1)))
-        if code:
-            raise stage.GateFailed(f"step {number} of {len(plan)} ended with exit code {code}; its own message is above")
+        pipe = subprocess.PIPE if quiet else None
+        done = subprocess.run(
+            line,
+            env=threads if trains else None,
+            check=False,
+            text=True,
+            stdout=pipe,
+            stderr=subprocess.STDOUT if quiet else None,
+        )
+        return done.returncode, round(time.monotonic() - at, 1), done.stdout or ""
+
+    position = 0
+    while position < len(plan):
+        # Exports do not need one another and use one core each; everything else takes its turn.
+        group = list(takewhile(lambda words: words[0].startswith("export/"), plan[position:])) or [plan[position]]
+        for number, words in enumerate(group, position + 1):
+            print(f"\n[{number}/{len(plan)}, {time.monotonic() - began:.0f} s] $ python {shlex.join(words)}", flush=True)
+        with ThreadPoolExecutor(processes) as pool:
+            quiet = [len(group) > 1] * len(group)
+            for words, (code, spent, printed) in zip(group, pool.map(do, group, quiet), strict=True):
+                if printed:
+                    print(f"\n$ python {shlex.join(words)}\n{printed}", flush=True)
+                taken.append((words[0], spent))
+                if code:
+                    raise stage.GateFailed(f"`{words[0]}` ended with exit code {code}; its own message is above")
+        position += len(group)
     seconds = round(time.monotonic() - began, 1)
     found = json.loads((args.target / "result.json").read_text())
     found |= {"command": f"python benchmarks/demo.py{f' --faces {artifact.portable(args.faces)}' if args.faces else ''}"}
