@@ -279,6 +279,8 @@ class _ONNX:
 
 
 class _CoreML:
+    """A package of CoreML's: its ports can be read anywhere, it predicts on macOS."""
+
     def __init__(self, path: Path) -> None:
         tools = _need("coremltools", "coreml", "reading an .mlpackage")
         self._model = tools.models.MLModel(str(path), skip_model_load=sys.platform != "darwin")

@@ -85,7 +85,7 @@ def _resolution(model: Artifact) -> int:
 def _photographs(named: Sequence[Path], output: Path | None) -> list[tuple[Path, Path]]:
     """(photograph, its name below the folder that was given) of everything that was named, each once.
 
-    Folders are searched, all but hidden files and what lies in the output folder.
+    Folders are searched, all but hidden files, earlier results (`*-erased`) and what lies in the output folder.
     """
     found: dict[Path, tuple[Path, Path]] = {}
     for path in named:
@@ -97,6 +97,7 @@ def _photographs(named: Sequence[Path], output: Path | None) -> list[tuple[Path,
             for file in sorted(path.rglob("*"))
             if file.suffix.lower() in faces.READABLE and file.is_file()
             and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            and not file.stem.endswith("-erased")  # what an earlier run left beside its photograph
             and not (output and output.resolve() != path.resolve() and output.resolve() in file.resolve().parents)
         ]  # fmt: skip
         if not inside:

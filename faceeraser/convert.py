@@ -818,6 +818,11 @@ def export(
     """
     source, target = Path(source), Path(target)
     pipeline = checkpoint.load(source)
+    if checkpoint.history(source)[-1]["stage"] == "train-edge":
+        raise ValueError(
+            f"{source}: only its edge network was trained, the others are as they started; "
+            f"run phase 2 first: python train/train.py DATA TARGET --phase inpaint --edge {source}"
+        )
     if pipeline.config.quantized:
         quant.round_biases(pipeline, *_sample(pipeline.config.resolution, False, False).values())
     own = own_precision(pipeline, kind)

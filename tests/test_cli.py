@@ -412,3 +412,10 @@ def test_without_torch_the_error_names_the_extra(run_folder):
 
 def test_the_version_is_the_projects():
     assert faceeraser.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_a_searched_folder_gives_photographs_and_not_earlier_results(tmp_path):
+    for name in ("a.jpg", "a-erased.png", "notes.txt", ".hidden.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert [file.name for file, _ in cli._photographs([tmp_path], None)] == ["a.jpg"]
+    assert [file.name for file, _ in cli._photographs([tmp_path / "a-erased.png"], None)] == ["a-erased.png"], "but if named"

@@ -216,3 +216,9 @@ def test_the_last_line_is_json_for_programs(runs, stage, skin, tmp_path, capsys)
     assert stage("compress/quantize.py", runs / "slim", tmp_path / "int8", "--data", skin, "--steps", 0) == 0
     last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert {"target", "before", "after", "drop", "source"} <= set(last)
+
+
+def test_a_network_of_which_only_the_edges_were_trained_is_not_exported(runs, stage, tmp_path, capsys):
+    assert stage("export/to_tflite.py", runs / "edge", tmp_path / "exports") == 2
+    assert "only its edge network was trained" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.tflite"))

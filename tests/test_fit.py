@@ -26,6 +26,7 @@ def small(preset: str = "mobile", seed: int = 0) -> FaceEraser:
 
 def test_training_lowers_the_error_on_pairs_it_did_not_see(skin, tmp_path):
     pipeline, held_out = small(), pairs.evaluation_pairs(skin, "eval", 64)
+    torch.nn.init.normal_(pipeline.refine.head.conv.weight, std=0.1)  # starts wrong: the smooth fill alone is hard to beat
 
     def error() -> float:
         truth, mask = pairs.to_tensors(held_out)
@@ -33,9 +34,9 @@ def test_training_lowers_the_error_on_pairs_it_did_not_see(skin, tmp_path):
         return float(((out - truth).abs() * mask).sum() / mask.sum())
 
     before = error()
-    recipe = fit.Recipe(steps=60, lr=1e-3, beta1=0.9, beta2=0.999, region="hole", average=0.9, **QUICK)
+    recipe = fit.Recipe(steps=60, lr=2e-3, beta1=0.9, beta2=0.999, region="hole", average=0.9, **QUICK)
     result = fit.fit(pipeline, pairs.TrainingPairs(skin, 64), recipe, tmp_path)
-    assert error() < 0.97 * before
+    assert error() < 0.8 * before
     assert result["pictures"] == 240 and set(result["losses"]) == {"l1", "clone"}
     assert list((tmp_path / "tensorboard").iterdir())
 
