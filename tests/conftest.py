@@ -1,12 +1,15 @@
 """What several tests start from: generated skin, and the stages' scripts called as a user calls them."""
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from faceeraser import faces
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,6 +34,17 @@ def stage() -> Callable[..., int]:
         return script(path).main([str(w) for w in words])
 
     return run
+
+
+@pytest.fixture(scope="session")
+def landmarks() -> None:
+    """The landmark models are in the cache; else the test skips visibly, or fails under FACEERASER_NO_SKIP=1."""
+    try:
+        faces.fetch_models()
+    except RuntimeError as error:
+        if os.environ.get("FACEERASER_NO_SKIP") == "1":
+            raise
+        pytest.skip(f"the landmark models cannot be had: {error}")
 
 
 @pytest.fixture(scope="session")

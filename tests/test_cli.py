@@ -1,7 +1,6 @@
 """What `faceeraser erase` and `faceeraser inspect` promise, and the package's own three names."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -41,16 +40,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     artifact.write_card(path, facts)
     return path
-
-
-@pytest.fixture(scope="module")
-def landmarks() -> None:
-    try:
-        faces.fetch_models()
-    except RuntimeError as error:
-        if os.environ.get("FACEERASER_NO_SKIP") == "1":
-            raise
-        pytest.skip(f"the landmark models cannot be had: {error}")
 
 
 @pytest.fixture(scope="module")

@@ -325,21 +325,11 @@ def test_a_wheel_with_other_files_is_refused(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.fixture(scope="module")
-def models() -> None:
-    try:
-        faces.fetch_models()
-    except RuntimeError as error:
-        if os.environ.get("FACEERASER_NO_SKIP") == "1":
-            raise
-        pytest.skip(f"the landmark models cannot be had: {error}")
-
-
-@pytest.fixture(scope="module")
 def astronaut() -> np.ndarray:
     return np.ascontiguousarray(pytest.importorskip("skimage.data").astronaut())
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("landmarks")
 def test_the_astronaut_is_found_where_she_is(astronaut: np.ndarray) -> None:
     (face,) = faces.find_faces(astronaut)
     assert face.score > 0.7
@@ -348,7 +338,7 @@ def test_the_astronaut_is_found_where_she_is(astronaut: np.ndarray) -> None:
     assert np.abs(face.mesh[faces.LIPS].mean(0) - [223, 146]).max() < 4
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("landmarks")
 def test_landmarks_turn_and_mirror_with_the_picture(astronaut: np.ndarray) -> None:
     (face,) = faces.find_faces(astronaut)
     (mirrored,) = faces.find_faces(np.ascontiguousarray(astronaut[:, ::-1]))
@@ -361,7 +351,7 @@ def test_landmarks_turn_and_mirror_with_the_picture(astronaut: np.ndarray) -> No
     assert apart < 0.06 * face.eye_distance
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("landmarks")
 def test_a_small_face_in_a_large_picture_is_still_found(astronaut: np.ndarray) -> None:
     wide = np.full((900, 1600, 3), 90, np.uint8)
     small = cv2.resize(astronaut[:300, 70:370], (190, 190), interpolation=cv2.INTER_AREA)
@@ -371,7 +361,7 @@ def test_a_small_face_in_a_large_picture_is_still_found(astronaut: np.ndarray) -
     assert faces.find_faces(np.full((300, 400, 3), 128, np.uint8)) == []
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("landmarks")
 def test_glasses_drawn_on_a_face_are_seen_and_segmented(astronaut: np.ndarray) -> None:
     large = cv2.resize(astronaut[30:230, 130:330], (600, 600), interpolation=cv2.INTER_CUBIC)
     (face,) = faces.find_faces(large)
@@ -388,7 +378,7 @@ def test_glasses_drawn_on_a_face_are_seen_and_segmented(astronaut: np.ndarray) -
     assert (found & frame).sum() > 0.5 * frame.sum(), "most of the frame is found"
 
 
-@pytest.mark.usefixtures("models")
+@pytest.mark.usefixtures("landmarks")
 def test_yaw_is_positive_when_the_nose_points_to_the_right() -> None:
     photos = Path(os.environ.get("FACEERASER_PHOTOS") or Path(__file__).parents[2] / "shared" / "photos")
     files = sorted(photos.glob("f18_*.jpg"))[:30]

@@ -414,16 +414,10 @@ def test_filters_are_measured_against_labels(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict]]:
+def real(landmarks: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict]]:
     """The labelled photographs, prepared once with two workers."""
     if not (PHOTOS / "manifest.csv").is_file():
         pytest.skip(f"no photographs in {PHOTOS}; set FACEERASER_PHOTOS")
-    try:
-        faces.fetch_models()
-    except RuntimeError as error:
-        if os.environ.get("FACEERASER_NO_SKIP") == "1":
-            raise
-        pytest.skip(f"the landmark models cannot be had: {error}")
     folder = tmp_path_factory.mktemp("real")
     photos = folder / "photos"
     photos.mkdir()
