@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
         pipe = subprocess.PIPE if quiet else None
         done = subprocess.run(
             line,
-            env=threads if trains else None,
+            env=threads if trains or quiet else None,
             check=False,
             text=True,
             stdout=pipe,
