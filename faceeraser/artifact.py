@@ -15,6 +15,7 @@ Importing this module loads numpy only; a runtime is imported by the first `Arti
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -240,7 +241,13 @@ class _TFLite:
     def __call__(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         for details, value in zip(self._inputs, values, strict=True):
             self._interpreter.set_tensor(details["index"], value)
-        self._interpreter.invoke()
+        try:
+            self._interpreter.invoke()
+        except RuntimeError:
+            # TensorFlow's class counts references and refuses while any other is alive, a signature runner among them
+            # that the collector has not taken yet (seen once in CI). An error of the model's own is raised again.
+            gc.collect()
+            self._interpreter.invoke()
         return [self._interpreter.get_tensor(details["index"]) for details in self._outputs]
 
 
