@@ -4,13 +4,15 @@ PYTHON ?= python3
 TORCH_ARGS ?=
 # A folder of your photographs; without it the demo makes its own skin.
 DEMO_FACES ?=
+# The photographs that the weights which come with the package are trained on.
+PHOTOS ?=
 
 BIN := .venv/bin
 SETUP := .venv/.installed
 LEGACY := .venv-legacy/.installed
 CODE := $(wildcard faceeraser train compress export benchmarks)
 
-.PHONY: setup demo test check legacy clean
+.PHONY: setup demo release test check legacy clean
 
 setup: $(SETUP)
 
@@ -28,6 +30,11 @@ $(SETUP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/python benchmarks/demo.py --overwrite $(if $(DEMO_FACES),--faces "$(DEMO_FACES)")
+
+# Two hours on two cores; go on with the same command where it was broken off. `rm -r runs/release` starts anew.
+release: setup
+	@test -n "$(PHOTOS)" || { echo "name the photographs: make release PHOTOS=folder" >&2; exit 2; }
+	$(BIN)/python benchmarks/release.py "$(PHOTOS)" --json benchmarks/results/release.json
 
 # One process for each core, each with one thread: two threads of one process wait for each other by spinning. A file's
 # tests stay together, for the networks that some of them train once and share.

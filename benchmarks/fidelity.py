@@ -10,7 +10,8 @@ drop it is a gate: exit code 1 if a model's psnr_hole_mirrored lies more than th
 The figures are defined in faceeraser/metrics.py. `gmacs`, `params` and `bytes` are an exported file's own, from its
 card; a checkpoint folder is counted as a network and has no `bytes`. A model of another resolution than the data's is
 measured on resized pairs and says so in `resized_from`; it has a `psnr_vs_fp32` only where the reference has its
-resolution.
+resolution. The gain over Navier-Stokes by skin tone, with 95 % bootstrap intervals, stands in the result's
+`data.gain_over_navier_stokes`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from faceeraser import artifact, metrics, pairs, stage
@@ -96,19 +98,31 @@ def measure(models: Sequence[stage.Model], args: Namespace) -> tuple[list[dict[s
         return metrics.score(method, lists[size], fp32, lambda p: tqdm(p, desc=name, unit="pair", leave=False))
 
     rows, fp32 = [], None
+    gained: dict[str, list[float]] = {}
     for model in models:
         size = model.resolution
-        figures, painted = score(model.name, model.method, size, fp32 if size == models[0].resolution else None)
-        fp32 = fp32 or painted
-        row = {"name": model.name, "resolution": size, **figures, **model.about}
+        found = score(model.name, model.method, size, fp32 if size == models[0].resolution else None)
+        fp32 = fp32 or found.painted
+        row = {"name": model.name, "resolution": size, **found.row, **model.about}
         if size != data["size"]:
             row["resized_from"] = data["size"]
         rows.append(row | milliseconds(model, took))
+        if size == models[0].resolution:
+            gained[model.name] = found.figures["psnr_hole_mirrored"]
     size = models[0].resolution
-    for name, found in metrics.classical_scores(lists[size], lambda p: tqdm(p, desc="classical", leave=False)).items():
+    for model in [model for model in models if model.name == args.noise]:
+        found = score(f"{model.name}_noise", metrics.with_noise(model.method), model.resolution, None)
+        rows.append({"name": f"{model.name}_noise", "resolution": model.resolution, **found.row, "kind": "control"})
+    classical = metrics.classical_scores(lists[size], lambda p: tqdm(p, desc="classical", leave=False))
+    for name, found in classical.items():
         resized = {"resized_from": data["size"]} if size != data["size"] else {}
         rows.append({"name": name, "resolution": size, **found.row, "kind": "classical", **resized})
     about = {key: data.get(key) for key in ("name", "source", "size")} | {"n": rows[0]["n"], "eval_sha256": digest}
+    navier_stokes = np.asarray(classical["navier_stokes"].figures["psnr_hole_mirrored"])
+    ita = [pair.ita for pair in lists[size]]
+    if not np.isnan(ita).any():
+        tones = {name: metrics.by_tone(np.asarray(values) - navier_stokes, ita) for name, values in gained.items()}
+        about["gain_over_navier_stokes"] = tones
     return rows, about
 
 
@@ -132,6 +146,8 @@ def run(args: Namespace) -> int:
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit is {args.limit}; expected at least 1")
     models = open_all(args)
+    if args.noise is not None and args.noise not in {model.name for model in models}:
+        raise ValueError(f"--noise {args.noise}: no row is called so; expected one of {', '.join(m.name for m in models)}")
     if args.max_drop is not None and (other := [m for m in models if m.resolution != models[0].resolution]):
         raise ValueError(
             f"{other[0].name} runs at {other[0].resolution}, {models[0].name} at {models[0].resolution}: "
@@ -157,6 +173,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--max-drop", type=float, metavar="DB", help="gate: exit 1 if a model lies further below fp32")
     parser.add_argument("--limit", type=int, help="only the first so many pairs of the list")
     parser.add_argument("--rows", nargs="+", default=[], metavar="name=PATH", help="further models, named")
+    parser.add_argument("--noise", metavar="NAME", help="a control row: that model's output with white noise for texture")
     parser.add_argument("--latency", type=Path, metavar="FILE", help="a result of latency.py, for milliseconds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     return parser

@@ -11,7 +11,7 @@ import sys
 
 import torch
 
-from faceeraser import checkpoint, fit, narrowing, pairs, stage
+from faceeraser import checkpoint, narrowing, stage
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,44 +26,27 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    pipeline = checkpoint.load(args.source)
-    if pipeline.config.quantized:
-        raise ValueError(f"{args.source} is quantized already; prune the network it was made from")
+    tuning = stage.FineTuning(args)
     if args.rounds < 1:
         raise ValueError(f"--rounds {args.rounds}: expected at least 1")
-    described = pairs.describe(args.data)
-    teacher = checkpoint.load(args.teacher) if args.teacher else None
-    data, look = stage.training_pairs(args, pipeline), stage.tune_pairs(args, pipeline)
     with checkpoint.writing(args.target, args.overwrite) as folder:
-        before = stage.measure(pipeline, look)
-        keep = args.keep if args.keep is not None else narrowing.keep_for_gmacs(pipeline, args.target_gmacs)
-        items = [data[k] for k in range(args.batch)]
-        truth, mask = (torch.stack(x) for x in zip(*items, strict=True))
+        before = tuning.measure()
+        keep = args.keep if args.keep is not None else narrowing.keep_for_gmacs(tuning.pipeline, args.target_gmacs)
+        items = [tuning.data[k] for k in range(args.batch)]
+        truth, mask, *_ = (torch.stack(x) for x in zip(*items, strict=True))
         unrepaired = None
-        for step in narrowing.prune_steps(pipeline, keep, args.rounds, args.importance, (truth, mask)):
-            unrepaired = stage.measure(pipeline, look)
-            recipe = stage.fine_tuning_recipe(args, steps=max(1, args.steps // args.rounds), seed=args.seed + step)
-            result = fit.fit(
-                pipeline, data, recipe, folder, teacher=teacher, vgg=args.vgg, look=look[:4],
-                title=f"prune {step + 1}/{args.rounds}",
-            )  # fmt: skip
-        (folder / "state.pt").unlink(missing_ok=True)
-        pipeline.cpu()
-        after = stage.measure(pipeline, look)
-        checkpoint.save(
-            folder, pipeline, stage="prune", parent=args.source, data=described,
-            options={"keep": keep, "importance": args.importance, "rounds": args.rounds, "steps": args.steps, "lr": args.lr,
-                     "teacher": str(args.teacher) if args.teacher else None, "distil": args.distil, "seed": args.seed},
-            metrics={**result, "before": before, "unrepaired": unrepaired, "after": after},
-            samples=fit.sample_sheet(pipeline, look), extra={"widths": narrowing.widths(pipeline)},
+        for step in narrowing.prune_steps(tuning.pipeline, keep, args.rounds, args.importance, (truth, mask)):
+            unrepaired = tuning.measure()
+            result = tuning.fit(
+                folder, f"prune {step + 1}/{args.rounds}", steps=max(1, args.steps // args.rounds), seed=args.seed + step
+            )
+        after = tuning.measure()
+        tuning.save(
+            folder, "prune", {"keep": keep, "importance": args.importance, "rounds": args.rounds},
+            {**result, "before": before, "unrepaired": unrepaired, "after": after}, widths=narrowing.widths(tuning.pipeline),
         )  # fmt: skip
-    rows = [
-        {"name": name, **row} for name, row in (("before", before), ("pruned", unrepaired), ("fine-tuned", after)) if row
-    ]
-    stage.finish(
-        f"{args.source} -> {args.target} (keep {keep:.2f}; on a slice of train; data: {described['source']})", rows,
-        {"target": str(args.target), "keep": keep, "source": described["source"], "before": before, "after": after},
-    )  # fmt: skip
+    rows = {"before": before, "pruned": unrepaired, "fine-tuned": after}
+    tuning.finish(rows, f"keep {keep:.2f}; ", keep=keep, before=before, after=after)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,46 +25,29 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    pipeline = checkpoint.load(args.source)
-    if pipeline.config.quantized:
-        raise ValueError(f"{args.source} is quantized already")
+    tuning = stage.FineTuning(args)
+    pipeline = tuning.pipeline
     if pipeline.config.preset == "paper":
         raise ValueError(
             f"{args.source} is of the paper preset, whose instance norms cannot be folded; "
             "train a mobile one (train.py --preset mobile --teacher FOLDER distils it)"
         )
-    described = pairs.describe(args.data)
-    teacher = checkpoint.load(args.teacher) if args.teacher else None
-    data, look = stage.training_pairs(args, pipeline), stage.tune_pairs(args, pipeline)
     with checkpoint.writing(args.target, args.overwrite) as folder:
-        before = stage.measure(pipeline, look)
+        before = tuning.measure()
         quant.fuse(pipeline)
         quant.prepare(pipeline, pipeline.config.float_layers)
         pipeline.config = replace(pipeline.config, fused=True, quantized=True)
-        fit.calibrate(pipeline, data, args.calibration)
-        calibrated = stage.measure(pipeline, look)
-        result = {}
-        if args.steps:
-            recipe = stage.fine_tuning_recipe(args)
-            result = fit.fit(pipeline, data, recipe, folder, teacher=teacher, vgg=args.vgg, look=look[:4], title="quantize")
-            (folder / "state.pt").unlink(missing_ok=True)
-        pipeline.cpu()
-        quant.round_biases(pipeline, *(tensor[:1] for tensor in pairs.to_tensors(look[:1])))  # what is saved is what ships
-        after = stage.measure(pipeline, look)
-        drop = before["psnr_hole_mirrored"] - after["psnr_hole_mirrored"]
-        checkpoint.save(
-            folder, pipeline, stage="quantize", parent=args.source, data=described,
-            options={"steps": args.steps, "lr": args.lr, "calibration": args.calibration,
-                     "teacher": str(args.teacher) if args.teacher else None, "distil": args.distil, "seed": args.seed},
-            metrics={**result, "before": before, "calibrated": calibrated, "after": after},
-            samples=fit.sample_sheet(pipeline, look),
-        )  # fmt: skip
-    rows = [{"name": name, **row} for name, row in (("float", before), ("calibrated", calibrated), ("trained", after))]
-    stage.finish(
-        f"{args.source} -> {args.target} (on a slice of train; data: {described['source']})", rows,
-        {"target": str(args.target), "source": described["source"], "before": before, "after": after,
-         "drop": round(drop, 3)},
-    )  # fmt: skip
+        fit.calibrate(pipeline, tuning.data, args.calibration)
+        calibrated = tuning.measure()
+        result = tuning.fit(folder, "quantize") if args.steps else {}
+        # What is saved is what ships.
+        quant.round_biases(pipeline, *(tensor[:1] for tensor in pairs.to_tensors(tuning.look[:1])))
+        after = tuning.measure()
+        metrics = {**result, "before": before, "calibrated": calibrated, "after": after}
+        tuning.save(folder, "quantize", {"calibration": args.calibration}, metrics)
+    drop = before["psnr_hole_mirrored"] - after["psnr_hole_mirrored"]
+    rows = {"float": before, "calibrated": calibrated, "trained": after}
+    tuning.finish(rows, before=before, after=after, drop=round(drop, 3))
     if args.max_drop is not None and drop > args.max_drop:
         raise stage.GateFailed(
             f"psnr_hole_mirrored fell by {drop:.3f} dB, {drop - args.max_drop:.3f} more than --max-drop allows"

@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-from faceeraser import checkpoint, fit, narrowing, pairs, stage
+from faceeraser import checkpoint, narrowing, stage
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,47 +29,34 @@ def histogram(values: np.ndarray, edges: np.ndarray) -> list[int]:
 
 
 def run(args: argparse.Namespace) -> None:
-    pipeline = checkpoint.load(args.source)
+    tuning = stage.FineTuning(args)
+    pipeline = tuning.pipeline
     narrowing.require_scales(pipeline)
     if args.steps < 2:
         raise ValueError(f"--steps {args.steps}: expected at least 2, half with the penalty and half without")
-    described = pairs.describe(args.data)
-    teacher = checkpoint.load(args.teacher) if args.teacher else None
-    data, look = stage.training_pairs(args, pipeline), stage.tune_pairs(args, pipeline)
     with checkpoint.writing(args.target, args.overwrite) as folder:
-        before = stage.measure(pipeline, look)
+        before = tuning.measure()
         at_first = narrowing.scale_values(pipeline).numpy()
-        sparse = stage.fine_tuning_recipe(args, steps=args.steps // 2, sparsity=args.sparsity)
-        fit.fit(pipeline, data, sparse, folder, teacher=teacher, vgg=args.vgg, look=look[:4], title="slim: sparsify")
-        pipeline.cpu()
+        tuning.fit(folder, "slim: sparsify", steps=args.steps // 2, sparsity=args.sparsity)
         at_last = narrowing.scale_values(pipeline).numpy()
         threshold = narrowing.slim(pipeline, args.share)
-        unrepaired = stage.measure(pipeline, look)
-        recipe = stage.fine_tuning_recipe(args, steps=args.steps - args.steps // 2, seed=args.seed + 1)
-        result = fit.fit(
-            pipeline, data, recipe, folder, teacher=teacher, vgg=args.vgg, look=look[:4], title="slim: fine-tune"
-        )
-        (folder / "state.pt").unlink(missing_ok=True)
-        pipeline.cpu()
-        after = stage.measure(pipeline, look)
+        unrepaired = tuning.measure()
+        result = tuning.fit(folder, "slim: fine-tune", steps=args.steps - args.steps // 2, seed=args.seed + 1)
+        after = tuning.measure()
         edges = np.linspace(0, max(1e-6, float(np.quantile(np.concatenate([at_first, at_last]), 0.99))), 33)
         scales = {
             "before": histogram(at_first, edges), "after": histogram(at_last, edges), "edges": edges.tolist(),
             "mean_before": float(at_first.mean()), "mean_after": float(at_last.mean()), "threshold": threshold,
         }  # fmt: skip
-        checkpoint.save(
-            folder, pipeline, stage="slim", parent=args.source, data=described,
-            options={"share": args.share, "sparsity": args.sparsity, "steps": args.steps, "lr": args.lr,
-                     "teacher": str(args.teacher) if args.teacher else None, "distil": args.distil, "seed": args.seed},
-            metrics={**result, "before": before, "unrepaired": unrepaired, "after": after},
-            samples=fit.sample_sheet(pipeline, look), extra={"scales": scales, "widths": narrowing.widths(pipeline)},
+        tuning.save(
+            folder, "slim", {"share": args.share, "sparsity": args.sparsity},
+            {**result, "before": before, "unrepaired": unrepaired, "after": after},
+            scales=scales, widths=narrowing.widths(pipeline),
         )  # fmt: skip
     print(f"\nscale factors: mean {scales['mean_before']:.4f} -> {scales['mean_after']:.4f}, cut below {threshold:.4f}")
-    rows = [{"name": name, **row} for name, row in (("before", before), ("cut", unrepaired), ("fine-tuned", after))]
-    stage.finish(
-        f"{args.source} -> {args.target} (on a slice of train; data: {described['source']})", rows,
-        {"target": str(args.target), "source": described["source"], "before": before, "after": after,
-         "scales": {k: scales[k] for k in ("mean_before", "mean_after", "threshold")}},
+    tuning.finish(
+        {"before": before, "cut": unrepaired, "fine-tuned": after}, before=before, after=after,
+        scales={k: scales[k] for k in ("mean_before", "mean_after", "threshold")},
     )  # fmt: skip
 
 

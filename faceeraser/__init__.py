@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from faceeraser.networks import FaceEraser
 
 __version__ = "0.1.0"
-__all__ = ["FaceEraser", "__version__", "load"]
+__all__ = ["WEIGHTS", "FaceEraser", "__version__", "load"]
+
+WEIGHTS = Path(__file__).resolve().parent / "weights"
+"""What comes with the package: the checkpoint folder fp32, the files exported from its int8 descendant, MODEL_CARD.md."""
 
 
 def load(path: str | Path) -> Artifact | FaceEraser:

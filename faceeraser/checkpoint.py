@@ -75,16 +75,20 @@ def save(
     folder: Path, pipeline: FaceEraser, *, stage: str, options: Mapping[str, Any], metrics: Mapping[str, Any],
     parent: Path | str | None = None, data: Mapping[str, Any] | None = None,
     discriminators: nn.Module | None = None, samples: Image.Image | None = None, extra: Mapping[str, Any] | None = None,
+    half: bool = False,
 ) -> None:  # fmt: skip
     """Write a pipeline into `folder` (from `writing`) and append this stage to its parent's history.
 
     options: what the stage was told (the seed among them). metrics: what it measured. data: data.json of the pairs.
-    extra: further fields of the history entry, such as histograms. Under torchrun only the first process writes.
+    extra: further fields of the history entry, such as histograms. half: weights in half precision.
+    Under torchrun only the first process writes.
     """
     if not first_process():
         return
     scales = {name: (scale, zero) for name, scale, zero in quant.quantized_tensors(pipeline)}
     state = {k: v.detach().cpu().contiguous() for k, v in pipeline.state_dict().items() if not _is_scale(k)}
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     save_file(state, folder / "generators.safetensors")
     if scales:
         write_json(
@@ -133,7 +137,8 @@ def load(folder: Path | str) -> FaceEraser:
     """A pipeline in eval mode from a stage's folder, strictly: every tensor in its place and none left over.
 
     Raises:
-        ValueError: the folder is not a checkpoint, is of another format, or its tensors do not fit its structure.
+        ValueError: the folder is not a checkpoint, is of another format, its tensors do not fit its structure, or its
+            weights are not the ones whose sha256 stands last in its history.
     """
     folder = Path(folder)
     for name in ("config.json", "generators.safetensors"):
@@ -147,7 +152,16 @@ def load(folder: Path | str) -> FaceEraser:
         state = load_file(folder / "generators.safetensors")
     except SafetensorError as error:
         raise ValueError(f"{folder}/generators.safetensors is not a whole safetensors file ({error})") from error
-    return build(config, state, _read_scales(folder))
+    state = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
+    pipeline = build(config, state, _read_scales(folder))
+    if (folder / "history.json").is_file():
+        found, told = sha256_of(folder / "generators.safetensors"), history(folder)[-1]["sha256"]
+        if found != told:
+            raise ValueError(
+                f"{folder}/generators.safetensors: sha256 is {found[:12]}..., its history says {told[:12]}...: damaged or "
+                "exchanged; fetch it again"
+            )
+    return pipeline
 
 
 def _read_scales(folder: Path) -> dict[str, dict[str, Any]] | None:

@@ -1,6 +1,6 @@
 """`faceeraser`: the toolkit for people who only want the result.
 
-    faceeraser erase photo.jpg --model exports/int8.tflite
+    faceeraser erase photo.jpg
     faceeraser erase holiday/ portrait.png --model exports/int8.tflite --output erased/
     faceeraser inspect exports/int8.tflite
     faceeraser inspect runs/pruned --json
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from faceeraser import artifact, faces
+from faceeraser import WEIGHTS, artifact, faces
 from faceeraser.artifact import Artifact
 
 WRITABLE: Mapping[str, Mapping[str, Any]] = {
@@ -36,10 +36,7 @@ WRITABLE: Mapping[str, Mapping[str, Any]] = {
     ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
 }
 
-NO_MODEL = (
-    "no --model FILE given, and none comes with the package yet; `make demo` makes runs/demo/exports/int8.tflite, "
-    "and export/to_tflite.py makes one from any checkpoint folder"
-)
+SHIPPED = WEIGHTS / "int8.tflite"
 FIGURES = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy")
 
 
@@ -163,8 +160,6 @@ def _write(path: Path, image: np.ndarray, profile: bytes | None) -> None:
 
 def erase(args: argparse.Namespace) -> int:
     """`faceeraser erase`: 0, or 2 when a photograph could not be read or has no face in it."""
-    if args.model is None:
-        raise ValueError(NO_MODEL)
     if args.model.suffix not in artifact.KINDS and (args.model / "config.json").is_file():
         raise ValueError(
             f"{args.model}: is a checkpoint folder, expected an exported file; "
@@ -381,7 +376,10 @@ def build_parser() -> argparse.ArgumentParser:
     one = commands.add_parser("erase", help="erase the parts of every face in a photograph")
     one.set_defaults(run=erase)
     one.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="a photograph, or a folder of them")
-    one.add_argument("--model", type=Path, metavar="FILE", help="an exported file, such as export/to_tflite.py makes")
+    one.add_argument(
+        "--model", type=Path, default=SHIPPED, metavar="FILE",
+        help="an exported file, such as export/to_tflite.py makes (default: the one that comes with the package)",
+    )  # fmt: skip
     one.add_argument(
         "--output", type=Path, metavar="OUT",
         help="a folder, or a picture (.png keeps pixels outside the masks exactly; default: PHOTO-erased.png beside)",

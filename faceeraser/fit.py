@@ -45,6 +45,7 @@ class Recipe:
 
     phase: 'edge' trains G_edge; 'inpaint' G_pc and G_ref with the edges frozen; 'all' everything (fine-tuning).
     adversarial, feature_matching, perceptual, l1, style, clone: coefficients of equations 1 and 4; None is the paper's.
+    shading, texture, landing, coherence: coefficients of the mobile preset's own terms; losses.py says what each is.
     region: L1 terms over the whole 'image' (the paper) or inside the 'hole' only, on the composite.
     edge_l1: weight of a plain cross-entropy on the edge map, for fine-tuning without a discriminator.
     features: network of the perceptual and style terms: 'vgg' (the paper), 'filterbank' or 'off'.
@@ -68,6 +69,10 @@ class Recipe:
     l1: float = losses.INPAINT_COEFFICIENTS["l1"]
     style: float = losses.INPAINT_COEFFICIENTS["style"]
     clone: float = losses.INPAINT_COEFFICIENTS["clone"]
+    shading: float = 0.0
+    texture: float = 0.0
+    landing: float = 0.0
+    coherence: float = 0.0
     edge_l1: float = 0.0
     region: str = "image"
     features: str = "vgg"
@@ -174,13 +179,14 @@ class _Terms:
 
 
 def distillation_loss(student: dict[str, Tensor], teacher: dict[str, Tensor], mask: Tensor, phase: str) -> Tensor:
-    """L1 between a student's and its teacher's edges, flow (in half pictures), cloned and erased, inside the hole.
+    """How far a student's edges, flow (in half pictures) and erased picture are from its teacher's, inside the hole.
 
-    Both dictionaries are what `FaceEraser.forward` returns. Phase 'inpaint' leaves the frozen edges out.
+    Both dictionaries are what `FaceEraser.forward` returns. Pictures are compared by their shading: texture follows from
+    the flow, and while that is still a pixel off, the nearest picture to a textured one is a smooth one. Phase 'inpaint'
+    leaves the frozen edges out.
     """
-    total = losses.l1_loss(student["erased"], teacher["erased"], mask)
-    total = total + losses.l1_loss(student["cloned"], teacher["cloned"], mask)
-    total = total + 0.1 * losses.l1_loss(student["offsets"], teacher["offsets"], mask)
+    total = losses.shading_loss(student["erased"], teacher["erased"], mask)
+    total = total + losses.l1_loss(student["offsets"], teacher["offsets"], mask)
     if phase == "all":
         total = total + 0.1 * losses.l1_loss(student["edges_hat"], teacher["edges_hat"], mask)
     return total
@@ -193,7 +199,7 @@ def fit(
 ) -> dict[str, Any]:  # fmt: skip
     """Train `pipeline` in place and return what happened: mean losses of the last steps, pictures, seconds.
 
-    data: item k is (truth (3, H, W), mask (1, H, W)); see pairs.TrainingPairs. workdir receives state.pt every
+    data: item k is (truth, mask, target, skin, sharp); see pairs.TrainingPairs. workdir receives state.pt every
     `save_every` steps and tensorboard/; with `resume`, a state.pt there is where the run goes on. critics: the
     discriminators, trained beside it when the adversarial weight is not 0. look: pairs for the sample sheets.
 
@@ -228,7 +234,7 @@ def fit(
         )
         d_optimizer = torch.optim.Adam(critic.parameters(), lr=recipe.d_lr, betas=(recipe.beta1, recipe.beta2))
     features = None
-    if recipe.phase != "edge" and (recipe.perceptual or recipe.style):
+    if recipe.phase != "edge" and (recipe.perceptual or recipe.style or recipe.texture):
         features = losses.feature_network(recipe.features, vgg)
         features = features.to(device) if features is not None else None
     if teacher is not None:
@@ -280,9 +286,9 @@ def fit(
     fused = pipeline.config.fused
     began = time.monotonic()
     recent: dict[str, list[float]] = defaultdict(list)
-    for step, (truth, mask) in enumerate(bar, start):
+    for step, (truth, *maps) in enumerate(bar, start):
         truth = truth.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-        mask = mask.to(device, non_blocking=True)
+        mask, target, skin, sharp = (x.to(device, non_blocking=True) for x in maps)
         pipeline.eval()
         for network in trained:
             network.train(not fused)
@@ -329,14 +335,26 @@ def fit(
             terms.add("adversarial", adversarial, losses.generator_loss(score))
             critic.requires_grad_(True)
         if recipe.phase != "edge":
-            hole = mask if recipe.region == "hole" else None
-            terms.add("l1", recipe.l1, losses.l1_loss(picture, truth, hole))
-            terms.add("clone", recipe.clone, losses.l1_loss(outputs["cloned"], truth, hole))
+            hole = target if recipe.region == "hole" else None
+            if recipe.l1:
+                terms.add("l1", recipe.l1, losses.l1_loss(picture, truth, hole))
+            if recipe.clone:
+                terms.add("clone", recipe.clone, losses.l1_loss(outputs["cloned"], truth, hole))
+            if recipe.shading:
+                terms.add("shading", recipe.shading, losses.shading_loss(picture, truth, target))
+            if recipe.landing:
+                terms.add("landing", recipe.landing, losses.landing_loss(outputs["flow"], mask, 1.0 - skin))
+            if recipe.coherence:
+                terms.add("coherence", recipe.coherence, losses.coherence_loss(outputs["flow"], mask))
             if features is not None:
                 with torch.autocast(device.type, torch.bfloat16, enabled=half):
                     fake_maps, real_maps = features(picture), features(truth)
-                terms.add("perceptual", recipe.perceptual, losses.perceptual_loss(fake_maps, real_maps))
-                terms.add("style", recipe.style, losses.style_loss(fake_maps, real_maps))
+                if recipe.perceptual:
+                    terms.add("perceptual", recipe.perceptual, losses.perceptual_loss(fake_maps, real_maps))
+                if recipe.style:
+                    terms.add("style", recipe.style, losses.style_loss(fake_maps, real_maps))
+                if recipe.texture:
+                    terms.add("texture", recipe.texture, losses.texture_loss(fake_maps, real_maps, target * sharp))
         if recipe.edge_l1 and recipe.phase != "inpaint" and edge_truth is not None:
             terms.add("edge", recipe.edge_l1, F.binary_cross_entropy(outputs["edges_hat"].float(), edge_truth))
         if teacher is not None and recipe.distil and recipe.phase != "edge":
@@ -412,7 +430,7 @@ def calibrate(pipeline: FaceEraser, data: Dataset, pictures: int = 32, batch: in
     with torch.no_grad():
         for first in range(0, pictures, batch):
             items = [data[k] for k in range(first, min(first + batch, pictures))]
-            truth, mask = (torch.stack(x).to(device) for x in zip(*items, strict=True))
+            truth, mask, *_ = (torch.stack(x).to(device) for x in zip(*items, strict=True))
             pipeline(truth, mask)
     quant.set_calibrating(pipeline, False)
 

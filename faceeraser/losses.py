@@ -1,4 +1,5 @@
-"""The training objective of the paper: equations 1 to 9 (Hua et al. 2021, section 3.4), one function for each term.
+"""The training objective: the paper's equations 1 to 9 (Hua et al. 2021, section 3.4), one function for each term, and
+the terms of the mobile preset, which teach the clone network to copy skin rather than to blur it.
 
 Every term is a mean over the batch of per-picture means, so that the average of two half batches is the whole batch:
 what data-parallel training relies on. Losses are computed in float32.
@@ -11,9 +12,13 @@ import math
 import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from faceeraser.warp import warp
 
 # Section 3.4, the paper's coefficients.
 EDGE_COEFFICIENTS = {"adversarial": 1.0, "feature_matching": 10.0}
@@ -53,6 +58,71 @@ def l1_loss(picture: Tensor, truth: Tensor, mask: Tensor | None = None) -> Tenso
         return error.mean()
     area = mask.sum((1, 2, 3)).clamp(min=1.0) * picture.shape[1]
     return ((error * mask).sum((1, 2, 3)) / area).mean()
+
+
+def shading_loss(picture: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """`l1_loss` of both pictures blurred first (three boxes, sigma about 2.5 pixels at 256): colour and shading only.
+
+    Detail of the picture's own costs little here, so a network that has been given texture has no reason to smooth it.
+    """
+    size = max(3, round(picture.shape[-1] * 5 / 256) // 2 * 2 + 1)
+    error = picture.float() - truth.float()
+    for _ in range(3):
+        error = F.avg_pool2d(error, size, 1, size // 2, count_include_pad=False)
+    return l1_loss(error, torch.zeros_like(error), mask)
+
+
+def depth_in_hole(closed: Tensor) -> Tensor:
+    """Distance in pixels (N, 1, H, W) from each pixel to the nearest one where `closed` (N, 1, H, W) is 0."""
+    maps = [cv2.distanceTransform(np.ascontiguousarray(m), cv2.DIST_L2, 5) for m in (closed[:, 0] > 0).byte().cpu().numpy()]
+    return torch.from_numpy(np.stack(maps)).unsqueeze(1).to(closed.device).clamp_(max=float(closed.shape[-1]))
+
+
+def landing_loss(flow: Tensor, hole: Tensor, closed: Tensor) -> Tensor:
+    """How far from copyable skin the flow lands, in 32nds of the picture: 0 where every copy is of skin that is seen.
+
+    flow (N, 2, H, W) in pixels; hole (N, 1, H, W), where it counts; closed (N, 1, H, W), 1 where nothing can be copied.
+    The paper's pixel-clone term (equation 9) asks for the right colour alone, and the hole's own smooth fill has that.
+    """
+    height, width = flow.shape[-2:]
+    x = torch.arange(width, device=flow.device, dtype=flow.dtype) + flow[:, 0]
+    y = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None] + flow[:, 1]
+    outside = F.relu(-x) + F.relu(x - (width - 1)) + F.relu(-y) + F.relu(y - (height - 1))
+    depth = warp(depth_in_hole(closed), flow) + outside.unsqueeze(1)
+    return l1_loss(depth * (32.0 / width), torch.zeros_like(depth), hole)
+
+
+def coherence_loss(flow: Tensor, hole: Tensor) -> Tensor:
+    """How far a copy is from a plain shift: the flow's slope in pixels per pixel, over neighbours that are both in the hole.
+
+    A slope of -1 draws one pixel out into a stripe. Steep slopes count at most 2, so that a piece may be copied from here
+    and its neighbour from there, at the cost of one seam.
+    """
+    total = flow.new_zeros(())
+    for axis in (2, 3):
+        slope = flow.diff(dim=axis).abs().sum(1, keepdim=True)
+        both = torch.minimum(hole.narrow(axis, 1, hole.shape[axis] - 1), hole.narrow(axis, 0, hole.shape[axis] - 1))
+        total = total + l1_loss(2.0 * slope / (2.0 + slope), torch.zeros_like(slope), both)
+    return total
+
+
+def texture_loss(fake: list[Tensor], real: list[Tensor], mask: Tensor) -> Tensor:
+    """Difference of texture inside the hole: the Gram matrices of a filter bank's maps there, relative to the truth's own.
+
+    fake, real: what a feature network gives, (N, C, H / s, W / s); mask (N, 1, H, W), where a picture's
+    is empty it counts as 0. Equation 7's idea, inside the hole,
+    and free of scale: a smooth skin's faint texture counts as much as a rough one's.
+    """
+    total = fake[0].new_zeros((), dtype=torch.float32)
+    for a, b in zip(fake, real, strict=True):
+        inside = F.adaptive_avg_pool2d(mask, a.shape[-2:]).ge(0.999).float()
+        area = inside.sum((1, 2, 3)).clamp(min=1.0)[:, None, None]
+        grams = [
+            (flat := (x.float() * inside).flatten(2)) @ flat.transpose(1, 2) / area for x in (a, b.detach())
+        ]  # fmt: skip
+        own = grams[1].diagonal(dim1=1, dim2=2) + 1e-2
+        total = total + ((grams[0] - grams[1]).abs() / (own[:, :, None] * own[:, None, :]).sqrt()).mean()
+    return total
 
 
 def gram(activation: Tensor) -> Tensor:

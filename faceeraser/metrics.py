@@ -67,10 +67,15 @@ class Pair(Protocol):
 
 
 class Score(NamedTuple):
-    """What `score` returns: the row, and each picture's composite under M', uint8 (H, W, 3), in the pairs' order."""
+    """What `score` returns, per picture in the pairs' order.
+
+    row: the figures over all pictures. painted: each picture's composite under M', uint8 (H, W, 3). figures: each
+    figure's values, NaN where it does not exist.
+    """
 
     row: Row
     painted: list[np.ndarray]
+    figures: dict[str, list[float]]
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------
@@ -250,7 +255,59 @@ def fill_navier_stokes(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return cv2.inpaint(np.ascontiguousarray(image), np.ascontiguousarray(mask, np.uint8), 5, cv2.INPAINT_NS)
 
 
+def with_noise(method: Method) -> Method:
+    """The method with white noise added in the hole, as much as makes its fine detail that of the visible skin.
+
+    A control for texture: it has the right `texture_energy` and is not texture. Always the same noise.
+    """
+
+    def detail(y: np.ndarray) -> np.ndarray:
+        return y - _blur(y, 2, 8)
+
+    def noisy(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        painted = method(image, mask)
+        hole = mask > 0
+        seen = _shrink(~hole)
+        if not seen.any() or not hole.any():
+            return painted
+        there = detail(np.random.default_rng(0).standard_normal(hole.shape).astype(np.float32))
+        lacking = np.mean(detail(luma(image))[seen] ** 2) - np.mean(detail(luma(painted))[hole] ** 2)
+        noise = there * math.sqrt(max(0.0, float(lacking)) / float(np.mean(there[hole] ** 2)))
+        return composite(painted, np.clip(np.rint(painted + noise[..., None]), 0, 255).astype(np.uint8), mask)
+
+    return noisy
+
+
 CLASSICAL: Mapping[str, Method] = {"mean": fill_mean, "telea": fill_telea, "navier_stokes": fill_navier_stokes}
+
+
+# --- groups ---------------------------------------------------------------------------------------------------------
+
+SKIN_TONES = (("very light", 55), ("light", 41), ("intermediate", 28), ("tan", 10), ("brown", -30), ("dark", -91))
+"""Skin tones by their least individual typology angle in degrees (Chardon et al. 1991; Del Bino et al. 2006)."""
+
+
+def tone(ita: float) -> str:
+    """The name of a skin tone by its individual typology angle in degrees."""
+    return next(name for name, low in SKIN_TONES if ita > low)
+
+
+def by_tone(gain: Sequence[float], ita: Sequence[float], draws: int = 2000) -> list[Row]:
+    """Mean of `gain` for each skin tone and for all: name, n, gain, low, high; the last two a 95 % bootstrap interval.
+
+    A tone with fewer than two pictures has no interval (None), and says nothing.
+    """
+    values, rng = np.asarray(gain, np.float64), np.random.default_rng(0)
+    names = np.array([tone(angle) for angle in ita])
+    rows = []
+    for name, chosen in [("all", np.ones(len(values), bool)), *((n, names == n) for n, _ in SKIN_TONES)]:
+        group = values[chosen]
+        if not group.size:
+            continue
+        means = group[rng.integers(group.size, size=(draws, group.size))].mean(1) if group.size > 1 else None
+        low, high = (None, None) if means is None else map(float, np.percentile(means, [2.5, 97.5]))
+        rows.append({"name": name, "n": int(group.size), "gain": float(group.mean()), "low": low, "high": high})
+    return rows
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -316,7 +373,7 @@ def score(
         middle = np.median if name.startswith("texture") else np.mean
         row[name] = float(middle(there)) if there.size else None
         row[f"{name}_std"] = float(there.std()) if there.size else None
-    return Score(row, kept)
+    return Score(row, kept, figures)
 
 
 _CLASSICAL_SCORES: dict[str, dict[str, Score]] = {}

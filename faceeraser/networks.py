@@ -36,6 +36,8 @@ PRESETS = ("paper", "mobile")
 # What is missing from the cloned picture is small; without the gain, Adam's first steps on the head's 49 x width weights
 # would move the picture by more than its range (measured: 9 dB after 20 steps, from 34 dB before the first).
 RESIDUAL_GAIN = 0.1
+# 31 levels of 255. Skin's detail (a picture less its shading) is within half of that, outlines are beyond it.
+STRONGEST_DETAIL = 0.12
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Config:
 
     variant: refine network, Table 1's rows: 'auto_encoder' (AE), 'unet', 'unet_attention' (UNet + CA, the paper's).
     blocks: residual blocks kept in the edge and clone networks (8 in the paper, section 3.3).
-    fill: the hole is filled smoothly before the clone network sees it and before the warp; flow only inside the hole.
+    fill: the clone network sees the hole filled smoothly; flow only inside the hole, and what is warped is the picture's
+        detail (the picture less its shading), laid on that fill: a copy brings pores with it and no colour step.
+    halved: those of the networks 'edge' and 'clone' that work at half resolution, a quarter of the MACs.
     residual: the refine network's output is added to the cloned picture instead of replacing it.
     """
 
@@ -54,6 +58,7 @@ class Config:
     padding: str = "zeros"
     upsampling: str = "nearest"
     fill: bool = True
+    halved: tuple[str, ...] = ("edge", "clone")
     residual: bool = True
     resolution: int = 256
     blocks: dict[str, int] = field(default_factory=lambda: {"edge": 8, "clone": 8})
@@ -72,7 +77,8 @@ class Config:
             raise ValueError(f"preset {preset!r} is not known: expected one of {', '.join(PRESETS)}")
         if changes.get("variant", VARIANTS[0]) not in VARIANTS:
             raise ValueError(f"variant {changes['variant']!r} is not known: expected one of {', '.join(VARIANTS)}")
-        paper = {"norm": "instance", "padding": "reflect", "upsampling": "transposed", "fill": False, "residual": False}
+        paper = {"norm": "instance", "padding": "reflect", "upsampling": "transposed", "fill": False, "halved": (),
+                 "residual": False}  # fmt: skip
         return cls(preset=preset, **{**(paper if preset == "paper" else {}), **changes})
 
     @classmethod
@@ -81,7 +87,8 @@ class Config:
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(fields) - known:
             raise ValueError(f"config.json has unknown fields {sorted(unknown)}: made by a newer version of faceeraser?")
-        return cls(**{**fields, "float_layers": tuple(fields.get("float_layers", ("clone.head",)))})
+        halved, floats = fields.get("halved", ()), fields.get("float_layers", ("clone.head",))
+        return cls(**{**fields, "halved": tuple(halved), "float_layers": tuple(floats)})
 
 
 def _norm(config: Config, channels: int) -> nn.Module:
@@ -148,10 +155,16 @@ class Up(nn.Module):
 
 
 class Completion(nn.Module):
-    """Encoder, residual blocks of dilation 2, decoder (section 3.3): the body of the edge and the clone network."""
+    """Encoder, residual blocks of dilation 2, decoder (section 3.3): the body of the edge and the clone network.
 
-    def __init__(self, config: Config, c_in: int, c_out: int, width: int, blocks: int, act: str, tap: str | None):
+    halved: works on the input at half its size, and its output is upsampled: nearest where that is quantized.
+    """
+
+    def __init__(
+        self, config: Config, c_in: int, c_out: int, width: int, blocks: int, act: str, tap: str | None, halved: bool
+    ):
         super().__init__()
+        self.halved = halved
         self.store = Tap("image")
         self.stem = Conv(config, c_in, width, 7)
         self.down = nn.ModuleList(
@@ -162,20 +175,28 @@ class Completion(nn.Module):
         self.head = Conv(config, width, c_out, 7, act=act, norm=False, tap=tap)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.halved:  # before it is stored: an int8 pooling would round twice
+            with torch.autocast(x.device.type, enabled=False):
+                x = F.avg_pool2d(x.float(), 2)
         x = self.stem(self.store(x))
         stored_by: Any = self.stem
         for stage in (*self.down, *self.blocks):
             x, stored_by = stage(x), stage
         for up in self.up:
             x, stored_by = up(x, stored_by.out), up.conv
-        return self.head(x)
+        x = self.head(x)
+        if not self.halved:
+            return x
+        if isinstance(self.head.out, nn.Identity):
+            return F.interpolate(x.float(), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return self.head.out(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class EdgeGenerator(Completion):
     """G_edge: (gray, edges, mask), each (N, 1, H, W), -> edges_hat (N, 1, H, W) in (0, 1)."""
 
     def __init__(self, config: Config, width: int):
-        super().__init__(config, 3, 1, width, config.blocks["edge"], "sigmoid", "auto")
+        super().__init__(config, 3, 1, width, config.blocks["edge"], "sigmoid", "auto", "edge" in config.halved)
 
     def forward(self, gray: Tensor, edges: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(torch.cat([gray, edges, mask], 1))
@@ -188,7 +209,7 @@ class PixelCloneGenerator(Completion):
     """
 
     def __init__(self, config: Config, width: int):
-        super().__init__(config, 5, 2, width, config.blocks["clone"], "tanh", None)
+        super().__init__(config, 5, 2, width, config.blocks["clone"], "tanh", None, "clone" in config.halved)
 
     def forward(self, edges_hat: Tensor, image: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(torch.cat([edges_hat, image, mask], 1))
@@ -299,8 +320,9 @@ def gray(image: Tensor) -> Tensor:
     return 0.299 * image[:, 0:1] + 0.587 * image[:, 1:2] + 0.114 * image[:, 2:3]
 
 
-def fill_hole(image: Tensor, mask: Tensor) -> Tensor:
-    """The picture with its hole filled by a smooth membrane; every visible pixel as it was.
+def fill_hole(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(filled, shading): the picture with its hole filled by a smooth membrane, every visible pixel as it was; and its
+    shading everywhere, means of 4 x 4 visible pixels upsampled.
 
     image (N, 3, H, W), mask (N, 1, H, W) of zeros and ones, H and W divisible by a power of two. Pull: average pooling of
     the visible pixels, down to a few pixels. Push: bilinear upsampling into the hole and two 3 x 3 averages at each level
@@ -317,13 +339,25 @@ def fill_hole(image: Tensor, mask: Tensor) -> Tensor:
     # Where not even the coarsest cell saw a visible pixel, the mean of those that did.
     mean = (filled * seen).mean((2, 3), keepdim=True) / (seen.mean((2, 3), keepdim=True) + 1e-6)
     filled = filled * seen + mean * (1.0 - seen)
-    for value, seen in reversed(levels[:-1]):
+    shading = filled
+    for level in reversed(range(len(levels) - 1)):
+        value, seen = levels[level]
         hole = 1.0 - seen
         filled = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
         filled = value * seen + filled * hole
         for _ in range(2):
             filled = value * seen + hole * F.avg_pool2d(F.pad(filled, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    return filled
+        if level == 2:
+            shading = filled
+    return filled, F.interpolate(shading, size=image.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def copyable(detail: Tensor) -> Tensor:
+    """Detail of a picture (N, C, H, W) without what no skin has: Tukey's biweight lets pores pass and fades edges out.
+
+    A copy that reaches hair, a collar or an ear-ring would draw its outline across the face.
+    """
+    return detail * F.relu(1.0 - (detail / STRONGEST_DETAIL).square())
 
 
 class FaceEraser(nn.Module):
@@ -366,15 +400,16 @@ class FaceEraser(nn.Module):
         edges, edges_hat = self.complete_edges(image, mask, edges)
         mask = (mask >= 0.5).to(image.dtype)
         visible = image * (1.0 - mask)
-        source = visible
         if self.config.fill:
             with torch.autocast(image.device.type, enabled=False):
-                source = fill_hole(visible.float(), mask.float())
-        offsets = self.clone(edges_hat, source, mask).float()
-        if self.config.fill:
-            offsets = offsets * mask
-        flow = offsets_to_flow(offsets)
-        cloned = self.warp(source, flow)
+                filled, shading = fill_hole(visible.float(), mask.float())
+            offsets = self.clone(edges_hat, filled, mask).float() * mask
+            flow = offsets_to_flow(offsets)
+            cloned = filled + mask * self.warp(copyable(visible - shading) * (1.0 - mask), flow)
+        else:
+            offsets = self.clone(edges_hat, visible, mask).float()
+            flow = offsets_to_flow(offsets)
+            cloned = self.warp(visible, flow)
         refined = self.refine(cloned, visible, offsets).float()
         if self.config.residual:
             refined = cloned + RESIDUAL_GAIN * refined

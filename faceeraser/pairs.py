@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+# Below these a 256 pixel crop was enlarged, and its texture is interpolation: source pixels across forehead and face.
+SHARP_FOREHEAD_PX, SHARP_FACE_PX = 128, 190
 ALL_PARTS = 15  # bits of a part map: 1 brows, 2 eyes, 4 nose, 8 mouth, 16 glasses
 
 
@@ -56,6 +58,15 @@ def _read(path: Path, size: int, mask: bool) -> np.ndarray:
     return picture if mask else np.ascontiguousarray(picture[:, :, ::-1])
 
 
+def _read_face(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A whole face (size, size, 3) uint8 RGB and where it is bare skin, (size, size) bool."""
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if picture is None or picture.ndim != 3 or picture.shape[2] != 4:
+        raise ValueError(f"{path}: expected a face with an alpha channel that marks its skin; run train/prepare.py again")
+    picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA) if len(picture) != size else picture
+    return np.ascontiguousarray(picture[:, :, 2::-1]), picture[:, :, 3] > 250
+
+
 def evaluation_pairs(
     folder: Path | str, which: str = "eval", size: int | None = None, limit: int | None = None
 ) -> list[Pair]:
@@ -88,6 +99,12 @@ def evaluation_pairs(
     ]  # fmt: skip
 
 
+def _tensors(truth: np.ndarray, sharp: bool, *maps: np.ndarray) -> tuple[torch.Tensor, ...]:
+    picture = torch.from_numpy(truth.astype(np.float32) / 255).permute(2, 0, 1).contiguous()
+    as_maps = (torch.from_numpy(m.astype(np.float32)).unsqueeze(0) for m in maps)
+    return picture, *as_maps, torch.full((1, 1, 1), float(sharp))
+
+
 def to_tensors(pairs: list[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
     """(truth (N, 3, H, W) float in [0, 1], mask (N, 1, H, W) float) of evaluation pairs."""
     truth = torch.from_numpy(np.stack([p.truth for p in pairs])).permute(0, 3, 1, 2).float() / 255
@@ -95,7 +112,15 @@ def to_tensors(pairs: list[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class TrainingPairs(Dataset):
-    """An endless, numbered stream of training pairs: item k is (truth (3, H, W), mask (1, H, W)), float32.
+    """An endless, numbered stream of training pairs: item k is (truth (3, H, W), mask, target, skin, sharp), float32.
+
+    The maps are (1, H, W) of zeros and ones: what is erased; where in it the truth is known; what is bare skin and seen,
+    so that it may be copied. sharp (1, 1, 1) is 1 where photography resolved the skin, so that its texture may be learnt:
+    foreheads of at least 128 source pixels, faces of at least 190.
+
+    A blank face is skin all over, and all of its hole is known. A share of `real` items are whole photographs instead,
+    with hair, beard and background: their own parts are erased, which nobody knows the truth of, and beside them other
+    holes on bare skin, where it is known.
 
     size: edge length in pixels. symmetric: leave the blank face its own mirror image, as in the paper's table.
     limit: use only the first so many blanks and masks (for the demo's shortest runs and for tests).
@@ -104,32 +129,66 @@ class TrainingPairs(Dataset):
         ValueError: the folder is not prepared or holds no training pair.
     """
 
-    def __init__(self, folder: Path | str, size: int, seed: int = 0, symmetric: bool = False, limit: int | None = None):
+    def __init__(
+        self, folder: Path | str, size: int, seed: int = 0, symmetric: bool = False, limit: int | None = None,
+        real: float = 0.0,
+    ):  # fmt: skip
         folder = Path(folder)
-        self.size, self.seed, self.symmetric = size, seed, symmetric
+        self.size, self.seed, self.symmetric, self.real = size, seed, symmetric, real
         prepared = int(describe(folder)["size"])
-        blanks = sorted((folder / "blanks" / "train").glob("*.png"))[:limit]
-        masks = sorted((folder / "masks" / "train").glob("*.png"))[:limit]
-        if not blanks or not masks:
-            raise ValueError(f"{folder}: {len(blanks)} training blanks and {len(masks)} masks, expected some of each")
+        blanks = sorted((folder / "blanks" / "train").glob("*.png"))
+        masks = sorted((folder / "masks" / "train").glob("*.png"))
+        photos = sorted((folder / "faces" / "train").glob("*.png")) if real else []
+        with open(folder / "manifest.csv", newline="") as file:
+            rows = {Path(row["blank"] or row["mask_file"]).stem: row for row in csv.DictReader(file)}
+        blanks, masks, photos = blanks[:limit], masks[:limit], photos[:limit]
+        if not blanks or not masks or (real and not photos):
+            raise ValueError(
+                f"{folder}: {len(blanks)} training blanks, {len(masks)} masks and {len(photos)} photographs, "
+                "expected some of each; run train/prepare.py again, on more photographs"
+            )
+        self.sharp_blanks = [float(rows[p.stem]["forehead_px"] or 0) >= SHARP_FOREHEAD_PX for p in blanks]
+        self.sharp_photos = [float(rows[p.stem]["face_px"] or 0) >= SHARP_FACE_PX for p in photos]
         with ThreadPoolExecutor(8) as pool:
             # Kept at the prepared size and as bytes: a crop of 3/4 then still has more pixels than most outputs.
             self.foreheads = list(pool.map(lambda p: _read(p, prepared, False)[: prepared // 2].copy(), blanks))
             self.parts = list(pool.map(lambda p: _read(p, size, True), masks))
+            self.photos = list(pool.map(lambda p: _read_face(p, size), photos))
+            self.own = list(pool.map(lambda p: _read(folder / "masks" / "train" / p.name, size, True), photos))
 
     def __len__(self) -> int:
         return 2**31
 
-    def __getitem__(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, k: int) -> tuple[torch.Tensor, ...]:
         rng = np.random.default_rng((self.seed, k))
-        forehead = self.foreheads[rng.integers(len(self.foreheads))]
+        if self.real and rng.random() < self.real:
+            return self._photograph(rng)
+        number = int(rng.integers(len(self.foreheads)))
+        forehead = self.foreheads[number]
         parts = self.parts[rng.integers(len(self.parts))]
         truth = self._blank(forehead, rng)
         mask = self._mask(parts, rng)
-        return (
-            torch.from_numpy(truth.astype(np.float32) / 255).permute(2, 0, 1).contiguous(),
-            torch.from_numpy(mask.astype(np.float32)).unsqueeze(0),
-        )
+        return _tensors(truth, self.sharp_blanks[number], mask, mask, ~mask)
+
+    def _photograph(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+        k = int(rng.integers(len(self.photos)))
+        (picture, skin), own = self.photos[k], self._own(self.own[k], rng)
+        # Another person's parts, moved about: holes of the right shape that fall on cheeks, forehead and hairline.
+        other = self._mask(self.parts[rng.integers(len(self.parts))], rng)
+        dx, dy = rng.integers(-self.size // 4, self.size // 4 + 1, 2)
+        moved = cv2.warpAffine(other.astype(np.uint8), np.array([[1.0, 0, dx], [0, 1.0, dy]]), (self.size, self.size)) > 0
+        if rng.random() < 0.5:
+            picture, skin, own = picture[:, ::-1], skin[:, ::-1], own[:, ::-1]
+        hole = own | moved
+        light = rng.uniform(0.8, 1.15) * rng.uniform(0.95, 1.05, 3)
+        return _tensors(np.clip(picture * light, 0, 255), self.sharp_photos[k], hole, hole & skin & ~own, skin & ~hole)
+
+    @staticmethod
+    def _own(parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The face's own parts, drawn a little wider at times: nothing of them may be left to be seen."""
+        size = int(rng.integers(0, max(2, parts.shape[0] // 40)))
+        drawn = (parts & 15 > 0).astype(np.uint8)
+        return cv2.dilate(drawn, np.ones((2 * size + 1, 2 * size + 1), np.uint8)) > 0
 
     def _blank(self, forehead: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         size, half = self.size, self.size // 2
@@ -179,7 +238,7 @@ class TrainingPairs(Dataset):
             mask = parts > 0
         if rng.random() < 0.5:
             mask = mask[:, ::-1]
-        if rng.random() < 0.3:  # both halves hidden, as the mirrored figures are taken
+        if rng.random() < 0.5:  # both halves hidden, as the mirrored figures are taken
             mask = mask | mask[::-1]
         elif rng.random() < 0.3:
             mask = mask[::-1]

@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from faceeraser import artifact, checkpoint, metrics
-from faceeraser.fit import Recipe, as_method, run
+from faceeraser.fit import Recipe, as_method, fit, run, sample_sheet
 from faceeraser.networks import FaceEraser, count
-from faceeraser.pairs import Pair, TrainingPairs, evaluation_pairs, to_tensors
+from faceeraser.pairs import Pair, TrainingPairs, describe, evaluation_pairs, to_tensors
 from faceeraser.warp import landing_in_hole
 
 FIGURES = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy")
@@ -44,31 +50,86 @@ def add_fine_tuning(made: argparse.ArgumentParser, steps: int, lr: float) -> Non
     """The flags of a stage that fine-tunes: data, length, rate, teacher."""
     made.add_argument("--data", type=Path, required=True, help="folder made by train/prepare.py")
     made.add_argument("--steps", type=int, default=steps, help="fine-tuning steps in all (default: %(default)s)")
-    made.add_argument("--batch", type=int, default=8, help="pictures in a step (default: %(default)s)")
+    made.add_argument("--batch", type=int, default=8, help="pictures in a step and process (default: %(default)s)")
     made.add_argument("--lr", type=float, default=lr, help="learning rate (default: %(default)s)")
     made.add_argument("--teacher", type=Path, help="checkpoint whose edges, flow and pictures are distilled")
     made.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
-    made.add_argument(
-        "--perceptual", choices=("vgg", "filterbank", "off"), default="off",
-        help="network of the perceptual and style terms (default: %(default)s)",
-    )  # fmt: skip
     made.add_argument("--vgg", type=Path, metavar="FILE", help="VGG-19's state dict, where there is no network")
     made.add_argument("--size", type=int, help="train at this edge length (default: the network's resolution)")
     made.add_argument("--limit", type=int, help="use only so many blanks and masks")
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    made.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    made.add_argument(
+        "--precision", choices=("auto", "fp32", "bf16"), default="auto",
+        help="bf16 trains faster where the hardware has it, which auto finds out (default: %(default)s)",
+    )  # fmt: skip
 
 
-def fine_tuning_recipe(args: argparse.Namespace, **changes: Any) -> Recipe:
-    """The recipe of a fine-tuning stage: everything trains, inside the hole, without discriminators."""
-    fields: dict[str, Any] = {
-        "phase": "all", "steps": args.steps, "batch": args.batch, "lr": args.lr, "adversarial": 0.0, "edge_l1": 0.1,
-        "style": Recipe.style if args.perceptual != "off" else 0.0, "beta1": 0.9, "beta2": 0.999, "region": "hole",
-        "perceptual": Recipe.perceptual if args.perceptual != "off" else 0.0, "features": args.perceptual,
-        "distil": args.distil if args.teacher else 0.0, "schedule": "cosine", "seed": args.seed,
-        "precision": args.precision,
-    }  # fmt: skip
-    return Recipe(**{**fields, **changes})
+class FineTuning:
+    """What a stage that fine-tunes works on: SOURCE's network, its pairs, its teacher, and the recipe of its rounds.
+
+    A network is fine-tuned for what it was trained for: the coefficients and the choice of pictures are those of the last
+    training in its history, less the adversarial term, which a student learns from its teacher.
+
+    Raises:
+        ValueError: the source is not a checkpoint or is quantized already, or the data is not prepared.
+    """
+
+    OBJECTIVE = ("l1", "clone", "shading", "texture", "landing", "coherence", "perceptual", "style", "features")
+
+    def __init__(self, args: argparse.Namespace):
+        self.args = args
+        self.pipeline = checkpoint.load(args.source)
+        if self.pipeline.config.quantized:
+            raise ValueError(f"{args.source} is quantized already; start from the network it was made from")
+        self.described = describe(args.data)
+        trainings = [entry["options"] for entry in checkpoint.history(args.source) if entry["stage"].startswith("train-")]
+        self.objective = trainings[-1] if trainings else {}
+        self.teacher = checkpoint.load(args.teacher) if args.teacher else None
+        size = args.size or self.pipeline.config.resolution
+        # Photographs are for the shipped network; generated skin, say, has none and goes on without.
+        real = self.objective.get("real", 0.0) if self.described["n"]["train"].get("faces") else 0.0
+        self.data = TrainingPairs(args.data, size, args.seed, limit=args.limit, real=real)
+        self.look = evaluation_pairs(args.data, "tune", size, 24)
+
+    def fit(self, folder: Path, title: str, **changes: Any) -> dict[str, Any]:
+        """Train all three networks for `changes["steps"]`, and return what `fit.fit` returns; `folder` keeps no state."""
+        args = self.args
+        fields: dict[str, Any] = {
+            "phase": "all", "steps": args.steps, "batch": args.batch, "lr": args.lr, "adversarial": 0.0, "edge_l1": 0.1,
+            "beta1": 0.9, "beta2": 0.999, "region": "hole", "distil": args.distil if self.teacher else 0.0,
+            "schedule": "cosine", "seed": args.seed, "precision": args.precision,
+            **{name: self.objective[name] for name in self.OBJECTIVE if name in self.objective},
+        }  # fmt: skip
+        recipe = Recipe(**{**fields, **changes})
+        result = fit(
+            self.pipeline, self.data, recipe, folder, teacher=self.teacher, vgg=args.vgg, look=self.look[:4], title=title
+        )
+        self.pipeline.cpu()
+        (folder / "state.pt").unlink(missing_ok=True)
+        return result
+
+    def measure(self) -> dict[str, Any]:
+        """`measure` of the network as it stands, on a slice of train."""
+        return measure(self.pipeline, self.look)
+
+    def save(self, folder: Path, stage: str, options: Mapping[str, Any], metrics: Mapping[str, Any], **extra: Any) -> None:
+        """Write the network with this stage in its history; `options` are the stage's own."""
+        args = self.args
+        told = {
+            "steps": args.steps, "lr": args.lr, "teacher": str(args.teacher) if args.teacher else None,
+            "distil": args.distil, "seed": args.seed, "size": self.data.size,
+        }  # fmt: skip
+        checkpoint.save(
+            folder, self.pipeline, stage=stage, parent=args.source, data=self.described, options={**told, **options},
+            metrics=metrics, samples=sample_sheet(self.pipeline, self.look), extra=extra,
+        )  # fmt: skip
+
+    def finish(self, rows: Mapping[str, Mapping[str, Any] | None], about: str = "", **summary: Any) -> None:
+        """The stage's closing table, a row for each of its states, and its JSON line."""
+        args, source = self.args, self.described["source"]
+        title = f"{args.source} -> {args.target} ({about}on a slice of train; data: {source})"
+        shown = [{"name": name, **row} for name, row in rows.items() if row]
+        finish(title, shown, {"target": str(args.target), "source": source, **summary})
 
 
 @dataclass(frozen=True)
@@ -109,16 +170,6 @@ def open_model(path: Path, name: str) -> Model:
     return Model(name, path, method, resolution, {"file": where, **about, "perceptual": told[-1] if told else None})
 
 
-def training_pairs(args: argparse.Namespace, pipeline: FaceEraser) -> TrainingPairs:
-    """The stage's training pairs, at --size or the network's own resolution."""
-    return TrainingPairs(args.data, args.size or pipeline.config.resolution, args.seed, limit=args.limit)
-
-
-def tune_pairs(args: argparse.Namespace, pipeline: FaceEraser, limit: int = 24) -> list[Pair]:
-    """A slice of train for decisions and for the figures of a stage; validation is left to benchmarks/."""
-    return evaluation_pairs(args.data, "tune", args.size or pipeline.config.resolution, limit)
-
-
 def measure(pipeline: FaceEraser, pairs: Sequence[Pair]) -> dict[str, Any]:
     """GMACs and parameters at 256 x 256, the three figures on `pairs` and `flow_in_hole`, rounded for a table.
 
@@ -138,6 +189,54 @@ def finish(title: str, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, 
     print(f"\n{title}")
     print(tabulate([dict(r) for r in rows], headers="keys", floatfmt=".3f", intfmt=","))
     print(json.dumps(dict(summary)), flush=True)
+
+
+def run_all(plan: Sequence[Sequence[str]], root: Path) -> list[dict[str, Any]]:
+    """Run command lines of this toolkit one after another, each printed as `$ python ...`: what each took, in seconds.
+
+    plan: the words after `python`, the script relative to `root` first; neighbours under export/ run side by side.
+    Stages that train run as two processes with half a batch (8 in all) each rather than as one with two threads: as fast
+    on free cores, and far faster on busy ones, where a thread that waits for the other spins (0.3 against 0.3-20 s a step).
+
+    Raises:
+        GateFailed: a command ended with another exit code than 0.
+    """
+    began = time.monotonic()
+    cores = os.cpu_count() or 1
+    processes = min(2, cores)
+    threads = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores // processes))}
+    parallel = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+
+    def do(words: Sequence[str], quiet: bool) -> tuple[int, float, str]:
+        """Run one command: its exit code, its seconds and, when quiet, what it printed."""
+        at = time.monotonic()
+        trains = words[0] == "train/train.py" or words[0].startswith("compress/")
+        line = [sys.executable, *(parallel if trains else []), str(root / words[0]), *words[1:]]
+        if trains:
+            line += ["--batch", str(8 // processes)]
+        pipe = subprocess.PIPE if quiet else None
+        env = threads if trains or quiet else None
+        errors = subprocess.STDOUT if quiet else None
+        done = subprocess.run(line, env=env, check=False, text=True, stdout=pipe, stderr=errors)
+        return done.returncode, round(time.monotonic() - at, 1), done.stdout or ""
+
+    taken: list[dict[str, Any]] = []
+    position = 0
+    while position < len(plan):
+        # Exports do not need one another and use one core each; everything else takes its turn.
+        group = list(takewhile(lambda words: words[0].startswith("export/"), plan[position:])) or [plan[position]]
+        for number, words in enumerate(group, position + 1):
+            print(f"\n[{number}/{len(plan)}, {time.monotonic() - began:.0f} s] $ python {shlex.join(words)}", flush=True)
+        with ThreadPoolExecutor(processes) as pool:
+            quiet = [len(group) > 1] * len(group)
+            for words, (code, spent, printed) in zip(group, pool.map(do, group, quiet), strict=True):
+                if printed:
+                    print(f"\n$ python {shlex.join(words)}\n{printed}", flush=True)
+                taken.append({"step": words[0], "seconds": spent})
+                if code:
+                    raise GateFailed(f"`{words[0]}` ended with exit code {code}; its own message is above")
+        position += len(group)
+    return taken
 
 
 def execute(

@@ -274,7 +274,6 @@ def test_models_that_are_none(model, tmp_path, capsys):
     (tmp_path / "folder" / "config.json").write_text("{}")
     (tmp_path / "lone.tflite").write_bytes(model.read_bytes())
     for words, found in (
-        ((), "make demo"),
         (("--model", tmp_path / "gone.tflite"), "no such file"),
         (("--model", tmp_path / "lone.tflite"), "no card beside it"),
         (("--model", tmp_path / "a.png"), "expected a file ending in .tflite"),

@@ -116,3 +116,61 @@ def test_vgg_refuses_another_file(tmp_path, monkeypatch):
     assert not hashlib.sha256(b"tampered").hexdigest().startswith(losses.VGG_SHA256_PREFIX)
     with pytest.raises(ValueError, match="expected dcbb9e9d"):
         losses.vgg_file()
+
+
+def hole(size: int = 64, side: int = 24) -> torch.Tensor:
+    mask = torch.zeros(1, 1, size, size)
+    start = (size - side) // 2
+    mask[..., start : start + side, start : start + side] = 1
+    return mask
+
+
+def shift(x: float, y: float) -> torch.Tensor:
+    return torch.tensor([float(x), float(y)]).view(1, 2, 1, 1).expand(1, 2, 64, 64).clone()
+
+
+def test_landing_is_zero_on_skin_that_is_seen_and_grows_with_depth():
+    mask = hole(side=16)
+    assert losses.landing_loss(shift(18, 0), mask, mask).item() == pytest.approx(0, abs=1e-3)
+    here, nearer = (losses.landing_loss(shift(x, 0), mask, mask).item() for x in (0, 8))
+    assert here > nearer > 0
+    assert losses.landing_loss(shift(60, 0), mask, mask).item() > here, "beyond the picture's border there is nothing"
+
+
+def test_landing_pulls_a_flow_out_of_the_hole():
+    mask, flow = hole(), shift(3, 0).requires_grad_()
+    losses.landing_loss(flow, mask, mask).backward()
+    assert (flow.grad[:, 0, 32, 34:40] < 0).all(), "right of the middle, further to the right is better"
+
+
+def test_coherence_is_zero_for_a_shift_and_charges_a_stripe_and_a_seam_little():
+    mask = hole()
+    assert losses.coherence_loss(shift(30, -4), mask).item() == 0
+    stripe, seam = shift(0, 0), shift(0, 0)
+    stripe[:, 0] = 20 - torch.arange(64.0)  # every pixel of a row copies column 20
+    seam[:, 0, :, 32:] = 40
+    assert losses.coherence_loss(stripe, mask) > 3 * losses.coherence_loss(seam, mask) > 0
+
+
+def test_shading_forgives_detail_and_not_colour():
+    torch.manual_seed(0)
+    truth, mask = torch.full((1, 3, 64, 64), 0.5), hole()
+    grain, cast = truth + 0.05 * torch.randn_like(truth), truth + 0.05
+    assert losses.shading_loss(cast, truth, mask).item() == pytest.approx(0.05, rel=1e-3)
+    assert losses.shading_loss(grain, truth, mask).item() < 0.2 * losses.l1_loss(grain, truth, mask).item()
+
+
+def test_texture_looks_inside_the_hole_and_at_kind_and_strength():
+    torch.manual_seed(0)
+    bank, mask = losses.FilterBank(), hole(side=40)
+    flat = torch.full((1, 3, 64, 64), 0.6)
+    grain, other = (flat + 0.03 * torch.randn(1, 1, 64, 64) for _ in range(2))
+    stripes = flat + 0.04 * torch.sin(torch.arange(64.0) * 1.5).view(1, 1, 1, 64)
+    outside = grain * mask + flat * (1 - mask)
+
+    def texture(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor = mask) -> float:
+        return losses.texture_loss(bank(a), bank(b), where).item()
+
+    assert texture(other, grain) < 0.4 * min(texture(flat, grain), texture(stripes, grain))
+    assert texture(outside, grain) < 0.2 * texture(flat, grain), "what is outside the hole counts for nothing"
+    assert texture(flat, grain, torch.zeros_like(mask)) == 0

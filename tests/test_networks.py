@@ -1,5 +1,7 @@
 """The networks over every variant: what goes in, what comes out, and that nothing of the real face gets through."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from faceeraser.networks import (
     Config,
     FaceEraser,
     PatchDiscriminator,
+    copyable,
     count,
     fill_hole,
 )
@@ -105,7 +108,7 @@ def test_an_untrained_mobile_network_is_the_smooth_fill():
     image, mask = torch.rand(1, 3, 64, 64), rectangle(16, 16, 30, 30)
     with torch.no_grad():
         erased = pipeline(image, mask)["erased"]
-    assert torch.allclose(erased, fill_hole(image * (1 - mask), mask), atol=1e-5)
+    assert torch.allclose(erased, fill_hole(image * (1 - mask), mask)[0], atol=1e-5)
 
 
 def test_the_paper_width_costs_what_the_paper_costs():
@@ -133,14 +136,14 @@ def test_count_agrees_with_the_formula_for_one_convolution():
 @given(level=st.floats(0, 1), x=st.integers(0, 30), y=st.integers(0, 30), side=st.integers(1, 34))
 def test_a_flat_picture_is_filled_with_its_colour(level, x, y, side):
     image = torch.full((1, 3, 64, 64), level)
-    filled = fill_hole(image, rectangle(x, y, side, side))
-    assert torch.allclose(filled, image, atol=1e-4)
+    filled, shading = fill_hole(image, rectangle(x, y, side, side))
+    assert torch.allclose(filled, image, atol=1e-4) and torch.allclose(shading, image, atol=1e-4)
 
 
 def test_the_fill_follows_a_gradient_and_keeps_what_is_visible():
     ramp = torch.linspace(0, 1, 64).view(1, 1, 1, 64).expand(1, 3, 64, 64)
     mask = rectangle(20, 20, 24, 24)
-    filled = fill_hole(ramp, mask)
+    filled, _ = fill_hole(ramp, mask)
     assert torch.allclose(filled * (1 - mask), ramp * (1 - mask), atol=1e-5)
     assert ((filled - ramp).abs() * mask).max() < 0.06
     mean_fill = (ramp * (1 - mask)).sum() / (3 * (1 - mask).sum())
@@ -161,3 +164,39 @@ def test_discriminator_sees_70_pixels():
 def test_an_unknown_structure_is_refused_by_name(what):
     with pytest.raises(ValueError, match="is not known: expected one of"):
         Config.of(**what)
+
+
+def test_a_copy_brings_detail_with_it_and_no_colour():
+    """The left half is dark and grainy; the hole, in the bright and flat right half, is told to copy from the left."""
+    torch.manual_seed(0)
+    image = torch.full((1, 3, 64, 64), 0.7)
+    image[..., :32] = 0.3 + 0.02 * torch.randn(1, 1, 64, 32)
+    mask = rectangle(40, 20, 16, 16)
+    pipeline = FaceEraser(Config.of("mobile", resolution=64), 4).eval()
+    pipeline.clone.forward = lambda *inputs: torch.tensor([-32 / 31.5, 0.0]).view(1, 2, 1, 1).expand(1, 2, 64, 64)
+    with torch.no_grad():
+        cloned = pipeline(image, mask)["cloned"][..., 22:34, 42:54]
+    assert cloned.mean() == pytest.approx(0.7, abs=0.02), "the colour is that of where the copy is laid"
+    assert cloned.std() > 0.01, "its grain is that of where it was taken"
+
+
+def test_an_outline_is_not_copied_and_pores_are():
+    pores, outline = torch.full((1, 1, 1, 1), 0.02), torch.full((1, 1, 1, 1), 0.3)
+    assert copyable(pores).item() > 0.019 and copyable(-pores).item() < -0.019
+    assert copyable(outline).item() == 0
+
+
+def test_halved_networks_cost_a_quarter_and_keep_the_shapes():
+    whole = FaceEraser(Config.of("mobile", halved=()), 8)
+    halved = FaceEraser(Config.of("mobile", halved=("edge", "clone")), 8)
+    halved.load_state_dict(whole.state_dict())
+    refine = count(whole)[0] - (count(whole)[0] - count(halved)[0]) / 0.75
+    assert 0 < refine < count(halved)[0]
+    with torch.no_grad():
+        outputs = halved.eval()(torch.rand(1, 3, 64, 64), rectangle(16, 16, 30, 30))
+    assert outputs["edges_hat"].shape == (1, 1, 64, 64) and outputs["offsets"].shape == (1, 2, 64, 64)
+
+
+def test_a_checkpoint_of_before_there_were_halved_networks_is_read_as_whole():
+    fields = {k: v for k, v in dataclasses.asdict(Config.of("mobile")).items() if k != "halved"}
+    assert Config.from_json(fields).halved == ()

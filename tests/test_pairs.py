@@ -1,5 +1,8 @@
 """Training pairs: a numbered, endless stream that is the same for everyone, and not its own mirror image by default."""
 
+import shutil
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -30,11 +33,44 @@ def test_another_seed_and_another_number_give_other_pairs(skin, stream):
 @settings(max_examples=20, deadline=None)
 @given(k=st.integers(0, 10**6))
 def test_shapes_ranges_and_a_hole_in_every_mask(stream, k):
-    truth, mask = stream[k]
+    truth, mask, target, skin, sharp = stream[k]
     assert truth.shape == (3, 64, 64) and mask.shape == (1, 64, 64)
     assert truth.dtype == mask.dtype == torch.float32
     assert truth.min() >= 0 and truth.max() <= 1
     assert set(mask.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(target, mask) and torch.equal(skin, 1 - mask), "a blank face is skin, and all of it is known"
+    assert sharp.item() == 0, "generated at 64 pixels, there are not 128 across a forehead"
+
+
+@pytest.fixture(scope="module")
+def with_faces(skin, tmp_path_factory):
+    """Prepared skin with whole faces: a blank each, whose left half is marked as bare skin."""
+    folder = tmp_path_factory.mktemp("faces") / "data"
+    shutil.copytree(skin, folder)
+    (folder / "faces" / "train").mkdir(parents=True, exist_ok=True)
+    for blank in (folder / "blanks" / "train").glob("*.png"):
+        alpha = np.zeros((64, 64), np.uint8)
+        alpha[:, :32] = 255
+        cv2.imwrite(str(folder / "faces" / "train" / blank.name), np.dstack([cv2.imread(str(blank)), alpha]))
+    return folder
+
+
+@settings(max_examples=20, deadline=None)
+@given(k=st.integers(0, 10**6))
+def test_of_a_whole_face_only_bare_skin_is_judged_or_copied(with_faces, k):
+    truth, mask, target, skin, _ = pairs.TrainingPairs(with_faces, 64, seed=3, real=1.0)[k]
+    assert truth.shape == (3, 64, 64) and mask.any()
+    assert (target <= mask).all() and (skin + mask <= 1).all() and (target * skin).sum() == 0
+    halves = [(target + skin)[..., :32].any(), (target + skin)[..., 32:].any()]
+    assert sum(map(bool, halves)) <= 1, "the half that is not skin is neither, whichever way the face was turned"
+
+
+def test_the_share_of_whole_faces_is_kept_and_none_is_refused(skin, with_faces):
+    mixed = pairs.TrainingPairs(with_faces, 64, seed=3, real=0.3)
+    share = np.mean([not torch.equal(t, m) for _, m, t, _, _ in (mixed[k] for k in range(200))])
+    assert 0.2 < share < 0.4
+    with pytest.raises(ValueError, match="0 photographs"):
+        pairs.TrainingPairs(skin, 64, real=0.3)
 
 
 def asymmetry(stream: pairs.TrainingPairs) -> float:
@@ -56,7 +92,7 @@ def test_the_two_halves_meet_without_a_seam(stream):
 
 def test_some_masks_hide_both_halves(stream):
     both = [torch.equal(m, m.flip(1)) for m in (stream[k][1] for k in range(60))]
-    assert 5 < sum(both) < 40
+    assert 15 < sum(both) < 45
 
 
 def test_evaluation_pairs_are_the_fixed_list(skin):
@@ -72,8 +108,6 @@ def test_a_folder_that_was_not_prepared_is_refused_with_the_command_to_run(tmp_p
 
 
 def test_a_listed_picture_that_is_gone_is_named(skin, tmp_path):
-    import shutil
-
     shutil.copytree(skin, tmp_path / "data")
     listed = pairs.evaluation_pairs(tmp_path / "data", "eval")
     gone = tmp_path / "data" / "blanks" / "val" / f"{listed[0].name}.png"

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceeraser import faces
+from faceeraser import faces, metrics
 
 SCRIPT = Path(__file__).parents[1] / "train" / "prepare.py"
 PHOTOS = Path(os.environ.get("FACEERASER_PHOTOS") or Path(__file__).parents[2] / "shared" / "photos")
@@ -382,7 +382,7 @@ def test_hair_at_a_corner_is_cut_off_and_a_highlight_is_not() -> None:
 
 def test_skin_tones_are_named_by_their_angle() -> None:
     assert prepare.typology_angle(np.array([70.0, 10, 20])) == pytest.approx(45)
-    assert prepare.tone(56) == "very light" and prepare.tone(0) == "brown" and prepare.tone(-60) == "dark"
+    assert metrics.tone(56) == "very light" and metrics.tone(0) == "brown" and metrics.tone(-60) == "dark"
     table = prepare.acceptance([{"cheek_ita": -50.0, "taken": 1}, {"cheek_ita": -40.0, "taken": 0}])
     assert table == [{"tone": "dark", "n": 2, "taken": 1, "share": 0.5}]
 

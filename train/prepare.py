@@ -4,9 +4,12 @@
     python train/prepare.py data/synthetic --source synthetic --size 64
 
 A blank face is a bare forehead, resized to 256 x 128 and stitched to its own vertical flip. A mask is the polygons of a
-face's parts, dilated, in the aligned crop. PHOTOS is searched recursively; a manifest.csv in it with the columns file,
-split, group settles who belongs together and what validates. One photograph's outcome depends on that photograph and
-the seed alone, so any number of workers or shards gives the same folder, byte for byte.
+face's parts, dilated, in the aligned crop. Beside them stand the crops of whole faces, bare skin marked in their alpha
+channel, so that training can see hair, beards and backgrounds too.
+
+PHOTOS is searched recursively; a manifest.csv in it with the columns file, split, group settles who belongs together and
+what validates. One photograph's outcome depends on that photograph and the seed alone, so any number of workers or shards
+gives the same folder, byte for byte.
 
 The work stands in TARGET.partial until everything is there, then becomes TARGET by one rename.
 """
@@ -38,7 +41,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser import faces
+from faceeraser import faces, metrics
 
 FORMAT = 1
 COLUMNS = [
@@ -54,6 +57,7 @@ COLUMNS = [
     "glasses",
     "blank",
     "mask_file",
+    "face_file",
 ]
 SPLITS = ("train", "val")
 VAL_SHARE = 0.1
@@ -79,7 +83,6 @@ MAX_TEXTURE, MAX_LINES, MAX_EDGE = 2.2, 0.06, 4.0
 # Fine detail that runs up and down, as a fringe does and skin does not: its slope times its slope's ratio to the other
 # way.
 MAX_STREAKS = 0.95
-SKIN_TONES = [("very light", 55), ("light", 41), ("intermediate", 28), ("tan", 10), ("brown", -30), ("dark", -91)]
 
 
 class Mistake(Exception):
@@ -392,6 +395,38 @@ class Options:
     train_only: str
 
 
+def bare_skin(crop: np.ndarray, face: faces.Face, parts: np.ndarray) -> np.ndarray:
+    """Where an aligned crop (H, W, 3) shows bare skin for certain: (H, W) bool.
+
+    Inside the face's oval, outside its parts, near the smooth surface that fits most of that in L*, a*, b*, and without
+    the coarse grain of beard and hair. Skin that is missed costs nothing: it is only learnt from, never erased.
+    """
+    size = crop.shape[0]
+    oval = np.zeros(crop.shape[:2], np.uint8)
+    cv2.fillPoly(oval, [np.round(face.mesh[faces.OVAL]).astype(np.int32)], 1)
+    region = (cv2.erode(oval, np.ones((size // 32, size // 32), np.uint8)) > 0) & (parts == 0)
+    lab = lab_of(cv2.GaussianBlur(crop, (0, 0), size / 170))
+    y, x = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size), indexing="ij")
+    basis = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y, x**3, x * x * y, x**4], axis=-1)[region]
+    values = lab[region].astype(np.float64)
+    if len(values) < size:
+        return np.zeros(crop.shape[:2], bool)
+    weight = np.ones(len(values))
+    for _ in range(5):
+        weighted = basis * weight[:, None]
+        rest = values - basis @ np.linalg.solve(weighted.T @ basis + 1e-6 * np.eye(9), weighted.T @ values)
+        weight = 1 / (1 + (rest**2 / [36.0, 16.0, 16.0]).sum(1)) ** 2
+    near = np.zeros(crop.shape[:2], bool)
+    near[region] = (np.abs(rest[:, 0]) < 14) & (np.hypot(rest[:, 1], rest[:, 2]) < 9)
+    light = lab_of(crop)[..., 0]
+    grain = cv2.GaussianBlur((light - cv2.GaussianBlur(light, (0, 0), size / 85)) ** 2, (0, 0), size / 64)
+    skin = (near & (grain < 3.5**2)).astype(np.uint8)
+    skin = cv2.morphologyEx(skin, cv2.MORPH_OPEN, np.ones((7, 7), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.erode(skin, np.ones((3, 3), np.uint8)))
+    areas = stats[:, cv2.CC_STAT_AREA] * (np.arange(len(stats)) > 0)
+    return (areas >= 0.1 * max(1, areas.max()))[labels]  # a smooth lock of hair is a small piece beside the cheeks
+
+
 def chance(*key: object) -> float:
     """A number in [0, 1) that depends on its key alone: the same on every machine, in every order."""
     digest = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
@@ -435,6 +470,10 @@ def prepare_photo(photos: Path, partial: Path, item: Item, options: Options) -> 
         field = faces.parts_map(aligned, options.size, glasses=frame)
         write_png(partial / "masks" / f"{item.id}.png", field)
         row["mask"] = 1
+        if not wears:  # glasses would have to be erased too, and what is behind them is not known to be skin
+            skin = bare_skin(crop, aligned, field & np.uint8(255 - faces.GLASSES))
+            write_png(partial / "faces" / f"{item.id}.png", np.dstack([crop, 255 * skin.astype(np.uint8)]))
+            row["face"] = 1
 
     forehead = find_forehead(image, face)
     row |= {"forehead_px": round(forehead.width_px, 1), "cheek_ita": round(forehead.cheek_ita, 1)}
@@ -455,10 +494,10 @@ def prepare_photo(photos: Path, partial: Path, item: Item, options: Options) -> 
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write (H, W) or (H, W, 3) uint8 RGB."""
-    done, data = cv2.imencode(
-        ".png", pixels if pixels.ndim == 2 else pixels[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 4]
-    )
+    """Write (H, W), (H, W, 3) or (H, W, 4) uint8 RGB(A)."""
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGRA if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 4])
     assert done
     path.write_bytes(data.tobytes())
 
@@ -780,7 +819,7 @@ def finish(
     whole = partial / "whole"
     shutil.rmtree(whole, ignore_errors=True)
     split_of = settle_splits(items, rows, options)
-    for kind in ("blanks", "masks"):
+    for kind in ("blanks", "masks", "faces"):
         for split in SPLITS:
             (whole / kind / split).mkdir(parents=True)
     used = [item for item in items if split_of[item.id] in SPLITS]
@@ -791,7 +830,7 @@ def finish(
         taken, mask, reason = row["taken"], row["mask"], row["reason"]
         if split not in SPLITS:
             taken, mask, reason = 0, 0, f"split: {split!r} is neither train nor val"
-        files = {"blank": "", "mask_file": ""}
+        files = {"blank": "", "mask_file": "", "face_file": ""}
         if taken:
             files["blank"] = f"blanks/{split}/{item.id}.png"
             copy(partial / "blanks" / f"{item.id}.png", whole / files["blank"])
@@ -803,6 +842,9 @@ def finish(
                 write_png(whole / files["mask_file"], field & np.uint8(255 - faces.GLASSES))
             else:
                 copy(source, whole / files["mask_file"])
+            if row.get("face"):
+                files["face_file"] = f"faces/{split}/{item.id}.png"
+                copy(partial / "faces" / f"{item.id}.png", whole / files["face_file"])
         ita = row.get("ita", row.get("cheek_ita", ""))
         table.append(
             {"file": item.file, "split": split, "group": item.group, "taken": taken, "reason": reason, "mask": mask,
@@ -817,6 +859,7 @@ def finish(
         split: {
             "blanks": sum(1 for row in table if row["blank"] and row["split"] == split),
             "masks": sum(1 for row in table if row["mask_file"] and row["split"] == split),
+            "faces": sum(1 for row in table if row["face_file"] and row["split"] == split),
         }
         for split in SPLITS
     }
@@ -926,17 +969,12 @@ def write_sheets(
 # ------------------------------------------------------------------------------------------------ figures and reports
 
 
-def tone(ita: float) -> str:
-    """The name of a skin tone by its individual typology angle (Chardon et al. 1991; Del Bino et al. 2006)."""
-    return next(name for name, low in SKIN_TONES if ita > low)
-
-
 def acceptance(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """How many foreheads were taken, by the cheeks' skin tone."""
-    by_tone: dict[str, list[int]] = {name: [] for name, _ in SKIN_TONES}
+    by_tone: dict[str, list[int]] = {name: [] for name, _ in metrics.SKIN_TONES}
     for row in rows:
         if "cheek_ita" in row:
-            by_tone[tone(row["cheek_ita"])].append(row["taken"])
+            by_tone[metrics.tone(row["cheek_ita"])].append(row["taken"])
     return [
         {"tone": name, "n": len(v), "taken": sum(v), "share": round(sum(v) / len(v), 3)}
         for name, v in by_tone.items()
@@ -1150,7 +1188,7 @@ def open_partial(
         shutil.rmtree(partial)
     if own.exists() and not arguments.resume:
         raise Mistake(f"{partial}: a run was stopped here; add --resume to go on or --overwrite to start anew")
-    for name in ("blanks", "masks", "thumbnails"):
+    for name in ("blanks", "masks", "faces", "thumbnails"):
         (partial / name).mkdir(parents=True, exist_ok=True)
     settings = partial / "options.json"
     fresh = partial / f"options-{os.getpid()}-{shard}.json"

@@ -37,6 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--l1", type=float, default=fit.Recipe.l1)
     made.add_argument("--clone", type=float, default=fit.Recipe.clone, help="coefficient of the pixel-clone term")
     made.add_argument("--style", type=float, default=fit.Recipe.style)
+    made.add_argument("--shading", type=float, default=0.0, help="coefficient of L1 on blurred pictures: colour, not detail")
+    made.add_argument("--texture", type=float, default=0.0, help="of Gram matrices inside the hole (needs --perceptual)")
+    made.add_argument("--landing", type=float, default=0.0, help="of the distance from where the flow lands to bare skin")
+    made.add_argument("--coherence", type=float, default=0.0, help="of the flow's slope: copies are shifts, not stripes")
     made.add_argument("--perceptual-weight", type=float, default=fit.Recipe.perceptual)
     made.add_argument(
         "--perceptual", choices=("vgg", "filterbank", "off"), default="vgg",
@@ -47,6 +51,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--edge-l1", type=float, default=0.0, help="plain cross-entropy on the edges, beside or instead of eq. 1"
     )
     made.add_argument("--symmetric", action="store_true", help="leave blank faces their own mirror image (paper's table)")
+    made.add_argument("--real", type=float, default=0.0, help="share of whole photographs, with holes on bare skin")
+    made.add_argument("--half-weights", action="store_true", help="store the weights in half precision, in half the bytes")
     made.add_argument("--teacher", type=Path, help="checkpoint to distil from")
     made.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
     made.add_argument("--average", type=float, help="decay of averaged weights (default: 0 for paper, 0.998 for mobile)")
@@ -66,7 +72,8 @@ def recipe_of(args: argparse.Namespace) -> fit.Recipe:
     mobile = args.preset == "mobile"
     told = fit.Recipe(
         phase=args.phase, steps=args.steps, batch=args.batch, d_lr=args.d_lr, adversarial=args.adversarial, l1=args.l1,
-        clone=args.clone, style=args.style, perceptual=args.perceptual_weight, features=args.perceptual,
+        clone=args.clone, shading=args.shading, texture=args.texture, landing=args.landing,
+        coherence=args.coherence, style=args.style, perceptual=args.perceptual_weight, features=args.perceptual,
         edge_l1=args.edge_l1, distil=args.distil if args.teacher else 0.0, precision=args.precision, seed=args.seed,
         save_every=args.save_every, workers=args.workers if args.workers is not None else 8 * torch.cuda.is_available(),
     )  # fmt: skip
@@ -109,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
     pipeline = network_of(args)
     teacher = checkpoint.load(args.teacher) if args.teacher else None
     critics = fit.discriminators(args.critic_width) if recipe.adversarial_weight() > 0 else None
-    data = pairs.TrainingPairs(args.source, args.size, args.seed, args.symmetric, args.limit)
+    data = pairs.TrainingPairs(args.source, args.size, args.seed, args.symmetric, args.limit, args.real)
     look = pairs.evaluation_pairs(args.source, "tune", args.size, 24)
     with checkpoint.writing(args.target, args.overwrite, args.resume) as folder:
         result = fit.fit(
@@ -117,11 +124,16 @@ def run(args: argparse.Namespace) -> None:
             look=look[:4], title=f"train {args.phase}",
         )  # fmt: skip
         pipeline.cpu()
+        if args.half_weights:  # before anything is measured: what is measured is what is stored
+            pipeline.half().float()
         figures = stage.measure(pipeline, look)
         checkpoint.save(
             folder, pipeline, stage=f"train-{args.phase}", parent=args.init or args.edge, data=described,
-            options={**asdict(recipe), "width": args.width, "symmetric": args.symmetric, "size": args.size},
+            options={
+                **asdict(recipe), "width": args.width, "size": args.size, "symmetric": args.symmetric, "real": args.real,
+            },
             metrics={**result, **figures}, discriminators=critics, samples=fit.sample_sheet(pipeline, look),
+            half=args.half_weights,
         )  # fmt: skip
     source = described["source"]
     summary = {"target": str(args.target), "data": described["name"], "source": source, **result, **figures}

@@ -1,0 +1,121 @@
+"""Make the weights that come with the package: photographs -> trained -> compressed -> exported -> measured -> published.
+
+    python benchmarks/release.py PHOTOS --json benchmarks/results/release.json
+
+Two hours on two CPU cores. What exists below --target is kept and what was broken off goes on, so it may be killed and
+started again. Two operating points are trained: `fidelity`, whose only aim is the truth's colours (a smear is the best
+guess at pores), and `fp32`, which ships: it copies pores from visible skin. The compression chain starts from `fp32`.
+
+Phases, each a line of `commands`: the edges; `fidelity` at half the size, then at full size; from its half-size draft the
+cloning, at half the size, then at full size; pruning, slimming, quantization, each taught by `fp32`; the exports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from faceeraser import WEIGHTS, artifact, stage
+
+ROOT = Path(__file__).resolve().parent.parent
+# What ships of the exports, beside the fp32 checkpoint.
+EXPORTED = ("int8.tflite", "int8.onnx")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs of faces")
+    made.add_argument("--target", type=Path, default=Path("runs/release"), help="default: %(default)s")
+    made.add_argument("--publish", type=Path, default=WEIGHTS, help="where the weights go (default: the package)")
+    made.add_argument("--size", type=int, default=256, help="edge length of what is exported (default: %(default)s)")
+    made.add_argument("--width", type=int, default=16, help="channels of the first layer (default: %(default)s)")
+    made.add_argument("--scale", type=float, default=1.0, help="factor on all training steps (default: %(default)s)")
+    made.add_argument("--limit", type=int, help="photographs to prepare")
+    made.add_argument("--json", type=Path, metavar="FILE", help="also write the result there")
+    return made
+
+
+def commands(args: argparse.Namespace) -> list[list[str]]:
+    """The stages in order, each the words of one command line (without the interpreter)."""
+    work: Path = args.target
+    names = ("faces", "edge", "smooth", "fidelity", "cloning", "fp32", "pruned", "slim", "int8", "exports")
+    faces, edge, smooth, fidelity, cloning, fp32, pruned, slim, int8, exports = (str(work / name) for name in names)
+    half = ["--size", str(args.size // 2)]
+    full = ["--size", str(args.size)]
+
+    def steps(number: int) -> list[str]:
+        return ["--steps", str(max(4, round(number * args.scale)))]
+
+    def train(target: str, phase: str, *words: str) -> list[str]:
+        return ["train/train.py", faces, target, "--phase", phase, "--adversarial", "0", "--resume", *words]
+
+    plain = ["--perceptual", "off", "--clone", "0"]
+    copies = [
+        "--perceptual", "filterbank", "--perceptual-weight", "0", "--style", "0", "--l1", "0", "--clone", "0",
+        "--shading", "1", "--texture", "0.1", "--landing", "0.3", "--coherence", "0.1", "--real", "0.3",
+    ]  # fmt: skip
+    taught = ["--data", faces, "--teacher", fp32]
+    compared = [f"{name}={work / 'exports' / name}.tflite" for name in ("pruned", "slim", "int8")]
+    return [
+        ["train/prepare.py", str(args.photos), faces, *full, *(["--limit", str(args.limit)] if args.limit else [])],
+        train(edge, "edge", *plain, "--edge-l1", "1", "--width", str(args.width), *half, *steps(120)),
+        # Most of the training at half the size, where a step costs a quarter.
+        train(smooth, "inpaint", "--edge", edge, "--width", str(args.width), *plain, *half, *steps(6500)),
+        train(fidelity, "inpaint", "--init", smooth, *plain, *full, "--lr", "3e-4", *steps(600)),
+        train(cloning, "inpaint", "--init", smooth, *copies, *half, *steps(1200)),
+        train(fp32, "inpaint", "--init", cloning, *copies, *full, "--lr", "5e-4", "--half-weights", *steps(1200)),
+        ["compress/prune.py", fp32, pruned, *taught, "--target-gmacs", "1.9", *steps(1000), *half],
+        ["compress/slim.py", pruned, slim, *taught, "--share", "0.12", *steps(1000), *half],
+        ["compress/quantize.py", slim, int8, *taught, *steps(250)],
+        *(["export/to_tflite.py", name, exports, "--data", faces, "--overwrite"] for name in (fp32, pruned, slim, int8)),
+        ["export/to_onnx.py", int8, exports, "--data", faces, "--overwrite"],
+        ["benchmarks/latency.py", f"fp32={work / 'exports' / 'fp32'}.tflite", *compared, fp32,
+         "--runtimes", "torch", "litert", "--json", str(work / "latency.json")],
+        ["benchmarks/fidelity.py", f"fidelity={fidelity}", *compared, "--reference", f"{work / 'exports' / 'fp32'}.tflite",
+         "--data", faces, "--noise", "fidelity", "--latency", str(work / "latency.json"),
+         "--json", str(work / "result.json")],
+    ]  # fmt: skip
+
+
+def missing(plan: list[list[str]]) -> list[list[str]]:
+    """The commands whose folder is not there yet; exports and measurements are always done again."""
+    return [words for words in plan if words[0].startswith(("export/", "benchmarks/")) or not Path(words[2]).exists()]
+
+
+def publish(work: Path, target: Path) -> None:
+    """Copy the fp32 checkpoint and the exports to where the package has its weights; what else is there stays."""
+    shutil.rmtree(target / "fp32", ignore_errors=True)
+    (target / "fp32").mkdir(parents=True)
+    for name in ("config.json", "generators.safetensors", "history.json"):  # samples.png shows people
+        shutil.copyfile(work / "fp32" / name, target / "fp32" / name)
+    for name in EXPORTED:
+        for file in (name, f"{name}.json"):
+            shutil.copyfile(work / "exports" / file, target / file)
+
+
+def run(args: argparse.Namespace) -> None:
+    if not args.photos.is_dir():
+        raise ValueError(f"{args.photos}: found no such folder, expected one with photographs of faces")
+    plan = commands(args)
+    taken = stage.run_all(missing(plan), ROOT)
+    found = json.loads((args.target / "result.json").read_text())
+    found |= {"command": f"python benchmarks/release.py {artifact.portable(args.photos)}", "steps": taken}
+    artifact.write_result(args.target / "result.json", found)
+    if args.json:
+        artifact.write_result(args.json, found)
+    publish(args.target, args.publish)
+    shown = (*stage.FIGURES, "texture_swd", "psnr_vs_fp32", "gmacs", "params", "bytes", "ms")
+    rows = [{"name": row["name"], **{name: row.get(name) for name in shown}} for row in found["rows"]]
+    summary = {"weights": str(args.publish), "n": found["data"]["n"], "source": found["data"].get("source")}
+    stage.finish(f"{args.publish}: {found['data']['n']} validation pairs of {args.photos}", rows, summary)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return stage.execute(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
