@@ -11,7 +11,7 @@ The figures are defined in faceeraser/metrics.py. `gmacs`, `params` and `bytes` 
 card; a checkpoint folder is counted as a network and has no `bytes`. A model of another resolution than the data's is
 measured on resized pairs and says so in `resized_from`; it has a `psnr_vs_fp32` only where the reference has its
 resolution. The gain over Navier-Stokes by skin tone, with 95 % bootstrap intervals, stands in the result's
-`data.gain_over_navier_stokes`.
+`gain_over_navier_stokes`.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def milliseconds(model: stage.Model, took: Mapping[tuple[str, str], float]) -> d
     return found
 
 
-def measure(models: Sequence[stage.Model], args: Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """(the rows, what the result says of the data). The classical rows are taken at the reference's resolution."""
+def measure(models: Sequence[stage.Model], args: Namespace) -> dict[str, Any]:
+    """The result. The classical rows are taken at the reference's resolution."""
     data = pairs.describe(args.data)
     digest = hashlib.sha256((args.data / "eval.csv").read_bytes()).hexdigest()
     if data.get("eval_sha256") != digest:
@@ -120,10 +120,8 @@ def measure(models: Sequence[stage.Model], args: Namespace) -> tuple[list[dict[s
     about = {key: data.get(key) for key in ("name", "source", "size")} | {"n": rows[0]["n"], "eval_sha256": digest}
     navier_stokes = np.asarray(classical["navier_stokes"].figures["psnr_hole_mirrored"])
     ita = [pair.ita for pair in lists[size]]
-    if not np.isnan(ita).any():
-        tones = {name: metrics.by_tone(np.asarray(values) - navier_stokes, ita) for name, values in gained.items()}
-        about["gain_over_navier_stokes"] = tones
-    return rows, about
+    tones = {name: metrics.by_tone(np.asarray(values) - navier_stokes, ita) for name, values in gained.items()}
+    return artifact.result(rows, about, args.command) | {"gain_over_navier_stokes": tones}
 
 
 def title(data: Mapping[str, Any]) -> str:
@@ -153,8 +151,8 @@ def run(args: Namespace) -> int:
             f"{other[0].name} runs at {other[0].resolution}, {models[0].name} at {models[0].resolution}: "
             "--max-drop compares figures of one resolution only"
         )
-    rows, data = measure(models, args)
-    result = artifact.result(rows, data, args.command)
+    result = measure(models, args)
+    rows, data = result["rows"], result["data"]
     if args.json:
         artifact.write_result(args.json, result)
     shown = [c for c in COLUMNS if any(row.get(c) is not None for row in rows)]

@@ -266,12 +266,12 @@ def with_noise(method: Method) -> Method:
 
     def noisy(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         painted = method(image, mask)
-        hole = mask > 0
-        seen = _shrink(~hole)
+        hole, seen = _shrink(mask > 0), _shrink(mask == 0)
         if not seen.any() or not hole.any():
             return painted
         there = detail(np.random.default_rng(0).standard_normal(hole.shape).astype(np.float32))
-        lacking = np.mean(detail(luma(image))[seen] ** 2) - np.mean(detail(luma(painted))[hole] ** 2)
+        own = detail(luma(painted)) ** 2
+        lacking = np.mean(own[seen]) - np.mean(own[hole])
         noise = there * math.sqrt(max(0.0, float(lacking)) / float(np.mean(there[hole] ** 2)))
         return composite(painted, np.clip(np.rint(painted + noise[..., None]), 0, 255).astype(np.uint8), mask)
 
@@ -295,10 +295,11 @@ def tone(ita: float) -> str:
 def by_tone(gain: Sequence[float], ita: Sequence[float], draws: int = 2000) -> list[Row]:
     """Mean of `gain` for each skin tone and for all: name, n, gain, low, high; the last two a 95 % bootstrap interval.
 
-    A tone with fewer than two pictures has no interval (None), and says nothing.
+    A tone with fewer than two pictures has no interval (None), and says nothing. Pictures whose angle nobody knows (NaN)
+    count in `all` only.
     """
     values, rng = np.asarray(gain, np.float64), np.random.default_rng(0)
-    names = np.array([tone(angle) for angle in ita])
+    names = np.array(["" if math.isnan(angle) else tone(angle) for angle in ita])
     rows = []
     for name, chosen in [("all", np.ones(len(values), bool)), *((n, names == n) for n, _ in SKIN_TONES)]:
         group = values[chosen]

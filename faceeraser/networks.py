@@ -48,6 +48,7 @@ class Config:
     blocks: residual blocks kept in the edge and clone networks (8 in the paper, section 3.3).
     fill: the clone network sees the hole filled smoothly; flow only inside the hole, and what is warped is the picture's
         detail (the picture less its shading), laid on that fill: a copy brings pores with it and no colour step.
+    guided: the clone network is given the completed edges (section 3.1); without, it sees none.
     halved: those of the networks 'edge' and 'clone' that work at half resolution, a quarter of the MACs.
     residual: the refine network's output is added to the cloned picture instead of replacing it.
     """
@@ -58,6 +59,7 @@ class Config:
     padding: str = "zeros"
     upsampling: str = "nearest"
     fill: bool = True
+    guided: bool = True
     halved: tuple[str, ...] = ("edge", "clone")
     residual: bool = True
     resolution: int = 256
@@ -398,6 +400,8 @@ class FaceEraser(nn.Module):
 
     def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> dict[str, Tensor]:
         edges, edges_hat = self.complete_edges(image, mask, edges)
+        if not self.config.guided:
+            edges_hat = torch.zeros_like(edges_hat)
         mask = (mask >= 0.5).to(image.dtype)
         visible = image * (1.0 - mask)
         if self.config.fill:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,17 +125,21 @@ class TrainingPairs(Dataset):
 
     size: edge length in pixels. symmetric: leave the blank face its own mirror image, as in the paper's table.
     limit: use only the first so many blanks and masks (for the demo's shortest runs and for tests).
+    variety: what differs from one time a picture is drawn to the next. 'blanks': scale, crop and light; 'masks': which of
+    the parts, and which way up; 'camera': some pictures are blurred or JPEG-compressed.
 
     Raises:
         ValueError: the folder is not prepared or holds no training pair.
     """
 
+    VARIETY = ("blanks", "masks", "camera")
+
     def __init__(
         self, folder: Path | str, size: int, seed: int = 0, symmetric: bool = False, limit: int | None = None,
-        real: float = 0.0,
+        real: float = 0.0, variety: Sequence[str] = ("blanks", "masks"),
     ):  # fmt: skip
         folder = Path(folder)
-        self.size, self.seed, self.symmetric, self.real = size, seed, symmetric, real
+        self.size, self.seed, self.symmetric, self.real, self.variety = size, seed, symmetric, real, variety
         prepared = int(describe(folder)["size"])
         blanks = sorted((folder / "blanks" / "train").glob("*.png"))
         masks = sorted((folder / "masks" / "train").glob("*.png"))
@@ -166,7 +171,7 @@ class TrainingPairs(Dataset):
         number = int(rng.integers(len(self.foreheads)))
         forehead = self.foreheads[number]
         parts = self.parts[rng.integers(len(self.parts))]
-        truth = self._blank(forehead, rng)
+        truth = self._camera(self._blank(forehead, rng), rng)
         mask = self._mask(parts, rng)
         return _tensors(truth, self.sharp_blanks[number], mask, mask, ~mask)
 
@@ -190,8 +195,20 @@ class TrainingPairs(Dataset):
         drawn = (parts & 15 > 0).astype(np.uint8)
         return cv2.dilate(drawn, np.ones((2 * size + 1, 2 * size + 1), np.uint8)) > 0
 
+    def _camera(self, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if "camera" not in self.variety or rng.random() < 0.7:
+            return truth
+        if rng.random() < 0.5:
+            return cv2.GaussianBlur(truth.astype(np.float32), (0, 0), rng.uniform(0.4, 1.5) * self.size / 256)
+        done, data = cv2.imencode(".jpg", truth.astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 92))])
+        again = cv2.imdecode(data, cv2.IMREAD_COLOR) if done else None
+        return truth if again is None else again
+
     def _blank(self, forehead: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         size, half = self.size, self.size // 2
+        if "blanks" not in self.variety:
+            upper = cv2.resize(forehead, (size, half), interpolation=cv2.INTER_AREA)
+            return np.concatenate([upper, upper[::-1]])
         if rng.random() < 0.5:
             forehead = forehead[:, ::-1]
         height, width = forehead.shape[:2]
@@ -230,6 +247,8 @@ class TrainingPairs(Dataset):
         return np.clip(blank * gain, 0, 255)
 
     def _mask(self, parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if "masks" not in self.variety:
+            return parts > 0
         bits = 31
         if rng.random() < 0.25:  # some of the parts
             bits = int(rng.integers(1, 16)) | 16

@@ -111,7 +111,7 @@ def test_fidelity_gives_the_reference_then_the_models_then_the_classical_rows(pl
     assert call(fidelity, command) == 0
     result = json.loads(Path("out/result.json").read_text())
     assert last_line(capsys) == result
-    assert list(result) == ["command", "commit", "hardware", "versions", "data", "rows"]
+    assert list(result) == ["command", "commit", "hardware", "versions", "data", "rows", "gain_over_navier_stokes"]
     assert result["command"] == f"python benchmarks/fidelity.py {command}"
     digest = hashlib.sha256(Path("faces/eval.csv").read_bytes()).hexdigest()
     assert result["data"] == {"name": "faces", "source": "photos", "size": SIZE, "n": 3, "eval_sha256": digest}
@@ -224,6 +224,66 @@ def test_an_edited_list_is_refused(place, capsys) -> None:
     Path("faces/eval.csv").write_text("\n".join(lines[:-1]) + "\n")
     assert call(fidelity, "near.onnx --reference fp32.onnx --data faces") == 2
     assert "the list was changed" in capsys.readouterr().err
+
+
+def test_the_gain_over_navier_stokes_is_given_by_skin_tone(place, capsys) -> None:
+    assert call(fidelity, "near.onnx --reference fp32.onnx --data faces") == 0
+    result = last_line(capsys)
+    rows, gains = {row["name"]: row for row in result["rows"]}, result["gain_over_navier_stokes"]
+    assert set(gains) == {"fp32", "near"}
+    gain = rows["near"]["psnr_hole_mirrored"] - rows["navier_stokes"]["psnr_hole_mirrored"]
+    everyone, group = gains["near"]
+    assert everyone["name"] == "all" and everyone["gain"] == pytest.approx(gain) and everyone["n"] == 3
+    assert group["name"] == "intermediate" and group["low"] <= group["gain"] <= group["high"]
+
+
+def test_the_noise_control_has_the_energy_and_not_the_distance_of_texture(place, capsys) -> None:
+    assert call(fidelity, "near.onnx --reference fp32.onnx --data faces --noise near") == 0
+    rows = {row["name"]: row for row in last_line(capsys)["rows"]}
+    assert rows["near_noise"]["texture_energy"] == pytest.approx(1, abs=0.3) and rows["near"]["texture_energy"] < 0.05
+    assert call(fidelity, "near.onnx --reference fp32.onnx --data faces --noise far") == 2
+    assert "--noise far: no row is called so; expected one of fp32, near" in capsys.readouterr().err
+
+
+# --- photos ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_seam_is_a_step_and_a_ghost_is_contrast() -> None:
+    photos = script("photos")
+    flat, mask = np.full((96, 96, 3), 150, np.uint8), np.zeros((96, 96), np.uint8)
+    mask[30:60, 30:60] = 1
+    patched, ghost = flat.copy(), flat.copy()
+    patched[mask > 0] = 180
+    ghost[40:44, 35:55] = 60
+    assert photos.border_step(flat, mask) == pytest.approx(0, abs=1e-3)
+    assert photos.border_step(patched, mask) == pytest.approx(
+        float(photos.lab_of(patched)[45, 45, 0] - photos.lab_of(flat)[0, 0, 0]), rel=0.1
+    )
+    assert photos.part_contrast(flat, mask) < 0.01 < 3 < photos.part_contrast(ghost, mask)
+
+
+def test_an_erased_face_is_found_less_and_its_parts_have_less_contrast(landmarks, place, capsys) -> None:
+    from skimage.data import astronaut
+
+    (place / "people").mkdir()
+    cv2.imwrite(str(place / "people" / "a.png"), astronaut()[..., ::-1])
+    write_model(place / "grey.onnx", 0.6, 256)
+    assert script("photos").main(["people", "grey.onnx", "--sheet", "out/sheet.png", "--json", "out/p.json"]) == 0
+    rows = {row["name"]: row for row in json.loads(Path("out/p.json").read_text())["rows"]}
+    assert list(rows) == ["grey", "navier_stokes", "untouched"] and rows["untouched"]["found"] == 1
+    assert rows["untouched"]["part_shift"] < 0.1
+    assert rows["navier_stokes"]["part_contrast"] < 0.7 * rows["untouched"]["part_contrast"]
+    assert rows["grey"]["border_step"] > rows["navier_stokes"]["border_step"]
+    assert cv2.imread("out/sheet.png").shape[1] == 2 * 3 * 160
+
+
+def test_photos_refuses_a_folder_without_faces_in_one_line(landmarks, place, capsys) -> None:
+    (place / "people").mkdir()
+    assert call(script("photos"), "people fp32.onnx") == 2
+    cv2.imwrite(str(place / "people" / "a.png"), np.full((64, 64, 3), 90, np.uint8))
+    assert call(script("photos"), "people fp32.onnx") == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("photos.py")]
+    assert "no photographs to validate on" in errors[0] and "found no face in any of 1 photographs" in errors[1]
 
 
 # --- latency ---------------------------------------------------------------------------------------------------------

@@ -302,3 +302,12 @@ def test_metrics_and_artifact_load_no_training_framework() -> None:
     code = f"import sys, faceeraser.metrics, faceeraser.artifact; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_skin_tones_have_a_mean_and_an_interval_and_one_picture_alone_has_none():
+    gains, ita = [1.0, 2.0, 3.0, 7.0, 9.0], [60, 58, 57, -60, math.nan]
+    rows = {row["name"]: row for row in metrics.by_tone(gains, ita)}
+    assert set(rows) == {"all", "very light", "dark"}
+    assert rows["all"]["n"] == 5 and rows["all"]["gain"] == pytest.approx(4.4)
+    assert rows["very light"]["gain"] == 2 and 1 <= rows["very light"]["low"] < 2 < rows["very light"]["high"] <= 3
+    assert (rows["dark"]["n"], rows["dark"]["low"], rows["dark"]["high"]) == (1, None, None)

@@ -52,6 +52,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--symmetric", action="store_true", help="leave blank faces their own mirror image (paper's table)")
     made.add_argument("--real", type=float, default=0.0, help="share of whole photographs, with holes on bare skin")
+    made.add_argument(
+        "--variety", nargs="*", choices=pairs.TrainingPairs.VARIETY, default=["blanks", "masks"],
+        help="what differs from one time a picture is drawn to the next (default: blanks masks)",
+    )  # fmt: skip
+    made.add_argument(
+        "--without", nargs="+", choices=("edges", "fill", "residual", "halving"), default=[],
+        help="leave out a part of the mobile preset, to see what it gives",
+    )  # fmt: skip
     made.add_argument("--half-weights", action="store_true", help="store the weights in half precision, in half the bytes")
     made.add_argument("--teacher", type=Path, help="checkpoint to distil from")
     made.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
@@ -95,14 +103,18 @@ def network_of(args: argparse.Namespace) -> FaceEraser:
         pipeline.config = replace(pipeline.config, resolution=args.size)
         return pipeline
     torch.manual_seed(args.seed)
-    config = Config.of(args.preset, variant=args.variant, resolution=args.size)
+    parts = {"edges": ("guided", False), "fill": ("fill", False), "residual": ("residual", False), "halving": ("halved", ())}
+    left_out = dict(parts[name] for name in args.without)
+    config = Config.of(args.preset, variant=args.variant, resolution=args.size, **left_out)
     pipeline = FaceEraser(config, args.width)
     if args.edge:
         trained = checkpoint.load(args.edge)
         if trained.config.preset != args.preset:
             raise ValueError(f"{args.edge}: its preset is {trained.config.preset}, expected {args.preset} as asked")
         pipeline.edge = trained.edge
-        pipeline.config = replace(config, blocks={**config.blocks, "edge": trained.config.blocks["edge"]})
+        blocks = {**config.blocks, "edge": trained.config.blocks["edge"]}
+        halved = [*[name for name in config.halved if name != "edge"], *[n for n in trained.config.halved if n == "edge"]]
+        pipeline.config = replace(config, blocks=blocks, halved=tuple(halved))
     return pipeline
 
 
@@ -116,7 +128,7 @@ def run(args: argparse.Namespace) -> None:
     pipeline = network_of(args)
     teacher = checkpoint.load(args.teacher) if args.teacher else None
     critics = fit.discriminators(args.critic_width) if recipe.adversarial_weight() > 0 else None
-    data = pairs.TrainingPairs(args.source, args.size, args.seed, args.symmetric, args.limit, args.real)
+    data = pairs.TrainingPairs(args.source, args.size, args.seed, args.symmetric, args.limit, args.real, args.variety)
     look = pairs.evaluation_pairs(args.source, "tune", args.size, 24)
     with checkpoint.writing(args.target, args.overwrite, args.resume) as folder:
         result = fit.fit(
@@ -131,6 +143,7 @@ def run(args: argparse.Namespace) -> None:
             folder, pipeline, stage=f"train-{args.phase}", parent=args.init or args.edge, data=described,
             options={
                 **asdict(recipe), "width": args.width, "size": args.size, "symmetric": args.symmetric, "real": args.real,
+                "variety": args.variety,
             },
             metrics={**result, **figures}, discriminators=critics, samples=fit.sample_sheet(pipeline, look),
             half=args.half_weights,
