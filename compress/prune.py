@@ -17,36 +17,58 @@ from faceeraser import checkpoint, narrowing, stage
 def build_parser() -> argparse.ArgumentParser:
     made = stage.parser(__doc__)
     stage.add_fine_tuning(made, steps=400, lr=5e-4)
-    size = made.add_mutually_exclusive_group(required=True)
+    size = made.add_mutually_exclusive_group()
     size.add_argument("--keep", type=float, help="share of each layer's channels to keep, 0 to 1")
     size.add_argument("--target-gmacs", type=float, help="multiply-accumulates to stay under, in 10^9 at 256 x 256")
+    made.add_argument("--target-params", type=int, help="parameters to stay under as well (with --allocate sensitivity)")
     made.add_argument("--importance", choices=narrowing.IMPORTANCES, default="magnitude", help="default: %(default)s")
+    made.add_argument(
+        "--allocate", choices=("uniform", "sensitivity"), default="uniform",
+        help="every layer gives up the same share, or by how little harm it does, measured (with a --target)",
+    )  # fmt: skip
     made.add_argument("--rounds", type=int, default=2, help="pruning steps, each fine-tuned (default: %(default)s)")
     return made
 
 
 def run(args: argparse.Namespace) -> None:
     tuning = stage.FineTuning(args)
+    if args.allocate == "sensitivity" and args.target_gmacs is None and args.target_params is None:
+        raise ValueError("--allocate sensitivity needs --target-gmacs or --target-params: it decides where, not how much")
+    if args.allocate == "uniform" and args.keep is None and args.target_gmacs is None:
+        raise ValueError("how much is to go? give --keep or --target-gmacs")
+    if args.target_params is not None and args.allocate != "sensitivity":
+        raise ValueError("--target-params needs --allocate sensitivity")
     if args.rounds < 1:
         raise ValueError(f"--rounds {args.rounds}: expected at least 1")
     with checkpoint.writing(args.target, args.overwrite) as folder:
         before = tuning.measure()
-        keep = args.keep if args.keep is not None else narrowing.keep_for_gmacs(tuning.pipeline, args.target_gmacs)
-        items = [tuning.data[k] for k in range(args.batch)]
+        items = [tuning.data[k] for k in range(8)]
         truth, mask, *_ = (torch.stack(x) for x in zip(*items, strict=True))
+        keep, layers, ratios = args.keep, None, None
+        if args.allocate == "sensitivity":
+            layers = narrowing.sensitivity(tuning.pipeline, truth, mask)
+            budget = narrowing.Budget(args.target_gmacs, args.target_params)
+            ratios = narrowing.ratios_for(tuning.pipeline, budget, layers)
+            for row in layers:
+                row["share"] = ratios[row["layer"]]
+        elif keep is None:
+            keep = narrowing.keep_for_gmacs(tuning.pipeline, args.target_gmacs)
         unrepaired = None
-        for step in narrowing.prune_steps(tuning.pipeline, keep, args.rounds, args.importance, (truth, mask)):
+        steps = narrowing.prune_steps(tuning.pipeline, keep or 1.0, args.rounds, args.importance, (truth, mask), ratios)
+        for step in steps:
             unrepaired = tuning.measure()
             result = tuning.fit(
                 folder, f"prune {step + 1}/{args.rounds}", steps=max(1, args.steps // args.rounds), seed=args.seed + step
             )
         after = tuning.measure()
         tuning.save(
-            folder, "prune", {"keep": keep, "importance": args.importance, "rounds": args.rounds},
-            {**result, "before": before, "unrepaired": unrepaired, "after": after}, widths=narrowing.widths(tuning.pipeline),
+            folder, "prune",
+            {"keep": keep, "allocate": args.allocate, "importance": args.importance, "rounds": args.rounds},
+            {**result, "before": before, "unrepaired": unrepaired, "after": after},
+            widths=narrowing.widths(tuning.pipeline), **({"sensitivity": layers} if layers else {}),
         )  # fmt: skip
     rows = {"before": before, "pruned": unrepaired, "fine-tuned": after}
-    tuning.finish(rows, f"keep {keep:.2f}; ", keep=keep, before=before, after=after)
+    tuning.finish(rows, f"keep {keep:.2f}; " if keep else "by sensitivity; ", keep=keep, before=before, after=after)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,7 +18,9 @@ from faceeraser import checkpoint, narrowing, stage
 def build_parser() -> argparse.ArgumentParser:
     made = stage.parser(__doc__)
     stage.add_fine_tuning(made, steps=400, lr=5e-4)
-    made.add_argument("--share", type=float, default=0.2, help="share of channels to cut (default: %(default)s)")
+    made.add_argument("--share", type=float, help="share of channels to cut (default: 0.2)")
+    made.add_argument("--target-gmacs", type=float, help="find the share: multiply-accumulates to stay under, in 10^9")
+    made.add_argument("--target-params", type=int, help="find the share: parameters to stay under")
     made.add_argument("--sparsity", type=float, default=1e-3, help="weight of the L1 penalty (default: %(default)s)")
     return made
 
@@ -34,12 +36,20 @@ def run(args: argparse.Namespace) -> None:
     narrowing.require_scales(pipeline)
     if args.steps < 2:
         raise ValueError(f"--steps {args.steps}: expected at least 2, half with the penalty and half without")
+    budget = None
+    if args.target_gmacs is not None or args.target_params is not None:
+        if args.share is not None:
+            raise ValueError("--share and --target-...: expected one of them, the target finds the share")
+        budget = narrowing.Budget(args.target_gmacs, args.target_params)
     with checkpoint.writing(args.target, args.overwrite) as folder:
         before = tuning.measure()
         at_first = narrowing.scale_values(pipeline).numpy()
         tuning.fit(folder, "slim: sparsify", steps=args.steps // 2, sparsity=args.sparsity)
         at_last = narrowing.scale_values(pipeline).numpy()
-        threshold = narrowing.slim(pipeline, args.share)
+        share = 0.2 if args.share is None else args.share
+        if budget is not None:
+            share = narrowing.share_for(pipeline, budget)
+        threshold = narrowing.slim(pipeline, share)
         unrepaired = tuning.measure()
         result = tuning.fit(folder, "slim: fine-tune", steps=args.steps - args.steps // 2, seed=args.seed + 1)
         after = tuning.measure()
@@ -49,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
             "mean_before": float(at_first.mean()), "mean_after": float(at_last.mean()), "threshold": threshold,
         }  # fmt: skip
         tuning.save(
-            folder, "slim", {"share": args.share, "sparsity": args.sparsity},
+            folder, "slim", {"share": share, "sparsity": args.sparsity},
             {**result, "before": before, "unrepaired": unrepaired, "after": after},
             scales=scales, widths=narrowing.widths(pipeline),
         )  # fmt: skip

@@ -8,13 +8,15 @@ the networks' structure and names stay, so the result loads by the same construc
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from faceeraser.fit import norm_scales
+from faceeraser.fit import distillation_loss, norm_scales
 from faceeraser.losses import l1_loss
 from faceeraser.networks import FaceEraser, count
 
@@ -23,19 +25,33 @@ ROUND_TO = 8  # mobile kernels work on 8 channels at a time: 13 cost as much as 
 _LEAST = 0.9  # no layer loses more than this share, or a stream of the network would be cut
 
 
-def _pruner(pipeline: FaceEraser, importance: Callable, ratio: float, steps: int, one_threshold: bool) -> tp.MetaPruner:
+def _example(pipeline: FaceEraser) -> dict[str, Tensor]:
     side = max(64, 32 * (pipeline.config.resolution // 128))
     parameter = next(pipeline.parameters())
-    example = {
+    return {
         "image": torch.rand(1, 3, side, side, device=parameter.device),
         # A hole in the middle only: a visible border keeps every branch of the graph alive.
         "mask": torch.nn.functional.pad(torch.ones(1, 1, side // 2, side // 2), [side // 4] * 4).to(parameter.device),
     }
-    heads = [pipeline.edge.head.conv, pipeline.clone.head.conv, pipeline.refine.head.conv]
+
+
+def _outputs(outputs: dict[str, Tensor]) -> list[Tensor]:
+    return [outputs["erased"], outputs["edges_hat"], outputs["offsets"]]
+
+
+def _heads(pipeline: FaceEraser) -> list[nn.Module]:
+    return [pipeline.edge.head.conv, pipeline.clone.head.conv, pipeline.refine.head.conv]
+
+
+def _pruner(
+    pipeline: FaceEraser, importance: Callable, ratio: float, steps: int, one_threshold: bool,
+    ratios: Mapping[str, float] | None = None,
+) -> tp.MetaPruner:  # fmt: skip
+    by_layer = {pipeline.get_submodule(name): share for name, share in (ratios or {}).items()}
     return tp.pruner.MetaPruner(
-        pipeline, example, importance=importance, global_pruning=one_threshold, pruning_ratio=ratio,
-        max_pruning_ratio=_LEAST, iterative_steps=steps, ignored_layers=heads, round_to=ROUND_TO,
-        output_transform=lambda outputs: [outputs["erased"], outputs["edges_hat"], outputs["offsets"]],
+        pipeline, _example(pipeline), importance=importance, global_pruning=one_threshold, pruning_ratio=ratio,
+        pruning_ratio_dict=by_layer, max_pruning_ratio=_LEAST, iterative_steps=steps, ignored_layers=_heads(pipeline),
+        round_to=ROUND_TO, output_transform=_outputs,
     )  # fmt: skip
 
 
@@ -49,9 +65,11 @@ def _backward(pipeline: FaceEraser, truth: Tensor, mask: Tensor) -> None:
 
 def prune_steps(
     pipeline: FaceEraser, keep: float, steps: int = 1, importance: str = "magnitude",
-    batch: tuple[Tensor, Tensor] | None = None,
+    batch: tuple[Tensor, Tensor] | None = None, ratios: Mapping[str, float] | None = None,
 ) -> Iterator[int]:  # fmt: skip
     """Prune `pipeline` in place to `keep` of each layer's channels, in equal steps; yields after each, to fine-tune.
+
+    ratios: the share that each named layer gives up, in place of 1 - keep everywhere (see `ratios_for`).
 
     importance: 'magnitude' (L2 norm of a channel's weights over everything that goes with it; Fang et al., DepGraph,
     2023) or 'taylor' (weight times gradient on `batch`, (truth, mask)). Channel counts are multiples of 8.
@@ -59,7 +77,7 @@ def prune_steps(
     Raises:
         ValueError: keep is not in (0, 1), the score is not known, or 'taylor' got no batch.
     """
-    if not 0 < keep < 1:
+    if ratios is None and not 0 < keep < 1:
         raise ValueError(f"keep {keep}: expected a share of the channels between 0 and 1, such as 0.5")
     if importance not in IMPORTANCES:
         raise ValueError(f"importance {importance!r}: expected one of {', '.join(IMPORTANCES)}")
@@ -67,7 +85,7 @@ def prune_steps(
         raise ValueError("importance 'taylor' needs a batch of training pairs")
     pipeline.eval().requires_grad_(True)
     score = tp.importance.GroupTaylorImportance() if importance == "taylor" else tp.importance.GroupMagnitudeImportance()
-    pruner = _pruner(pipeline, score, 1 - keep, steps, one_threshold=False)
+    pruner = _pruner(pipeline, score, 0.0 if ratios is not None else 1 - keep, steps, one_threshold=False, ratios=ratios)
     for step in range(steps):
         pipeline.eval().requires_grad_(True)
         if importance == "taylor" and batch is not None:
@@ -77,31 +95,120 @@ def prune_steps(
         yield step
 
 
+def _narrowed(pipeline: FaceEraser, keep: float, ratios: Mapping[str, float] | None = None) -> tuple[float, int]:
+    """(GMACs at 256 x 256, parameters) that a copy has once it is pruned so."""
+    trial = copy.deepcopy(pipeline)
+    for _step in prune_steps(trial, keep, ratios=ratios):
+        pass
+    return count(trial)
+
+
 def keep_for_gmacs(pipeline: FaceEraser, gmacs: float) -> float:
     """The largest share of channels to keep so that the pipeline costs at most `gmacs` at 256 x 256.
 
     Raises:
         ValueError: it costs no more than that already, or would with the smallest layers still cost more.
     """
-    now = count(pipeline)[0]
-    if now <= gmacs:
-        raise ValueError(f"the network costs {now:.3f} GMAC already, at most {gmacs} is asked for: nothing to prune")
-    low, high = 1 - _LEAST, 1.0
+    return _largest(pipeline, Budget(gmacs), lambda keep: _narrowed(pipeline, keep), 1 - _LEAST, 1.0)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most so many GMACs at 256 x 256 and parameters; None: any number."""
+
+    gmacs: float | None = None
+    params: int | None = None
+
+    def holds(self, cost: tuple[float, int]) -> bool:
+        """Whether (GMACs, parameters) are within it."""
+        return (self.gmacs is None or cost[0] <= self.gmacs) and (self.params is None or cost[1] <= self.params)
+
+    def __str__(self) -> str:
+        told = [f"{self.gmacs:.3g} GMAC"] if self.gmacs is not None else []
+        return " and ".join([*told, *([f"{self.params:,} parameters"] if self.params is not None else [])])
+
+
+def _largest(
+    pipeline: FaceEraser, budget: Budget, cost: Callable[[float], tuple[float, int]], low: float, high: float
+) -> float:
+    """The largest number in [low, high), by bisection, whose cost is within the budget; cost grows with it."""
+    if budget.holds(now := count(pipeline)):
+        raise ValueError(
+            f"the network costs {now[0]:.3f} GMAC and {now[1]:,} parameters already, at most {budget} are asked for: "
+            "nothing to prune"
+        )
+    if not budget.holds(reached := cost(low)):
+        raise ValueError(
+            f"{budget} cannot be reached by pruning: at the least it costs {reached[0]:.3f} GMAC and "
+            f"{reached[1]:,} parameters"
+        )
     for _ in range(8):
         middle = (low + high) / 2
-        trial = copy.deepcopy(pipeline)
-        for _step in prune_steps(trial, middle):
-            pass
-        if count(trial)[0] <= gmacs:
-            low = middle
-        else:
-            high = middle
-    trial = copy.deepcopy(pipeline)
-    for _step in prune_steps(trial, low):
-        pass
-    if (reached := count(trial)[0]) > gmacs:
-        raise ValueError(f"{gmacs} GMAC cannot be reached by pruning: with {low:.0%} of the channels it costs {reached:.3f}")
+        low, high = (middle, high) if budget.holds(cost(middle)) else (low, middle)
     return low
+
+
+def sensitivity(pipeline: FaceEraser, truth: Tensor, mask: Tensor, cut: float = 0.25) -> list[dict[str, Any]]:
+    """What it costs to take channels from each layer, measured: a row for every group of layers that lose them together.
+
+    Each row: layer (the group's first), channels, damage (the distance of `fit.distillation_loss` between the pictures,
+    flow and edges of the network and of a copy without the weakest `cut` of that layer's channels, not fine-tuned), and
+    gmacs and params (how many of those, at 256 x 256, the copy saves).
+    """
+    pipeline.eval()
+    with torch.no_grad():
+        whole = pipeline(truth, mask)
+    before = count(pipeline, 64)
+    rows = []
+    score = tp.importance.GroupMagnitudeImportance()
+    graph = tp.DependencyGraph().build_dependency(pipeline, _example(pipeline), output_transform=_outputs)
+    names = {module: name for name, module in pipeline.named_modules()}
+    groups = graph.get_all_groups(ignored_layers=_heads(pipeline), root_module_types=[nn.Conv2d])
+    for layer in [group[0].dep.target.module for group in groups]:
+        if layer.out_channels <= ROUND_TO:
+            continue
+        trial = copy.deepcopy(pipeline)
+        own = trial.get_submodule(names[layer])
+        built = tp.DependencyGraph().build_dependency(trial, _example(trial), output_transform=_outputs)
+        everything = built.get_pruning_group(own, tp.prune_conv_out_channels, list(range(layer.out_channels)))
+        weakest = score(everything).argsort()[: max(1, round(cut * layer.out_channels))].tolist()
+        built.get_pruning_group(own, tp.prune_conv_out_channels, weakest).prune()
+        with torch.no_grad():
+            damage = float(distillation_loss(trial.eval()(truth, mask), whole, mask, "all"))
+        after = count(trial, 64)
+        rows.append(
+            {"layer": names[layer], "channels": layer.out_channels, "damage": damage,
+             "gmacs": (before[0] - after[0]) * (256 / 64) ** 2, "params": before[1] - after[1]}
+        )  # fmt: skip
+    return rows
+
+
+def ratios_for(pipeline: FaceEraser, budget: Budget, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The share of channels that each layer gives up, {layer: share}, for the pipeline to be within a budget.
+
+    rows: of `sensitivity`. Damage is taken to grow with the square of the share and what is saved with the share itself;
+    the least damage for a given saving then has shares in proportion to saved / damage, up to the most a layer may lose.
+    What is saved is the share of the pipeline's MACs and of its parameters, each if the budget names it.
+
+    Raises:
+        ValueError: it is within the budget already, or would be over it with the smallest layers still.
+    """
+    gmacs, params = count(pipeline)
+    worth = {}
+    for row in rows:
+        saved = (row["gmacs"] / gmacs if budget.gmacs else 0) + (row["params"] / params if budget.params else 0)
+        worth[row["layer"]] = saved / max(row["damage"], 1e-6)
+    most = max(worth.values())
+
+    def shares(kept: float) -> dict[str, float]:
+        # From 1 (nothing goes) down to 0 (every layer loses the most it may), on a scale that spans all layers' worth.
+        strength = (1 - kept) ** 3 * most / max(min(worth.values()), 1e-9 * most)
+        wanted = {row["layer"]: min(_LEAST, _LEAST * strength * worth[row["layer"]] / most) for row in rows}
+        # In whole steps of what a layer can lose, at least one of which stays: torch-pruning would round a share up.
+        steps = {row["layer"]: row["channels"] / ROUND_TO for row in rows}
+        return {layer: 1 - max(1, round(steps[layer] * (1 - share))) / steps[layer] for layer, share in wanted.items()}
+
+    return shares(_largest(pipeline, budget, lambda kept: _narrowed(pipeline, 1.0, shares(kept)), 0.0, 1.0))
 
 
 def require_scales(pipeline: FaceEraser) -> None:
@@ -136,6 +243,21 @@ def slim(pipeline: FaceEraser, share: float) -> float:
     score = tp.importance.BNScaleImportance(normalizer=None)
     _pruner(pipeline, score, share, 1, one_threshold=True).step()
     return threshold
+
+
+def share_for(pipeline: FaceEraser, budget: Budget) -> float:
+    """The smallest share that `slim` has to remove for the pipeline to be within a budget.
+
+    Raises:
+        ValueError: it is within the budget already, or would be over it with the smallest layers still.
+    """
+
+    def cost(kept: float) -> tuple[float, int]:
+        trial = copy.deepcopy(pipeline)
+        slim(trial, 1 - kept)
+        return count(trial)
+
+    return 1 - _largest(pipeline, budget, cost, 1 - _LEAST, 0.999)
 
 
 def widths(pipeline: FaceEraser) -> dict[str, int]:

@@ -33,6 +33,9 @@ FIGURES = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy")
 """The three figures that are always given together (FACES: PSNR alone cannot tell a face from a smear)."""
 
 
+TRAINING = ("train/train.py", "compress/prune.py", "compress/slim.py", "compress/quantize.py")
+
+
 class GateFailed(Exception):
     """A measured figure is outside its gate; the message says which and by how much. Exit code 1."""
 
@@ -210,7 +213,7 @@ def run_all(plan: Sequence[Sequence[str]], root: Path) -> list[dict[str, Any]]:
     def do(words: Sequence[str], quiet: bool) -> tuple[int, float, str]:
         """Run one command: its exit code, its seconds and, when quiet, what it printed."""
         at = time.monotonic()
-        trains = words[0] == "train/train.py" or words[0].startswith("compress/")
+        trains = words[0] in TRAINING
         line = [sys.executable, *(parallel if trains else []), str(root / words[0]), *words[1:]]
         if trains:
             line += ["--batch", str(8 // processes)]

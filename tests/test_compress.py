@@ -1,6 +1,7 @@
 """The compression chain at 64 px on generated skin, through the scripts as a user runs them, and its functions alone."""
 
 import copy
+import itertools
 import json
 
 import numpy as np
@@ -222,3 +223,104 @@ def test_a_network_of_which_only_the_edges_were_trained_is_not_exported(runs, st
     assert stage("export/to_tflite.py", runs / "edge", tmp_path / "exports") == 2
     assert "only its edge network was trained" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.tflite"))
+
+
+# --- a budget --------------------------------------------------------------------------------------------------------
+
+
+def a_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    return torch.rand(2, 3, 64, 64), torch.nn.functional.pad(torch.ones(2, 1, 32, 32), [16] * 4)
+
+
+def test_sensitivity_finds_the_layer_whose_output_is_thrown_away():
+    pipeline = lively("mobile", width=16)
+    with torch.no_grad():
+        pipeline.refine.up[3].conv2.conv.weight.zero_()  # what its conv1 gives reaches nothing
+    rows = {row["layer"]: row for row in narrowing.sensitivity(pipeline, *a_batch())}
+    assert rows["refine.up.3.conv1.conv"]["damage"] == 0
+    assert rows["refine.stem.conv"]["damage"] > 0
+    assert all(row["gmacs"] > 0 and row["params"] > 0 for row in rows.values())
+
+
+def test_channels_are_taken_where_they_do_least_harm_until_both_budgets_are_met():
+    pipeline = lively("mobile", width=16)
+    with torch.no_grad():
+        pipeline.refine.up[3].conv2.conv.weight.zero_()
+    gmacs, params = count(pipeline)
+    budget = narrowing.Budget(0.6 * gmacs, round(0.5 * params))
+    ratios = narrowing.ratios_for(pipeline, budget, narrowing.sensitivity(pipeline, *a_batch()))
+    assert ratios["refine.up.3.conv1.conv"] == 0.75, "all but the eight that have to stay"
+    assert ratios["refine.stem.conv"] < 0.75
+    for _ in narrowing.prune_steps(pipeline, 1.0, ratios=ratios):
+        pass
+    assert budget.holds(count(pipeline)) and count(pipeline)[0] > 0.3 * gmacs
+    assert all(channels % 8 == 0 for name, channels in narrowing.widths(pipeline).items() if "conv1" in name)
+
+
+def test_slimming_can_be_told_what_to_reach():
+    pipeline = lively("mobile", width=16)
+    with torch.no_grad():
+        for scale in fit.norm_scales(pipeline):
+            scale.uniform_(0.1, 1.0)
+    budget = narrowing.Budget(gmacs=0.8 * count(pipeline)[0])
+    narrowing.slim(pipeline, narrowing.share_for(pipeline, budget))
+    assert budget.holds(count(pipeline))
+
+
+def test_a_budget_goes_in_and_a_file_that_fits_comes_out(runs, stage, skin, tmp_path, capsys):
+    gmacs, _params = count(checkpoint.load(runs / "fp32"))
+    limits = ["--max-gmacs", 0.5 * gmacs, "--max-mb", 1.6, "--max-drop", 5, "--max-texture", 5]
+    words = [runs / "fp32", tmp_path / "fit", "--data", skin, "--rounds", 1, "--steps", 4, "--qat-steps", 2, "--size", 64]
+    assert stage("compress/fit_budget.py", *words, *limits) == 0
+    out = capsys.readouterr().out
+    assert "GMAC asked for" in out or "asked for" in out
+    assert {"student", "int8", "int8.tflite", "int8.tflite.json", "budget.json", "1-pruned"} <= names(tmp_path / "fit")
+    told = json.loads((tmp_path / "fit" / "budget.json").read_text())
+    assert told["missed"] == [] and [row["round"] for row in told["rows"]] == [
+        "source", "1-pruned", "student", "int8", "int8.tflite"
+    ]  # fmt: skip
+    costs = [row["gmacs"] for row in told["rows"]]
+    assert costs == sorted(costs, reverse=True) and costs[-1] <= 0.5 * gmacs
+    assert told["rows"][-1]["bytes"] == (tmp_path / "fit" / "int8.tflite").stat().st_size <= 1.6e6
+    history = checkpoint.history(tmp_path / "fit" / "int8")
+    assert [e["stage"] for e in history[-3:]] == ["prune", "slim", "quantize"]
+    assert all(b["parent_sha256"] == a["sha256"] for a, b in itertools.pairwise(history) if b["parent_sha256"])
+
+    # The same rounds, now asked to lose nothing at all: which budget is missed, by how much, and nothing is thrown away.
+    (tmp_path / "fit").rename(tmp_path / "other.partial")
+    words[1] = tmp_path / "other"
+    assert stage("compress/fit_budget.py", *words, *limits[:4], "--max-drop", -9, "--resume") == 1
+    err = capsys.readouterr().err
+    assert "psnr_hole_mirrored fell by" in err and "more than --max-drop -9" in err
+    assert not (tmp_path / "other").exists() and (tmp_path / "other.partial" / "int8.tflite").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "words", "message"),
+    [
+        ("fp32", [], "no budget to fit"),
+        ("fp32", ["--max-gmacs", 0], "expected more than nothing"),
+        ("fp32", ["--max-mb", 0.2], "the graph alone takes"),
+        ("fp32", ["--max-gmacs", 99], "as it is; compress/quantize.py makes it int8"),
+        ("int8", ["--max-gmacs", 0.1], "quantized already"),
+        ("fp32", ["--max-gmacs", 0.1, "--rounds", 0], "--rounds 0"),
+        ("nowhere", ["--max-gmacs", 0.1], "found no config.json"),
+    ],
+)
+def test_a_budget_that_cannot_be_meant_is_one_line(runs, stage, skin, tmp_path, capsys, source, words, message):
+    assert stage("compress/fit_budget.py", runs / source, tmp_path / "fit", "--data", skin, *words) == 2
+    err = capsys.readouterr().err.strip()
+    assert message in err and len(err.splitlines()) == 1 and not names(tmp_path)
+
+
+def test_a_stage_trains_for_what_its_network_was_trained_for(runs, stage, skin, tmp_path):
+    words = ["--phase", "inpaint", "--init", runs / "fp32", "--size", 64, "--batch", 2, "--steps", 2, "--adversarial", 0]
+    aims = ["--perceptual", "filterbank", "--perceptual-weight", 0, "--style", 0, "--l1", 0, "--clone", 0, "--shading", 1,
+            "--texture", 0.3, "--landing", 0.3, "--coherence", 0.1]  # fmt: skip
+    assert stage("train/train.py", skin, tmp_path / "cloning", *words, *aims) == 0
+    tune = ["--data", skin, "--batch", 2, "--steps", 2, "--teacher", tmp_path / "cloning"]
+    assert stage("compress/quantize.py", tmp_path / "cloning", tmp_path / "int8", *tune) == 0
+    assert set(entry(tmp_path / "int8")["metrics"]["losses"]) == {
+        "shading", "texture", "landing", "coherence", "edge", "distil"
+    }  # fmt: skip

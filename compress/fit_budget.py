@@ -1,0 +1,198 @@
+"""Budget in, model out: prune, slim, quantize and export until a network fits, distilling from the one it started as.
+
+    python compress/fit_budget.py runs/fp32 runs/mobile --data data/faces --max-gmacs 1.75 --max-mb 1 --max-drop 0.2
+
+Where to take channels is measured, not guessed: before each round of pruning, what it does to the pictures, the flow and
+the edges to take a quarter of each layer's channels (narrowing.sensitivity). Each round takes an equal share of what is
+still too much, then the scale factors decide on the rest (slim.py), then the weights become int8 (quantize.py), and the
+file is exported and measured: its bytes, its figures against SOURCE's on a slice of train and, with --max-ms, its time.
+
+TARGET holds `student` (the last float network), `int8`, the exported `int8.tflite` with its card, and `budget.json`: every
+round with what it cost and what it left. Exit code 1 says which budget is not met and by how much; TARGET is then left
+as TARGET.partial, and --resume with another budget goes on from the rounds that are still within it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from faceeraser import artifact, checkpoint, metrics, stage
+from faceeraser.narrowing import Budget
+from faceeraser.networks import count
+from faceeraser.pairs import describe, evaluation_pairs
+
+ROOT = Path(__file__).resolve().parent.parent
+# What an int8 .tflite of this pipeline weighs beside its parameters: Canny's and the fill's operators, scales, names.
+GRAPH_BYTES = 450_000
+SLIM_SHARE = 0.12  # of the MACs, left for the scale factors to decide on
+FIGURES = ("gmacs", "params", *stage.FIGURES)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    made = stage.parser(__doc__)
+    made.add_argument("--data", type=Path, required=True, help="folder made by train/prepare.py")
+    made.add_argument("--max-gmacs", type=float, help="multiply-accumulates, in 10^9 at 256 x 256")
+    made.add_argument("--max-params", type=int, help="parameters")
+    made.add_argument("--max-mb", type=float, help="megabytes (10^6 bytes) of the int8 .tflite")
+    made.add_argument("--max-ms", type=float, help="milliseconds of the int8 .tflite on --runtime, one thread, here")
+    made.add_argument("--runtime", default="litert", choices=("litert", "tflite-runtime"), help="default: %(default)s")
+    made.add_argument("--max-drop", type=float, default=0.2, help="dB that the file may lose (default: %(default)s)")
+    made.add_argument("--max-texture", type=float, default=0.1, help="that texture_energy may move (default: %(default)s)")
+    made.add_argument("--rounds", type=int, default=2, help="of pruning (default: %(default)s)")
+    made.add_argument("--steps", type=int, default=1000, help="fine-tuning steps of each round (default: %(default)s)")
+    made.add_argument("--qat-steps", type=int, default=250, help="of quantization (default: %(default)s)")
+    made.add_argument("--size", type=int, help="prune and slim at this edge length (default: half the network's)")
+    made.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    made.add_argument("--resume", action="store_true", help="go on where a stopped run, or one that failed its budget, was")
+    return made
+
+
+def budget_of(args: argparse.Namespace) -> Budget:
+    """What the float network may cost, from all that was asked for. Raises ValueError when nothing can be meant by it."""
+    asked = [("--max-gmacs", args.max_gmacs), ("--max-params", args.max_params), ("--max-mb", args.max_mb)]
+    for name, value in [*asked, ("--max-ms", args.max_ms)]:
+        if value is not None and value <= 0:
+            raise ValueError(f"{name} {value}: expected more than nothing")
+    if all(value is None for _, value in asked):
+        raise ValueError("no budget to fit: give --max-gmacs, --max-params or --max-mb (--max-ms is checked beside them)")
+    params = [args.max_params] if args.max_params is not None else []
+    if args.max_mb is not None:
+        room = args.max_mb * 1e6 - GRAPH_BYTES
+        if room <= 0:
+            raise ValueError(f"--max-mb {args.max_mb}: the graph alone takes {GRAPH_BYTES / 1e6} MB, expected more")
+        params.append(int(room))
+    return Budget(args.max_gmacs, min(params) if params else None)
+
+
+def path_to(budget: Budget, cost: tuple[float, int], rounds: int) -> list[Budget]:
+    """The budget of each round of pruning: equal shares of what is too much, leaving some for slimming."""
+
+    def between(now: float, end: float | None, k: int) -> float | None:
+        if end is None or now <= end:
+            return None
+        return now * (end / (1 - SLIM_SHARE) / now) ** (k / rounds) if now * (1 - SLIM_SHARE) > end else now
+
+    steps = []
+    for k in range(1, rounds + 1):
+        params = between(cost[1], budget.params, k)
+        step = Budget(between(cost[0], budget.gmacs, k), None if params is None else round(params))
+        steps.append(step)
+    return steps
+
+
+def row_of(folder: Path, name: str) -> dict[str, Any]:
+    """What a stage left: its costs and figures, and the seconds that its last fine-tuning took."""
+    found = checkpoint.history(folder)[-1]["metrics"]
+    return {"round": name, **{key: found["after"][key] for key in FIGURES}, "seconds": found.get("seconds")}
+
+
+def exported(file: Path, args: argparse.Namespace, resolution: int) -> dict[str, Any]:
+    """The file's own figures, on the same slice of train as the stages'."""
+    model = artifact.Artifact(file)
+    look = evaluation_pairs(args.data, "tune", resolution, 24)
+    row = metrics.score(model.erase, look).row
+    return {"gmacs": model.card["gmacs"], "params": model.card["params"], "bytes": model.card["bytes"],
+            **{name: row[name] for name in stage.FIGURES}}  # fmt: skip
+
+
+def misses(args: argparse.Namespace, source: dict[str, Any], file: dict[str, Any]) -> list[str]:
+    """Every budget that the exported file does not meet, and by how much."""
+    found = []
+    limits = (("gmacs", args.max_gmacs, 1, "GMAC"), ("params", args.max_params, 1, "parameters"),
+              ("bytes", args.max_mb, 1e6, "MB"), ("ms", args.max_ms, 1, "ms"))  # fmt: skip
+    for key, limit, unit, name in limits:
+        if limit is not None and file[key] / unit > limit:
+            found.append(f"{file[key] / unit:.3f} {name} are {file[key] / unit - limit:.3f} over {limit}")
+    for key in stage.FIGURES[:2]:
+        drop = source[key] - file[key]
+        if drop > args.max_drop:
+            found.append(f"{key} fell by {drop:.3f} dB, {drop - args.max_drop:.3f} more than --max-drop {args.max_drop}")
+    key = stage.FIGURES[2]
+    if source[key] is not None and abs(moved := file[key] - source[key]) > args.max_texture:
+        found.append(f"{key} moved by {moved:+.3f}, more than --max-texture {args.max_texture}")
+    return found
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.rounds < 1:
+        raise ValueError(f"--rounds {args.rounds}: expected at least 1")
+    budget = budget_of(args)
+    pipeline = checkpoint.load(args.source)
+    if pipeline.config.quantized or pipeline.config.preset == "paper":
+        kind = "quantized already" if pipeline.config.quantized else "of the paper preset, which cannot become int8"
+        raise ValueError(f"{args.source} is {kind}; start from a float network of the mobile preset")
+    described = describe(args.data)
+    if not described["n"]["val"]["blanks"]:
+        raise ValueError(f"{args.data}: has no validation split to prove the result on; prepare more photographs")
+    if args.target.exists() and not args.overwrite:
+        raise ValueError(f"{args.target} exists already; choose another target, or --overwrite to replace it")
+    cost = count(pipeline)
+    if budget.holds(cost):
+        raise ValueError(f"{args.source} is within {budget} as it is; compress/quantize.py makes it int8")
+    work = args.target.with_name(args.target.name + ".partial")
+    if work.exists() and not args.resume:
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    size = str(args.size or pipeline.config.resolution // 2)
+    taught = ["--data", str(args.data), "--teacher", str(args.source), "--seed", str(args.seed)]
+    began = stage.measure(pipeline, evaluation_pairs(args.data, "tune", pipeline.config.resolution, 24))
+    rows: list[dict[str, Any]] = [{"round": "source", **{key: began[key] for key in FIGURES}}]
+
+    def do(name: str, *words: str) -> Path:
+        """Run a stage unless its folder is there and within what was asked for; then say where we are."""
+        target = work / name
+        if not target.exists():
+            stage.run_all([[words[0], str(words[1]), str(target), *words[2:]]], ROOT)
+        rows.append(row_of(target, name))
+        left = f"{budget} asked for, {rows[-1]['gmacs']:.3f} GMAC and {rows[-1]['params']:,} parameters now"
+        print(f"\n{tabulate(rows, headers='keys', floatfmt='.3f', intfmt=',')}\n{left}", flush=True)
+        return target
+
+    last = args.source
+    for number, goal in enumerate(path_to(budget, cost, args.rounds), 1):
+        if goal.gmacs is None and goal.params is None:
+            continue
+        told = [*(["--target-gmacs", f"{goal.gmacs:.4f}"] if goal.gmacs else []),
+                *(["--target-params", str(goal.params)] if goal.params else [])]  # fmt: skip
+        how = ("--allocate", "sensitivity", *told, "--rounds", "1", "--steps", str(args.steps), "--size", size)
+        last = do(f"{number}-pruned", "compress/prune.py", str(last), *taught, *how)
+    told = [*(["--target-gmacs", str(budget.gmacs)] if budget.gmacs else []),
+            *(["--target-params", str(budget.params)] if budget.params else [])]  # fmt: skip
+    if budget.holds(count(checkpoint.load(last))):  # pruning took more than it had to
+        shutil.copytree(last, work / "student", dirs_exist_ok=True)
+    else:
+        last = do("student", "compress/slim.py", str(last), *taught, *told, "--steps", str(args.steps), "--size", size)
+    do("int8", "compress/quantize.py", str(last), *taught, "--steps", str(args.qat_steps))
+    stage.run_all([["export/to_tflite.py", str(work / "int8"), str(work), "--data", str(args.data), "--overwrite"]], ROOT)
+    file = exported(work / "int8.tflite", args, pipeline.config.resolution)
+    if args.max_ms is not None:
+        timed = work / "latency.json"
+        words = ["benchmarks/latency.py", str(work / "int8.tflite"), "--runtimes", args.runtime, "--json", str(timed)]
+        stage.run_all([words], ROOT)
+        file["ms"] = json.loads(timed.read_text())["rows"][0]["median_ms"]
+    rows.append({"round": "int8.tflite", **file})
+    missed = misses(args, began, file)
+    asked = {name: getattr(args, f"max_{name}") for name in ("gmacs", "params", "mb", "ms", "drop", "texture")}
+    artifact.write_json(work / "budget.json", {"asked": asked, "missed": missed, "rows": rows})
+    if missed:
+        raise stage.GateFailed(f"{'; '.join(missed)}. What was made is in {work}")
+    if args.target.exists():
+        shutil.rmtree(args.target)
+    work.rename(args.target)
+    summary = {"target": str(args.target), "source": described["source"], "asked": asked, "file": file}
+    stage.finish(f"{args.source} -> {args.target} (on a slice of train; data: {described['source']})", rows, summary)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return stage.execute(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
