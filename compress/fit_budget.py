@@ -170,7 +170,8 @@ def run(args: argparse.Namespace) -> None:
     else:
         last = do("student", "compress/slim.py", str(last), *taught, *told, "--steps", str(args.steps), "--size", size)
     do("int8", "compress/quantize.py", str(last), *taught, "--steps", str(args.qat_steps))
-    stage.run_all([["export/to_tflite.py", str(work / "int8"), str(work), "--data", str(args.data), "--overwrite"]], ROOT)
+    words = ["export/to_tflite.py", str(work / "int8"), str(work), "--data", str(args.data), "--overwrite"]
+    stage.run_all([[*words, *stage.LOOSER_GATE]], ROOT)
     file = exported(work / "int8.tflite", args, pipeline.config.resolution)
     if args.max_ms is not None:
         timed = work / "latency.json"

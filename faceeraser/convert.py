@@ -286,8 +286,11 @@ def _halve_weights(path: Path) -> None:
 class _Graph:
     """A .tflite file's only graph: its operators by name, and the one that makes each tensor."""
 
-    SAME_SCALE = ("RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "PAD", "SQUEEZE", "EXPAND_DIMS")
-    """Operators that move the values of their first input and leave them as they are."""
+    SAME_SCALE = (
+        "RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "PAD", "SQUEEZE", "EXPAND_DIMS", "AVERAGE_POOL_2D",
+        "RESIZE_BILINEAR",
+    )  # fmt: skip
+    """Operators whose int8 output has the scale of their first input: the converter carries int8 back through them."""
 
     def __init__(self, path: Path):
         self.schema = import_module("ai_edge_litert.schema_py_generated")
@@ -355,6 +358,10 @@ def _keep_in_float(path: Path) -> None:
     """
     graph = _Graph(path)
     tensors = graph.graph.tensors
+    for op in graph.ops("QUANTIZE"):  # float to one int8 scale and on to another, where inputs of a join differ in scale
+        first = graph.maker.get(int(op.inputs[0]))
+        if first is not None and graph.name(first) == "QUANTIZE" and graph.type(int(first.inputs[0])) == "FLOAT32":
+            op.inputs = np.array(first.inputs, np.int32)
     kept: list[Any] = []
     for op in graph.graph.operators:
         found = graph.moved_back(op) if graph.name(op) == "DEQUANTIZE" else None
@@ -378,6 +385,7 @@ def _keep_in_float(path: Path) -> None:
         if not between:
             for reader in graph.graph.operators:
                 reader.inputs = np.array([source if i == op.outputs[0] else i for i in reader.inputs], np.int32)
+    kept = _resample_in_float(graph, kept)
     while True:  # what nobody reads any more
         read = {int(i) for op in kept for i in op.inputs} | {int(i) for i in graph.graph.outputs}
         alive = [op for op in kept if any(int(t) in read for t in op.outputs)]
@@ -386,6 +394,50 @@ def _keep_in_float(path: Path) -> None:
         kept = alive
     graph.graph.operators = kept
     graph.write(path)
+
+
+def _resample_in_float(graph: _Graph, operators: list[Any]) -> list[Any]:
+    """The operators, with pooling before a QUANTIZE rather than after it, and bilinear resizing after a DEQUANTIZE.
+
+    The network pools a picture and then stores it, and resizes what it has read back; the converter puts the step between
+    float and int8 on the other side, which rounds twice.
+    """
+    tensors = graph.graph.tensors
+
+    def as_float(like: int) -> int:
+        tensor = copy.copy(tensors[like])
+        tensor.type, tensor.quantization = graph.schema.TensorType.FLOAT32, None
+        tensor.name = bytes(tensor.name or b"") + b"_float"
+        tensors.append(tensor)
+        return len(tensors) - 1
+
+    maker = {int(t): op for op in operators for t in op.outputs}
+    quantize: Any = next((op for op in operators if graph.name(op) == "QUANTIZE"), None)
+    kept: list[Any] = []
+    for op in operators:
+        name = graph.name(op)
+        found = graph.moved_back(op) if name == "AVERAGE_POOL_2D" and graph.type(int(op.outputs[0])) == "INT8" else None
+        source = maker.get(int(op.inputs[0])) if name == "DEQUANTIZE" else None
+        if found is not None:
+            at, between = found
+            for moved in (*between, op):
+                again, made = copy.copy(moved), as_float(int(moved.outputs[0]))
+                again.inputs = np.array([at, *moved.inputs[1:]], np.int32)
+                again.outputs, at = np.array([made], np.int32), made
+                kept.append(again)
+            stored = copy.copy(quantize)
+            stored.inputs, stored.outputs = np.array([at], np.int32), np.array([op.outputs[0]], np.int32)
+            kept.append(stored)
+        elif source is not None and graph.name(source) == "RESIZE_BILINEAR":
+            read, resized = copy.copy(op), copy.copy(source)
+            between_them = as_float(int(source.inputs[0]))
+            read.inputs, read.outputs = np.array([source.inputs[0]], np.int32), np.array([between_them], np.int32)
+            resized.inputs = np.array([between_them, *source.inputs[1:]], np.int32)
+            resized.outputs = np.array([op.outputs[0]], np.int32)
+            kept += [read, resized]
+        else:
+            kept.append(op)
+    return kept
 
 
 def check_tflite(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:

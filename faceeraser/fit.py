@@ -312,9 +312,10 @@ def fit(
                 edge_truth = None
                 if recipe.phase == "edge" or recipe.edge_l1:
                     with torch.autocast(device.type, enabled=False):
-                        edge_truth = canny_tensor(gray(truth), torch.zeros_like(mask))
+                        seen = gray(pipeline.shrunk(truth))
+                        edge_truth = canny_tensor(seen, torch.zeros_like(seen))
             if critic is not None and d_optimizer is not None:
-                beside = gray(truth) if recipe.phase == "edge" else outputs["edges_hat"].detach()
+                beside = seen if recipe.phase == "edge" else outputs["edges_hat"].detach()
                 real = edge_truth if recipe.phase == "edge" else truth
                 score_real, _ = critic(torch.cat([real, beside], 1))
                 score_fake, _ = critic(torch.cat([picture.detach(), beside], 1))
@@ -356,7 +357,8 @@ def fit(
                 if recipe.texture:
                     terms.add("texture", recipe.texture, losses.texture_loss(fake_maps, real_maps, target * sharp))
         if recipe.edge_l1 and recipe.phase != "inpaint" and edge_truth is not None:
-            terms.add("edge", recipe.edge_l1, F.binary_cross_entropy(outputs["edges_hat"].float(), edge_truth))
+            told = F.interpolate(edge_truth, size=outputs["edges_hat"].shape[-2:], mode="nearest")
+            terms.add("edge", recipe.edge_l1, F.binary_cross_entropy(outputs["edges_hat"].float(), told))
         if teacher is not None and recipe.distil and recipe.phase != "edge":
             terms.add("distil", recipe.distil, distillation_loss(outputs, taught, mask, recipe.phase))
         if recipe.sparsity:

@@ -51,6 +51,9 @@ class Config:
     blocks: residual blocks kept in the edge and clone networks (8 in the paper, section 3.3).
     fill: the clone network sees the hole filled smoothly; flow only inside the hole, and what is warped is the picture's
         detail (the picture less its shading), laid on that fill: a copy brings pores with it and no colour step.
+    shrink: the three networks see the picture at 1 / shrink of its size; the fill, the detail, the warp and the composite
+        stay at full size, and the networks' flow and what they add to the picture are upsampled. What they have to know
+        is smooth, and what is not smooth is copied.
     guided: the clone network is given the completed edges (section 3.1); without, it sees none.
     halved: those of the networks 'edge' and 'clone' that work at half resolution, a quarter of the MACs.
     residual: the refine network's output is added to the cloned picture instead of replacing it.
@@ -62,6 +65,7 @@ class Config:
     padding: str = "zeros"
     upsampling: str = "nearest"
     fill: bool = True
+    shrink: int = 2
     guided: bool = True
     halved: tuple[str, ...] = ("edge", "clone")
     residual: bool = True
@@ -83,7 +87,7 @@ class Config:
         if changes.get("variant", VARIANTS[0]) not in VARIANTS:
             raise ValueError(f"variant {changes['variant']!r} is not known: expected one of {', '.join(VARIANTS)}")
         paper = {"norm": "instance", "padding": "reflect", "upsampling": "transposed", "fill": False, "halved": (),
-                 "residual": False}  # fmt: skip
+                 "shrink": 1, "residual": False}  # fmt: skip
         return cls(preset=preset, **{**(paper if preset == "paper" else {}), **changes})
 
     @classmethod
@@ -93,7 +97,7 @@ class Config:
         if unknown := set(fields) - known:
             raise ValueError(f"config.json has unknown fields {sorted(unknown)}: made by a newer version of faceeraser?")
         halved, floats = fields.get("halved", ()), fields.get("float_layers", ("clone.head",))
-        return cls(**{**fields, "halved": tuple(halved), "float_layers": tuple(floats)})
+        return cls(**{"shrink": 1, **fields, "halved": tuple(halved), "float_layers": tuple(floats)})
 
 
 def _norm(config: Config, channels: int) -> nn.Module:
@@ -393,39 +397,64 @@ class FaceEraser(nn.Module):
             for head in (self.clone.head, self.refine.head):
                 nn.init.zeros_(head.conv.weight)
 
+    def shrunk(self, image: Tensor) -> Tensor:
+        """What the networks see of a picture (N, C, H, W): its mean over cells of `config.shrink` pixels."""
+        return F.avg_pool2d(image.float(), self.config.shrink) if self.config.shrink > 1 else image
+
+    def _touched(self, mask: Tensor) -> Tensor:
+        """The cells (N, 1, h, w) of a mask (N, 1, H, W) of which any pixel is 1. Compared, not pooled by maximum: a
+        converter would make that int8, and the warp's coordinates are multiplied by it.
+        """
+        shrink = self.config.shrink
+        return (F.avg_pool2d(mask.float(), shrink) > 0).to(mask.dtype) if shrink > 1 else mask
+
+    def _enlarged(self, x: Tensor, mode: str) -> Tensor:
+        if self.config.shrink == 1:
+            return x
+        smooth = {"align_corners": False} if mode == "bilinear" else {}
+        return F.interpolate(x.float(), scale_factor=float(self.config.shrink), mode=mode, **smooth)
+
     def complete_edges(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(edges, edges_hat) of a picture: phase 1 alone. `edges` (N, 1, H, W) are taken as given when passed."""
+        """(edges, edges_hat) of a picture, as large as the networks see it: phase 1 alone.
+
+        `edges` (N, 1, H, W), as large as the picture, are taken as given when passed.
+        """
         mask = (mask >= 0.5).to(image.dtype)
-        visible = image * (1.0 - mask)
         with torch.autocast(image.device.type, enabled=False):
-            edges = (canny_tensor(gray(visible), mask) if edges is None else edges) * (1.0 - mask)
-        return edges, self.edge(gray(visible), edges, mask)
+            visible = self.shrunk(image * (1.0 - mask))
+            mask = self._touched(mask)  # a cell that is hidden in part is hidden
+            seen = gray(visible) * (1.0 - mask)
+            edges = (canny_tensor(seen, mask) if edges is None else self._touched(edges)) * (1.0 - mask)
+        return edges, self.edge(seen, edges, mask)
 
     def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> dict[str, Tensor]:
         edges, edges_hat = self.complete_edges(image, mask, edges)
-        if not self.config.guided:
-            edges_hat = torch.zeros_like(edges_hat)
+        guide = edges_hat if self.config.guided else torch.zeros_like(edges_hat)
         mask = (mask >= 0.5).to(image.dtype)
+        small_mask = self._touched(mask)
         visible = image * (1.0 - mask)
         if self.config.fill:
             with torch.autocast(image.device.type, enabled=False):
                 filled, shading = fill_hole(visible.float(), mask.float())
-            offsets = self.clone(edges_hat, filled, mask).float() * mask
+            small_offsets = self.clone(guide, self.shrunk(filled), small_mask).float() * small_mask
+            offsets = self._enlarged(small_offsets, "bilinear") * mask
             flow = offsets_to_flow(offsets)
             detail = copyable(visible - shading) * (1.0 - mask)
             cloned = filled + DETAIL_GAIN * mask * self.warp(detail, flow)
         else:
-            offsets = self.clone(edges_hat, visible, mask).float()
+            small_offsets = self.clone(guide, self.shrunk(visible), small_mask).float()
+            offsets = self._enlarged(small_offsets, "bilinear")
             flow = offsets_to_flow(offsets)
             cloned = self.warp(visible, flow)
-        refined = self.refine(cloned, visible, offsets).float()
+        seen = self.shrunk(visible) * (1.0 - small_mask)
+        refined = self._enlarged(self.refine(self.shrunk(cloned), seen, small_offsets).float(), "bilinear")
         if self.config.residual:
             refined = cloned + RESIDUAL_GAIN * refined
         refined = refined.clamp(0.0, 1.0)
         erased = visible + refined * mask
         return {
-            "edges": edges, "edges_hat": edges_hat, "offsets": offsets, "flow": flow, "cloned": cloned,
-            "refined": refined, "erased": erased,
+            "edges": self._enlarged(edges, "nearest"), "edges_hat": self._enlarged(edges_hat, "nearest"),
+            "offsets": offsets, "flow": flow, "cloned": cloned, "refined": refined, "erased": erased,
         }  # fmt: skip
 
 

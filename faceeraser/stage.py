@@ -33,6 +33,12 @@ FIGURES = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy")
 """The three figures that are always given together (FACES: PSNR alone cannot tell a face from a smear)."""
 
 
+# For an int8 file of a network that copies texture; the usual gate is 50 dB (convert.py).
+LOOSER_GATE = (
+    "--gate", "28", "--reason",
+    "int8 kernels and fake quantization round apart now and then, which moves the flow by a fifth of a pixel and with it "
+    "the texture that is copied; colour and figures are compared in benchmarks/fidelity.py",
+)  # fmt: skip
 TRAINING = ("train/train.py", "compress/prune.py", "compress/slim.py", "compress/quantize.py")
 
 

@@ -13,6 +13,7 @@ import argparse
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,6 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--variant", choices=VARIANTS, default=VARIANTS[0], help="refine network (Table 1's rows)")
     made.add_argument("--width", type=int, default=16, help="channels of the first layer; 64 is the paper")
     made.add_argument("--size", type=int, default=256, help="edge length in pixels (default: %(default)s)")
+    made.add_argument(
+        "--shrink", type=int, choices=(1, 2, 4),
+        help="the networks see the picture at 1/N of its size (default: 2 for mobile, or that of --init)",
+    )  # fmt: skip
     made.add_argument("--steps", type=int, default=2000, help="default: %(default)s")
     made.add_argument("--batch", type=int, default=8, help="pictures in a step and process (default: %(default)s)")
     made.add_argument("--lr", type=float, help="generators' rate (default: 1e-4 for paper, 1e-3 for mobile)")
@@ -100,11 +105,14 @@ def network_of(args: argparse.Namespace) -> FaceEraser:
     """A fresh pipeline, or the one of --init; with the edge network of --edge."""
     if args.init:
         pipeline = checkpoint.load(args.init)
-        pipeline.config = replace(pipeline.config, resolution=args.size)
+        shrink = pipeline.config.shrink if args.shrink is None else args.shrink
+        pipeline.config = replace(pipeline.config, resolution=args.size, shrink=shrink)
         return pipeline
     torch.manual_seed(args.seed)
     parts = {"edges": ("guided", False), "fill": ("fill", False), "residual": ("residual", False), "halving": ("halved", ())}
-    left_out = dict(parts[name] for name in args.without)
+    left_out: dict[str, Any] = dict(parts[name] for name in args.without)
+    if args.shrink is not None:
+        left_out["shrink"] = args.shrink
     config = Config.of(args.preset, variant=args.variant, resolution=args.size, **left_out)
     pipeline = FaceEraser(config, args.width)
     if args.edge:
@@ -121,11 +129,12 @@ def network_of(args: argparse.Namespace) -> FaceEraser:
 def run(args: argparse.Namespace) -> None:
     if args.phase == "inpaint" and not (args.edge or args.init):
         raise ValueError("--phase inpaint needs the edges of phase 1: --edge FOLDER (train.py ... --phase edge makes it)")
-    if args.size % 32:
-        raise ValueError(f"--size {args.size}: expected a multiple of 32, as the refine network halves five times")
+    pipeline = network_of(args)
+    unit = 32 * pipeline.config.shrink
+    if args.size % unit:
+        raise ValueError(f"--size {args.size}: expected a multiple of {unit}, as the refine network halves five times")
     described = pairs.describe(args.source)
     recipe = recipe_of(args)
-    pipeline = network_of(args)
     teacher = checkpoint.load(args.teacher) if args.teacher else None
     critics = fit.discriminators(args.critic_width) if recipe.adversarial_weight() > 0 else None
     data = pairs.TrainingPairs(args.source, args.size, args.seed, args.symmetric, args.limit, args.real, args.variety)

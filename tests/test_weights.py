@@ -1,0 +1,81 @@
+"""What comes with the package: whole, small, one chain of hashes, measured, and good enough to erase the astronaut."""
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faceeraser import WEIGHTS, artifact, checkpoint, cli, metrics, networks
+
+ROOT = Path(__file__).resolve().parents[1]
+RELEASE = json.loads((ROOT / "benchmarks/results/release.json").read_text())
+ROWS = {row["name"]: row for row in RELEASE["rows"]}
+
+
+def test_the_whole_release_is_small_and_shows_nobody():
+    files = [path for path in WEIGHTS.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 12e6
+    assert not [path for path in files if path.suffix in (".png", ".jpg", ".pt")]
+
+
+def test_the_int8_files_come_from_the_fp32_weights_by_an_unbroken_chain_of_hashes():
+    own = checkpoint.history(WEIGHTS / "fp32")[-1]["sha256"]
+    assert own == artifact.sha256_of(WEIGHTS / "fp32" / "generators.safetensors")
+    for name in ("int8.tflite", "int8.onnx"):
+        history = artifact.read_card(WEIGHTS / name)["history"]
+        assert own in [entry["sha256"] for entry in history]
+        assert [entry["stage"] for entry in history][-2:] == ["slim", "quantize"] and "prune" in str(history)
+        assert all(b["parent_sha256"] in (None, a["sha256"]) for a, b in itertools.pairwise(history))
+        assert sum(entry["parent_sha256"] is None for entry in history) == 1
+
+
+def test_weights_that_were_exchanged_are_refused(tmp_path):
+    for name in ("config.json", "generators.safetensors", "history.json"):
+        shutil.copyfile(WEIGHTS / "fp32" / name, tmp_path / name)
+    pipeline = checkpoint.load(tmp_path)
+    with np.errstate(all="ignore"):
+        state = {k: (v + 1e-3).contiguous() if v.is_floating_point() else v for k, v in pipeline.state_dict().items()}
+    checkpoint.save_file(state, tmp_path / "generators.safetensors")
+    with pytest.raises(ValueError, match="its history says"):
+        checkpoint.load(tmp_path)
+    file = tmp_path / "int8.tflite"
+    shutil.copyfile(WEIGHTS / "int8.tflite.json", tmp_path / "int8.tflite.json")
+    file.write_bytes((WEIGHTS / "int8.tflite").read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="its card says"):
+        artifact.Artifact(file)
+
+
+def test_the_results_are_those_of_the_files_that_ship():
+    card = artifact.read_card(WEIGHTS / "int8.tflite")
+    assert {key: ROWS["int8"][key] for key in ("gmacs", "params", "bytes")} == {
+        key: card[key] for key in ("gmacs", "params", "bytes")
+    }
+    gmacs, params = networks.count(checkpoint.load(WEIGHTS / "fp32"))
+    assert ROWS["fp32"]["gmacs"] == pytest.approx(gmacs, rel=0.01) and ROWS["fp32"]["params"] <= params
+
+
+def test_the_model_card_and_the_readme_give_the_figures_of_the_results():
+    for text in ((WEIGHTS / "MODEL_CARD.md").read_text(), (ROOT / "README.md").read_text()):
+        for name in ("fidelity", "fp32", "int8", "navier_stokes"):
+            row = ROWS[name]
+            line = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
+            assert f"| {row['psnr_hole_mirrored']:.2f} | {row['psnr_hole_smooth']:.2f} |" in line, line
+
+
+def test_erase_uses_the_weights_of_the_package(landmarks, tmp_path, capsys):
+    from skimage.data import astronaut
+
+    Image.fromarray(astronaut()).save(tmp_path / "astronaut.png")
+    assert cli.main(["erase", str(tmp_path / "astronaut.png")]) == 0
+    erased = np.asarray(Image.open(tmp_path / "astronaut-erased.png"))
+    changed = (erased != astronaut()).any(2)
+    assert 0.02 < changed.mean() < 0.2
+    rows, columns = np.nonzero(changed)
+    face = erased[rows.min() : rows.max(), columns.min() : columns.max()]
+    before = astronaut()[rows.min() : rows.max(), columns.min() : columns.max()]
+    inside = changed[rows.min() : rows.max(), columns.min() : columns.max()]
+    assert metrics.luma(face)[inside].std() < 0.6 * metrics.luma(before)[inside].std(), "eyes and mouth are gone"
