@@ -58,7 +58,7 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
         "--shading", "1", "--landing", "0.3", "--coherence", "0.1", "--real", "0.3",
     ]  # fmt: skip
     # As the budget's rounds are called, and as the table calls them.
-    stages = {"fp32": fp32, "pruned": f"{mobile}/2-pruned", "slim": f"{mobile}/student", "int8": f"{mobile}/int8"}
+    stages = {"fp32": fp32, "pruned": f"{mobile}/1-pruned", "slim": f"{mobile}/student", "int8": f"{mobile}/int8"}
     files = {name: str(work / "exports" / f"{Path(folder).name}.tflite") for name, folder in stages.items()}
     compared = [f"{name}={file}" for name, file in files.items() if name != "fp32"]
     latency, result = str(work / "latency.json"), str(work / "result.json")
@@ -71,9 +71,9 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
         # At full size the networks go on seeing what they saw: a picture of half the size.
         train(fp32, "inpaint", "--init", cloning, *copies, "--perceptual", "off", *full, "--shrink", "2",
               "--half-weights", *steps(2000)),
-        train(fidelity, "inpaint", "--init", smooth, *plain, *full, "--shrink", "2", "--lr", "5e-4", *steps(500)),
+        train(fidelity, "inpaint", "--init", smooth, *plain, *full, "--shrink", "2", "--lr", "5e-4", *steps(300)),
         ["compress/fit_budget.py", fp32, mobile, "--data", faces, "--max-gmacs", "0.6", "--max-params", "480000",
-         "--max-mb", "1", *full, *steps(500), *steps(150, "--qat-steps"), "--resume"],
+         "--max-mb", "1", *full, "--rounds", "1", *steps(350), *steps(120, "--qat-steps"), "--resume"],
         *(["export/to_tflite.py", folder, exports, "--data", faces, "--overwrite",
            *(stage.LOOSER_GATE if name == "int8" else [])] for name, folder in stages.items()),
         ["export/to_onnx.py", stages["int8"], exports, "--data", faces, "--overwrite", *stage.LOOSER_GATE],
