@@ -162,7 +162,7 @@ def test_a_mobile_network_is_distilled_from_the_papers(stage, skin, tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--phase", "inpaint"], "--edge FOLDER"), (["--phase", "edge", "--size", "100"], "multiple of 32"),
+    [(["--phase", "inpaint"], "--edge FOLDER"), (["--phase", "edge", "--size", "100"], "multiple of 64"),
      (["--phase", "inpaint", "--edge", "nowhere"], "found no config.json")],
 )  # fmt: skip
 def test_a_users_mistake_is_one_line_and_exit_code_2(words, message, stage, skin, tmp_path, capsys):

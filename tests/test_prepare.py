@@ -66,14 +66,14 @@ def check_contract(folder: Path, size: int) -> dict:
     assert card["format"] == 1 and card["size"] == size
     assert card["eval_sha256"] == hashlib.sha256((folder / "eval.csv").read_bytes()).hexdigest()
     manifest = rows_of(folder / "manifest.csv")
-    columns = "file,split,group,taken,reason,forehead_px,mask,face_px,ita,glasses,blank,mask_file"
+    columns = "file,split,group,taken,reason,forehead_px,mask,face_px,ita,glasses,blank,mask_file,face_file"
     assert ",".join(manifest[0]) == columns
     files = set(tree(folder))
-    listed = {row[key] for row in manifest for key in ("blank", "mask_file") if row[key]}
+    listed = {row[key] for row in manifest for key in ("blank", "mask_file", "face_file") if row[key]}
     rest = {"data.json", "manifest.csv", "eval.csv", "tune.csv", "taken.jpg", "rejected.jpg"}
     assert files == listed | rest
     for split in ("train", "val"):
-        for kind, key in (("blanks", "blank"), ("masks", "mask_file")):
+        for kind, key in (("blanks", "blank"), ("masks", "mask_file"), ("faces", "face_file")):
             rows = [row for row in manifest if row[key].startswith(f"{kind}/{split}/")]
             assert len(rows) == card["n"][split][kind] == len(list((folder / kind / split).iterdir()))
             assert all(row["split"] == split for row in rows)
@@ -89,6 +89,11 @@ def check_contract(folder: Path, size: int) -> dict:
             mask = cv2.imread(str(folder / row["mask_file"]), cv2.IMREAD_UNCHANGED)
             assert mask.shape == (size, size) and mask.dtype == np.uint8 and mask.max() < 32
             assert all((mask & bit).any() for bit in (1, 2, 4, 8))
+        if row["face_file"]:
+            whole = cv2.imread(str(folder / row["face_file"]), cv2.IMREAD_UNCHANGED)
+            parts = cv2.imread(str(folder / row["mask_file"]), cv2.IMREAD_UNCHANGED) & 15
+            assert whole.shape == (size, size, 4) and set(np.unique(whole[..., 3])) <= {0, 255}
+            assert row["glasses"] == "0" and not ((whole[..., 3] > 0) & (parts > 0)).any(), "no part is bare skin"
     splits: dict[str, set[str]] = {}
     for row in manifest:
         splits.setdefault(row["group"], set()).add(row["split"])
@@ -105,7 +110,7 @@ def test_generated_skin_keeps_the_contract(tmp_path: Path, capsys: pytest.Captur
     assert synthetic(tmp_path / "data") == 0
     card = check_contract(tmp_path / "data", 32)
     assert card["source"] == card["name"] == "synthetic"
-    assert card["n"] == {"train": {"blanks": 64, "masks": 64}, "val": {"blanks": 16, "masks": 16}}
+    assert card["n"] == {"train": {"blanks": 64, "masks": 64, "faces": 0}, "val": {"blanks": 16, "masks": 16, "faces": 0}}
     assert len(rows_of(tmp_path / "data" / "eval.csv")) == 16
     assert len(rows_of(tmp_path / "data" / "tune.csv")) == 64
     assert list(tmp_path.iterdir()) == [tmp_path / "data"], "nothing is left beside the target"
