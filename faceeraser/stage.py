@@ -125,7 +125,7 @@ class FineTuning:
         """Write the network with this stage in its history; `options` are the stage's own."""
         args = self.args
         told = {
-            "steps": args.steps, "lr": args.lr, "teacher": str(args.teacher) if args.teacher else None,
+            "steps": args.steps, "lr": args.lr, "teacher": artifact.portable(args.teacher) if args.teacher else None,
             "distil": args.distil, "seed": args.seed, "size": self.data.size,
         }  # fmt: skip
         checkpoint.save(
