@@ -30,6 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from faceeraser import artifact, checkpoint, faces, fit, metrics, pairs, stage
+from faceeraser.metrics import lab_of
 
 Pictures = dict[str, np.ndarray]
 
@@ -63,11 +64,6 @@ def painter(path: Path) -> tuple[str, int, Callable[[np.ndarray, np.ndarray], Pi
         return {name: np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8) for name, picture in shown.items()}
 
     return model.name, model.resolution, paint
-
-
-def lab_of(rgb: np.ndarray) -> np.ndarray:
-    """CIE L*a*b* (L in 0..100) of uint8 RGB, float32."""
-    return cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
 
 
 def border_step(picture: np.ndarray, mask: np.ndarray) -> float:

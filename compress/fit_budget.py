@@ -9,7 +9,7 @@ file is exported and measured: its bytes, its figures against SOURCE's on a slic
 
 TARGET holds `student` (the last float network), `int8`, the exported `int8.tflite` with its card, and `budget.json`: every
 round with what it cost and what it left. Exit code 1 says which budget is not met and by how much; TARGET is then left
-as TARGET.partial, and --resume with another budget goes on from the rounds that are still within it.
+as TARGET.partial, and --resume keeps the rounds that are there, so another budget for costs starts anew without it.
 """
 
 from __future__ import annotations
@@ -87,6 +87,12 @@ def path_to(budget: Budget, cost: tuple[float, int], rounds: int) -> list[Budget
     return steps
 
 
+def flags_of(budget: Budget) -> list[str]:
+    """A budget as prune.py and slim.py are told it."""
+    return [*(["--target-gmacs", str(budget.gmacs)] if budget.gmacs else []),
+            *(["--target-params", str(budget.params)] if budget.params else [])]  # fmt: skip
+
+
 def row_of(folder: Path, name: str) -> dict[str, Any]:
     """What a stage left: its costs and figures, and the seconds that its last fine-tuning took."""
     found = checkpoint.history(folder)[-1]["metrics"]
@@ -146,10 +152,10 @@ def run(args: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = [{"round": "source", **{key: began[key] for key in FIGURES}}]
 
     def do(name: str, *words: str) -> Path:
-        """Run a stage unless its folder is there and within what was asked for; then say where we are."""
+        """Run a stage unless its folder is there; then say where we are."""
         target = work / name
         if not target.exists():
-            stage.run_all([[words[0], str(words[1]), str(target), *words[2:]]], ROOT)
+            stage.run_all([[words[0], words[1], str(target), *words[2:]]], ROOT)
         rows.append(row_of(target, name))
         left = f"{budget} asked for, {rows[-1]['gmacs']:.3f} GMAC and {rows[-1]['params']:,} parameters now"
         print(f"\n{tabulate(rows, headers='keys', floatfmt='.3f', intfmt=',')}\n{left}", flush=True)
@@ -159,16 +165,13 @@ def run(args: argparse.Namespace) -> None:
     for number, goal in enumerate(path_to(budget, cost, args.rounds), 1):
         if goal.gmacs is None and goal.params is None:
             continue
-        told = [*(["--target-gmacs", f"{goal.gmacs:.4f}"] if goal.gmacs else []),
-                *(["--target-params", str(goal.params)] if goal.params else [])]  # fmt: skip
-        how = ("--allocate", "sensitivity", *told, "--rounds", "1", "--steps", str(args.steps), "--size", size)
+        how = ("--allocate", "sensitivity", *flags_of(goal), "--rounds", "1", "--steps", str(args.steps), "--size", size)
         last = do(f"{number}-pruned", "compress/prune.py", str(last), *taught, *how)
-    told = [*(["--target-gmacs", str(budget.gmacs)] if budget.gmacs else []),
-            *(["--target-params", str(budget.params)] if budget.params else [])]  # fmt: skip
     if budget.holds(count(checkpoint.load(last))):  # pruning took more than it had to
         shutil.copytree(last, work / "student", dirs_exist_ok=True)
     else:
-        last = do("student", "compress/slim.py", str(last), *taught, *told, "--steps", str(args.steps), "--size", size)
+        told = (*flags_of(budget), "--steps", str(args.steps), "--size", size)
+        last = do("student", "compress/slim.py", str(last), *taught, *told)
     do("int8", "compress/quantize.py", str(last), *taught, "--steps", str(args.qat_steps))
     words = ["export/to_tflite.py", str(work / "int8"), str(work), "--data", str(args.data), "--overwrite"]
     stage.run_all([[*words, *stage.LOOSER_GATE]], ROOT)

@@ -342,6 +342,14 @@ class _Graph:
             return None
         return int(op.inputs[0]), between
 
+    def as_float(self, like: int) -> int:
+        """A new float32 tensor of the shape of another."""
+        tensor = copy.copy(self.graph.tensors[like])
+        tensor.type, tensor.quantization = self.schema.TensorType.FLOAT32, None
+        tensor.name = bytes(tensor.name or b"") + b"_float"
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
     def write(self, path: Path) -> None:
         flatbuffers = import_module("flatbuffers")
         builder = flatbuffers.Builder(1 << 20)
@@ -357,7 +365,6 @@ def _keep_in_float(path: Path) -> None:
     the output then had 8 bits. (Its own flag against that, strict_qdq_mode, changes nothing in litert-torch 0.10.)
     """
     graph = _Graph(path)
-    tensors = graph.graph.tensors
     for op in graph.ops("QUANTIZE"):  # float to one int8 scale and on to another, where inputs of a join differ in scale
         first = graph.maker.get(int(op.inputs[0]))
         if first is not None and graph.name(first) == "QUANTIZE" and graph.type(int(first.inputs[0])) == "FLOAT32":
@@ -373,11 +380,7 @@ def _keep_in_float(path: Path) -> None:
             again = copy.copy(moved)
             again.inputs = np.array([source, *moved.inputs[1:]], np.int32)
             if k + 1 < len(between):
-                tensor = copy.copy(tensors[int(moved.outputs[0])])
-                tensor.type, tensor.quantization = tensors[source].type, None
-                tensor.name = bytes(tensor.name or b"") + b"_float"
-                tensors.append(tensor)
-                source = len(tensors) - 1
+                source = graph.as_float(int(moved.outputs[0]))
             else:
                 source = int(op.outputs[0])
             again.outputs = np.array([source], np.int32)
@@ -402,15 +405,6 @@ def _resample_in_float(graph: _Graph, operators: list[Any]) -> list[Any]:
     The network pools a picture and then stores it, and resizes what it has read back; the converter puts the step between
     float and int8 on the other side, which rounds twice.
     """
-    tensors = graph.graph.tensors
-
-    def as_float(like: int) -> int:
-        tensor = copy.copy(tensors[like])
-        tensor.type, tensor.quantization = graph.schema.TensorType.FLOAT32, None
-        tensor.name = bytes(tensor.name or b"") + b"_float"
-        tensors.append(tensor)
-        return len(tensors) - 1
-
     maker = {int(t): op for op in operators for t in op.outputs}
     quantize: Any = next((op for op in operators if graph.name(op) == "QUANTIZE"), None)
     kept: list[Any] = []
@@ -421,7 +415,7 @@ def _resample_in_float(graph: _Graph, operators: list[Any]) -> list[Any]:
         if found is not None:
             at, between = found
             for moved in (*between, op):
-                again, made = copy.copy(moved), as_float(int(moved.outputs[0]))
+                again, made = copy.copy(moved), graph.as_float(int(moved.outputs[0]))
                 again.inputs = np.array([at, *moved.inputs[1:]], np.int32)
                 again.outputs, at = np.array([made], np.int32), made
                 kept.append(again)
@@ -430,7 +424,7 @@ def _resample_in_float(graph: _Graph, operators: list[Any]) -> list[Any]:
             kept.append(stored)
         elif source is not None and graph.name(source) == "RESIZE_BILINEAR":
             read, resized = copy.copy(op), copy.copy(source)
-            between_them = as_float(int(source.inputs[0]))
+            between_them = graph.as_float(int(source.inputs[0]))
             read.inputs, read.outputs = np.array([source.inputs[0]], np.int32), np.array([between_them], np.int32)
             resized.inputs = np.array([between_them, *source.inputs[1:]], np.int32)
             resized.outputs = np.array([op.outputs[0]], np.int32)

@@ -109,9 +109,9 @@ def coherence_loss(flow: Tensor, hole: Tensor) -> Tensor:
 def texture_loss(fake: list[Tensor], real: list[Tensor], mask: Tensor) -> Tensor:
     """Difference of texture inside the hole: the Gram matrices of a filter bank's maps there, relative to the truth's own.
 
-    fake, real: what a feature network gives, (N, C, H / s, W / s); mask (N, 1, H, W), where a picture's
-    is empty it counts as 0. Equation 7's idea, inside the hole,
-    and free of scale: a smooth skin's faint texture counts as much as a rough one's.
+    fake, real: what a feature network gives, (N, C, H / s, W / s); mask (N, 1, H, W); a picture whose
+    mask is empty counts as 0. Equation 7's idea, inside the hole, and free of scale: a smooth skin's faint texture counts
+    as much as a rough one's.
     """
     total = fake[0].new_zeros((), dtype=torch.float32)
     for a, b in zip(fake, real, strict=True):

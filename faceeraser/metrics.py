@@ -96,6 +96,16 @@ def luma(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32) @ _REC601
 
 
+def lab_of(rgb: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* (L in 0..100) of uint8 RGB, float32."""
+    return cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+
+
+def _detail(y: np.ndarray) -> np.ndarray:
+    """What is finer than a Gaussian of sigma 2: where texture is looked for."""
+    return y - _blur(y, 2, 8)
+
+
 def _blur(picture: np.ndarray, sigma: float, radius: int) -> np.ndarray:
     size = 2 * radius + 1
     return cv2.GaussianBlur(picture.astype(np.float32), (size, size), sigma, borderType=cv2.BORDER_REPLICATE)
@@ -178,8 +188,7 @@ def texture_energy(erased: np.ndarray, truth: np.ndarray, region: np.ndarray) ->
     inside = _shrink(_region(truth.shape, region))
 
     def energy(picture: np.ndarray) -> float:
-        y = luma(picture)
-        return float(np.mean((y - _blur(y, 2, 8))[inside].astype(np.float64) ** 2))
+        return float(np.mean(_detail(luma(picture))[inside].astype(np.float64) ** 2))
 
     if not inside.any() or (reference := energy(truth)) < 1e-6:  # float rounding alone makes 1e-9 of a flat picture
         return math.nan
@@ -261,16 +270,13 @@ def with_noise(method: Method) -> Method:
     A control for texture: it has the right `texture_energy` and is not texture. Always the same noise.
     """
 
-    def detail(y: np.ndarray) -> np.ndarray:
-        return y - _blur(y, 2, 8)
-
     def noisy(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         painted = method(image, mask)
         hole, seen = _shrink(mask > 0), _shrink(mask == 0)
         if not seen.any() or not hole.any():
             return painted
-        there = detail(np.random.default_rng(0).standard_normal(hole.shape).astype(np.float32))
-        own = detail(luma(painted)) ** 2
+        there = _detail(np.random.default_rng(0).standard_normal(hole.shape).astype(np.float32))
+        own = _detail(luma(painted)) ** 2
         lacking = np.mean(own[seen]) - np.mean(own[hole])
         noise = there * math.sqrt(max(0.0, float(lacking)) / float(np.mean(there[hole] ** 2)))
         return composite(painted, np.clip(np.rint(painted + noise[..., None]), 0, 255).astype(np.uint8), mask)

@@ -21,8 +21,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from faceeraser.metrics import TEXTURE_MIN_FOREHEAD_PX
+
 # Below these a 256 pixel crop was enlarged, and its texture is interpolation: source pixels across forehead and face.
-SHARP_FOREHEAD_PX, SHARP_FACE_PX = 128, 190
+SHARP_FOREHEAD_PX, SHARP_FACE_PX = TEXTURE_MIN_FOREHEAD_PX, 190
 ALL_PARTS = 15  # bits of a part map: 1 brows, 2 eyes, 4 nose, 8 mouth, 16 glasses
 
 

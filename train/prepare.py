@@ -42,6 +42,7 @@ import numpy as np
 from tqdm import tqdm
 
 from faceeraser import faces, metrics
+from faceeraser.metrics import lab_of
 
 FORMAT = 1
 COLUMNS = [
@@ -110,11 +111,6 @@ class Forehead:
     width_px: float
     cheek_ita: float
     measures: dict[str, float]
-
-
-def lab_of(rgb: np.ndarray) -> np.ndarray:
-    """CIE L*a*b* (L in 0..100) of uint8 RGB, float32."""
-    return cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
 
 
 def typology_angle(lab: np.ndarray) -> float:
