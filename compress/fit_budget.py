@@ -2,14 +2,16 @@
 
     python compress/fit_budget.py runs/fp32 runs/mobile --data data/faces --max-gmacs 1.75 --max-mb 1 --max-drop 0.2
 
-Where to take channels is measured, not guessed: before each round of pruning, what it does to the pictures, the flow and
-the edges to take a quarter of each layer's channels (narrowing.sensitivity). Each round takes an equal share of what is
-still too much, then the scale factors decide on the rest (slim.py), then the weights become int8 (quantize.py), and the
-file is exported and measured: its bytes, its figures against SOURCE's on a slice of train and, with --max-ms, its time.
+Where to take channels is measured, not guessed: what it does to the pictures, the flow and the edges to take a quarter of
+each layer's channels, and, between the three networks, what half of one costs after some fine-tuning (prune.py). Each
+round takes an equal share of what is still too much, then the scale factors decide on the rest (slim.py), then the network
+is distilled as it is (distil.py), then it becomes int8 (quantize.py), and the file is exported and measured: its bytes, its
+figures against SOURCE's on a slice of train and, with --max-ms, its time. After each round a table says what it left,
+which budget is asked for, and how many steps and minutes are to go.
 
-TARGET holds `student` (the last float network), `int8`, the exported `int8.tflite` with its card, and `budget.json`: every
-round with what it cost and what it left. Exit code 1 says which budget is not met and by how much; TARGET is then left
-as TARGET.partial, and --resume keeps the rounds that are there, so another budget for costs starts anew without it.
+TARGET holds `slim`, `student` (the last float network), `int8`, the exported `int8.tflite` with its card, and
+`budget.json`: every round with what it cost and what it left. Exit code 1 says which budget is not met and by how much;
+TARGET is then left as TARGET.partial. --resume keeps the rounds there that the same command would make again.
 """
 
 from __future__ import annotations
@@ -18,19 +20,23 @@ import argparse
 import json
 import shutil
 import sys
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from faceeraser import artifact, checkpoint, metrics, stage
-from faceeraser.narrowing import Budget
+from faceeraser.narrowing import Budget, least_cost
 from faceeraser.networks import count
 from faceeraser.pairs import describe, evaluation_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 # What an int8 .tflite of this pipeline weighs beside its parameters: Canny's and the fill's operators, scales, names.
 GRAPH_BYTES = 480_000
+# dB by which an int8 file was better than its student, at the most: fine-tuning goes on while it is quantized (measured).
+GIVEN_BACK = 0.2
 SLIM_SHARE = 0.12  # of the MACs, left for the scale factors to decide on
 FIGURES = ("gmacs", "params", *stage.FIGURES)
 
@@ -46,8 +52,13 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--max-drop", type=float, default=0.2, help="dB that the file may lose (default: %(default)s)")
     made.add_argument("--max-texture", type=float, default=0.1, help="that texture_energy may move (default: %(default)s)")
     made.add_argument("--rounds", type=int, default=2, help="of pruning (default: %(default)s)")
+    made.add_argument("--drop-blocks", type=int, default=0, metavar="N", help="residual blocks that go first (prune.py)")
+    made.add_argument("--trial-steps", type=int, default=100, help="of prune.py's trials (default: %(default)s)")
     made.add_argument("--steps", type=int, default=1000, help="fine-tuning steps of each round (default: %(default)s)")
+    made.add_argument("--distil-steps", type=int, default=2000, help="of the student (default: %(default)s)")
     made.add_argument("--qat-steps", type=int, default=250, help="of quantization (default: %(default)s)")
+    made.add_argument("--qat-lr", type=float, default=1e-4, help="of quantization (default: %(default)s)")
+    made.add_argument("--distil-features", type=float, default=0.0, metavar="SHARE", help="as prune.py's")
     made.add_argument("--size", type=int, help="prune and slim at this edge length (default: half the network's)")
     made.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     made.add_argument("--resume", action="store_true", help="go on where a stopped run, or one that failed its budget, was")
@@ -126,6 +137,52 @@ def misses(args: argparse.Namespace, source: dict[str, Any], file: dict[str, Any
     return found
 
 
+def unchanged(work: Path, source: Path, plan: Mapping[str, Sequence[str]]) -> set[str]:
+    """The rounds of a broken-off run that the same command made: up to the first one whose command is another now.
+
+    The folders of later ones are removed: each round starts from what the one before it left.
+    """
+    file = work / "plan.json"
+    made = json.loads(file.read_text()) if file.is_file() else {}
+    plan = {"source": [artifact.sha256_of(source / "generators.safetensors")], **plan}
+    kept: set[str] = set()
+    stale = made.get("source") != plan["source"]
+    for name, words in list(plan.items())[1:]:
+        stale = stale or not (work / name).is_dir() or made.get(name) != list(words)
+        if not stale:
+            kept.add(name)
+        elif (work / name).is_dir():
+            print(f"{name}: made by another command, or after a round that was; made again")
+            shutil.rmtree(work / name)
+    artifact.write_json(file, plan)
+    return kept
+
+
+def planned(args: argparse.Namespace, budget: Budget, cost: tuple[float, int], work: Path) -> dict[str, list[str]]:
+    """The rounds in order, {name of the folder: the words of its command}."""
+    taught = ["--data", str(args.data), "--teacher", str(args.source), "--seed", str(args.seed),
+              "--distil-features", str(args.distil_features)]  # fmt: skip
+    half = ["--size", str(args.size or checkpoint.load(args.source).config.resolution // 2)]
+    plan: dict[str, list[str]] = {}
+    last = args.source
+
+    def then(name: str, script: str, *words: str) -> None:
+        nonlocal last
+        plan[name] = [f"compress/{script}.py", str(last), str(work / name), *taught, *half, *words]
+        last = work / name
+
+    for number, goal in enumerate(path_to(budget, cost, args.rounds), 1):
+        if goal.gmacs is None and goal.params is None:
+            continue
+        blocks = ["--drop-blocks", str(args.drop_blocks)] if args.drop_blocks and not plan else []
+        how = ["--allocate", "sensitivity", *flags_of(goal), "--rounds", "1", "--trial-steps", str(args.trial_steps)]
+        then(f"{number}-pruned", "prune", *how, *blocks, "--steps", str(args.steps))
+    then("slim", "slim", *flags_of(budget), "--steps", str(args.steps))
+    then("student", "distil", "--steps", str(args.distil_steps))
+    then("int8", "quantize", "--steps", str(args.qat_steps), "--lr", str(args.qat_lr))
+    return plan
+
+
 def run(args: argparse.Namespace) -> None:
     if args.rounds < 1:
         raise ValueError(f"--rounds {args.rounds}: expected at least 1")
@@ -142,37 +199,33 @@ def run(args: argparse.Namespace) -> None:
     cost = count(pipeline)
     if budget.holds(cost):
         raise ValueError(f"{args.source} is within {budget} as it is; compress/quantize.py makes it int8")
+    if not budget.holds(least := least_cost(pipeline, args.drop_blocks)):
+        raise ValueError(
+            f"{budget}: no network of this structure is as small, the narrowest has {least[0]:.3f} GMAC and "
+            f"{least[1]:,} parameters; ask for more, take blocks away (--drop-blocks), or train with --separable"
+        )
     work = args.target.with_name(args.target.name + ".partial")
     if work.exists() and not args.resume:
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
-    size = str(args.size or pipeline.config.resolution // 2)
-    taught = ["--data", str(args.data), "--teacher", str(args.source), "--seed", str(args.seed)]
+    plan = planned(args, budget, cost, work)
+    kept = unchanged(work, args.source, plan)
     began = stage.measure(pipeline, evaluation_pairs(args.data, "tune", pipeline.config.resolution, 24))
     rows: list[dict[str, Any]] = [{"round": "source", **{key: began[key] for key in FIGURES}}]
-
-    def do(name: str, *words: str) -> Path:
-        """Run a stage unless its folder is there; then say where we are."""
-        target = work / name
-        if not target.exists():
-            stage.run_all([[words[0], words[1], str(target), *words[2:]]], ROOT)
-        rows.append(row_of(target, name))
-        left = f"{budget} asked for, {rows[-1]['gmacs']:.3f} GMAC and {rows[-1]['params']:,} parameters now"
-        print(f"\n{tabulate(rows, headers='keys', floatfmt='.3f', intfmt=',')}\n{left}", flush=True)
-        return target
-
-    last = args.source
-    for number, goal in enumerate(path_to(budget, cost, args.rounds), 1):
-        if goal.gmacs is None and goal.params is None:
-            continue
-        how = ("--allocate", "sensitivity", *flags_of(goal), "--rounds", "1", "--steps", str(args.steps), "--size", size)
-        last = do(f"{number}-pruned", "compress/prune.py", str(last), *taught, *how)
-    if budget.holds(count(checkpoint.load(last))):  # pruning took more than it had to
-        shutil.copytree(last, work / "student", dirs_exist_ok=True)
-    else:
-        told = (*flags_of(budget), "--steps", str(args.steps), "--size", size)
-        last = do("student", "compress/slim.py", str(last), *taught, *told)
-    do("int8", "compress/quantize.py", str(last), *taught, "--steps", str(args.qat_steps))
+    steps = {name: int(words[words.index("--steps") + 1]) for name, words in plan.items()}
+    done, spent = 0, 0.0
+    for number, (name, words) in enumerate(plan.items(), 1):
+        if name == "int8":
+            give_up_early(args, began, rows[-1], work)
+        at = time.monotonic()
+        if name not in kept:
+            stage.run_all([words], ROOT)
+            done, spent = done + steps[name], spent + time.monotonic() - at
+        rows.append(row_of(work / name, name))
+        ahead = sum(list(steps.values())[number:])
+        left = f"{ahead:,} steps to go" + (f", about {ahead * spent / done / 60:.0f} minutes" if done else "")
+        print(f"\nround {number} of {len(plan)} is done; {left}; asked for: {budget}, --max-drop {args.max_drop}")
+        print(tabulate(rows, headers="keys", floatfmt=".3f", intfmt=","), flush=True)
     words = ["export/to_tflite.py", str(work / "int8"), str(work), "--data", str(args.data), "--overwrite"]
     stage.run_all([[*words, *stage.LOOSER_GATE]], ROOT)
     file = exported(work / "int8.tflite", args, pipeline.config.resolution)
@@ -192,6 +245,16 @@ def run(args: argparse.Namespace) -> None:
     work.rename(args.target)
     summary = {"target": str(args.target), "source": described["source"], "asked": asked, "file": file}
     stage.finish(f"{args.source} -> {args.target} (on a slice of train; data: {described['source']})", rows, summary)
+
+
+def give_up_early(args: argparse.Namespace, source: dict[str, Any], student: dict[str, Any], work: Path) -> None:
+    """Raises GateFailed when the last float network has lost more than quantization ever gave back (GIVEN_BACK)."""
+    for key in stage.FIGURES[:2]:
+        if (drop := source[key] - student[key]) > args.max_drop + GIVEN_BACK:
+            raise stage.GateFailed(
+                f"{key} of the student fell by {drop:.3f} dB, --max-drop {args.max_drop} cannot be met by its int8 file; "
+                f"give more --steps or --distil-steps, or a larger budget, with --resume. What was made is in {work}"
+            )
 
 
 def main(argv: list[str] | None = None) -> int:

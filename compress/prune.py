@@ -7,11 +7,15 @@ the share itself. `--teacher runs/fp32` distils while fine-tuning. Figures befor
 """
 
 import argparse
+import copy
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from faceeraser import checkpoint, narrowing, stage
+from faceeraser import checkpoint, fit, narrowing, stage
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -26,8 +30,41 @@ def build_parser() -> argparse.ArgumentParser:
         "--allocate", choices=("uniform", "sensitivity"), default="uniform",
         help="every layer gives up the same share, or by how little harm it does, measured (with a --target)",
     )  # fmt: skip
+    made.add_argument(
+        "--trial-steps", type=int, default=100,
+        help="fine-tuning steps of each network's trial, for --allocate sensitivity (default: %(default)s)",
+    )  # fmt: skip
+    made.add_argument(
+        "--drop-blocks", type=int, default=0, metavar="N",
+        help="first take the N residual blocks that matter least out of the edge and the clone network each",
+    )  # fmt: skip
     made.add_argument("--rounds", type=int, default=2, help="pruning steps, each fine-tuned (default: %(default)s)")
     return made
+
+
+def loss_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
+    """What a step lost, in dB: of `psnr_hole_mirrored` and of `psnr_hole_smooth`, and 2 dB for each 1 that `texture_energy`
+    moved, so that 0.1 of texture weighs what 0.2 dB do, as in fit_budget.py's gates. At least 0.01: nothing is free.
+    """
+    drops = sum(max(0.0, before[name] - after[name]) for name in stage.FIGURES[:2])
+    moved = abs((after[stage.FIGURES[2]] or 0.0) - (before[stage.FIGURES[2]] or 0.0))
+    return max(0.01, drops + 2.0 * moved)
+
+
+def costs_of_halving(
+    tuning: stage.FineTuning, rows: Sequence[Mapping[str, Any]], steps: int, folder: Path
+) -> dict[str, float]:
+    """What each network loses, {name: loss}, once half of its channels are gone and `steps` of fine-tuning have mended
+    what they can: against the whole pipeline after as many steps, by `loss_between`. rows: of narrowing.sensitivity.
+    """
+    whole = tuning.pipeline
+    found = {}
+    for network in ("", "edge", "clone", "refine"):
+        tuning.pipeline = narrowing.halve_network(whole, network, rows) if network else copy.deepcopy(whole)
+        tuning.fit(folder, f"half of {network}" if network else "all of it", steps=steps)
+        found[network] = tuning.measure()
+    tuning.pipeline = whole
+    return fit.agreed({name: round(loss_between(found[""], after), 4) for name, after in found.items() if name})
 
 
 def run(args: argparse.Namespace) -> None:
@@ -44,9 +81,14 @@ def run(args: argparse.Namespace) -> None:
         before = tuning.measure()
         items = [tuning.data[k] for k in range(8)]
         truth, mask, *_ = (torch.stack(x) for x in zip(*items, strict=True))
-        keep, layers, ratios = args.keep, None, None
+        keep, layers, ratios, dropped, costs = args.keep, [], None, [], {}
+        if args.drop_blocks:
+            for network in ("edge", "clone"):
+                dropped += narrowing.drop_blocks(tuning.pipeline, network, args.drop_blocks, truth, mask)
         if args.allocate == "sensitivity":
             layers = narrowing.sensitivity(tuning.pipeline, truth, mask)
+            costs = costs_of_halving(tuning, layers, args.trial_steps, folder)
+            layers = narrowing.rescaled(layers, costs)
             budget = narrowing.Budget(args.target_gmacs, args.target_params)
             ratios = narrowing.ratios_for(tuning.pipeline, budget, layers)
             for row in layers:
@@ -63,9 +105,11 @@ def run(args: argparse.Namespace) -> None:
         after = tuning.measure()
         tuning.save(
             folder, "prune",
-            {"keep": keep, "allocate": args.allocate, "importance": args.importance, "rounds": args.rounds},
+            {"keep": keep, "allocate": args.allocate, "importance": args.importance, "rounds": args.rounds,
+             "drop_blocks": args.drop_blocks, "trial_steps": args.trial_steps if costs else 0},
             {**result, "before": before, "unrepaired": unrepaired, "after": after},
-            widths=narrowing.widths(tuning.pipeline), **({"sensitivity": layers} if layers else {}),
+            widths=narrowing.widths(tuning.pipeline),
+            **{name: found for name, found in (("sensitivity", layers), ("costs", costs), ("dropped", dropped)) if found},
         )  # fmt: skip
     rows = {"before": before, "pruned": unrepaired, "fine-tuned": after}
     tuning.finish(rows, f"keep {keep:.2f}; " if keep else "by sensitivity; ", keep=keep, before=before, after=after)

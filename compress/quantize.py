@@ -4,14 +4,27 @@
 
 Weights are int8 with one learnt scale for each output channel, activations int8 with one learnt scale each. The scales
 in TARGET/quantization.json are the ones in the exported file. The head that predicts the flow, the warp and the
-compositing stay in float: int8 coordinates would be a pixel apart. `--steps 0` is calibration alone.
+compositing stay in float: int8 coordinates would be a pixel apart. So do the layers before a head whose int8 harms most
+(`--keep-float auto`): what each layer's int8 alone does to the pictures, the flow and the edges is measured, listed in
+the history and printed. `--steps 0` is calibration alone.
 """
 
 import argparse
+import copy
 import sys
 from dataclasses import replace
+from typing import Any
 
-from faceeraser import checkpoint, fit, pairs, quant, stage
+import torch
+from tabulate import tabulate
+
+from faceeraser import checkpoint, pairs, quant, stage
+from faceeraser.fit import agreed, distillation_loss
+from faceeraser.networks import FaceEraser
+
+# What may stay in float, from a network's end backwards: a float layer in the middle would be read by an int8 one.
+TAILS = (("clone.head", "clone.up.1", "clone.up.0"), ("refine.head",))
+ENOUGH = 0.1  # share of all layers' harm from which a layer stays in float
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,8 +33,50 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--calibration", type=int, default=32, help="training pictures to set the scales from (default: %(default)s)"
     )
+    made.add_argument(
+        "--keep-float", choices=("auto", "least"), default="auto",
+        help="layers before the heads that harm most in int8 stay in float, or the flow's head alone (default: %(default)s)",
+    )  # fmt: skip
     made.add_argument("--max-drop", type=float, help="gate: dB that psnr_hole_mirrored may lose; exit code 1 beyond it")
     return made
+
+
+def harm_of_int8(pipeline: FaceEraser, truth: torch.Tensor, mask: torch.Tensor) -> list[dict[str, Any]]:
+    """What each layer's int8 alone does to a prepared and calibrated network, the most harmful first: rows of layer and
+    harm, the distance (`fit.distillation_loss`) to the same network in float. A layer is a convolution or a stored tensor.
+    """
+    pipeline.eval()
+    quant.set_bypassed(pipeline, True)
+    rows = []
+    with torch.no_grad():
+        plain = pipeline(truth, mask)
+        for name, module in pipeline.named_modules():
+            if isinstance(module, quant.FakeQuant | quant.QuantConv2d):
+                quant.set_bypassed(module, False)
+                rows.append({"layer": name, "harm": float(distillation_loss(pipeline(truth, mask), plain, mask, "all"))})
+                quant.set_bypassed(module, True)
+    quant.set_bypassed(pipeline, False)
+    return sorted(rows, key=lambda row: -row["harm"])
+
+
+def kept_in_float(rows: list[dict[str, Any]], already: tuple[str, ...]) -> tuple[str, ...]:
+    """The layers to leave in float: `already` and, from each network's head backwards, those that do ENOUGH of all harm."""
+    total = sum(row["harm"] for row in rows)
+    kept = list(already)
+    for tail in TAILS:
+        for layer in tail:
+            share = sum(row["harm"] for row in rows if row["layer"].startswith(layer + ".")) / max(total, 1e-12)
+            if layer not in already and share < ENOUGH:
+                break
+            kept += [layer] if layer not in kept else []
+    return tuple(kept)
+
+
+def prepare(tuning: stage.FineTuning, float_layers: tuple[str, ...], pictures: int) -> None:
+    """Make a fused network quantized, but for `float_layers`, and choose its scales."""
+    quant.prepare(tuning.pipeline, float_layers)
+    tuning.pipeline.config = replace(tuning.pipeline.config, fused=True, quantized=True, float_layers=float_layers)
+    tuning.calibrate(pictures)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -35,17 +90,28 @@ def run(args: argparse.Namespace) -> None:
     with checkpoint.writing(args.target, args.overwrite) as folder:
         before = tuning.measure()
         quant.fuse(pipeline)
-        quant.prepare(pipeline, pipeline.config.float_layers)
-        pipeline.config = replace(pipeline.config, fused=True, quantized=True)
-        fit.calibrate(pipeline, tuning.data, args.calibration)
+        plain, floats = copy.deepcopy(pipeline), pipeline.config.float_layers
+        prepare(tuning, floats, args.calibration)
+        items = [tuning.data[k] for k in range(4)]
+        truth, mask, *_ = (torch.stack(x) for x in zip(*items, strict=True))
+        with tuning.as_trained():
+            layers = agreed(harm_of_int8(pipeline, truth, mask))
+        if args.keep_float == "auto" and (more := kept_in_float(layers, floats)) != floats:
+            tuning.pipeline = pipeline = plain
+            prepare(tuning, more, args.calibration)
         calibrated = tuning.measure()
         result = tuning.fit(folder, "quantize") if args.steps else {}
         # What is saved is what ships.
         quant.round_biases(pipeline, *(tensor[:1] for tensor in pairs.to_tensors(tuning.look[:1])))
         after = tuning.measure()
         metrics = {**result, "before": before, "calibrated": calibrated, "after": after}
-        tuning.save(folder, "quantize", {"calibration": args.calibration}, metrics)
+        kept = pipeline.config.float_layers
+        told = {"calibration": args.calibration, "keep_float": args.keep_float}
+        tuning.save(folder, "quantize", told, metrics, float_layers=list(kept), harm=layers[:16])
     drop = before["psnr_hole_mirrored"] - after["psnr_hole_mirrored"]
+    if checkpoint.first_process():
+        print(f"\nin float: {', '.join(kept)}; int8 alone harms most, of {len(layers)} tensors:")
+        print(tabulate(layers[:8], headers="keys", floatfmt=".2e"))
     rows = {"float": before, "calibrated": calibrated, "trained": after}
     tuning.finish(rows, before=before, after=after, drop=round(drop, 3))
     if args.max_drop is not None and drop > args.max_drop:

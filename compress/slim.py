@@ -13,6 +13,7 @@ import sys
 import numpy as np
 
 from faceeraser import checkpoint, narrowing, stage
+from faceeraser.networks import count
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,9 +48,9 @@ def run(args: argparse.Namespace) -> None:
         tuning.fit(folder, "slim: sparsify", steps=args.steps // 2, sparsity=args.sparsity)
         at_last = narrowing.scale_values(pipeline).numpy()
         share = 0.2 if args.share is None else args.share
-        if budget is not None:
-            share = narrowing.share_for(pipeline, budget)
-        threshold = narrowing.slim(pipeline, share)
+        if budget is not None:  # which pruning in whole eighths may have met already
+            share = 0.0 if budget.holds(count(pipeline)) else narrowing.share_for(pipeline, budget)
+        threshold = narrowing.slim(pipeline, share) if share or budget is None else 0.0
         unrepaired = tuning.measure()
         result = tuning.fit(folder, "slim: fine-tune", steps=args.steps - args.steps // 2, seed=args.seed + 1)
         after = tuning.measure()

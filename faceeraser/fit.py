@@ -49,7 +49,9 @@ class Recipe:
     region: L1 terms over the whole 'image' (the paper) or inside the 'hole' only, on the composite.
     edge_l1: weight of a plain cross-entropy on the edge map, for fine-tuning without a discriminator.
     features: network of the perceptual and style terms: 'vgg' (the paper), 'filterbank' or 'off'.
-    distil: weight of the teacher's edges, flow, cloned and erased pictures (0: no teacher).
+    distil: weight of the teacher's edges, flow and erased pictures (0: no teacher).
+    distil_features: weight of where the teacher's features are strong (`attention_loss`), as a share of `distil`.
+    online: the teacher goes on training beside its student, on the same pictures and the same objective.
     sparsity: L1 weight on the norms' scale factors (network slimming, Liu et al. 2017).
     average: decay of the averaged weights that are kept at the end (0: keep the last ones).
     schedule: 'constant' (the paper) or 'cosine', with a short warm-up, to a hundredth of the rate.
@@ -77,6 +79,8 @@ class Recipe:
     region: str = "image"
     features: str = "vgg"
     distil: float = 0.0
+    distil_features: float = 0.0
+    online: bool = False
     sparsity: float = 0.0
     average: float = 0.0
     schedule: str = "constant"
@@ -137,6 +141,26 @@ def _average_gradients(parameters: list[nn.Parameter], world: int) -> None:
         gradient.copy_(mean.view_as(gradient))
 
 
+def agreed(value: Any) -> Any:
+    """What the first process has for `value`, in all of them: what decides a structure must not differ between them."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return value
+    told = [value]
+    dist.broadcast_object_list(told)
+    return told[0]
+
+
+def _average_statistics(pipeline: FaceEraser, world: int) -> None:
+    """Mean over the process group of what the batch norms of each process have seen of its own pictures."""
+    if world == 1:
+        return
+    for module in pipeline.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            for statistic in (module.running_mean, module.running_var):
+                dist.all_reduce(statistic)
+                statistic /= world
+
+
 def _rate(recipe: Recipe, step: int) -> float:
     """The factor on the learning rate at a step."""
     if recipe.schedule == "constant":
@@ -192,6 +216,86 @@ def distillation_loss(student: dict[str, Tensor], teacher: dict[str, Tensor], ma
     return total
 
 
+def _told_apart(pipeline: FaceEraser) -> list[nn.Module]:
+    """The layers whose features are distilled: those that end a stage of one of the three networks, in order."""
+    found: list[nn.Module] = []
+    for body in (pipeline.edge, pipeline.clone):
+        found += [body.down[-1], body.blocks[-1] if len(body.blocks) else body.down[-1], body.up[0]]
+    return [*found, *pipeline.refine.down, *pipeline.refine.up]
+
+
+class _Watched:
+    """Keeps what `_told_apart` layers gave in the last forward pass: `maps`, in the order they were run."""
+
+    def __init__(self, pipeline: FaceEraser):
+        self.maps: list[Tensor] = []
+        self.hooks = [layer.register_forward_hook(self._keep) for layer in _told_apart(pipeline)]
+
+    def _keep(self, _module: nn.Module, _given: Any, output: Tensor) -> None:
+        self.maps.append(output)
+
+    def taken(self) -> list[Tensor]:
+        """The maps since the last call."""
+        maps, self.maps = self.maps, []
+        return maps
+
+    def remove(self) -> None:
+        """Stop watching."""
+        for hook in self.hooks:
+            hook.remove()
+
+
+def attention_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+    """How differently two networks spread their attention over the picture: features (N, C, H, W), any C, one size.
+
+    A map's attention is the mean square over its channels, as a unit vector over its pixels, so no layer is needed
+    between a narrow student and a wide teacher. Source: Zagoruyko & Komodakis, Paying More Attention to Attention (2017).
+
+    Raises:
+        ValueError: the maps are not of the same sizes, so the teacher is of another kind.
+    """
+    total = student[0].new_zeros((), dtype=torch.float32)
+    for a, b in zip(student, teacher, strict=True):
+        if a.shape[-2:] != b.shape[-2:]:
+            found = f"{tuple(b.shape[-2:])} where the student's are {tuple(a.shape[-2:])}"
+            raise ValueError(f"the teacher's features are {found}; choose a teacher of the same structure")
+        unit = [F.normalize(x.float().square().mean(1).flatten(1), dim=1) for x in (a, b.detach())]
+        total = total + (unit[0] - unit[1]).square().sum(1).mean()
+    return total / len(student)
+
+
+def _objective(
+    terms: _Terms, recipe: Recipe, outputs: dict[str, Tensor], picture: Tensor, batch: tuple[Tensor, ...],
+    features: nn.Module | None, edge_truth: Tensor | None, half: bool,
+) -> None:  # fmt: skip
+    """Add what a recipe asks of `outputs`, whose result is `picture`: all but the adversarial and the teacher's terms."""
+    truth, mask, target, skin, sharp = batch
+    if recipe.phase != "edge":
+        hole = target if recipe.region == "hole" else None
+        if recipe.l1:
+            terms.add("l1", recipe.l1, losses.l1_loss(picture, truth, hole))
+        if recipe.clone:
+            terms.add("clone", recipe.clone, losses.l1_loss(outputs["cloned"], truth, hole))
+        if recipe.shading:
+            terms.add("shading", recipe.shading, losses.shading_loss(picture, truth, target))
+        if recipe.landing:
+            terms.add("landing", recipe.landing, losses.landing_loss(outputs["flow"], mask, 1.0 - skin))
+        if recipe.coherence:
+            terms.add("coherence", recipe.coherence, losses.coherence_loss(outputs["flow"], mask))
+        if features is not None:
+            with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
+                fake_maps, real_maps = features(picture), features(truth)
+            if recipe.perceptual:
+                terms.add("perceptual", recipe.perceptual, losses.perceptual_loss(fake_maps, real_maps))
+            if recipe.style:
+                terms.add("style", recipe.style, losses.style_loss(fake_maps, real_maps))
+            if recipe.texture:
+                terms.add("texture", recipe.texture, losses.texture_loss(fake_maps, real_maps, target * sharp))
+    if recipe.edge_l1 and recipe.phase != "inpaint" and edge_truth is not None:
+        told = F.interpolate(edge_truth, size=outputs["edges_hat"].shape[-2:], mode="nearest")
+        terms.add("edge", recipe.edge_l1, F.binary_cross_entropy(outputs["edges_hat"].float(), told))
+
+
 def fit(
     pipeline: FaceEraser, data: Dataset, recipe: Recipe, workdir: Path, *, critics: nn.ModuleDict | None = None,
     teacher: FaceEraser | None = None, vgg: Path | None = None, resume: bool = False,
@@ -237,8 +341,14 @@ def fit(
     if recipe.phase != "edge" and (recipe.perceptual or recipe.style or recipe.texture):
         features = losses.feature_network(recipe.features, vgg)
         features = features.to(device) if features is not None else None
+    teacher_optimizer = None
+    watched: list[_Watched] = []
     if teacher is not None:
-        teacher = teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        if recipe.distil_features:
+            watched = [_Watched(pipeline), _Watched(teacher)]
+        teacher = teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(recipe.online)
+        if recipe.online:
+            teacher_optimizer = torch.optim.Adam(teacher.parameters(), lr=recipe.lr, betas=(recipe.beta1, recipe.beta2))
 
     averaged = {k: v.detach().clone() for k, v in pipeline.state_dict().items()} if recipe.average else None
     start, seconds = 0, 0.0
@@ -294,15 +404,19 @@ def fit(
             network.train(not fused)
         factor = _rate(recipe, step)
         terms = _Terms()
+        for each in watched:
+            each.taken()  # what drawing a sample sheet left
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            if teacher is not None:
-                with torch.no_grad():
-                    taught = teacher(truth, mask)
             if recipe.phase == "edge":
                 edges, edges_hat = pipeline.complete_edges(truth, mask)
                 outputs = {"edges": edges, "edges_hat": edges_hat}
             else:
                 outputs = pipeline(truth, mask)
+            taught = None
+            if teacher is not None and recipe.distil:
+                same = recipe.phase != "edge" and teacher.config.shrink == pipeline.config.shrink
+                with torch.set_grad_enabled(recipe.online):
+                    taught = teacher(truth, mask, outputs["edges"] if same else None)
             picture = (
                 outputs["edges_hat"]
                 if recipe.phase == "edge"
@@ -335,32 +449,19 @@ def fit(
                     )
             terms.add("adversarial", adversarial, losses.generator_loss(score))
             critic.requires_grad_(True)
-        if recipe.phase != "edge":
-            hole = target if recipe.region == "hole" else None
-            if recipe.l1:
-                terms.add("l1", recipe.l1, losses.l1_loss(picture, truth, hole))
-            if recipe.clone:
-                terms.add("clone", recipe.clone, losses.l1_loss(outputs["cloned"], truth, hole))
-            if recipe.shading:
-                terms.add("shading", recipe.shading, losses.shading_loss(picture, truth, target))
-            if recipe.landing:
-                terms.add("landing", recipe.landing, losses.landing_loss(outputs["flow"], mask, 1.0 - skin))
-            if recipe.coherence:
-                terms.add("coherence", recipe.coherence, losses.coherence_loss(outputs["flow"], mask))
-            if features is not None:
-                with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                    fake_maps, real_maps = features(picture), features(truth)
-                if recipe.perceptual:
-                    terms.add("perceptual", recipe.perceptual, losses.perceptual_loss(fake_maps, real_maps))
-                if recipe.style:
-                    terms.add("style", recipe.style, losses.style_loss(fake_maps, real_maps))
-                if recipe.texture:
-                    terms.add("texture", recipe.texture, losses.texture_loss(fake_maps, real_maps, target * sharp))
-        if recipe.edge_l1 and recipe.phase != "inpaint" and edge_truth is not None:
-            told = F.interpolate(edge_truth, size=outputs["edges_hat"].shape[-2:], mode="nearest")
-            terms.add("edge", recipe.edge_l1, F.binary_cross_entropy(outputs["edges_hat"].float(), told))
-        if teacher is not None and recipe.distil and recipe.phase != "edge":
+        batch = (truth, mask, target, skin, sharp)
+        _objective(terms, recipe, outputs, picture, batch, features, edge_truth, half)
+        if taught is not None and teacher_optimizer is not None and teacher is not None:
+            own = _Terms()
+            _objective(own, recipe, taught, taught["erased"], batch, features, edge_truth, half)
+            update(teacher_optimizer, own.total, list(teacher.parameters()), recipe.lr * factor)
+            terms.values["teacher"] = own.total.detach()
+            taught = {name: value.detach() for name, value in taught.items()}
+        if taught is not None and recipe.phase != "edge":
             terms.add("distil", recipe.distil, distillation_loss(outputs, taught, mask, recipe.phase))
+            if watched:
+                weight = recipe.distil * recipe.distil_features
+                terms.add("distil_features", weight, attention_loss(*(each.taken() for each in watched)))
         if recipe.sparsity:
             penalty = torch.stack([s.abs().sum() for network in trained for s in norm_scales(network)]).sum()
             terms.add("sparsity", recipe.sparsity, penalty)
@@ -386,8 +487,11 @@ def fit(
             if look and rank == 0:
                 log.picture(np.asarray(sample_sheet(pipeline, look)), step + 1)
     log.close()
+    for each in watched:
+        each.remove()
     if averaged is not None:
         pipeline.load_state_dict(averaged)
+    _average_statistics(pipeline, world)
     pipeline.requires_grad_(True)
     pipeline.eval()
     pictures = recipe.steps * recipe.batch * world

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -112,6 +112,15 @@ def keep_for_gmacs(pipeline: FaceEraser, gmacs: float) -> float:
     return _largest(pipeline, Budget(gmacs), lambda keep: _narrowed(pipeline, keep), 1 - _LEAST, 1.0)
 
 
+def least_cost(pipeline: FaceEraser, fewer_blocks: int = 0) -> tuple[float, int]:
+    """(GMACs at 256 x 256, parameters) of the narrowest network that pruning can make of it, with fewer residual blocks."""
+    trial = copy.deepcopy(pipeline)
+    for body in (trial.edge, trial.clone):
+        body.blocks = body.blocks[: max(0, len(body.blocks) - fewer_blocks)]
+    channels = {name: layer.out_channels for name, layer in _roots(trial).items()}
+    return _narrowed(trial, 1.0, {name: _possible_shares(width)[-1] for name, width in channels.items()})
+
+
 @dataclass(frozen=True)
 class Budget:
     """At most so many GMACs at 256 x 256 and parameters; None: any number."""
@@ -148,6 +157,23 @@ def _largest(
     return low
 
 
+def _roots(pipeline: FaceEraser) -> dict[str, nn.Conv2d]:
+    """{name: layer} of every group of layers that lose channels together, by its first one, if it can lose any."""
+    graph = tp.DependencyGraph().build_dependency(pipeline, _example(pipeline), output_transform=_outputs)
+    names = {module: name for name, module in pipeline.named_modules()}
+    groups = graph.get_all_groups(ignored_layers=_heads(pipeline), root_module_types=[nn.Conv2d])
+    layers = [group[0].dep.target.module for group in groups]
+    return {names[layer]: layer for layer in layers if layer.out_channels > ROUND_TO}
+
+
+def _possible_shares(channels: int) -> list[float]:
+    """The shares that a layer can give up, rising: whole eights of channels, one of which stays at least. Of any other
+    share torch-pruning would make more.
+    """
+    eights = channels // ROUND_TO
+    return [k / eights for k in range(eights) if k / eights <= _LEAST] or [0.0]
+
+
 def sensitivity(pipeline: FaceEraser, truth: Tensor, mask: Tensor, cut: float = 0.25) -> list[dict[str, Any]]:
     """What it costs to take channels from each layer, measured: a row for every group of layers that lose them together.
 
@@ -161,14 +187,9 @@ def sensitivity(pipeline: FaceEraser, truth: Tensor, mask: Tensor, cut: float = 
     before = count(pipeline, 64)
     rows = []
     score = tp.importance.GroupMagnitudeImportance()
-    graph = tp.DependencyGraph().build_dependency(pipeline, _example(pipeline), output_transform=_outputs)
-    names = {module: name for name, module in pipeline.named_modules()}
-    groups = graph.get_all_groups(ignored_layers=_heads(pipeline), root_module_types=[nn.Conv2d])
-    for layer in [group[0].dep.target.module for group in groups]:
-        if layer.out_channels <= ROUND_TO:
-            continue
+    for name, layer in _roots(pipeline).items():
         trial = copy.deepcopy(pipeline)
-        own = trial.get_submodule(names[layer])
+        own = trial.get_submodule(name)
         built = tp.DependencyGraph().build_dependency(trial, _example(trial), output_transform=_outputs)
         everything = built.get_pruning_group(own, tp.prune_conv_out_channels, list(range(layer.out_channels)))
         weakest = score(everything).argsort()[: max(1, round(cut * layer.out_channels))].tolist()
@@ -177,7 +198,7 @@ def sensitivity(pipeline: FaceEraser, truth: Tensor, mask: Tensor, cut: float = 
             damage = float(distillation_loss(trial.eval()(truth, mask), whole, mask, "all"))
         after = count(trial, 64)
         rows.append(
-            {"layer": names[layer], "channels": layer.out_channels, "damage": damage,
+            {"layer": name, "channels": layer.out_channels, "damage": damage,
              "gmacs": (before[0] - after[0]) * (256 / 64) ** 2, "params": before[1] - after[1]}
         )  # fmt: skip
     return rows
@@ -186,29 +207,88 @@ def sensitivity(pipeline: FaceEraser, truth: Tensor, mask: Tensor, cut: float = 
 def ratios_for(pipeline: FaceEraser, budget: Budget, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The share of channels that each layer gives up, {layer: share}, for the pipeline to be within a budget.
 
-    rows: of `sensitivity`. Damage is taken to grow with the square of the share and what is saved with the share itself;
-    the least damage for a given saving then has shares in proportion to saved / damage, up to the most a layer may lose.
-    What is saved is the share of the pipeline's MACs and of its parameters, each if the budget names it.
+    rows: of `sensitivity`. Damage is taken to grow with the square of the channels that go over those that stay, so that
+    no layer is stripped bare for its neighbours' sake, and what is saved with the share itself; the least damage for a
+    given saving is then where the next channel costs every layer the same. What is saved is the share of the pipeline's
+    MACs and of its parameters, each if the budget names it and does not hold yet.
 
     Raises:
         ValueError: it is within the budget already, or would be over it with the smallest layers still.
     """
     gmacs, params = count(pipeline)
+    counts = [budget.gmacs is not None and gmacs > budget.gmacs, budget.params is not None and params > budget.params]
     worth = {}
     for row in rows:
-        saved = (row["gmacs"] / gmacs if budget.gmacs else 0) + (row["params"] / params if budget.params else 0)
+        saved = counts[0] * row["gmacs"] / gmacs + counts[1] * row["params"] / params
         worth[row["layer"]] = saved / max(row["damage"], 1e-6)
     most = max(worth.values())
 
     def shares(kept: float) -> dict[str, float]:
-        # From 1 (nothing goes) down to 0 (every layer loses the most it may), on a scale that spans all layers' worth.
-        strength = (1 - kept) ** 3 * most / max(min(worth.values()), 1e-9 * most)
-        wanted = {row["layer"]: min(_LEAST, _LEAST * strength * worth[row["layer"]] / most) for row in rows}
-        # In whole steps of what a layer can lose, at least one of which stays: torch-pruning would round a share up.
-        steps = {row["layer"]: row["channels"] / ROUND_TO for row in rows}
-        return {layer: 1 - max(1, round(steps[layer] * (1 - share))) / steps[layer] for layer, share in wanted.items()}
+        price = ((1 - kept) / max(kept, 1e-3)) ** 3 / most  # from nothing to more than any channel is worth
+        given = {}
+        for row in rows:
+            able = _possible_shares(row["channels"])
+            # The derivative of (s / (1 - s))^2, up to a constant.
+            given[row["layer"]] = max(s for s in able if s / (1 - s) ** 3 <= price * worth[row["layer"]])
+        return given
 
     return shares(_largest(pipeline, budget, lambda kept: _narrowed(pipeline, 1.0, shares(kept)), 0.0, 1.0))
+
+
+def rescaled(rows: Sequence[Mapping[str, Any]], costs: Mapping[str, float], cut: float = 0.25) -> list[dict[str, Any]]:
+    """Rows of `sensitivity` in the unit of `costs`: what each network loses once half of all its channels are gone.
+
+    rows tell a network's layers apart by what breaks at once; costs {network: loss} tell the networks apart by what
+    fine-tuning does not mend. A flow that is broken recovers, for one, and a picture's shading does not.
+    """
+    weight = (0.5 / 0.5) ** 2 / (cut / (1 - cut)) ** 2  # the same law as in `ratios_for`
+    total: dict[str, float] = {}
+    for row in rows:
+        network = row["layer"].split(".")[0]
+        total[network] = total.get(network, 0.0) + weight * row["damage"]
+    factor = {network: costs[network] / max(found, 1e-9) for network, found in total.items()}
+    return [{**row, "damage": row["damage"] * factor[row["layer"].split(".")[0]]} for row in rows]
+
+
+def halve_network(pipeline: FaceEraser, network: str, rows: Sequence[Mapping[str, Any]]) -> FaceEraser:
+    """A copy whose 'edge', 'clone' or 'refine' has lost half of its layers' channels; rows of `sensitivity`."""
+    trial = copy.deepcopy(pipeline)
+    ratios = {row["layer"]: 0.5 for row in rows if row["layer"].startswith(network + ".")}
+    for _step in prune_steps(trial, 1.0, ratios=ratios):
+        pass
+    return trial
+
+
+def drop_blocks(pipeline: FaceEraser, network: str, number: int, truth: Tensor, mask: Tensor) -> list[dict[str, Any]]:
+    """Take `number` residual blocks out of the 'edge' or the 'clone' network, in place, one after another: each time the
+    one without which the pictures, the flow and the edges (`fit.distillation_loss`) change least.
+
+    Returns a row for each: network, block (its place among the original ones) and damage.
+
+    Raises:
+        ValueError: the network has no such number of blocks.
+    """
+    body = pipeline.get_submodule(network)
+    blocks = body.blocks if network in ("edge", "clone") else None
+    if not isinstance(blocks, nn.ModuleList) or not 0 < number <= len(blocks):
+        have = f"{len(blocks)} residual blocks" if isinstance(blocks, nn.ModuleList) else "no residual blocks"
+        raise ValueError(f"{number} blocks of {network!r} are to go, and it has {have}")
+    pipeline.eval()
+    left = list(enumerate(blocks))
+    rows = []
+    with torch.no_grad():
+        whole = pipeline(truth, mask)
+        for _ in range(number):
+            damages = []
+            for place in range(len(left)):
+                body.blocks = nn.ModuleList([block for k, (_n, block) in enumerate(left) if k != place])
+                damages.append(float(distillation_loss(pipeline(truth, mask), whole, mask, "all")))
+            place = min(range(len(left)), key=damages.__getitem__)
+            rows.append({"network": network, "block": left[place][0], "damage": damages[place]})
+            left.pop(place)
+    body.blocks = nn.ModuleList([block for _n, block in left])
+    pipeline.config = replace(pipeline.config, blocks={**pipeline.config.blocks, network: len(left)})
+    return rows
 
 
 def require_scales(pipeline: FaceEraser) -> None:

@@ -74,6 +74,7 @@ class FakeQuant(nn.Module):
         else:
             self.scale = nn.Parameter(torch.tensor(1.0))
         self.calibrating = False
+        self.bypassed = False
         self.exporting = False
         self._seen: list[Tensor] = []
 
@@ -87,6 +88,8 @@ class FakeQuant(nn.Module):
                 flat = x.detach().float().flatten()
                 self._seen.append(flat[torch.randperm(flat.numel())[:20000]] if flat.numel() > 20000 else flat)
                 self._seen.append(flat.abs().max().reshape(1))
+            return x
+        if self.bypassed:
             return x
         with torch.autocast(x.device.type, enabled=False):
             # LSQ's 1 / sqrt(n q) with n the elements of one picture, so that the step does not depend on the batch.
@@ -114,6 +117,7 @@ class QuantConv2d(nn.Conv2d):
 
     weight_scale: nn.Parameter
     weight_zero_point: Tensor
+    bypassed: bool
 
     @classmethod
     def from_float(cls, conv: nn.Conv2d) -> QuantConv2d:
@@ -122,7 +126,7 @@ class QuantConv2d(nn.Conv2d):
         # XNNPACK refuses a whole file for one scale near 2^-32, as a channel without weights would have.
         peak = conv.weight.detach().abs().amax((1, 2, 3)).clamp(min=1e-5)
         conv.weight_scale = nn.Parameter(peak / 127)
-        conv.exporting = False
+        conv.exporting = conv.bypassed = False
         return conv
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,6 +134,8 @@ class QuantConv2d(nn.Conv2d):
             args = (self.weight_scale.detach(), self.weight_zero_point, 0, -127, 127, torch.int8)
             ops = torch.ops.quantized_decomposed
             weight = ops.dequantize_per_channel(ops.quantize_per_channel(self.weight, *args), *args)
+        elif self.bypassed:
+            weight = self.weight
         else:
             factor = 1.0 / math.sqrt(self.weight[0].numel() * 127)
             scale = _scale_gradient(self.weight_scale.clamp(min=1e-8), factor).view(-1, 1, 1, 1)
@@ -192,6 +198,13 @@ def quantized_tensors(network: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
             yield f"{owner}:{tap}", module.scale, module.zero_point
         elif isinstance(module, QuantConv2d):
             yield f"{name}:weight", module.weight_scale, 0
+
+
+def set_bypassed(network: nn.Module, on: bool) -> None:
+    """Let every quantizer of a network, or of one of its layers, pass floats as they are, or not any more."""
+    for module in network.modules():
+        if isinstance(module, FakeQuant | QuantConv2d):
+            module.bypassed = on
 
 
 def set_calibrating(network: nn.Module, on: bool) -> None:

@@ -14,9 +14,10 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from typing import Any
 from tabulate import tabulate
 
 from faceeraser import artifact, checkpoint, metrics
-from faceeraser.fit import Recipe, as_method, fit, run, sample_sheet
+from faceeraser.fit import Recipe, as_method, calibrate, fit, run, sample_sheet
 from faceeraser.networks import FaceEraser, count
 from faceeraser.pairs import Pair, TrainingPairs, describe, evaluation_pairs, to_tensors
 from faceeraser.warp import landing_in_hole
@@ -39,7 +40,7 @@ LOOSER_GATE = (
     "int8 kernels and fake quantization round apart now and then, which moves the flow by a fifth of a pixel and with it "
     "the texture that is copied; colour and figures are compared in benchmarks/fidelity.py",
 )  # fmt: skip
-TRAINING = ("train/train.py", "compress/prune.py", "compress/slim.py", "compress/quantize.py")
+TRAINING = ("train/train.py", *(f"compress/{name}.py" for name in ("prune", "slim", "distil", "quantize")))
 
 
 class GateFailed(Exception):
@@ -63,8 +64,17 @@ def add_fine_tuning(made: argparse.ArgumentParser, steps: int, lr: float) -> Non
     made.add_argument("--lr", type=float, default=lr, help="learning rate (default: %(default)s)")
     made.add_argument("--teacher", type=Path, help="checkpoint whose edges, flow and pictures are distilled")
     made.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
+    made.add_argument(
+        "--distil-features", type=float, default=0.0, metavar="SHARE",
+        help="weight of where the teacher's features are strong, as a share of --distil (default: %(default)s)",
+    )  # fmt: skip
+    made.add_argument("--online", action="store_true", help="the teacher goes on training beside its student")
     made.add_argument("--vgg", type=Path, metavar="FILE", help="VGG-19's state dict, where there is no network")
-    made.add_argument("--size", type=int, help="train at this edge length (default: the network's resolution)")
+    made.add_argument(
+        "--size", type=int,
+        help="train on pictures of this edge length, of which the networks see what they see at their own "
+        "(default: the network's resolution; half of it costs a third)",
+    )  # fmt: skip
     made.add_argument("--limit", type=int, help="use only so many blanks and masks")
     made.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     made.add_argument(
@@ -93,12 +103,27 @@ class FineTuning:
         self.described = describe(args.data)
         trainings = [entry["options"] for entry in checkpoint.history(args.source) if entry["stage"].startswith("train-")]
         self.objective = trainings[-1] if trainings else {}
-        self.teacher = checkpoint.load(args.teacher) if args.teacher else None
+        self.teacher = self._teacher() if args.teacher else None
         size = args.size or self.pipeline.config.resolution
         # Photographs are for the shipped network; generated skin, say, has none and goes on without.
         real = self.objective.get("real", 0.0) if self.described["n"]["train"].get("faces") else 0.0
         self.data = TrainingPairs(args.data, size, args.seed, limit=args.limit, real=real)
-        self.look = evaluation_pairs(args.data, "tune", size, 24)
+        self.look = evaluation_pairs(args.data, "tune", self.pipeline.config.resolution, 24)
+
+    def _teacher(self) -> FaceEraser:
+        """--teacher, once it is known that this network can learn from it."""
+        args, own = self.args, self.pipeline.config
+        if args.teacher.is_file():
+            raise ValueError(f"--teacher {args.teacher}: found a file, expected a checkpoint folder such as runs/fp32")
+        teacher = checkpoint.load(args.teacher)
+        if teacher.config.quantized:
+            raise ValueError(f"--teacher {args.teacher} is quantized; expected the float network it was made from")
+        if (teacher.config.fill, teacher.config.residual) != (own.fill, own.residual):
+            raise ValueError(
+                f"--teacher {args.teacher} is of another kind, preset {teacher.config.preset} where this network's is "
+                f"{own.preset}: its flow and pictures mean something else; expected the network that this one was made from"
+            )
+        return teacher
 
     def fit(self, folder: Path, title: str, **changes: Any) -> dict[str, Any]:
         """Train all three networks for `changes["steps"]`, and return what `fit.fit` returns; `folder` keeps no state."""
@@ -106,16 +131,38 @@ class FineTuning:
         fields: dict[str, Any] = {
             "phase": "all", "steps": args.steps, "batch": args.batch, "lr": args.lr, "adversarial": 0.0, "edge_l1": 0.1,
             "beta1": 0.9, "beta2": 0.999, "region": "hole", "distil": args.distil if self.teacher else 0.0,
+            "distil_features": args.distil_features, "online": args.online,
+            # Only the end is kept: a stage that was broken off is done again.
+            "save_every": max(1, args.steps),
             "schedule": "cosine", "seed": args.seed, "precision": args.precision,
             **{name: self.objective[name] for name in self.OBJECTIVE if name in self.objective},
         }  # fmt: skip
         recipe = Recipe(**{**fields, **changes})
-        result = fit(
-            self.pipeline, self.data, recipe, folder, teacher=self.teacher, vgg=args.vgg, look=self.look[:4], title=title
-        )
+        with self.as_trained():
+            result = fit(self.pipeline, self.data, recipe, folder, teacher=self.teacher, vgg=args.vgg, title=title)
         self.pipeline.cpu()
         (folder / "state.pt").unlink(missing_ok=True)
         return result
+
+    def calibrate(self, pictures: int) -> None:
+        """Choose a freshly prepared network's activation scales from the first `pictures` training pairs."""
+        with self.as_trained():
+            calibrate(self.pipeline, self.data, pictures)
+
+    @contextmanager
+    def as_trained(self) -> Iterator[None]:
+        """While in it, networks are shown of a picture of --size what they are shown of one at their own resolution: at
+        half of it nothing is shrunk, where else two pixels become one. Trained on half of that, they learn another task.
+        """
+        pipelines = [each for each in (self.pipeline, self.teacher) if each is not None]
+        own = [each.config for each in pipelines]
+        for each, config in zip(pipelines, own, strict=True):
+            each.config = replace(config, shrink=max(1, config.shrink * self.data.size // config.resolution))
+        try:
+            yield
+        finally:
+            for each, config in zip(pipelines, own, strict=True):
+                each.config = config
 
     def measure(self) -> dict[str, Any]:
         """`measure` of the network as it stands, on a slice of train."""
@@ -126,7 +173,8 @@ class FineTuning:
         args = self.args
         told = {
             "steps": args.steps, "lr": args.lr, "teacher": artifact.portable(args.teacher) if args.teacher else None,
-            "distil": args.distil, "seed": args.seed, "size": self.data.size,
+            "distil": args.distil, "distil_features": args.distil_features, "online": args.online, "seed": args.seed,
+            "size": self.data.size,
         }  # fmt: skip
         checkpoint.save(
             folder, self.pipeline, stage=stage, parent=args.source, data=self.described, options={**told, **options},

@@ -1,15 +1,19 @@
 """The compression chain at 64 px on generated skin, through the scripts as a user runs them, and its functions alone."""
 
 import copy
+import dataclasses
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from conftest import script
 from test_networks import lively
 
 from faceeraser import checkpoint, fit, narrowing, pairs, quant
+from faceeraser import stage as stage_module
 from faceeraser.networks import Config, FaceEraser, count
 
 TRAINED = {"config.json", "generators.safetensors", "history.json", "samples.png", "state.pt", "tensorboard"}
@@ -269,32 +273,141 @@ def test_slimming_can_be_told_what_to_reach():
     assert budget.holds(count(pipeline))
 
 
-def test_a_budget_goes_in_and_a_file_that_fits_comes_out(runs, stage, skin, tmp_path, capsys):
+def test_what_a_network_is_worth_is_measured_after_fine_tuning_and_what_a_layer_is_within_it():
+    rows = [{"layer": "clone.stem.conv", "damage": 3.0}, {"layer": "clone.up.0.conv.conv", "damage": 1.0},
+            {"layer": "refine.stem.conv", "damage": 0.1}]  # fmt: skip
+    clone, up, refine = (row["damage"] for row in narrowing.rescaled(rows, {"clone": 0.2, "refine": 1.0}))
+    assert clone == pytest.approx(3 * up), "a network's layers keep their order"
+    assert refine > 5 * clone, "and the network that fine-tuning does not mend is worth more"
+
+
+@pytest.mark.parametrize("network", ["edge", "clone"])
+def test_the_block_that_does_nothing_goes_first(network):
+    pipeline = lively("mobile", width=16)
+    body = pipeline.get_submodule(network)
+    for layer in (body.blocks[3].conv2.conv.weight, body.blocks[3].conv2.norm.bias, body.blocks[3].conv2.norm.running_mean):
+        layer.data.zero_()
+    image, mask = a_batch()
+    with torch.no_grad():
+        before = pipeline(image, mask)["erased"]
+    assert [row["block"] for row in narrowing.drop_blocks(pipeline, network, 1, image, mask)] == [3]
+    with torch.no_grad():
+        assert torch.allclose(pipeline(image, mask)["erased"], before, atol=1e-6)
+    assert narrowing.drop_blocks(pipeline, network, 2, image, mask)[0]["block"] != 3
+    assert pipeline.config.blocks[network] == len(body.blocks) == 5
+    state = pipeline.state_dict()
+    assert checkpoint.build(pipeline.config, state).config == pipeline.config, "it loads by the same constructor"
+    with pytest.raises(ValueError, match="it has 5 residual blocks"):
+        narrowing.drop_blocks(pipeline, network, 6, image, mask)
+
+
+def test_a_separable_network_is_small_and_can_be_pruned_quantized_and_read_back():
+    torch.manual_seed(0)
+    plain, config = lively("mobile", width=16), Config.of("mobile", resolution=64, separable=True)
+    pipeline = FaceEraser(config, 16).eval()
+    assert count(pipeline)[1] < count(plain)[1] / 5 and count(pipeline)[0] < count(plain)[0] / 2
+    params = count(pipeline)[1]
+    for _ in narrowing.prune_steps(pipeline, 0.5):
+        pass
+    assert count(pipeline)[1] < 0.6 * params
+    quant.fuse(pipeline)
+    quant.prepare(pipeline, config.float_layers)
+    quant.set_calibrating(pipeline, True)
+    with torch.no_grad():
+        pipeline(*a_batch())
+    quant.set_calibrating(pipeline, False)
+    pipeline.config = dataclasses.replace(config, fused=True, quantized=True)
+    scales = {
+        name: {"scale": scale.tolist(), "zero_point": zero, "bits": 8}
+        for name, scale, zero in quant.quantized_tensors(pipeline)
+    }
+    assert any(".depthwise" in name for name in scales)
+    state = {k: v for k, v in pipeline.state_dict().items() if not k.endswith("scale")}
+    again = checkpoint.build(pipeline.config, state, scales)
+    with torch.no_grad():
+        assert torch.equal(again(*a_batch())["erased"], pipeline(*a_batch())["erased"])
+
+
+def test_the_layer_that_int8_harms_most_is_found_and_stays_in_float():
+    quantize = script("compress/quantize.py")
+    pipeline = lively("mobile", width=16)
+    quant.fuse(pipeline)
+    quant.prepare(pipeline, ("clone.head",))
+    quant.set_calibrating(pipeline, True)
+    with torch.no_grad():
+        pipeline(*a_batch())
+    quant.set_calibrating(pipeline, False)
+    pipeline.clone.up[1].conv.out.scale.data *= 40  # what the flow's head reads, in steps as coarse as fists
+    rows = quantize.harm_of_int8(pipeline, *a_batch())
+    assert rows[0]["layer"] == "clone.up.1.conv.out" and rows[0]["harm"] > 3 * rows[1]["harm"]
+    assert not any(m.bypassed for m in pipeline.modules() if isinstance(m, quant.FakeQuant | quant.QuantConv2d))
+    kept = quantize.kept_in_float(rows, ("clone.head",))
+    assert kept[:2] == ("clone.head", "clone.up.1")
+
+
+def test_only_a_tail_stays_in_float_and_only_where_int8_harms_enough():
+    quantize = script("compress/quantize.py")
+    harm = {"clone.up.1.conv.out": 1.0, "clone.up.0.conv.out": 9.0, "refine.head.out": 0.5, "edge.head.out": 89.5}
+    rows = [{"layer": layer, "harm": value} for layer, value in harm.items()]
+    assert quantize.kept_in_float(rows, ("clone.head",)) == ("clone.head",), "up.1 is between up.0 and the head"
+    rows[0]["harm"], rows[2]["harm"] = 40.0, 40.0
+    assert quantize.kept_in_float(rows, ("clone.head",)) == ("clone.head", "clone.up.1", "refine.head")
+
+
+@pytest.fixture(scope="module")
+def fitted(runs, stage, skin, tmp_path_factory):
+    """What fit_budget.py leaves, and its limits: two thirds of the MACs."""
+    folder = tmp_path_factory.mktemp("fitted") / "fit"
     gmacs, _params = count(checkpoint.load(runs / "fp32"))
-    limits = ["--max-gmacs", 0.5 * gmacs, "--max-mb", 1.6, "--max-drop", 5, "--max-texture", 5]
-    words = [runs / "fp32", tmp_path / "fit", "--data", skin, "--rounds", 1, "--steps", 4, "--qat-steps", 2, "--size", 64]
-    assert stage("compress/fit_budget.py", *words, *limits) == 0
-    out = capsys.readouterr().out
-    assert "GMAC asked for" in out or "asked for" in out
-    assert {"student", "int8", "int8.tflite", "int8.tflite.json", "budget.json", "1-pruned"} <= names(tmp_path / "fit")
-    told = json.loads((tmp_path / "fit" / "budget.json").read_text())
+    words = ["--data", skin, "--rounds", 1, "--steps", 4, "--distil-steps", 2, "--qat-steps", 2, "--size", 64,
+             "--trial-steps", 1, "--max-gmacs", 0.65 * gmacs, "--max-mb", 1.9, "--max-texture", 5]  # fmt: skip
+    assert stage("compress/fit_budget.py", runs / "fp32", folder, *words, "--max-drop", 5) == 0
+    return folder, words, gmacs
+
+
+def test_a_budget_goes_in_and_a_file_that_fits_comes_out(fitted):
+    folder, _words, gmacs = fitted
+    made = {"1-pruned", "slim", "student", "int8"}
+    assert made | {"int8.tflite", "int8.tflite.json", "budget.json", "plan.json"} == names(folder)
+    told = json.loads((folder / "budget.json").read_text())
     assert told["missed"] == [] and [row["round"] for row in told["rows"]] == [
-        "source", "1-pruned", "student", "int8", "int8.tflite"
+        "source", "1-pruned", "slim", "student", "int8", "int8.tflite"
     ]  # fmt: skip
     costs = [row["gmacs"] for row in told["rows"]]
-    assert costs == sorted(costs, reverse=True) and costs[-1] <= 0.5 * gmacs
-    assert told["rows"][-1]["bytes"] == (tmp_path / "fit" / "int8.tflite").stat().st_size <= 1.6e6
-    history = checkpoint.history(tmp_path / "fit" / "int8")
-    assert [e["stage"] for e in history[-3:]] == ["prune", "slim", "quantize"]
+    assert costs == sorted(costs, reverse=True) and costs[-1] <= 0.65 * gmacs
+    assert told["rows"][-1]["bytes"] == (folder / "int8.tflite").stat().st_size <= 1.9e6
+    history = checkpoint.history(folder / "int8")
+    assert [e["stage"] for e in history[-4:]] == ["prune", "slim", "distil", "quantize"]
     assert all(b["parent_sha256"] == a["sha256"] for a, b in itertools.pairwise(history) if b["parent_sha256"])
+    assert set(history[-4]["costs"]) == {"edge", "clone", "refine"} and history[-1]["harm"]
 
-    # The same rounds, now asked to lose nothing at all: which budget is missed, by how much, and nothing is thrown away.
-    (tmp_path / "fit").rename(tmp_path / "other.partial")
-    words[1] = tmp_path / "other"
-    assert stage("compress/fit_budget.py", *words, *limits[:4], "--max-drop", -9, "--resume") == 1
-    err = capsys.readouterr().err
-    assert "psnr_hole_mirrored fell by" in err and "more than --max-drop -9" in err
+
+def test_a_budget_that_is_missed_says_which_and_by_how_much_and_throws_nothing_away(
+    fitted, runs, stage, tmp_path, capsys
+):  # fmt: skip
+    folder, words, _gmacs = fitted
+    shutil.copytree(folder, tmp_path / "other.partial")
+    plan = tmp_path / "other.partial" / "plan.json"
+    plan.write_text(plan.read_text().replace(str(folder) + ".partial", str(tmp_path / "other.partial")))
+    told = [runs / "fp32", tmp_path / "other", *words, "--resume"]
+    assert stage("compress/fit_budget.py", *told, "--max-drop", -9) == 1
+    told_of = capsys.readouterr()
+    assert "of the student fell by" in told_of.err and "--max-drop -9.0 cannot be met" in told_of.err
+    assert "step/s" not in told_of.err, "no round was trained again"
     assert not (tmp_path / "other").exists() and (tmp_path / "other.partial" / "int8.tflite").exists()
+
+
+def test_going_on_makes_again_what_another_command_would_have_made(fitted, runs, stage, tmp_path, capsys):
+    folder, _words, _gmacs = fitted
+    unchanged = script("compress/fit_budget.py").unchanged
+    work = tmp_path / "work"
+    shutil.copytree(folder, work)
+    plan = {k: v for k, v in json.loads((work / "plan.json").read_text()).items() if k != "source"}
+    assert unchanged(work, runs / "fp32", plan) == set(plan)
+    longer = {**plan, "student": [*plan["student"], "--lr", "1e-5"]}
+    assert unchanged(work, runs / "fp32", longer) == {"1-pruned", "slim"}
+    assert {"1-pruned", "slim"} <= names(work) and not names(work) & {"student", "int8"}
+    assert unchanged(work, runs / "pruned", longer) == set(), "another source: all of it"
 
 
 @pytest.mark.parametrize(
@@ -304,6 +417,7 @@ def test_a_budget_goes_in_and_a_file_that_fits_comes_out(runs, stage, skin, tmp_
         ("fp32", ["--max-gmacs", 0], "expected more than nothing"),
         ("fp32", ["--max-mb", 0.2], "the graph alone takes"),
         ("fp32", ["--max-gmacs", 99], "as it is; compress/quantize.py makes it int8"),
+        ("fp32", ["--max-params", 900], "no network of this structure is as small"),
         ("int8", ["--max-gmacs", 0.1], "quantized already"),
         ("fp32", ["--max-gmacs", 0.1, "--rounds", 0], "--rounds 0"),
         ("nowhere", ["--max-gmacs", 0.1], "found no config.json"),
@@ -313,6 +427,90 @@ def test_a_budget_that_cannot_be_meant_is_one_line(runs, stage, skin, tmp_path, 
     assert stage("compress/fit_budget.py", runs / source, tmp_path / "fit", "--data", skin, *words) == 2
     err = capsys.readouterr().err.strip()
     assert message in err and len(err.splitlines()) == 1 and not names(tmp_path)
+
+
+# --- a teacher --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [(None, "no teacher to distil from"), ("int8", "is quantized; expected the float network"),
+     ("paper", "of another kind, preset paper where this network's is mobile"), ("file", "found a file, expected a check")],
+)  # fmt: skip
+def test_a_teacher_of_another_kind_is_refused(runs, stage, skin, tmp_path, capsys, teacher, message):
+    with checkpoint.writing(tmp_path / "paper") as partial:
+        checkpoint.save(partial, FaceEraser(Config.of("paper", resolution=64), 8), stage="test", options={}, metrics={})
+    (tmp_path / "file").write_text("no network")
+    path = runs / "int8" if teacher == "int8" else tmp_path / str(teacher)
+    words = ["--data", skin, *(["--teacher", path] if teacher else [])]
+    assert stage("compress/distil.py", runs / "pruned", tmp_path / "student", *words) == 2
+    err = capsys.readouterr().err.strip()
+    assert message in err and len(err.splitlines()) == 1 and not (tmp_path / "student").exists()
+
+
+def test_from_scratch_keeps_the_shapes_and_nothing_of_the_weights(runs, stage, skin, tmp_path):
+    words = ["--data", skin, "--batch", 2, "--steps", 1, "--lr", 1e-9, "--teacher", runs / "fp32"]
+    assert stage("compress/distil.py", runs / "slim", tmp_path / "again", *words) == 0
+    assert stage("compress/distil.py", runs / "slim", tmp_path / "scratch", *words, "--scratch") == 0
+    folders = (runs / "slim", tmp_path / "again", tmp_path / "scratch")
+    own, again, scratch = (checkpoint.load(folder).state_dict() for folder in folders)
+    assert {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in scratch.items()}
+    key = "clone.blocks.0.conv1.conv.weight"
+    assert torch.allclose(own[key], again[key], atol=1e-6) and not torch.allclose(own[key], scratch[key], atol=1e-2)
+
+
+def test_fine_tuning_on_smaller_pictures_shows_the_networks_what_they_will_see(runs, skin):
+    """A network that sees 64 of 128 pixels is trained on pictures of 64 with nothing shrunk."""
+    words = [str(runs / "fp32"), "target", "--data", str(skin), "--size", "64"]
+    made = stage_module.parser("")
+    stage_module.add_fine_tuning(made, 1, 1e-4)
+    tuning = stage_module.FineTuning(made.parse_args(words))
+    tuning.pipeline.config = dataclasses.replace(tuning.pipeline.config, resolution=128, shrink=2)
+    seen = []
+    tuning.pipeline.refine.register_forward_pre_hook(lambda _module, given: seen.append(tuple(given[0].shape[-2:])))
+    with tuning.as_trained(), torch.no_grad():
+        tuning.pipeline(*a_batch())
+    with torch.no_grad():
+        tuning.pipeline(torch.rand(1, 3, 128, 128), torch.zeros(1, 1, 128, 128))
+    assert seen == [(64, 64), (64, 64)]
+
+
+def test_attention_is_compared_whatever_the_channels_and_refuses_other_sizes():
+    torch.manual_seed(0)
+    wide = [torch.rand(2, 16, 8, 8), torch.rand(2, 4, 4, 4)]
+    narrow = [x[:, ::2].repeat(1, 1, 1, 1) * 3 for x in wide]
+    same = [x.square().mean(1, keepdim=True).sqrt() * 5 for x in wide]
+    assert float(fit.attention_loss(same, wide)) == pytest.approx(0, abs=1e-6)
+    assert float(fit.attention_loss(narrow, wide)) > 1e-4
+    with pytest.raises(ValueError, match="choose a teacher of the same structure"):
+        fit.attention_loss([wide[0]], [wide[1]])
+
+
+def test_distilled_features_come_closer_and_an_online_teacher_goes_on_learning(skin, tmp_path):
+    def trained(**told):
+        teacher, student = lively("mobile", seed=1, width=16), lively("mobile", seed=2)
+        recipe = fit.Recipe(
+            phase="all", steps=12, batch=2, lr=1e-3, beta1=0.9, beta2=0.999, region="hole", adversarial=0.0, perceptual=0.0,
+            style=0.0, features="off", clone=0.0, distil=1.0, precision="fp32", **told,
+        )  # fmt: skip
+        start = teacher.refine.stem.conv.weight.clone()
+        done = fit.fit(student, pairs.TrainingPairs(skin, 64), recipe, tmp_path, teacher=teacher)
+        moved = (teacher.refine.stem.conv.weight - start).detach().abs().max()
+        return done["losses"], float(moved), (student, teacher)
+
+    def apart(networks) -> float:
+        watched = [fit._Watched(network) for network in networks]
+        look = pairs.evaluation_pairs(skin, "eval", 64)
+        for network in networks:
+            fit.run(network, look)
+        return float(fit.attention_loss(*(each.taken() for each in watched)))
+
+    losses, moved, both = trained(distil_features=10.0)
+    _losses, _moved, without = trained()
+    assert "distil_features" in losses and moved == 0
+    assert apart(both) < 0.9 * apart(without)
+    losses, moved, _both = trained(online=True)
+    assert "teacher" in losses and moved > 1e-4
 
 
 def test_a_stage_trains_for_what_its_network_was_trained_for(runs, stage, skin, tmp_path):

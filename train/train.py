@@ -65,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--without", nargs="+", choices=("edges", "fill", "residual", "halving"), default=[],
         help="leave out a part of the mobile preset, to see what it gives",
     )  # fmt: skip
+    made.add_argument("--separable", action="store_true", help="depthwise and 1 x 1 convolutions in place of full ones")
+    made.add_argument("--blocks", type=int, help="residual blocks of the edge and clone networks (default: 8)")
     made.add_argument("--half-weights", action="store_true", help="store the weights in half precision, in half the bytes")
     made.add_argument("--teacher", type=Path, help="checkpoint to distil from")
     made.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
@@ -110,7 +112,11 @@ def network_of(args: argparse.Namespace) -> FaceEraser:
         return pipeline
     torch.manual_seed(args.seed)
     parts = {"edges": ("guided", False), "fill": ("fill", False), "residual": ("residual", False), "halving": ("halved", ())}
-    left_out: dict[str, Any] = dict(parts[name] for name in args.without)
+    left_out: dict[str, Any] = {**dict(parts[name] for name in args.without), "separable": args.separable}
+    if args.blocks is not None:
+        if args.blocks < 0:
+            raise ValueError(f"--blocks {args.blocks}: expected a number of residual blocks, 0 or more")
+        left_out["blocks"] = {"edge": args.blocks, "clone": args.blocks}
     if args.shrink is not None:
         left_out["shrink"] = args.shrink
     config = Config.of(args.preset, variant=args.variant, resolution=args.size, **left_out)
@@ -119,6 +125,8 @@ def network_of(args: argparse.Namespace) -> FaceEraser:
         trained = checkpoint.load(args.edge)
         if trained.config.preset != args.preset:
             raise ValueError(f"{args.edge}: its preset is {trained.config.preset}, expected {args.preset} as asked")
+        if trained.config.separable != config.separable:
+            raise ValueError(f"{args.edge}: its convolutions are separable or not as these are not; train its edges alike")
         pipeline.edge = trained.edge
         blocks = {**config.blocks, "edge": trained.config.blocks["edge"]}
         halved = [*[name for name in config.halved if name != "edge"], *[n for n in trained.config.halved if n == "edge"]]
