@@ -47,12 +47,12 @@ def tensors(pictures: list[convert.Picture]) -> tuple[torch.Tensor, torch.Tensor
     return image, torch.stack([torch.from_numpy(p.mask)[None] for p in pictures])
 
 
-def network(pictures: list[convert.Picture], preset: str = "mobile", small: bool = False) -> FaceEraser:
+def network(pictures: list[convert.Picture], preset: str = "mobile", small: bool = False, **config) -> FaceEraser:
     """A pipeline with statistics in its norms and a flow of a dozen pixels and more; `small` has few operators."""
     torch.manual_seed(0)
     blocks = {"edge": 0, "clone": 0} if small else {"edge": 1, "clone": 1}
     variant = "auto_encoder" if small else "unet_attention"
-    pipeline = FaceEraser(Config.of(preset, resolution=SIZE, blocks=blocks, variant=variant), width=4)
+    pipeline = FaceEraser(Config.of(preset, resolution=SIZE, blocks=blocks, variant=variant, **config), width=4)
     nn.init.normal_(pipeline.clone.head.conv.weight, std=0.02)
     assert pipeline.clone.head.conv.bias is not None
     pipeline.clone.head.conv.bias.data = torch.tensor([-0.45, 0.6])
@@ -88,6 +88,11 @@ def runs(tmp_path_factory, pictures) -> dict[str, Path]:
     return {
         "fp32": saved(network(pictures), folder / "fp32"),
         "int8": saved(quantized(network(pictures), pictures), folder / "int8"),
+        # Depthwise convolutions, and one more layer in float before the flow's head.
+        "separable": saved(
+            quantized(network(pictures, separable=True, float_layers=("clone.head", "clone.up.1")), pictures),
+            folder / "separable",
+        ),
         "paper": saved(network(pictures, "paper"), folder / "paper"),
         "small": saved(network(pictures, small=True), folder / "small"),
     }
@@ -168,6 +173,7 @@ FORMS = [  # kind, folder, precision, edges as an input
     ("tflite", "fp32", "auto", False),
     ("tflite", "small", "fp16", True),
     ("tflite", "int8", "auto", False),
+    ("tflite", "separable", "auto", False),
     ("tflite", "paper", "auto", True),
     ("onnx", "fp32", "auto", False),
     ("onnx", "int8", "auto", False),
@@ -218,7 +224,7 @@ def test_the_card_tells_what_the_file_is(form, exported, runs) -> None:
     card = artifact.read_card(path)
     kind, run, precision, given = form
     assert card["kind"] == kind and card["edges"] == ("input" if given else "inside") and card["resolution"] == SIZE
-    assert card["precision"] == (precision if precision != "auto" else "int8" if run == "int8" else "fp32")
+    assert card["precision"] == (precision if precision != "auto" else "int8" if run in ("int8", "separable") else "fp32")
     assert card["parity"]["n"] >= 16 and card["parity"]["passed"] is True and "failures" not in card["parity"]
     assert card["history"] == checkpoint.history(runs[run])
     layout = "NHWC" if kind == "tflite" else "NCHW"
