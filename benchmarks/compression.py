@@ -237,7 +237,10 @@ def run(args: Namespace) -> None:
     args.data = args.release / "faces"
     result = json.loads(source.read_text())
     plan = commands(args)
-    stage.run_all([words for words in plan.values() if not Path(words[2]).exists()], ROOT)
+    # What continues another run comes after all the others.
+    for later in (False, True):
+        left = [words for words in plan.values() if not Path(words[2]).exists()]
+        stage.run_all([words for words in left if (Path(words[1]).parent == args.target) == later], ROOT, independent=True)
     measured = args.target / "scratch.json"
     scratch = [f"scratch-{seed}={words[2]}" for (kind, _what, seed), words in plan.items() if kind == "control"]
     stage.run_all([["benchmarks/fidelity.py", *scratch, "--reference", str(args.release / "fp32"), "--data", str(args.data),
@@ -268,8 +271,8 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("release", type=Path, metavar="RELEASE", help="folder that benchmarks/release.py made")
     parser.add_argument("--target", type=Path, default=Path("runs/compression"), help="default: %(default)s")
     parser.add_argument("--size", type=int, default=128, help="train at this edge length (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=120, help="of each run of the ablation (default: %(default)s)")
-    parser.add_argument("--option-steps", type=int, default=300, help="of each option (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=100, help="of each run of the ablation (default: %(default)s)")
+    parser.add_argument("--option-steps", type=int, default=200, help="of each option (default: %(default)s)")
     parser.add_argument("--gmacs", type=float, default=0.6, help="that the ablation prunes to (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the control's steps (default: %(default)s)")

@@ -9,7 +9,7 @@ the share itself. `--teacher runs/fp32` distils while fine-tuning. Figures befor
 import argparse
 import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> None:
     tuning = stage.FineTuning(args)
     if args.allocate == "sensitivity" and args.target_gmacs is None and args.target_params is None:
         raise ValueError("--allocate sensitivity needs --target-gmacs or --target-params: it decides where, not how much")
-    if args.allocate == "uniform" and args.keep is None and args.target_gmacs is None:
-        raise ValueError("how much is to go? give --keep or --target-gmacs")
+    if args.allocate == "uniform" and args.keep is None and args.target_gmacs is None and not args.drop_blocks:
+        raise ValueError("how much is to go? give --keep, --target-gmacs or --drop-blocks")
     if args.target_params is not None and args.allocate != "sensitivity":
         raise ValueError("--target-params needs --allocate sensitivity")
     if args.rounds < 1:
@@ -93,10 +93,13 @@ def run(args: argparse.Namespace) -> None:
             ratios = narrowing.ratios_for(tuning.pipeline, budget, layers)
             for row in layers:
                 row["share"] = ratios[row["layer"]]
-        elif keep is None:
+        elif keep is None and args.target_gmacs is not None:
             keep = narrowing.keep_for_gmacs(tuning.pipeline, args.target_gmacs)
         unrepaired = None
-        steps = narrowing.prune_steps(tuning.pipeline, keep or 1.0, args.rounds, args.importance, (truth, mask), ratios)
+        steps: Iterable[int] = (0,)  # blocks alone
+        if keep is not None or ratios is not None:
+            batch = (truth, mask)
+            steps = narrowing.prune_steps(tuning.pipeline, keep or 1.0, args.rounds, args.importance, batch, ratios)
         for step in steps:
             unrepaired = tuning.measure()
             result = tuning.fit(
@@ -112,7 +115,8 @@ def run(args: argparse.Namespace) -> None:
             **{name: found for name, found in (("sensitivity", layers), ("costs", costs), ("dropped", dropped)) if found},
         )  # fmt: skip
     rows = {"before": before, "pruned": unrepaired, "fine-tuned": after}
-    tuning.finish(rows, f"keep {keep:.2f}; " if keep else "by sensitivity; ", keep=keep, before=before, after=after)
+    how = f"keep {keep:.2f}; " if keep else "by sensitivity; " if ratios else f"{args.drop_blocks} blocks fewer; "
+    tuning.finish(rows, how, keep=keep, before=before, after=after)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -241,7 +241,7 @@ def rescaled(rows: Sequence[Mapping[str, Any]], costs: Mapping[str, float], cut:
     rows tell a network's layers apart by what breaks at once; costs {network: loss} tell the networks apart by what
     fine-tuning does not mend. A flow that is broken recovers, for one, and a picture's shading does not.
     """
-    weight = (0.5 / 0.5) ** 2 / (cut / (1 - cut)) ** 2  # the same law as in `ratios_for`
+    weight = ((1 - cut) / cut) ** 2  # from a quarter of a layer to half of it, by the law of `ratios_for`
     total: dict[str, float] = {}
     for row in rows:
         network = row["layer"].split(".")[0]

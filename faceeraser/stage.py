@@ -248,12 +248,13 @@ def finish(title: str, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, 
     print(json.dumps(dict(summary)), flush=True)
 
 
-def run_all(plan: Sequence[Sequence[str]], root: Path) -> list[dict[str, Any]]:
+def run_all(plan: Sequence[Sequence[str]], root: Path, independent: bool = False) -> list[dict[str, Any]]:
     """Run command lines of this toolkit one after another, each printed as `$ python ...`: what each took, in seconds.
 
     plan: the words after `python`, the script relative to `root` first; neighbours under export/ run side by side.
     Stages that train run as two processes with half a batch (8 in all) each rather than as one with two threads: as fast
     on free cores, and far faster on busy ones, where a thread that waits for the other spins (0.3 against 0.3-20 s a step).
+    independent: no command needs another, so two of them run at a time, each on a core of its own and with 8 pictures.
 
     Raises:
         GateFailed: a command ended with another exit code than 0.
@@ -268,8 +269,8 @@ def run_all(plan: Sequence[Sequence[str]], root: Path) -> list[dict[str, Any]]:
         """Run one command: its exit code, its seconds and, when quiet, what it printed."""
         at = time.monotonic()
         trains = words[0] in TRAINING
-        line = [sys.executable, *(parallel if trains else []), str(root / words[0]), *words[1:]]
-        if trains:
+        line = [sys.executable, *(parallel if trains and not independent else []), str(root / words[0]), *words[1:]]
+        if trains and not independent:
             line += ["--batch", str(8 // processes)]
         pipe = subprocess.PIPE if quiet else None
         env = threads if trains or quiet else None
@@ -281,7 +282,8 @@ def run_all(plan: Sequence[Sequence[str]], root: Path) -> list[dict[str, Any]]:
     position = 0
     while position < len(plan):
         # Exports do not need one another and use one core each; everything else takes its turn.
-        group = list(takewhile(lambda words: words[0].startswith("export/"), plan[position:])) or [plan[position]]
+        exports = list(takewhile(lambda words: words[0].startswith("export/"), plan[position:]))
+        group = list(plan) if independent else exports or [plan[position]]
         for number, words in enumerate(group, position + 1):
             print(f"\n[{number}/{len(plan)}, {time.monotonic() - began:.0f} s] $ python {shlex.join(words)}", flush=True)
         with ThreadPoolExecutor(processes) as pool:

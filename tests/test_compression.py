@@ -1,0 +1,119 @@
+"""The chain's result: what counts as met, what is compared with what, and that the committed one says what is true."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from conftest import script
+
+from faceeraser import WEIGHTS, artifact, checkpoint, stage
+from faceeraser.networks import count
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks/results/compression.json"
+
+
+def rows(**changes):
+    """A chain that meets every goal, and a control that it beats; `changes` are those of the row int8."""
+
+    def row(name, mirrored, smooth, texture, kind="chain", **more):
+        figures = dict(zip(stage.FIGURES, (mirrored, smooth, texture), strict=True))
+        return {"name": name, "kind": kind, "list": "eval", **figures, **more}
+
+    small = {"gmacs": 1.0, "params": 400_000, "bytes": 900_000, "ms": 30.0}
+    made = [
+        {"name": "paper", "kind": "chain", "gmacs": 142.0, "params": 49_000_000},
+        row("fp32", 33.5, 36.5, 1.0, gmacs=1.2, params=3_000_000, bytes=12_000_000, ms=50.0),
+        row("student", 33.45, 36.45, 0.98, **small),
+        {**row("int8", 33.42, 36.43, 0.97, **small), **changes},
+        row("scratch-0", 33.0, 35.5, 0.9, "control", gmacs=1.0, params=400_000),
+        row("scratch-1", 33.1, 35.7, 0.9, "control", gmacs=1.0, params=400_000),
+    ]
+    script("benchmarks/compression.py").ratios(made)
+    return made
+
+
+def test_costs_are_given_against_the_paper_and_against_where_the_chain_started():
+    int8 = rows()[3]
+    assert (int8["fewer_macs_than_paper"], int8["fewer_params_than_paper"]) == (142.0, 122.5)
+    assert (int8["fewer_macs_than_fp32"], int8["fewer_params_than_fp32"]) == (1.2, 7.5)
+    assert int8["against_fp32"]["psnr_hole_mirrored"] == pytest.approx(-0.08)
+
+
+@pytest.mark.parametrize(
+    ("changes", "missed"),
+    [
+        ({}, []),
+        ({"gmacs": 1.8}, ["80 times"]),
+        ({"params": 500_001}, ["0.5 M"]),
+        ({"bytes": 1_000_001}, ["1 MB"]),
+        ({"psnr_hole_mirrored": 33.29}, ["mirrored: between", "mirrored: at most 0.05 dB below student"]),
+        ({"psnr_hole_smooth": 36.61}, ["smooth: between"]),  # a gain of more says that the teacher was not trained out
+        ({"texture_energy": 0.89}, ["texture_energy"]),
+        ({"psnr_hole_smooth": 35.79}, ["smooth: between", "smooth: at most 0.05", "smooth: above scratch"]),
+    ],
+)
+def test_a_goal_is_missed_by_what_lies_outside_of_it(changes, missed):
+    goals = script("benchmarks/compression.py").verdict(rows(**changes))
+    failed = [name for name, goal in goals.items() if not goal["met"]]
+    assert len(failed) == len(missed) and all(any(part in name for name in failed) for part in missed), failed
+
+
+def test_trials_count_as_steps_of_the_chain():
+    history = [
+        {"stage": "train-inpaint", "options": {"steps": 9999}},
+        {"stage": "prune", "options": {"steps": 100, "trial_steps": 20}},
+        {"stage": "slim", "options": {"steps": 50}},
+        {"stage": "distil", "options": {"steps": 30}},
+        {"stage": "quantize", "options": {"steps": 7}},
+    ]
+    assert script("benchmarks/compression.py").steps_of(history) == 100 + 4 * 20 + 50 + 30 + 7
+
+
+def test_the_plot_is_drawn(tmp_path):
+    script("benchmarks/compression.py").plot(rows(), tmp_path / "plots" / "plot.png")
+    assert (tmp_path / "plots" / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_release_did_not_make_is_one_line(tmp_path, capsys):
+    assert script("benchmarks/compression.py").main([str(tmp_path)]) == 2
+    assert "expected what benchmarks/release.py leaves" in capsys.readouterr().err
+
+
+# --- the committed result ---------------------------------------------------------------------------------------------
+
+
+def committed():
+    return json.loads(RESULT.read_text())
+
+
+def test_the_result_has_the_chain_the_control_the_options_and_the_ablation():
+    found = committed()
+    names = {row["name"] for row in found["rows"]}
+    assert {"paper", "fp32", "pruned", "slim", "student", "int8", "scratch-0", "scratch-1"} <= names
+    assert {"option: separable convolutions", "option: 4 blocks of 8", "option: edge and clone at full size"} <= names
+    ablation = [row for row in found["rows"] if row["kind"] == "ablation"]
+    assert all(row["seeds"] >= 2 for row in ablation)
+    equal = [row["gmacs"] for row in ablation if row["name"].startswith(("ablation: prune,", "ablation: slim,"))]
+    assert max(equal) < 1.15 * min(equal), "at equal MACs"
+
+
+def test_the_verdict_is_that_of_the_rows():
+    found = committed()
+    assert found["goals"] == script("benchmarks/compression.py").verdict(found["rows"])
+
+
+def test_what_ships_is_the_int8_row_and_its_history_is_one_chain():
+    row = next(row for row in committed()["rows"] if row["name"] == "int8")
+    card = artifact.read_card(WEIGHTS / "int8.tflite")
+    assert (row["bytes"], row["params"]) == (card["bytes"], card["params"])
+    history = card["history"]
+    own = checkpoint.history(WEIGHTS / "fp32")[-1]["sha256"]
+    after = history[next(k for k, entry in enumerate(history) if entry["sha256"] == own) :]
+    assert [entry["stage"] for entry in after[1:]] == ["prune", "slim", "distil", "quantize"]
+    assert all(b["parent_sha256"] == a["sha256"] for a, b in itertools.pairwise(after))
+    assert row["sha256"] == history[-1]["sha256"]
+    gmacs, params = count(checkpoint.load(WEIGHTS / "fp32"))
+    before = [entry["metrics"]["after"]["gmacs"] for entry in after[1:]]
+    assert [gmacs, *before] == sorted([gmacs, *before], reverse=True) and row["params"] < params / 5
