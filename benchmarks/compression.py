@@ -109,7 +109,7 @@ def trained(plan: Mapping[tuple[str, str, int], Sequence[str]]) -> list[dict[str
     """A row for each option and variant of the ablation: means over the seeds, and the standard deviation `std`."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for (kind, what, _seed), words in plan.items():
-        if kind in ("option", "ablation"):
+        if kind in ("option", "ablation") and Path(words[2]).is_dir():
             found[kind, what].append(checkpoint.history(Path(words[2]))[-1])
     rows = []
     for (kind, what), entries in found.items():
@@ -238,11 +238,12 @@ def run(args: Namespace) -> None:
     result = json.loads(source.read_text())
     plan = commands(args)
     # What continues another run comes after all the others.
-    for later in (False, True):
+    for later in () if args.no_training else (False, True):
         left = [words for words in plan.values() if not Path(words[2]).exists()]
         stage.run_all([words for words in left if (Path(words[1]).parent == args.target) == later], ROOT, independent=True)
     measured = args.target / "scratch.json"
-    scratch = [f"scratch-{seed}={words[2]}" for (kind, _what, seed), words in plan.items() if kind == "control"]
+    controls = {seed: words[2] for (kind, _what, seed), words in plan.items() if kind == "control"}
+    scratch = [f"scratch-{seed}={folder}" for seed, folder in controls.items() if Path(folder).is_dir()]
     stage.run_all([["benchmarks/fidelity.py", *scratch, "--reference", str(args.release / "fp32"), "--data", str(args.data),
                     "--json", str(measured)]], ROOT)  # fmt: skip
     rows = of_chain(args, result)
@@ -271,11 +272,12 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("release", type=Path, metavar="RELEASE", help="folder that benchmarks/release.py made")
     parser.add_argument("--target", type=Path, default=Path("runs/compression"), help="default: %(default)s")
     parser.add_argument("--size", type=int, default=128, help="train at this edge length (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=100, help="of each run of the ablation (default: %(default)s)")
-    parser.add_argument("--option-steps", type=int, default=200, help="of each option (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=60, help="of each run of the ablation (default: %(default)s)")
+    parser.add_argument("--option-steps", type=int, default=150, help="of each option (default: %(default)s)")
     parser.add_argument("--gmacs", type=float, default=0.6, help="that the ablation prunes to (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the control's steps (default: %(default)s)")
+    parser.add_argument("--no-training", action="store_true", help="leave out what an earlier run did not come to")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw shading and texture against cost there")
     return parser
