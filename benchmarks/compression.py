@@ -67,7 +67,8 @@ def commands(args: Namespace) -> dict[tuple[str, str, int], list[str]]:
         """Plan one run, and return its folder."""
         folder: Path = target / f"{kind}-{''.join(c if c.isalnum() else '-' for c in what)}-{seed}"
         data = [] if script.startswith("train/") else ["--data", str(args.data)]
-        plan[kind, what, seed] = [script, str(source), str(folder), *data, *half, "--seed", str(seed), *words]
+        few = [] if kind == "control" else ["--limit", str(args.limit)]
+        plan[kind, what, seed] = [script, str(source), str(folder), *data, *half, *few, "--seed", str(seed), *words]
         return folder
 
     whole = round(steps_of(checkpoint.history(chain / "int8")) * args.scale)
@@ -272,8 +273,9 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("release", type=Path, metavar="RELEASE", help="folder that benchmarks/release.py made")
     parser.add_argument("--target", type=Path, default=Path("runs/compression"), help="default: %(default)s")
     parser.add_argument("--size", type=int, default=128, help="train at this edge length (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=60, help="of each run of the ablation (default: %(default)s)")
-    parser.add_argument("--option-steps", type=int, default=150, help="of each option (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=40, help="of each run of the ablation (default: %(default)s)")
+    parser.add_argument("--option-steps", type=int, default=100, help="of each option (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=400, help="blanks and masks for these (default: %(default)s)")
     parser.add_argument("--gmacs", type=float, default=0.6, help="that the ablation prunes to (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the control's steps (default: %(default)s)")

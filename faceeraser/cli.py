@@ -2,12 +2,13 @@
 
     faceeraser erase photo.jpg
     faceeraser erase holiday/ portrait.png --model exports/int8.tflite --output erased/
+    faceeraser effect toonized photo.jpg toonized.png
     faceeraser inspect exports/int8.tflite
     faceeraser inspect runs/pruned --json
 
-`erase` needs the base install alone: neither torch nor TensorFlow is loaded. Exit code 0, or 2 when anything was not as
-it has to be; a line says what was found, what was expected, what to do. Of several photographs the good ones are still
-erased.
+`erase` and `effect` need the base install alone: neither torch nor TensorFlow is loaded. Exit code 0, or 2 when anything
+was not as it has to be; a line says what was found, what was expected, what to do. Of several photographs the good ones
+are still done.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from faceeraser import WEIGHTS, artifact, faces
+from faceeraser import WEIGHTS, artifact, effects, faces
 from faceeraser.artifact import Artifact
 
 WRITABLE: Mapping[str, Mapping[str, Any]] = {
@@ -45,7 +46,7 @@ FIGURES = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy")
 
 def erase_photograph(
     image: np.ndarray, model: Artifact, parts: Sequence[str] = faces.FEATURES, glasses: str = "auto"
-) -> tuple[np.ndarray, list[bool]]:
+) -> tuple[np.ndarray, list[faces.Face], list[bool]]:
     """Erase the parts of every face of a photograph.
 
     Args:
@@ -55,8 +56,8 @@ def erase_photograph(
         glasses: as for `faces.face_mask`.
 
     Returns:
-        The photograph, whose pixels outside the faces' masks are bit-identical, and for each face found whether glasses
-        were erased with it.
+        The photograph, whose pixels outside the faces' masks are bit-identical, each face that was found, and for each
+        whether glasses were erased with it.
 
     Raises:
         ValueError: the model takes no square pictures.
@@ -64,12 +65,13 @@ def erase_photograph(
     """
     size = _resolution(model)
     erased, worn = image, []
-    for face in faces.find_faces(image):
+    found = faces.find_faces(image)
+    for face in found:
         mask, wears = faces.face_mask(image, face, size, parts, glasses)
         crop, matrix = faces.align(erased, face, size)
         erased = faces.paste_back(erased, model.erase(crop, mask), matrix, mask)
         worn.append(wears)
-    return erased, worn
+    return erased, found, worn
 
 
 def _resolution(model: Artifact) -> int:
@@ -79,10 +81,11 @@ def _resolution(model: Artifact) -> int:
     return height
 
 
-def _photographs(named: Sequence[Path], output: Path | None) -> list[tuple[Path, Path]]:
+def _photographs(named: Sequence[Path], output: Path | None, ending: str) -> list[tuple[Path, Path]]:
     """(photograph, its name below the folder that was given) of everything that was named, each once.
 
-    Folders are searched, all but hidden files, earlier results (`*-erased`) and what lies in the output folder.
+    Folders are searched, all but hidden files, earlier results (`*-erased` where that is the `ending`) and what lies in the
+    output folder.
     """
     found: dict[Path, tuple[Path, Path]] = {}
     for path in named:
@@ -94,7 +97,7 @@ def _photographs(named: Sequence[Path], output: Path | None) -> list[tuple[Path,
             for file in sorted(path.rglob("*"))
             if file.suffix.lower() in faces.READABLE and file.is_file()
             and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            and not file.stem.endswith("-erased")  # what an earlier run left beside its photograph
+            and not file.stem.endswith(f"-{ending}")  # what an earlier run left beside its photograph
             and not (output and output.resolve() != path.resolve() and output.resolve() in file.resolve().parents)
         ]  # fmt: skip
         if not inside:
@@ -123,8 +126,8 @@ def _plan(args: argparse.Namespace) -> list[tuple[Path, Path]]:
         plan = [(args.photos[0], output)]
     else:
         plan = []
-        for photo, below in _photographs(args.photos, output):
-            named = below.with_name(f"{below.stem}-erased.png")
+        for photo, below in _photographs(args.photos, output, args.ending):
+            named = below.with_name(f"{below.stem}-{args.ending}.png")
             plan.append((photo, output / named if output else photo.with_name(named.name)))
     taken: dict[Path, Path] = {}
     for photo, target in plan:
@@ -135,7 +138,7 @@ def _plan(args: argparse.Namespace) -> list[tuple[Path, Path]]:
     there = [target for _, target in plan if target.exists()]
     if there and not args.overwrite:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
-        raise ValueError(f"{there[0]} exists already{more}; choose another --output, or --overwrite to replace it")
+        raise ValueError(f"{there[0]} exists already{more}; choose another place for it, or --overwrite to replace it")
     return plan
 
 
@@ -158,8 +161,11 @@ def _write(path: Path, image: np.ndarray, profile: bytes | None) -> None:
         partial.unlink(missing_ok=True)
 
 
-def erase(args: argparse.Namespace) -> int:
-    """`faceeraser erase`: 0, or 2 when a photograph could not be read or has no face in it."""
+def _each_photograph(args: argparse.Namespace, change: Callable[[np.ndarray, Artifact], tuple[np.ndarray, str]]) -> int:
+    """Change every photograph that was named, and write it: 0, or 2 when one could not be read or has no face in it.
+
+    change: (photograph, model) -> (what to write, what was found, such as '2 faces'; empty for none).
+    """
     if args.model.suffix not in artifact.KINDS and (args.model / "config.json").is_file():
         raise ValueError(
             f"{args.model}: is a checkpoint folder, expected an exported file; "
@@ -175,21 +181,63 @@ def erase(args: argparse.Namespace) -> int:
         except ValueError as error:
             print(f"faceeraser: {error}", file=sys.stderr, flush=True)
             continue
-        erased, worn = erase_photograph(image, model, args.parts, args.glasses)
-        if not worn:
+        changed, found = change(image, model)
+        if not found:
             print(
                 f"faceeraser: {photo}: no face found, nothing written; expected an upright face that looks at the "
                 "camera and fills at least a twelfth of the picture's longer side; cut closer to it",
                 file=sys.stderr, flush=True,
             )  # fmt: skip
             continue
-        _write(target, erased, _profile(photo))
-        count = "1 face" if len(worn) == 1 else f"{len(worn)} faces"
-        print(f"{photo}: {count}{f' ({sum(worn)} with glasses)' if any(worn) else ''} -> {target}", flush=True)
+        _write(target, changed, _profile(photo))
+        print(f"{photo}: {found} -> {target}", flush=True)
         done += 1
     if len(plan) > 1:
-        print(f"{done} of {len(plan)} photographs erased")
+        print(f"{done} of {len(plan)} photographs done")
     return 0 if done == len(plan) else 2
+
+
+def _counted(worn: Sequence[bool]) -> str:
+    """'2 faces (1 with glasses)', or nothing for no face."""
+    count = "1 face" if len(worn) == 1 else f"{len(worn)} faces"
+    return f"{count}{f' ({sum(worn)} with glasses)' if any(worn) else ''}" if worn else ""
+
+
+def erase(args: argparse.Namespace) -> int:
+    """`faceeraser erase`: 0, or 2 when a photograph could not be read or has no face in it."""
+
+    def change(image: np.ndarray, model: Artifact) -> tuple[np.ndarray, str]:
+        erased, _found, worn = erase_photograph(image, model, args.parts, args.glasses)
+        return erased, _counted(worn)
+
+    return _each_photograph(args, change)
+
+
+# --- effect ---------------------------------------------------------------------------------------------------------
+
+
+def effect(args: argparse.Namespace) -> int:
+    """`faceeraser effect`: all parts erased, and an effect's elements on every face; exit codes as of `erase`."""
+    known, folder = effects.read(), Path(".")
+    if args.name == "custom":
+        if args.elements is None:
+            raise ValueError("effect custom: expected --elements FILE, a JSON that says what sits where (docs/effects.md)")
+        chosen, folder = next(iter(effects.read(args.elements).values())), args.elements.parent
+    elif args.name not in known:
+        raise ValueError(f"effect {args.name!r} is not known: expected one of {', '.join(known)} or custom")
+    elif args.elements is not None:
+        raise ValueError(f"--elements is for the effect custom; {args.name} has its own")
+    else:
+        chosen = known[args.name]
+    args.photos, args.output, args.ending = [args.photo], args.target, args.name
+
+    def change(image: np.ndarray, model: Artifact) -> tuple[np.ndarray, str]:
+        result, found, worn = erase_photograph(image, model, glasses=args.glasses)
+        for face in found:
+            result = effects.apply(chosen, image, result, face, args.blend, folder)
+        return result, _counted(worn)
+
+    return _each_photograph(args, change)
 
 
 # --- inspect --------------------------------------------------------------------------------------------------------
@@ -366,6 +414,23 @@ def _parts(text: str) -> tuple[str, ...]:
     return names
 
 
+def _add_erasing(made: argparse.ArgumentParser) -> None:
+    """The flags of every command that erases."""
+    made.add_argument(
+        "--model", type=Path, default=SHIPPED, metavar="FILE",
+        help="an exported file, such as export/to_tflite.py makes (default: the one that comes with the package)",
+    )  # fmt: skip
+    made.add_argument(
+        "--glasses", choices=("auto", "off", "on"), default="auto",
+        help="erase glasses too (default: auto, when a face seems to wear some and its eyes are erased)",
+    )  # fmt: skip
+    made.add_argument(
+        "--runtime", choices=tuple(artifact.TFLITE_RUNTIMES),
+        help="what runs a .tflite file (default: the first that is installed)",
+    )  # fmt: skip
+    made.add_argument("--overwrite", action="store_true", help="replace results that exist")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `faceeraser`, with a parser for each command."""
     made = argparse.ArgumentParser(
@@ -374,12 +439,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(metavar="COMMAND", required=True)
 
     one = commands.add_parser("erase", help="erase the parts of every face in a photograph")
-    one.set_defaults(run=erase)
+    one.set_defaults(run=erase, ending="erased")
     one.add_argument("photos", type=Path, nargs="+", metavar="PHOTO", help="a photograph, or a folder of them")
-    one.add_argument(
-        "--model", type=Path, default=SHIPPED, metavar="FILE",
-        help="an exported file, such as export/to_tflite.py makes (default: the one that comes with the package)",
-    )  # fmt: skip
     one.add_argument(
         "--output", type=Path, metavar="OUT",
         help="a folder, or a picture (.png keeps pixels outside the masks exactly; default: PHOTO-erased.png beside)",
@@ -391,15 +452,19 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="LIST",
         help=f"what to erase (default: {','.join(faces.FEATURES)})",
     )
-    one.add_argument(
-        "--glasses", choices=("auto", "off", "on"), default="auto",
-        help="erase glasses too (default: auto, when a face seems to wear some and its eyes are erased)",
+    _add_erasing(one)
+
+    two = commands.add_parser("effect", help="erase all parts, then paste pieces of the face, or your own, back")
+    two.set_defaults(run=effect)
+    two.add_argument("name", metavar="NAME", help=f"{', '.join(effects.read())} or custom")
+    two.add_argument("photo", type=Path, metavar="IN", help="a photograph, or a folder of them")
+    two.add_argument("target", type=Path, metavar="OUT", help="a picture, or a folder")
+    two.add_argument("--elements", type=Path, metavar="FILE", help="of the effect custom: a JSON that says what sits where")
+    two.add_argument(
+        "--blend", choices=tuple(effects.BLENDS), default="poisson",
+        help="Poisson blending, or an approximation for video (default: %(default)s)",
     )  # fmt: skip
-    one.add_argument(
-        "--runtime", choices=tuple(artifact.TFLITE_RUNTIMES),
-        help="what runs a .tflite file (default: the first that is installed)",
-    )  # fmt: skip
-    one.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    _add_erasing(two)
 
     other = commands.add_parser("inspect", help="what is in an exported file or a checkpoint folder")
     other.set_defaults(run=inspect)

@@ -198,7 +198,7 @@ def test_a_folder_keeps_its_tree_and_bad_pictures_do_not_stop_the_rest(photo, mo
     assert run("erase", photo.parent, photo, "--model", model, "--output", tmp_path / "out") == 2
     assert files(tmp_path / "out") == ["astronaut-erased.png", "deep/again-erased.png"]
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1] == "2 of 4 photographs erased"
+    assert said.out.splitlines()[-1] == "2 of 4 photographs done"
     assert "broken.jpg" in said.err and "grey.png: no face found" in said.err
 
 

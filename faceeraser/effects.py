@@ -1,0 +1,255 @@
+"""Effects on an erased face (Hua et al. 2021, section 3.5): all parts are erased, then pieces are pasted back, changed.
+
+What an effect pastes and where stands in effects.json, in a unit of the face itself, so that the same file serves other
+programs. A piece is a part of the photographed face; an element of the user's own is a PNG with an alpha channel. Both are
+blended by Poisson's equation (OpenCV's seamlessClone) or, for video, by `fast_clone`, which comes close for less.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from faceeraser import faces
+from faceeraser.faces import BROWS, EYES, MOUTH, NOSE, Face
+
+FILE = Path(__file__).with_name("effects.json")
+PIECES = {
+    "right_brow": (BROWS, -1), "left_brow": (BROWS, 1), "right_eye": (EYES, -1), "left_eye": (EYES, 1), "nose": (NOSE, 0),
+    "mouth": (MOUTH, 0), "face": (BROWS | EYES | NOSE | MOUTH, 0),
+}  # fmt: skip
+"""Of each piece its bits of `faces.parts_map`, and its side: -1 on the picture's left, 1 on its right, 0 both."""
+# How far a piece reaches beyond its part, in pixels of a 256 pixel crop: lids and shadows come along, brows do not.
+DILATION = {BROWS: 8.0, EYES: 10.5, NOSE: 8.0, MOUTH: 9.0}
+_DARK = 8.0  # levels that are added before a logarithm is taken: noise in black is no light
+# A lid's shadow or a hair on a piece's border asks for more light than skin ever gets; beyond this an eye would glow.
+_MOST_LIGHT = 0.25
+_LEVELS = 255 / np.log((255 + _DARK) / _DARK)
+Blend = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def read(path: Path = FILE) -> dict[str, dict[str, Any]]:
+    """{name: effect} of a file such as effects.json; an effect has `elements`, each a `piece` or an `image` and its place.
+
+    Raises:
+        ValueError: it is not such a file, or an element is not understood.
+        FileNotFoundError: there is none.
+    """
+    try:
+        found = json.loads(path.read_text())
+        effects: dict[str, dict[str, Any]] = found.get("effects", {path.stem: found})
+        for name, effect in effects.items():
+            for element in effect["elements"]:
+                _check(element, f"{path}: {name}")
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f'{path}: expected {{"elements": [...]}} as in effects.json ({what})') from None
+    return effects
+
+
+def _check(element: Mapping[str, Any], where: str) -> None:
+    """Raises ValueError unless an element is one that `apply` can place."""
+    known = {"piece", "image", "scale", "move", "to", "width", "angle", "landmark"}
+    if unknown := set(element) - known:
+        raise ValueError(f"{where}: found {sorted(unknown)[0]!r}; expected some of {', '.join(sorted(known))}")
+    if ("piece" in element) == ("image" in element):
+        raise ValueError(f"{where}: expected either a piece of the face or an image in each element")
+    if "piece" in element and element["piece"] not in PIECES:
+        raise ValueError(f"{where}: found piece {element['piece']!r}; expected one of {', '.join(PIECES)}")
+    for name in ("move", "to"):
+        place = element.get(name, [0, 0])
+        if not (isinstance(place, Sequence) and len(place) == 2 and all(isinstance(n, int | float) for n in place)):
+            raise ValueError(f"{where}: found {name} {place!r}; expected two numbers, [x, y]")
+    for name in ("scale", "width"):
+        if not (isinstance(size := element.get(name, 1.0), int | float) and size > 0):
+            raise ValueError(f"{where}: found {name} {size!r}; expected a number above 0")
+    if not isinstance(turn := element.get("angle", 0.0), int | float):
+        raise ValueError(f"{where}: found angle {turn!r}; expected degrees")
+    index = element.get("landmark", 0)
+    if not (isinstance(index, int) and 0 <= index < faces.MESH_POINTS):
+        raise ValueError(f"{where}: found landmark {index!r}; expected a point of the mesh, 0 to {faces.MESH_POINTS - 1}")
+
+
+def _light(picture: np.ndarray) -> np.ndarray:
+    """The logarithm of a picture: light is a factor, so that what brightens skin leaves a pupil black."""
+    return np.log(picture.astype(np.float32) + _DARK)
+
+
+def _lit(source: np.ndarray, light: np.ndarray, mask: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """`target` with `source` in the light `light` (what to add to its logarithm) where `mask`, softly at the rim."""
+    laid = (source.astype(np.float32) + _DARK) * np.exp(np.clip(light, -_MOST_LIGHT, _MOST_LIGHT)) - _DARK
+    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    weight = np.clip(depth / max(3.0, 0.35 * float(depth.max())), 0, 1)[..., None]
+    return np.clip(target + (laid - target) * weight + 0.5, 0, 255).astype(np.uint8)
+
+
+def poisson_clone(source: np.ndarray, mask: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Lay `source` over `target` where `mask`, its gradients kept and its border met (Perez et al. 2003), in logarithms.
+
+    source, target: (H, W, 3) uint8 of one size; mask: (H, W) bool. What touches the picture's border is left out by a pixel.
+    """
+    inside = np.zeros(mask.shape, np.uint8)
+    inside[2:-2, 2:-2] = mask[2:-2, 2:-2]
+    if not inside.any():
+        return target
+    # OpenCV centres the mask's bounding box on a point: its own centre keeps it where it is.
+    x, y, width, height = cv2.boundingRect(inside)
+    centre = (x + width // 2, y + height // 2)
+    coded = [np.round((_light(picture) - np.log(_DARK)) * _LEVELS).astype(np.uint8) for picture in (source, target)]
+    cloned = cv2.seamlessClone(*coded, inside * 255, centre, cv2.NORMAL_CLONE)
+    # The light alone is taken from there, smoothed: in eight bits of a logarithm its steps would show.
+    light = (cloned.astype(np.float32) - coded[0]) / _LEVELS * inside[..., None]
+    weight = cv2.blur(inside.astype(np.float32), (7, 7))[..., None]
+    light = cv2.blur(light, (7, 7)) / np.maximum(weight, 1e-6)
+    return _lit(source, light, inside > 0, target)
+
+
+def fast_clone(source: np.ndarray, mask: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """`poisson_clone` for video: what the light of source and target differs by on the mask's border is spread inside by
+    averaging (a pyramid up and down, as networks.fill_hole does). Same arguments, close to the same result.
+    """
+    inside = mask.astype(np.uint8)
+    if not inside.any():
+        return target
+    x, y, width, height = cv2.boundingRect(inside)
+    left, top = max(0, x - 3), max(0, y - 3)
+    window = (slice(top, y + height + 3), slice(left, x + width + 3))
+    within = inside[window]
+    ring = cv2.dilate(within, np.ones((3, 3), np.uint8)) - within
+    difference = (_light(target[window]) - _light(source[window])) * ring[..., None]
+    levels = [(difference, ring.astype(np.float32))]
+    while min(levels[-1][1].shape) > 2:
+        size = tuple(max(1, (n + 1) // 2) for n in levels[-1][1].shape[::-1])
+        levels.append(tuple(cv2.resize(a, size, interpolation=cv2.INTER_AREA) for a in levels[-1]))
+    spread = levels[-1][0] / np.maximum(levels[-1][1], 1e-6)[..., None]
+    for value, weight in reversed(levels[:-1]):
+        spread = cv2.resize(spread, weight.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        known = (weight > 0)[..., None]
+        spread = np.where(known, value / np.maximum(weight, 1e-6)[..., None], spread)
+        smooth = cv2.blur(cv2.blur(spread, (3, 3), borderType=cv2.BORDER_REPLICATE), (3, 3), borderType=cv2.BORDER_REPLICATE)
+        spread = np.where(known, spread, smooth)
+    result = target.copy()
+    result[window] = _lit(source[window], spread, within > 0, target[window])
+    return result
+
+
+BLENDS: Mapping[str, Blend] = {"poisson": poisson_clone, "fast": fast_clone}
+
+
+def _frame(face: Face) -> np.ndarray:
+    """The 2x3 matrix from the face's own unit (see effects.json) to the picture's pixels."""
+    along = (face.eyes[1] - face.eyes[0]).astype(np.float64)
+    down = np.array([-along[1], along[0]])
+    return np.stack([along, down, face.eyes.mean(0)], axis=1)
+
+
+def piece_mask(face: Face, piece: str, shape: tuple[int, int]) -> np.ndarray:
+    """Where a piece of the face is, (H, W) bool, in the coordinates of `face`; brows are left out of the eyes' pieces."""
+    bits, side = PIECES[piece]
+    field = faces.parts_map(face, shape, dilation=DILATION)
+    mask = (field & bits) > 0
+    if piece == "face":
+        hull = cv2.convexHull(np.argwhere(mask)[:, ::-1].astype(np.int32)) if mask.any() else None
+        drawn = np.zeros(shape, np.uint8)
+        return cv2.fillConvexPoly(drawn, hull, 1) > 0 if hull is not None else mask
+    if bits in (EYES, BROWS):  # a border that ran through the other would give its colour to all that is pasted
+        other = EYES if bits == BROWS else BROWS
+        mask &= (faces.parts_map(face, shape, dilate=0.5, dilation=DILATION) & other) == 0
+    if side:
+        along = face.eyes[1] - face.eyes[0]
+        y, x = np.indices(shape)
+        middle = face.eyes.mean(0)
+        mask &= np.sign((x - middle[0]) * along[0] + (y - middle[1]) * along[1]) == side
+    return mask
+
+
+def _centre(mask: np.ndarray) -> np.ndarray:
+    """The middle of a mask's bounding box, (x, y)."""
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return np.array([x + (width - 1) / 2, y + (height - 1) / 2])
+
+
+def _place(element: Mapping[str, Any], centre: np.ndarray, size: float, face: Face) -> np.ndarray:
+    """The 2x3 matrix that brings what is centred on `centre` to an element's place, `size` times as large."""
+    frame = _frame(face)
+    if "landmark" in element:
+        to = face.mesh[element["landmark"]].astype(np.float64)
+    else:
+        to = faces.transform(frame, np.array([element["to"]]))[0] if "to" in element else centre
+    to = to + frame[:, :2] @ np.asarray(element.get("move", (0.0, 0.0)), np.float64)
+    turn = np.deg2rad(element.get("angle", 0.0) + (face.roll if "image" in element else 0.0))
+    linear = size * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    return np.hstack([linear, (to - linear @ centre)[:, None]])
+
+
+def _own_image(element: Mapping[str, Any], folder: Path) -> np.ndarray:
+    """The user's picture of an element, (H, W, 4) uint8 RGBA.
+
+    Raises:
+        ValueError: it is not a picture with an alpha channel.
+    """
+    path = folder / element["image"]
+    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    if picture is None or picture.ndim != 3 or picture.shape[2] != 4 or picture.dtype != np.uint8:
+        raise ValueError(f"{path}: expected a PNG of 8 bits with an alpha channel, which says what of it is shown")
+    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
+
+
+def apply(
+    effect: Mapping[str, Any], image: np.ndarray, erased: np.ndarray, face: Face, blend: str = "poisson",
+    folder: Path = Path("."),
+) -> np.ndarray:  # fmt: skip
+    """One face of an erased photograph with an effect's elements on it.
+
+    Args:
+        effect: of `read`.
+        image: (H, W, 3) uint8 RGB, the photograph that pieces are taken from.
+        erased: the same photograph with the face's parts erased.
+        face: in its coordinates.
+        blend: one of BLENDS.
+        folder: where the images of the user's own elements are.
+
+    Returns:
+        `erased` with the elements, (H, W, 3) uint8; beyond the face's surroundings bit-identical to it.
+
+    Raises:
+        ValueError: an element's image cannot be used, or the pictures differ in size.
+    """
+    if image.shape != erased.shape:
+        raise ValueError(f"found pictures of {image.shape} and {erased.shape}; expected a photograph and itself, erased")
+    low, high = face.mesh.min(0) - 0.6 * face.eye_distance, face.mesh.max(0) + 0.6 * face.eye_distance
+    left, top = np.maximum(np.floor(low), 0).astype(int)
+    right, bottom = np.minimum(np.ceil(high), image.shape[1::-1]).astype(int)
+    if right - left < faces.SMALLEST_SIDE or bottom - top < faces.SMALLEST_SIDE:
+        return erased.copy()
+    near = (slice(top, bottom), slice(left, right))
+    local = face.moved(np.array([[1.0, 0, -left], [0, 1.0, -top]]))
+    photograph, canvas = image[near], np.ascontiguousarray(erased[near])
+    shape = photograph.shape[:2]
+    size = (shape[1], shape[0])
+    for element in effect["elements"]:
+        if "image" in element:
+            own = _own_image(element, folder)
+            scale = element.get("width", 1.0) * local.eye_distance / own.shape[1]
+            matrix = _place({"to": [0.0, 0.0], **element}, np.array(own.shape[1::-1]) / 2 - 0.5, scale, local)
+            smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            laid = cv2.warpAffine(own, matrix, size, flags=smooth).astype(np.float32)
+            # Virtual elements keep their own colours: laid over by their alpha, not blended into the skin's.
+            alpha = laid[..., 3:] / 255
+            canvas = np.clip(canvas + (laid[..., :3] - canvas) * alpha + 0.5, 0, 255).astype(np.uint8)
+            continue
+        mask = piece_mask(local, element["piece"], shape)
+        if not mask.any():
+            continue
+        matrix = _place(element, _centre(mask), element.get("scale", 1.0), local)
+        moved = cv2.warpAffine(photograph, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        there = cv2.warpAffine(mask.astype(np.uint8), matrix, size, flags=cv2.INTER_NEAREST) > 0
+        canvas = BLENDS[blend](moved, there, canvas)
+    result = erased.copy()
+    result[near] = canvas
+    return result
