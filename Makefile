@@ -31,7 +31,7 @@ $(SETUP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python benchmarks/demo.py --overwrite $(if $(DEMO_FACES),--faces "$(DEMO_FACES)")
 
-# Two hours on two cores; go on with the same command where it was broken off. `rm -r runs/release` starts anew.
+# Two and a half hours on two cores; go on with the same command where it was broken off. `rm -r runs/release` starts anew.
 release: setup
 	@test -n "$(PHOTOS)" || { echo "name the photographs: make release PHOTOS=folder" >&2; exit 2; }
 	$(BIN)/python benchmarks/release.py "$(PHOTOS)" --json benchmarks/results/release.json

@@ -100,10 +100,10 @@ def poisson_clone(source: np.ndarray, mask: np.ndarray, target: np.ndarray) -> n
     # OpenCV centres the mask's bounding box on a point: its own centre keeps it where it is.
     x, y, width, height = cv2.boundingRect(inside)
     centre = (x + width // 2, y + height // 2)
-    coded = [np.round((_light(picture) - np.log(_DARK)) * _LEVELS).astype(np.uint8) for picture in (source, target)]
-    cloned = cv2.seamlessClone(*coded, inside * 255, centre, cv2.NORMAL_CLONE)
+    laid, under = (np.round((_light(p) - np.log(_DARK)) * _LEVELS).astype(np.uint8) for p in (source, target))
+    cloned = cv2.seamlessClone(laid, under, inside * 255, centre, cv2.NORMAL_CLONE)
     # The light alone is taken from there, smoothed: in eight bits of a logarithm its steps would show.
-    light = (cloned.astype(np.float32) - coded[0]) / _LEVELS * inside[..., None]
+    light = (cloned.astype(np.float32) - laid) / _LEVELS * inside[..., None]
     weight = cv2.blur(inside.astype(np.float32), (7, 7))[..., None]
     light = cv2.blur(light, (7, 7)) / np.maximum(weight, 1e-6)
     return _lit(source, light, inside > 0, target)

@@ -43,13 +43,10 @@ def _heads(pipeline: FaceEraser) -> list[nn.Module]:
     return [pipeline.edge.head.conv, pipeline.clone.head.conv, pipeline.refine.head.conv]
 
 
-def _pruner(
-    pipeline: FaceEraser, importance: Callable, ratio: float, steps: int, one_threshold: bool,
-    ratios: Mapping[str, float] | None = None,
-) -> tp.MetaPruner:  # fmt: skip
-    by_layer = {pipeline.get_submodule(name): share for name, share in (ratios or {}).items()}
+def _pruner(pipeline: FaceEraser, importance: Callable, steps: int, ratios: Mapping[str, float]) -> tp.MetaPruner:
+    by_layer = {pipeline.get_submodule(name): share for name, share in ratios.items()}
     return tp.pruner.MetaPruner(
-        pipeline, _example(pipeline), importance=importance, global_pruning=one_threshold, pruning_ratio=ratio,
+        pipeline, _example(pipeline), importance=importance, global_pruning=False, pruning_ratio=0.0,
         pruning_ratio_dict=by_layer, max_pruning_ratio=_LEAST, iterative_steps=steps, ignored_layers=_heads(pipeline),
         round_to=ROUND_TO, output_transform=_outputs,
     )  # fmt: skip
@@ -85,7 +82,10 @@ def prune_steps(
         raise ValueError("importance 'taylor' needs a batch of training pairs")
     pipeline.eval().requires_grad_(True)
     score = tp.importance.GroupTaylorImportance() if importance == "taylor" else tp.importance.GroupMagnitudeImportance()
-    pruner = _pruner(pipeline, score, 0.0 if ratios is not None else 1 - keep, steps, one_threshold=False, ratios=ratios)
+    if ratios is None:  # the nearest share that each layer can give up, not torch-pruning's own rounding: see there
+        widths = {name: layer.out_channels for name, layer in _roots(pipeline).items()}
+        ratios = {n: min(_possible_shares(w), key=lambda share: abs(share - (1 - keep))) for n, w in widths.items()}
+    pruner = _pruner(pipeline, score, steps, ratios)
     for step in range(steps):
         pipeline.eval().requires_grad_(True)
         if importance == "taylor" and batch is not None:
@@ -168,7 +168,7 @@ def _roots(pipeline: FaceEraser) -> dict[str, nn.Conv2d]:
 
 def _possible_shares(channels: int) -> list[float]:
     """The shares that a layer can give up, rising: whole eights of channels, one of which stays at least. Of any other
-    share torch-pruning would make more.
+    share torch-pruning would make more, or nothing: of 16 channels it takes 8 at 0.87, and none at 0.88 (measured).
     """
     eights = channels // ROUND_TO
     return [k / eights for k in range(eights) if k / eights <= _LEAST] or [0.0]
@@ -307,7 +307,8 @@ def scale_values(pipeline: FaceEraser) -> Tensor:
 
 
 def slim(pipeline: FaceEraser, share: float) -> float:
-    """Remove in place the `share` of channels with the smallest scale factors: one threshold for the whole pipeline.
+    """Remove in place the `share` of channels with the smallest scale factors: one threshold for the whole pipeline, and
+    from each layer whole eights of what is below it.
 
     Returns the threshold. Source: Liu et al., Learning Efficient Convolutional Networks through Network Slimming (2017),
     section 3. Channels that a residual stream ties together go by the mean of their scales.
@@ -319,9 +320,19 @@ def slim(pipeline: FaceEraser, share: float) -> float:
     if not 0 < share < 1:
         raise ValueError(f"share {share}: expected a share of the channels between 0 and 1, such as 0.3")
     pipeline.eval().requires_grad_(True)
-    threshold = float(torch.quantile(scale_values(pipeline), share))
     score = tp.importance.BNScaleImportance(normalizer=None)
-    _pruner(pipeline, score, share, 1, one_threshold=True).step()
+    graph = tp.DependencyGraph().build_dependency(pipeline, _example(pipeline), output_transform=_outputs)
+    scales = {}
+    for name, layer in _roots(pipeline).items():
+        group = graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(range(layer.out_channels)))
+        if (scale := score(group)) is not None:
+            scales[name] = scale.detach()
+    threshold = float(torch.quantile(torch.cat(list(scales.values())), share))
+    ratios = {}
+    for name, scale in scales.items():
+        below = float((scale < threshold).float().mean())
+        ratios[name] = max(possible for possible in _possible_shares(len(scale)) if possible <= below)
+    _pruner(pipeline, score, 1, ratios).step()
     return threshold
 
 

@@ -23,15 +23,13 @@ def test_the_whole_release_is_small_and_shows_nobody():
     assert not [path for path in files if path.suffix in (".png", ".jpg", ".pt")]
 
 
-def test_the_int8_files_come_from_the_fp32_weights_by_an_unbroken_chain_of_hashes():
+def test_the_int8_file_comes_from_the_fp32_weights_by_an_unbroken_chain_of_hashes():
     own = checkpoint.history(WEIGHTS / "fp32")[-1]["sha256"]
     assert own == artifact.sha256_of(WEIGHTS / "fp32" / "generators.safetensors")
-    for name, stages in (("int8.tflite", ["quantize"]), ("int8_slim.tflite", ["prune", "slim", "quantize"])):
-        history = artifact.read_card(WEIGHTS / name)["history"]
-        fp32 = next(k for k, entry in enumerate(history) if entry["sha256"] == own)
-        assert [entry["stage"] for entry in history[fp32 + 1 :]] == stages
-        after = history[fp32:]
-        assert all(b["parent_sha256"] == a["sha256"] for a, b in itertools.pairwise(after))
+    history = artifact.read_card(WEIGHTS / "int8.tflite")["history"]
+    fp32 = next(k for k, entry in enumerate(history) if entry["sha256"] == own)
+    assert [entry["stage"] for entry in history[fp32 + 1 :]] == ["prune", "slim", "distil", "quantize"]
+    assert all(b["parent_sha256"] == a["sha256"] for a, b in itertools.pairwise(history[fp32:]))
 
 
 def test_weights_that_were_exchanged_are_refused(tmp_path):
@@ -51,9 +49,8 @@ def test_weights_that_were_exchanged_are_refused(tmp_path):
 
 
 def test_the_results_are_those_of_the_files_that_ship():
-    for name in ("int8", "int8_slim"):
-        card = artifact.read_card(WEIGHTS / f"{name}.tflite")
-        assert all(ROWS[name][key] == card[key] for key in ("gmacs", "params", "bytes"))
+    card = artifact.read_card(WEIGHTS / "int8.tflite")
+    assert all(ROWS["int8"][key] == card[key] for key in ("gmacs", "params", "bytes"))
     gmacs, params = networks.count(checkpoint.load(WEIGHTS / "fp32"))
     assert ROWS["fp32"]["gmacs"] == pytest.approx(gmacs, rel=0.01) and ROWS["fp32"]["params"] <= params
 
