@@ -87,8 +87,9 @@ class Output:
 
     @property
     def last_line(self) -> str:
-        """The last readable line, for an error message; adb's own prefix is dropped."""
+        """The line that says most, for an error message: adb's own error, else the last; adb's prefix is dropped."""
         lines = [line.strip() for line in self.text.splitlines() if line.strip()]
+        lines = [line for line in lines if line.startswith("adb: error:")] or lines
         shown = "".join(c if c.isprintable() else "?" for c in lines[-1]) if lines else "nothing"
         return shown.removeprefix("adb: ").removeprefix("error: ")[:200]
 
@@ -406,7 +407,7 @@ class Device:
         # Not every adb reports every failure: even after a 0, only the sha256 tells.
         if done.code != 0:
             self._still_there(f"pushing {name}")
-            self._refuse_full(name, done.last_line)
+            self._refuse_full(name, done.text)
             raise DeviceError(f"{self.serial}: pushing {name} failed: {done.last_line}; expected it in {self.folder}")
         found = self._shell(f"sha256sum {shlex.quote(target)}", 60.0, f"checking {name}")
         if found.code != 0:
@@ -540,7 +541,7 @@ class Device:
 
     def _refuse_full(self, name: str, said: str) -> None:
         if "No space left on device" in said:
-            free = self._shell(f"df -k {shlex.quote(self.folder)}", 30.0).text.split("\n")
+            free = self._shell(f"df -k {shlex.quote(self.folder)}", 30.0).text.strip().split("\n")
             cells = free[-1].split() if len(free) > 1 else []
             room = f", {int(cells[3]) // 1024} MiB left" if len(cells) > 3 and cells[3].isdigit() else ""
             raise DeviceError(f"{self.serial}: its disk is full at {name}{room}; expected room in {self.folder}; free some")
