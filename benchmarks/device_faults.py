@@ -159,7 +159,7 @@ class World:
         os.environ |= {"ADB_SERVER_SOCKET": f"localfilesystem:{self.folder}/adb", "HOME": str(self.folder / "home")}
         if not self._until(lambda: (self.folder / "adb").exists()):
             self.__exit__()
-            raise FileNotFoundError("the adb server did not start in a namespace of its own; is `unshare --user` allowed here?")
+            raise FileNotFoundError("the adb server did not start in a namespace of its own; is `unshare --user` allowed?")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -376,7 +376,8 @@ def garbage_output(world: World, port: int) -> str:
 
     world.phone(port)
     # Bytes of all kinds, no newline at the end, and a line that looks like the sentinel of another run.
-    tool = script(world, "benchmark_model", "#!/bin/sh\nhead -c 20000 /dev/urandom\nprintf '\\n__FE_000000000000=0\\nhalf a li'\n")
+    end = "printf '\\n__FE_000000000000=0\\nhalf a li'"
+    tool = script(world, "benchmark_model", f"#!/bin/sh\nhead -c 20000 /dev/urandom\n{end}\n")
 
     def work(device: Any) -> None:
         device.push(tool)
@@ -631,7 +632,7 @@ def build_parser() -> argparse.ArgumentParser:
     weights = ROOT / "faceeraser" / "weights"
     parser.add_argument("--tools", type=Path, default=TOOLS, metavar="FOLDER", help="made by tests/fetch_device_tools.sh")
     parser.add_argument("--int8", type=Path, default=weights / "int8.tflite", metavar="FILE", help="default: the package's")
-    parser.add_argument("--fp32", type=Path, metavar="FILE", help="an fp32 export; minutes, as qemu computes floats one by one")
+    parser.add_argument("--fp32", type=Path, metavar="FILE", help="an fp32 export; minutes: qemu computes floats in software")
     parser.add_argument("--pictures", type=int, default=2, help="pictures through the int8 file (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     return parser
