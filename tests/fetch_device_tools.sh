@@ -63,5 +63,7 @@ unpack() {
 }
 
 unpack trixie trixie adbd qemu-user
+# The package has an emulator for every processor, 400 MB of them.
+find "$folder/trixie/usr/bin" -name 'qemu-*' ! -name qemu-aarch64 -delete
 unpack cross "${suite:-trixie}" adb $(command -v aarch64-linux-gnu-gcc >/dev/null || echo gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
 echo "$folder"
