@@ -407,7 +407,7 @@ class Device:
         # Not every adb reports every failure: even after a 0, only the sha256 tells.
         if done.code != 0:
             self._still_there(f"pushing {name}")
-            self._refuse_full(name, done.text)
+            self._refuse_full(f"{name} of {local.stat().st_size / 2**20:.1f} MiB", done.text)
             raise DeviceError(f"{self.serial}: pushing {name} failed: {done.last_line}; expected it in {self.folder}")
         found = self._shell(f"sha256sum {shlex.quote(target)}", 60.0, f"checking {name}")
         if found.code != 0:

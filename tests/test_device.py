@@ -362,6 +362,7 @@ SAYS = {
 def test_every_fault_is_reported_in_one_line(fault, world) -> None:
     text = fault(world, faults.FIRST_PORT)
     assert SAYS[fault.__name__].format(port=faults.FIRST_PORT) in text and "\n" not in text
+    assert world.exit_code == 2
 
 
 @pytest.mark.parametrize("fault", [faults.lost_in_push, faults.lost_in_run], ids=lambda fault: fault.__name__)
