@@ -19,10 +19,10 @@ SCRIPTS = ("train", "compress", "export", "benchmarks")
 
 # Inside faceeraser/ a module imports only from floors below its own. A new module gets its floor here.
 FLOORS = (
-    {"warp", "metrics", "faces", "edges", "quant"},  # quant: the networks carry its taps
+    {"warp", "metrics", "faces", "edges", "quant", "timings"},  # quant: the networks carry its taps
     {"networks", "losses", "pairs", "effects", "artifact"},
-    {"checkpoint"},  # writes its folder as an artifact writes its card
-    {"fit"},
+    {"checkpoint", "device"},  # writes its folder as an artifact writes its card
+    {"fit", "runner"},
     {"stage"},
     {"narrowing", "convert", "peers"},
     {"__init__"},
