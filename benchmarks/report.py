@@ -59,7 +59,7 @@ SHOWN_ROWS = 6  # models that paint; a page of fifty columns of faces is one tha
 SHOWN_WHOLE = 6  # pairs and faces that show all of those models; the others show the first and the one to ship
 PICTURE_BYTES = 6_500_000  # of JPEG; in base64 a third more, and the page stays below 10 MB
 SCALES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)
-DIFFERENCE = 4  # difference maps show so many times what there is
+DIFFERENCE = 8  # difference maps show so many times what there is
 SNAP_MS, SNAP_MB = 1000 / 30, 8.0
 
 # --- pictures --------------------------------------------------------------------------------------------------------
@@ -418,7 +418,8 @@ def speed_check(row: Row, timed: Sequence[Row], estimated: Sequence[Row], most: 
     if phones := [t for t in own if t["phone"]]:
         quick = min(phones, key=lambda t: t["ms"])
         met = quick["ms"] <= most
-        text = f"{quick['ms']:.1f} ms on {quick['device']} ({quick['delegate']}), {'within' if met else 'over'} {most:.1f} ms"
+        where = f"{quick['device']} ({quick['delegate']})"
+        text = f"{quick['ms']:.1f} ms on {where}, {'within' if met else 'over'} {most:.1f} ms"
         return {"budget": "speed", "state": "met" if met else "missed", "text": text, "note": ""}
     notes = []
     if guesses := [e for e in estimated if e.get("model") == row["name"]]:
@@ -447,7 +448,8 @@ def headline(judged: Sequence[Row], best: str | None) -> Fields:
     missed = [check["budget"] for check in chosen["checks"] if check["state"] == "missed"]
     open_ = [check["budget"] for check in chosen["checks"] if check["state"] == "unknown"]
     if missed:
-        return {"state": "missed", "text": f"No model meets the budgets. The closest is {best}; it misses {' and '.join(missed)}."}
+        text = f"No model meets the budgets. The closest is {best}; it misses {' and '.join(missed)}."
+        return {"state": "missed", "text": text}
     if open_:
         known = [check["budget"] for check in chosen["checks"] if check["state"] == "met"]
         return {"state": "unknown", "text": f"{best} meets the budget of {' and '.join(known)}. "
@@ -483,7 +485,7 @@ def pareto(rows: Sequence[Row], field: str, heading: str, unit: float, budget: f
     heights = [p[2] for p in points] + ([fill] if fill is not None else [])
     low, high = min(heights), max(heights)
     low, high = low - 0.08 * (high - low or 1), high + 0.12 * (high - low or 1)
-    top = 1.08 * max([p[1] for p in points] + ([budget] if budget and budget < 3 * max(p[1] for p in points) else []))
+    top = 1.08 * max([p[1] for p in points] + ([budget] if budget and budget < 3 * max(p[1] for p in points) else [])) or 1
 
     def x(value: float) -> float:
         return round(LEFT + (WIDE - LEFT - RIGHT) * value / top, 1)
@@ -580,10 +582,11 @@ def placement(paths: Mapping[str, Path], cards: Mapping[str, Row], timed: Sequen
         runs = []
         for t in timed:
             if t["model"] == name and t["nodes"]:
-                by = {}
+                by: dict[str, list[str]] = {}
                 for node in t["nodes"]:
                     by.setdefault(str(node["type"]), []).append(f"{node['delegate']} {node.get('n', '')}".strip())
-                runs.append({"device": t["device"], "delegate": t["delegate"], "by": {k: ", ".join(v) for k, v in by.items()}})
+                taken = {kind: ", ".join(words) for kind, words in by.items()}
+                runs.append({"device": t["device"], "delegate": t["delegate"], "by": taken})
         total = sum(op["n"] for op in listed)
         moved = sum(op["moved_mb"] or 0 for op in listed)
         convolutions = sum(op["n"] for op in listed if "CONV" in op["type"].upper())
@@ -788,7 +791,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--data", type=Path, help="folder the result was measured on, to show pictures of it")
     parser.add_argument("--models", nargs="+", default=[], metavar="name=PATH", help="rows to tell of and to paint with")
     parser.add_argument("--max-ms", type=float, default=SNAP_MS, help="budget of time on a phone (default: 33.3)")
-    parser.add_argument("--max-mb", type=float, default=SNAP_MB, help="budget of the file, 10^6 bytes (default: %(default)s)")
+    parser.add_argument("--max-mb", type=float, default=SNAP_MB, help="budget of a file, 10^6 bytes (default: %(default)s)")
     parser.add_argument("--max-drop", type=float, metavar="DB",
                         help="budget of quality: dB of mirrored PSNR below the first row (default: none)")  # fmt: skip
     parser.add_argument("--pairs", type=int, default=4, help="validation pairs to show (default: %(default)s)")
