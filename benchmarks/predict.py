@@ -1,7 +1,7 @@
 """A rough estimate of what a .tflite takes on three classes of phone, where there is no phone to measure it on.
 
     python benchmarks/predict.py exports/*.tflite --json prediction.json
-    python benchmarks/report.py result.json prediction.json --data data/faces report.html
+    python benchmarks/report.py --data data/faces result.json prediction.json report.html
 
 An estimate, not a measurement: every row says so (`estimate: true`, `estimate_ms`), and no figure of it is ever called
 `ms`. The form is
@@ -232,8 +232,8 @@ def check(path: Path, models: Mapping[str, Path], fitted: Fit) -> dict[str, Any]
     return {"file": artifact.portable(path), "hardware": found["hardware"], "rows": rows, "max_factor": worst}
 
 
-def recount() -> int:
-    """Build the anchors' networks with random weights, convert and count them, and print `NETWORKS`."""
+def recount(names: Sequence[str] = tuple(NETWORKS)) -> int:
+    """Build the anchors' networks with random weights, convert and count them, and print their lines of `NETWORKS`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
     import tensorflow as tf
@@ -272,10 +272,10 @@ def recount() -> int:
         "efficientnet_lite4": lambda: lite(1.4, 1.8, 300),
     }
     with tempfile.TemporaryDirectory() as folder:
-        for name, build in builders.items():
+        for name in names:
             path = Path(folder) / f"{name}.tflite"
             with redirect_stdout(io.StringIO()):  # Keras tells every variable that it saves
-                path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(build()).convert())
+                path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(builders[name]()).convert())
             moved = sum(row["moved_mb"] for row in artifact.operators(path))
             print(f'    "{name}": ({artifact.count(path)["gmacs"]:.4f}, {moved:.2f}),', flush=True)
             keras.backend.clear_session()

@@ -1,7 +1,7 @@
 """One self-contained HTML page of results: whether the budgets are met, first; then pictures, figures, times, history.
 
     python benchmarks/report.py runs/demo/result.json --data data/faces --models int8=exports/int8.tflite report.html
-    python benchmarks/report.py result.json latency.json android.json prediction.json --max-ms 16 --max-mb 2 report.html
+    python benchmarks/report.py --max-ms 16 --max-mb 2 result.json latency.json android.json prediction.json report.html
 
 The page asks for nothing from any network (its own policy forbids it) and opens from a disk or on a phone. RESULT files are
 told apart by their rows: quality (benchmarks/fidelity.py), times (latency.py, and android.py with device and delegate),
@@ -359,6 +359,20 @@ def timing_bars(found: Sequence[Row]) -> list[Fields]:
     return list(groups.values())
 
 
+def estimate_table(estimated: Sequence[Row]) -> Fields:
+    """{"classes", "models"}: the estimates with a line for each model and a column for each class of phone."""
+    classes = {e["class"]: e.get("about", "") for e in estimated}
+    models: dict[str, dict[str, Row]] = {}
+    for e in estimated:
+        models.setdefault(e["model"], {})[e["class"]] = e
+    lines = []
+    for name, by in models.items():
+        one = next(iter(by.values()))
+        lines.append({"model": name, "rows": [by.get(label) for label in classes], "gmacs": one["gmacs"],
+                      "moved_mb": one["moved_mb"]})  # fmt: skip
+    return {"classes": [{"name": name, "about": about} for name, about in classes.items()], "models": lines}
+
+
 def ops_tables(found: Sequence[Row], most: int = 12) -> list[Fields]:
     """Time by operator of every timed model that tells it: the `most` longest and the rest together."""
     told = []
@@ -423,11 +437,11 @@ def speed_check(row: Row, timed: Sequence[Row], estimated: Sequence[Row], most: 
         return {"budget": "speed", "state": "met" if met else "missed", "text": text, "note": ""}
     notes = []
     if guesses := [e for e in estimated if e.get("model") == row["name"]]:
-        told = ", ".join(f"{e['class']} {e['low_ms']:.0f}–{e['high_ms']:.0f} ms" for e in guesses)
-        notes.append(f"estimate only: {told}")
+        told = ", ".join(f"{e['class']} {e['low_ms']:.0f}–{e['high_ms']:.0f}" for e in guesses)
+        notes.append(f"estimate only, ms: {told}")
     here = [t["ms"] for t in own] or ([row["ms"]] if row.get("ms") else [])
     if here:
-        notes.append(f"{min(here):.1f} ms on a computer, which is no phone")
+        notes.append(f"{min(here):.1f} ms on a computer")
     return {"budget": "speed", "state": "unknown", "text": "not measured on a phone", "note": "; ".join(notes)}
 
 
@@ -674,7 +688,8 @@ def model_paths(words: Sequence[str]) -> dict[str, Path]:
 
 def about_models(paths: Mapping[str, Path]) -> tuple[dict[str, Fields], dict[str, Sequence[Row]]]:
     """(cards of the exported files, histories of all). Raises ValueError or FileNotFoundError as their readers do."""
-    cards, known = {}, {}
+    cards: dict[str, Fields] = {}
+    known: dict[str, Sequence[Row]] = {}
     for name, path in paths.items():
         if path.is_dir() and path.suffix not in artifact.KINDS:
             known[name] = checkpoint.history(path)
@@ -686,7 +701,7 @@ def about_models(paths: Mapping[str, Path]) -> tuple[dict[str, Fields], dict[str
 
 def painters(paths: Mapping[str, Path], best: str | None) -> dict[str, stage.Model]:
     """The models that paint: the first, the one to ship, then the others in order, at most SHOWN_ROWS."""
-    order = [*list(paths)[:1], *([best] if best in paths else []), *list(paths)[1:]]
+    order = [*list(paths)[:1], *([best] if best is not None and best in paths else []), *list(paths)[1:]]
     return {name: stage.open_model(paths[name], name) for name in list(dict.fromkeys(order))[:SHOWN_ROWS]}
 
 
@@ -723,7 +738,8 @@ def render(
         synthetic=synthetic, verdict=judged, table=table(rows) if rows else None,
         texture_n=rows[0].get("texture_n") if rows else None, plots=[p for p in plots if p],
         plot={"wide": WIDE, "high": HIGH, "left": LEFT, "bottom": HIGH - BOTTOM, "top": TOP, "right": WIDE - RIGHT},
-        bars=timing_bars(timed), emulated=emulated, ops=ops_tables(timed), guesses=guesses, estimated=estimated,
+        bars=timing_bars(timed), emulated=emulated, ops=ops_tables(timed), guesses=guesses,
+        estimates=estimate_table(estimated),
         uris=uris, reduced=album is not None and album.scale < 1, difference=DIFFERENCE,
         **{"pictures": (), "sliders": (), "histories": (), "operators": (), "scales": (), "hidden": (), **parts},
     )  # fmt: skip

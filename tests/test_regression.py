@@ -1,11 +1,12 @@
 """benchmarks/regression.py: what it calls worse, what it does not compare, what it refuses, and the XML it writes."""
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from test_benchmarks import script
+from test_benchmarks import ROOT, script
 
 regression = script("regression")
 HERE = {"cpu": "x", "cores": 2}
@@ -139,3 +140,11 @@ def test_the_xml_is_what_ci_systems_read(compare) -> None:
 def test_bad_input_is_one_line_and_exit_code_2(compare, new, old, flags: str, message: str) -> None:
     code, _, err = compare(new, old, flags)
     assert code == 2 and message in err and len(err.strip().splitlines()) == 1
+
+
+def test_the_workflow_in_the_docs_calls_what_there_is() -> None:
+    block = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/ci.md").read_text(), re.S).group(1)
+    lines = re.findall(r"run: python benchmarks/(\w+)\.py (.*)", block)
+    assert [name for name, _ in lines] == ["fidelity", "regression", "report"]
+    for name, words in lines:
+        script(name).build_parser().parse_args(words.removesuffix(" report.html").split())

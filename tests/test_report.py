@@ -88,7 +88,7 @@ def test_a_computer_s_time_meets_no_phone_s_budget() -> None:
 
 def test_an_estimate_meets_no_budget_and_is_called_one() -> None:
     told = judge([row("int8")], [], [estimate("int8", 10.0)])
-    assert told["headline"]["state"] == "unknown" and "estimate only: middle 7–14 ms" in told["best"]["checks"][1]["note"]
+    assert told["headline"]["state"] == "unknown" and "estimate only, ms: middle 7–14" in told["best"]["checks"][1]["note"]
 
 
 def test_an_emulated_time_meets_no_budget_and_is_not_shown() -> None:
@@ -208,7 +208,9 @@ def test_estimates_are_marked_wherever_they_stand() -> None:
     guess = result_of([estimate("int8", 40.0)], error=error)
     page = Page(report.render(result_of([row("int8")]), (), [guess]))
     assert "Nothing here was measured." in page.text and "69 published times" in page.text and "1.42" in page.text
-    assert page.text.count("40 ms") == 1 and "≈ 40 ms estimate" in page.text
+    assert "Estimates, not measurements" in page.text and "middle phone, estimate" in page.text
+    assert page.text.count("40 ms") == 1 and "≈ 40 ms 29–56 ms" in page.text
+    assert "estimate only, ms: middle 29–56" in page.text  # in the verdict too
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
