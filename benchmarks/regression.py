@@ -75,7 +75,10 @@ def untimed(before: Row, after: Row, same_hardware: bool) -> str:
             return f"the {which} is from an emulated device, whose time says nothing"
         if row.get("estimate"):
             return f"the {which} is an estimate"
-    if not same_hardware:
+        if row.get("throttled"):
+            return f"the {which} is of a throttled device"
+    # A phone's time is the phone's, whatever computer it hung on.
+    if not same_hardware and not before.get("device"):
         return "the two results are of different hardware"
     if differing := [key for key in CONDITIONS if before.get(key) != after.get(key)]:
         key = differing[0]
@@ -87,14 +90,16 @@ def compare(before: Row, after: Row, args: Namespace, same_hardware: bool) -> li
     """The cases of one row, for every figure that the baseline has of it."""
     name = str(before["name"])
     cases = []
-    for field in ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy", "bytes", *TIMES):
+    # Old builds of benchmark_model tell a mean and no median; where both are told, one is enough.
+    mean = [] if before.get("median_ms") is not None else ["avg_ms"]
+    for field in ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy", "bytes", *TIMES, *mean):
         old, new = number(before, field, args.baseline), number(after, field, args.result)
         if old is None:
             continue
         failed = skipped = ""
-        if field in TIMES and (reason := untimed(before, after, same_hardware)):
+        if (timed := field.endswith("ms") or field in TIMES) and (reason := untimed(before, after, same_hardware)):
             skipped = reason
-        elif new is None and field in TIMES:
+        elif new is None and timed:
             skipped = "the new result has no time"
         elif new is None:
             failed = "the new result does not have it any more"

@@ -294,39 +294,44 @@ def is_control(row: Row) -> bool:
 
 
 def times(results: Sequence[Row]) -> tuple[list[Fields], int]:
-    """(every measured time, how many of emulated devices were left out) of the results' rows.
+    """(every measured time, how many rows of emulated devices were left out) of the results' rows.
 
-    A time is {"model", "device", "phone", "delegate", "threads", "ms", "low", "high", "what", "ops", "nodes"}; low and
-    high are the spread that the row tells, `what` says which; the fastest of a model and device stands first.
+    A time is {"model", "file", "device", "phone", "delegate", "threads", "ms", "low", "high", "what", "ops",
+    "nodes", "taken", "doubt"}; low and high are the spread that the row tells, `what` says which; `taken` is how many nodes a delegate
+    took, `doubt` why the time may not be the device's own. The fastest of a model and device stands first.
     """
     found, emulated = [], 0
     for result in results:
         for row in result["rows"]:
-            # The milliseconds of a quality row were taken from latency.py's; given beside them they would stand here twice.
-            ms = row.get("median_ms", row.get("ms") if row.get("device") else None)
-            if row.get("estimate") or ms is None:
-                continue
-            if row.get("emulated"):
-                emulated += 1
+            # A quality row's milliseconds are latency.py's: given beside them they would stand here twice. Old builds of
+            # benchmark_model tell a mean and no median.
+            ms = next((row[key] for key in ("median_ms", "avg_ms") if row.get(key) is not None), None)
+            emulated += bool(row.get("emulated"))
+            if ms is None or row.get("estimate") or row.get("emulated"):
                 continue
             device, phone = device_of(row, result)
             low, high, what = spread_of(row)
-            ops, nodes = row.get("ops") or [], row.get("nodes") or []
+            taken = [f"{t['delegate']} took {t['nodes']} of {t['of']} nodes, in {t['partitions']} pieces"
+                     for t in row.get("delegated") or []]  # fmt: skip
             found.append({
-                "model": str(row.get("model") or row["name"]), "device": device, "phone": phone,
+                "model": str(row.get("model") or row["name"]), "file": row.get("file"), "device": device, "phone": phone,
                 "delegate": str(row.get("delegate") or row.get("runtime") or "not told"), "threads": row.get("threads"),
-                "ms": float(ms), "low": low, "high": high, "what": what, "ops": ops, "nodes": nodes,
+                "ms": float(ms), "low": low, "high": high, "what": what, "ops": row.get("ops") or [],
+                "nodes": row.get("nodes") or [], "taken": taken,
+                "doubt": "; ".join(map(str, row.get("unfit") or (["throttled"] if row.get("throttled") else []))),
             })  # fmt: skip
     return sorted(found, key=lambda t: (not t["phone"], t["device"], t["model"], t["ms"])), emulated
 
 
+def of_model(timed: Sequence[Row], row: Row) -> list[Row]:
+    """The times of a quality row: of its file, or of its name."""
+    return [t for t in timed if t["model"] == row["name"] or (t["file"] is not None and t["file"] == row.get("file"))]
+
+
 def device_of(row: Row, result: Row) -> tuple[str, bool]:
-    """(what a time was taken on, whether that is a phone)."""
-    device = row.get("device")
-    if isinstance(device, Mapping):
-        device = device.get("model") or device.get("name") or device.get("serial")
-    if device:
-        return str(device), True
+    """(what a time was taken on, whether that is a phone): android.py's rows tell a device, those of latency.py none."""
+    if row.get("device") or row.get("runtime") == "benchmark_model":
+        return str(row.get("device") or row.get("soc") or "a device that gives no name"), True
     hardware = result["hardware"]
     if isinstance(hardware, Mapping):
         cores = f", {hardware['cores']} cores" if hardware.get("cores") else ""
@@ -337,8 +342,8 @@ def device_of(row: Row, result: Row) -> tuple[str, bool]:
 def spread_of(row: Row) -> tuple[float | None, float | None, str]:
     """(low, high, what they are) of a timing row; None where it does not tell."""
     for low, high, what in (
-        ("p10_ms", "p90_ms", "10th to 90th percentile"), ("min_ms", "max_ms", "fastest to slowest"),
-        (None, "p90_ms", "median to 90th percentile"),
+        ("p10_ms", "p90_ms", "10th to 90th percentile"), ("p5_ms", "p95_ms", "5th to 95th percentile"),
+        ("min_ms", "max_ms", "fastest to slowest"), (None, "p90_ms", "median to 90th percentile"),
     ):  # fmt: skip
         if row.get(high) is not None and (low is None or row.get(low) is not None):
             return (float(row[low]) if low else None), float(row[high]), what
@@ -374,11 +379,20 @@ def estimate_table(estimated: Sequence[Row]) -> Fields:
 
 
 def ops_tables(found: Sequence[Row], most: int = 12) -> list[Fields]:
-    """Time by operator of every timed model that tells it: the `most` longest and the rest together."""
+    """Time by operator type of every timed model that tells it: the `most` longest and the rest together.
+
+    Of android.py an operator is {"kind", "avg_ms"}, a node of the graph; {"type", "n", "ms"} does as well.
+    """
     told = []
     for t in found:
-        ops = sorted(({"type": str(op.get("type") or op.get("name")), "n": op.get("n"), "ms": float(op["ms"])}
-                      for op in t["ops"] if op.get("ms") is not None), key=lambda op: -op["ms"])  # fmt: skip
+        by: dict[str, Fields] = {}
+        for op in t["ops"]:
+            kind = str(op.get("kind") or op.get("type") or op.get("name"))
+            ms = op.get("avg_ms", op.get("ms"))
+            entry = by.setdefault(kind, {"type": kind, "n": 0, "ms": 0.0})
+            entry["n"] += op.get("n") or 1
+            entry["ms"] += float(ms) if ms is not None else 0.0
+        ops = sorted(by.values(), key=lambda op: -op["ms"])
         total = sum(op["ms"] for op in ops)
         if total <= 0:
             continue
@@ -428,13 +442,14 @@ def size_check(row: Row, most: float) -> Fields:
 
 def speed_check(row: Row, timed: Sequence[Row], estimated: Sequence[Row], most: float) -> Fields:
     """A phone's fastest time decides; without one the budget stays open, and what else is known is told beside it."""
-    own = [t for t in timed if t["model"] == row["name"]]
+    own = of_model(timed, row)
     if phones := [t for t in own if t["phone"]]:
         quick = min(phones, key=lambda t: t["ms"])
         met = quick["ms"] <= most
         where = f"{quick['device']} ({quick['delegate']})"
         text = f"{quick['ms']:.1f} ms on {where}, {'within' if met else 'over'} {most:.1f} ms"
-        return {"budget": "speed", "state": "met" if met else "missed", "text": text, "note": ""}
+        doubt = f"not the phone at its best: {quick['doubt']}" if quick["doubt"] else ""
+        return {"budget": "speed", "state": "met" if met else "missed", "text": text, "note": doubt}
     notes = []
     if guesses := [e for e in estimated if e.get("model") == row["name"]]:
         told = ", ".join(f"{e['class']} {e['low_ms']:.0f}–{e['high_ms']:.0f}" for e in guesses)
@@ -583,7 +598,8 @@ def histories(known: Mapping[str, Sequence[Row]], best: str | None) -> list[Fiel
 def placement(paths: Mapping[str, Path], cards: Mapping[str, Row], timed: Sequence[Row]) -> list[Fields]:
     """Each model's operators by type, and where they run as far as a result from a device says it.
 
-    A timing row may have `nodes`: [{"type", "delegate", "n"}]. What no result says is unknown, and told so.
+    A timing row may have `delegated`, how many nodes a delegate took (android.py), and `nodes`, which: [{"type", "delegate",
+    "n"}]. What no result says is unknown, and told so.
     """
     told = []
     for name, path in paths.items():
@@ -595,12 +611,12 @@ def placement(paths: Mapping[str, Path], cards: Mapping[str, Row], timed: Sequen
             listed = [{"type": kind, "n": n, "moved_mb": None} for kind, n in counted.items()]
         runs = []
         for t in timed:
-            if t["model"] == name and t["nodes"]:
+            if t["model"] == name and (t["nodes"] or t["taken"]):
                 by: dict[str, list[str]] = {}
                 for node in t["nodes"]:
                     by.setdefault(str(node["type"]), []).append(f"{node['delegate']} {node.get('n', '')}".strip())
                 taken = {kind: ", ".join(words) for kind, words in by.items()}
-                runs.append({"device": t["device"], "delegate": t["delegate"], "by": taken})
+                runs.append({"device": t["device"], "delegate": t["delegate"], "by": taken, "taken": "; ".join(t["taken"])})
         total = sum(op["n"] for op in listed)
         moved = sum(op["moved_mb"] or 0 for op in listed)
         convolutions = sum(op["n"] for op in listed if "CONV" in op["type"].upper())
@@ -650,12 +666,14 @@ def sort_results(found: Mapping[Path, Fields]) -> tuple[Fields | None, list[Fiel
         if any(row.get("estimate") for row in result["rows"]):
             guesses.append(result)
             continue
-        if any(row.get("median_ms") is not None or row.get("device") for row in result["rows"]):
+        timing = [row for row in result["rows"] if any(key in row for key in ("median_ms", "avg_ms", "device"))]
+        if timing:
             timings.append(result)
-        rows = [row for row in result["rows"] if row.get(QUALITY) is not None]
-        if not rows and any("median_ms" in row or "device" in row for row in result["rows"]):
+        rows = [row for row in result["rows"] if row not in timing]
+        if not any(row.get(column[0]) is not None for row in rows for column in COLUMNS):
+            if not timing:
+                raise ValueError(f"{path}: none of its rows has a figure, a time or an estimate that this page shows")
             continue
-        rows = rows or list(result["rows"])
         if quality is None:
             quality, first = {**result, "rows": rows}, path
             continue
@@ -728,8 +746,9 @@ def render(
             ("bytes", "MB", 1e6, args.max_mb), ("gmacs", "GMAC", 1, None), ("ms", "ms on a computer", 1, None),
         )
     ]  # fmt: skip
-    phones = {t["model"]: t["ms"] for t in sorted(timed, key=lambda t: -t["ms"]) if t["phone"]}
-    on_phone = [{**row, "phone_ms": phones.get(row["name"])} for row in rows]
+    on_phone = [
+        {**row, "phone_ms": min((t["ms"] for t in of_model(timed, row) if t["phone"]), default=None)} for row in rows
+    ]
     plots.insert(0, pareto(on_phone, "phone_ms", "ms on a phone", 1, args.max_ms))
     uris = album.uris() if album else []
     template = (Path(__file__).with_name("report.html")).read_text(encoding="utf-8")

@@ -80,6 +80,7 @@ def test_the_message_says_by_how_much(compare) -> None:
         ({"delegate": "gpu"}, {"delegate": "xnnpack"}, HERE),
         ({"threads": 4}, {"threads": 1}, HERE),
         ({"device": "Pixel 4"}, {"device": "Pixel 7"}, HERE),
+        ({"device": "Pixel 7", "throttled": True}, {"device": "Pixel 7"}, HERE),
     ],
 )
 def test_times_taken_differently_are_not_compared(compare, new: dict, old: dict, hardware: dict) -> None:
@@ -93,6 +94,13 @@ def test_rows_of_latency_are_compared_by_their_median(compare) -> None:
     none = {"sha": None, "n": 0}
     assert compare(result(rows[1], **none), result(rows[0], **none))[0] == 1
     assert compare(result(rows[0], **none), result(rows[1], **none))[0] == 0
+
+
+def test_a_phone_s_times_are_compared_whatever_computer_it_hung_on(compare) -> None:
+    told = {"name": "int8 gpu 1", "median_ms": None, "device": "Pixel 7", "delegate": "gpu"}
+    rows = [told | {"avg_ms": ms} for ms in (10.0, 12.0)]
+    none = {"sha": None, "n": 0}
+    assert compare(result(rows[1], hardware={"cpu": "y"}, **none), result(rows[0], **none))[0] == 1
 
 
 def test_a_model_cannot_pass_by_going_away(compare) -> None:

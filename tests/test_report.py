@@ -95,7 +95,7 @@ def test_an_emulated_time_meets_no_budget_and_is_not_shown() -> None:
     rows = [timing("int8", 1.7, device="emulator", emulated=True)]
     assert judge([row("int8")], rows)["headline"]["state"] == "unknown"
     html = report.render(result_of([row("int8")]), [result_of(rows)])
-    assert "1 time of emulated devices is left out" in Page(html).text and "1.7 ms" not in html
+    assert "1 row of emulated devices is left out" in Page(html).text and "1.7 ms" not in html
 
 
 @pytest.mark.parametrize(("ms", "size", "state"), [(33.0, 7.9, "met"), (34.0, 7.9, "missed"), (33.0, 8.0, "missed")])
@@ -189,6 +189,26 @@ def test_time_by_operator_and_where_nodes_run_are_what_the_device_told(place) ->
     unknown = report.placement({"fp32": Path("fp32.onnx")}, {}, [])
     page = Page(report.render(result_of([row("fp32")]), (), operators=unknown))
     assert "Not known: no result from a device says which nodes" in page.text
+
+
+def test_rows_of_android_py_are_read_as_they_are(place) -> None:
+    told = {"name": "near gpu 4", "model": "near", "file": "near.onnx", "runtime": "benchmark_model", "delegate": "gpu",
+            "threads": 4, "device": None, "soc": "Tensor G3", "emulated": False, "avg_ms": 12.0, "median_ms": None,
+            "min_ms": 10.0, "max_ms": 15.0, "p5_ms": None, "p95_ms": None, "throttled": True, "unfit": ["battery at 9 %"],
+            "delegated": [{"delegate": "Gpu", "nodes": 900, "of": 1291, "partitions": 12}],
+            "ops": [{"kind": "CONV_2D", "name": f"{k}", "avg_ms": 0.5, "calls": 1} for k in range(4)]}  # fmt: skip
+    (found,), _ = report.times([result_of([told])])
+    assert (found["ms"], found["low"], found["high"], found["what"]) == (12.0, 10.0, 15.0, "fastest to slowest")
+    assert found["device"] == "Tensor G3" and found["phone"]
+    assert report.ops_tables([found])[0]["ops"] == [{"type": "CONV_2D", "n": 4, "ms": 2.0, "share": 100.0}]
+    rows = [row("int8", file="near.onnx"), row("fp32")]  # another name, the same file
+    check = report.verdict(rows, [found], [], options())["judged"][0]["checks"][1]
+    assert check["state"] == "met" and "battery at 9 %" in check["note"]
+    nodes = report.placement({"near": Path("near.onnx")}, {}, [found])
+    page = report.render(result_of(rows), [result_of([told])], operators=nodes)
+    assert "Gpu took 900 of 1291 nodes, in 12 pieces; which ones it does not tell" in Page(page).text
+    failed = {**told, "avg_ms": None, "error": "gpu took no node of the graph"}
+    assert report.times([result_of([failed])]) == ([], 0)
 
 
 def test_the_history_tells_each_stage_before_and_after() -> None:
@@ -289,7 +309,7 @@ def test_times_alone_make_a_page(place, capsys) -> None:
 
 
 def test_a_report_on_other_data_than_the_result_s_is_refused(place, capsys) -> None:
-    Path("r.json").write_text(json.dumps(result_of([{"name": "fp32"}])))
+    Path("r.json").write_text(json.dumps(result_of([{"name": "fp32", "psnr": 30.0}])))
     assert call(report, "r.json --data faces --no-photo --models fp32=fp32.onnx report.html") == 2
     assert "give the data folder that the result was measured on" in capsys.readouterr().err
     assert not Path("report.html").exists()
@@ -302,14 +322,16 @@ def test_a_report_on_other_data_than_the_result_s_is_refused(place, capsys) -> N
         ("none.json --data faces report.html", "expected a result of benchmarks/fidelity.py"),
         ("r.json --data faces", "no TARGET.html"),
         ("r.json --data faces --models fp32.onnx report.html", "expected name=path"),
+        ("n.json report.html", "n.json: none of its rows has a figure, a time or an estimate"),
         ("r.json --data faces --models a=fp32.onnx a=near.onnx report.html", "a is given twice"),
     ],
 )
 def test_report_refuses_a_mistake_in_one_line(place, capsys, command: str, message: str) -> None:
     digest = json.loads(Path("faces/data.json").read_text())["eval_sha256"]
-    result = result_of([{"name": "fp32"}])
+    result = result_of([{"name": "fp32", "psnr": 30.0}])
     result["data"]["eval_sha256"] = digest
     Path("r.json").write_text(json.dumps(result))
+    Path("n.json").write_text(json.dumps(result_of([{"name": "fp32", "found": 1.0}])))
     assert call(report, command) == 2
     assert re.search(re.escape(message), capsys.readouterr().err)
 
