@@ -296,9 +296,9 @@ def is_control(row: Row) -> bool:
 def times(results: Sequence[Row]) -> tuple[list[Fields], int]:
     """(every measured time, how many rows of emulated devices were left out) of the results' rows.
 
-    A time is {"model", "file", "device", "phone", "delegate", "threads", "ms", "low", "high", "what", "ops",
-    "nodes", "taken", "doubt"}; low and high are the spread that the row tells, `what` says which; `taken` is how many nodes a delegate
-    took, `doubt` why the time may not be the device's own. The fastest of a model and device stands first.
+    A time is {"model", "file", "device", "phone", "delegate", "threads", "ms", "low", "high", "what", "ops", "nodes",
+    "taken", "doubt"}: low and high are the spread that the row tells, and `what` says which; `taken` is how many nodes a
+    delegate took, `doubt` why the time may not be the device's own. The fastest of a model and device stands first.
     """
     found, emulated = [], 0
     for result in results:

@@ -49,7 +49,7 @@ class Chromium:
         target = next(t for t in self.ask("Target.getTargets")["targetInfos"] if t["type"] == "page")
         self.session = None
         self.session = self.ask("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
-        for domain in ("Page", "Network", "Runtime"):
+        for domain in ("Page", "Network", "Runtime", "Performance"):
             self.ask(f"{domain}.enable")
 
     def __enter__(self) -> Chromium:
@@ -139,6 +139,10 @@ class Chromium:
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
         return time.monotonic() - began
+
+    def cpu_s(self) -> float:
+        """Processor seconds that the page's process has used."""
+        return next(m["value"] for m in self.ask("Performance.getMetrics")["metrics"] if m["name"] == "ProcessTime")
 
     def requests(self) -> list[str]:
         """Addresses asked for since `open`, other than pictures inside the page."""
