@@ -61,6 +61,7 @@ PICTURE_BYTES = 6_500_000  # of JPEG; in base64 a third more, and the page stays
 SCALES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)
 DIFFERENCE = 8  # difference maps show so many times what there is
 SNAP_MS, SNAP_MB = 1000 / 30, 8.0
+SMOOTH = 0.5  # texture energy below which a row is a smear, whatever its PSNR: classical fills have 0.1, what ships 1
 
 # --- pictures --------------------------------------------------------------------------------------------------------
 
@@ -411,7 +412,7 @@ def verdict(rows: Sequence[Row], timed: Sequence[Row], estimated: Sequence[Row],
     """What the budgets say of every row that is a file, and which one to ship.
 
     A row's checks are {"budget", "state", "text"}: "met", "missed" or "unknown". Of the rows that miss fewest budgets and
-    are known to meet most, the one with the best picture is `best`.
+    are known to meet most, the one with the best picture is `best`: one that has texture, and of those by PSNR.
     """
     candidates = [row for row in rows if not is_control(row) and row.get("bytes") is not None]
     judged = []
@@ -420,10 +421,13 @@ def verdict(rows: Sequence[Row], timed: Sequence[Row], estimated: Sequence[Row],
         if args.max_drop is not None:
             checks.append(drop_check(row, rows[0], args.max_drop))
         states = [check["state"] for check in checks]
+        texture = row.get("texture_energy")
+        smear = texture is not None and texture < SMOOTH
         judged.append({
-            "name": row["name"], "checks": checks, "quality": row.get(QUALITY),
+            "name": row["name"], "checks": checks,
+            "smear": f"a smear: {texture:.2f} of the truth's texture" if smear else "",
             "state": "missed" if "missed" in states else "unknown" if "unknown" in states else "met",
-            "rank": (states.count("missed"), -states.count("met"), -(row.get(QUALITY) or -math.inf)),
+            "rank": (states.count("missed"), -states.count("met"), smear, -(row.get(QUALITY) or -math.inf)),
         })  # fmt: skip
     best = min(judged, key=lambda j: j["rank"])["name"] if judged else None
     unfiled = [row["name"] for row in rows if not is_control(row) and row.get("bytes") is None]

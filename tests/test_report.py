@@ -125,6 +125,14 @@ def test_the_one_to_ship_misses_least_and_then_paints_best() -> None:
     assert "No model meets the budgets. The closest is" in judge(rows[:1])["headline"]["text"]
 
 
+def test_a_smear_is_called_one_and_is_not_the_one_to_ship() -> None:
+    rows = [row("smooth", 36, 3, texture_energy=0.01), row("int8", 33.5, 3, texture_energy=1.0)]
+    assert judge(rows)["best"]["name"] == "int8"
+    page = Page(report.render(result_of(rows[:1])))
+    assert "smooth paints a smear: 0.01 of the truth's texture" in page.text
+    assert "a smear" not in Page(report.render(result_of(rows[1:]))).text
+
+
 def test_rows_that_are_no_file_are_not_judged_but_named() -> None:
     told = judge([row("fp32"), {"name": "folder", "psnr_hole_mirrored": 33.0, "kind": "checkpoint", "bytes": None}])
     assert [j["name"] for j in told["judged"]] == ["fp32"] and told["unfiled"] == ["folder"]
