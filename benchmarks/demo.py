@@ -68,8 +68,8 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
          "--runtimes", "torch", "onnxruntime", "litert", "--json", str(work / "latency.json")],
         ["benchmarks/fidelity.py", *compared, "--reference", f"{exports / 'fp32'}.tflite", "--data", str(faces), *pairs,
          "--latency", str(work / "latency.json"), "--json", str(result)],
-        ["benchmarks/report.py", str(result), "--data", str(faces), "--models", f"fp32={exports / 'fp32'}.tflite",
-         *compared, str(work / "report.html")],
+        ["benchmarks/report.py", str(result), str(work / "latency.json"), "--data", str(faces), "--models",
+         f"fp32={exports / 'fp32'}.tflite", *compared, str(work / "report.html")],
     ]  # fmt: skip
 
 

@@ -1,18 +1,26 @@
-"""One self-contained HTML page of a result: the table, what each row paints, a photograph before and after.
+"""One self-contained HTML page of results: whether the budgets are met, first; then pictures, figures, times, history.
 
     python benchmarks/report.py runs/demo/result.json --data data/faces --models int8=exports/int8.tflite report.html
+    python benchmarks/report.py --max-ms 16 --max-mb 2 result.json latency.json android.json prediction.json report.html
 
-Styles and pictures are inside the file, which asks for nothing from any network and opens from a disk or a phone.
-Numbers come from RESULT (benchmarks/fidelity.py wrote it); the models are run again for the pictures only, on pairs
-spread evenly over the evaluation list, with the mirrored mask that the figures are taken with. `--photo` takes
-photographs of one's own instead of scikit-image's astronaut. A checkpoint folder whose history has `scales` adds the
-histograms of slimming.
+The page asks for nothing from any network (its own policy forbids it) and opens from a disk or on a phone. RESULT files are
+told apart by their rows: quality (benchmarks/fidelity.py), times (latency.py, and android.py with device and delegate),
+estimates (predict.py). Budgets are Snap's 30 frames a second (33.3 ms) and 8 MB unless given; a time counts for the budget
+only if a phone was measured: times of this computer, of an emulated device and estimates are shown as what they are.
+
+With --models the page has their history and operators, with --data as well what they paint: whole faces before and after
+a slider, and validation pairs, spread evenly over the evaluation list, with maps of the difference from the truth (the
+figures' own mirrored mask). `--photo` takes photographs of one's own instead of scikit-image's astronaut. Pages that show
+people are not for publishing. docs/report.md tells more.
 """
 
 from __future__ import annotations
 
 import base64
-import json
+import csv
+import hashlib
+import math
+import re
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Mapping, Sequence
@@ -25,6 +33,9 @@ from jinja2 import Environment
 from tqdm import tqdm
 
 from faceeraser import artifact, checkpoint, faces, metrics, pairs, stage
+
+Row = Mapping[str, Any]
+Fields = dict[str, Any]
 
 # Field, heading, digits, and which way is better: 1 up, -1 down, 0 towards one, None neither.
 COLUMNS: tuple[tuple[str, str, int, int | None], ...] = (
@@ -42,67 +53,59 @@ COLUMNS: tuple[tuple[str, str, int, int | None], ...] = (
     ("ms", "ms, LiteRT", 1, -1),
     ("ms_torch", "ms, torch", 1, -1),
 )
+QUALITY = "psnr_hole_mirrored"  # what the verdict's drop and the plots are of
 SHOWN_PX = 256  # at most, for pictures of pairs; more would make the page too heavy for a phone
+SHOWN_ROWS = 6  # models that paint; a page of fifty columns of faces is one that nobody compares anything on
+SHOWN_WHOLE = 6  # pairs and faces that show all of those models; the others show the first and the one to ship
+PICTURE_BYTES = 6_500_000  # of JPEG; in base64 a third more, and the page stays below 10 MB
+SCALES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)
+DIFFERENCE = 8  # difference maps show so many times what there is
+SNAP_MS, SNAP_MB = 1000 / 30, 8.0
+SMOOTH = 0.5  # texture energy below which a row is a smear, whatever its PSNR: classical fills have 0.1, what ships 1
+
+# --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def data_uri(picture: np.ndarray, longest: int) -> str:
+def data_uri(picture: np.ndarray, longest: int, quality: int = 90) -> str:
     """A uint8 picture, grey (H, W) or RGB (H, W, 3), as a JPEG data URI, shrunk to `longest` pixels if larger."""
-    scale = longest / max(picture.shape[:2])
-    if scale < 1:
-        picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     whole, coded = cv2.imencode(
-        ".jpg", picture[..., ::-1] if picture.ndim == 3 else picture, [cv2.IMWRITE_JPEG_QUALITY, 92]
-    )
+        ".jpg", shrunk(picture, longest)[..., ::-1] if picture.ndim == 3 else shrunk(picture, longest),
+        [cv2.IMWRITE_JPEG_QUALITY, quality],
+    )  # fmt: skip
     assert whole
     return "data:image/jpeg;base64," + base64.b64encode(coded.tobytes()).decode()
 
 
-def cell(
-    row: Mapping[str, Any], first: Mapping[str, Any], field: str, digits: int, better: int | None
-) -> dict[str, str]:
-    """{"text", "change", "tone"} of one figure: its value, and how it stands to the first row's."""
-    value, base = row.get(field), first.get(field)
-    if value is None:
-        return {"text": "–", "change": "", "tone": ""}
-    text = f"{value:,.{digits}f}"
-    if field == "psnr_vs_fp32" and value >= metrics.PSNR_CAP:
-        text = "identical"
-    if row is first or base is None or better is None:
-        return {"text": text, "change": "", "tone": ""}
-    sizes = field in ("gmacs", "params", "bytes", "ms", "ms_torch")
-    if sizes:
-        change = f"× {value / base:.2f}" if base else ""
-    else:
-        change = f"{value - base:+.{digits}f}"
-    gain = abs(base - 1) - abs(value - 1) if better == 0 else better * (value - base)
-    small = 0.5 * 10**-digits
-    return {"text": text, "change": change, "tone": "" if abs(gain) < small else "better" if gain > 0 else "worse"}
+def shrunk(picture: np.ndarray, longest: int) -> np.ndarray:
+    """The picture, its longer side at most `longest` pixels."""
+    scale = longest / max(picture.shape[:2])
+    if scale >= 1:
+        return picture
+    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Headings and lines of the result's table, with the columns that any row has."""
-    columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
-    lines = [
-        {
-            "name": row["name"],
-            "classical": row["name"] in metrics.CLASSICAL,
-            "resized": row.get("resized_from"),
-            "cells": [cell(row, rows[0], field, digits, better) for field, _, digits, better in columns],
-        }
-        for row in rows
-    ]
-    return {"headings": [heading for _, heading, _, _ in columns], "lines": lines}
+class Album:
+    """All pictures of a page, which are only encoded when it is known how many there are: together they have a budget."""
 
+    def __init__(self, most: int = PICTURE_BYTES) -> None:
+        """most: bytes of JPEG in all."""
+        self.most, self._pictures = most, []  # type: ignore[var-annotated]
+        self.scale = 1.0
 
-def open_models(words: Sequence[str]) -> dict[str, stage.Model]:
-    """{name: model} of `name=path` words: checkpoint folders or exported files."""
-    found: dict[str, stage.Model] = {}
-    for word in words:
-        name, equals, tail = word.partition("=")
-        if not equals or not name:
-            raise ValueError(f"--models {word}: expected name=path, such as int8=exports/int8.tflite")
-        found[name] = stage.open_model(Path(tail), name)
-    return found
+    def add(self, picture: np.ndarray, longest: int) -> Fields:
+        """{"key", "width", "height"} of a picture that the page will show at most `longest` pixels large."""
+        kept = shrunk(picture, longest)
+        self._pictures.append(kept.copy())
+        return {"key": len(self._pictures) - 1, "width": kept.shape[1], "height": kept.shape[0]}
+
+    def uris(self) -> list[str]:
+        """The data URIs, by key. All pictures are shrunk alike until they fit the budget."""
+        made: list[str] = []
+        for self.scale in SCALES:
+            made = [data_uri(p, max(16, round(max(p.shape[:2]) * self.scale))) for p in self._pictures]
+            if sum(len(uri) for uri in made) * 3 / 4 <= self.most:
+                break
+        return made
 
 
 def at_size(method: metrics.Method, size: int, picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -115,33 +118,84 @@ def at_size(method: metrics.Method, size: int, picture: np.ndarray, mask: np.nda
     return metrics.composite(picture, painted, mask)
 
 
-def gallery(models: Mapping[str, stage.Model], folder: Path, count: int) -> list[dict[str, Any]]:
-    """Figures for `count` validation pairs: the truth, the hole, and what each row and classical fill makes of it."""
-    listed = pairs.evaluation_pairs(folder)
-    picks = sorted({round(k) for k in np.linspace(0, len(listed) - 1, min(count, len(listed)))})
+def difference_map(painted: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """How far RGB is from the truth inside the mask, in colours: dark for nothing, white for 255 / DIFFERENCE levels."""
+    distance = np.abs(painted.astype(np.float32) - truth.astype(np.float32)).mean(axis=2) * (mask > 0)
+    levels = np.clip(np.rint(distance * DIFFERENCE), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1])
+
+
+def outlined(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The picture with what is erased tinted."""
+    tint = picture * 0.35 + np.array([255, 64, 129]) * 0.65
+    return np.where(mask[..., None] > 0, tint, picture).astype(np.uint8)
+
+
+def spread(n: int, count: int) -> list[int]:
+    """`count` positions, at most n, spread evenly over n."""
+    return sorted({round(k) for k in np.linspace(0, n - 1, min(count, n))}) if n and count > 0 else []
+
+
+def gallery(models: Mapping[str, stage.Model], listed: Sequence[pairs.Pair], best: str | None, album: Album) -> list[Fields]:
+    """Figures of validation pairs: the truth, the hole, what each row and classical fill makes of it, and how far off."""
     shown = []
-    for pair in tqdm([listed[k] for k in picks], desc="pairs", leave=False):
+    for number, pair in enumerate(tqdm(listed, desc="pairs", leave=False)):
         mask = metrics.mirrored(pair.mask)
         emptied = pair.truth * (1 - mask)[..., None]
-        cells = [("truth", pair.truth), ("hidden", emptied)]
-        cells += [(name, at_size(m.method, m.resolution, emptied, mask)) for name, m in models.items()]
-        cells += [(name, fill(emptied, mask)) for name, fill in metrics.CLASSICAL.items()]
-        shown.append(
-            {
-                "name": pair.name,
-                "cells": [
-                    {
-                        "label": label,
-                        "uri": data_uri(picture, SHOWN_PX),
-                        "note": ""
-                        if label in ("truth", "hidden")
-                        else f"{metrics.psnr(picture, pair.truth, mask):.1f} dB",
-                    }
-                    for label, picture in cells
-                ],
-            }
-        )
+        whole = number < SHOWN_WHOLE
+        painted = {
+            name: at_size(model.method, model.resolution, emptied, mask)
+            for name, model in models.items()
+            if whole or name in (next(iter(models)), best)
+        }
+        if whole:
+            painted |= {name: fill(emptied, mask) for name, fill in metrics.CLASSICAL.items()}
+        cells = [
+            {"label": label, "picture": album.add(picture, SHOWN_PX), "map": None, "note": ""}
+            for label, picture in (("truth", pair.truth), ("hidden", emptied))
+        ]
+        for label, picture in painted.items():
+            cells.append({
+                "label": label, "picture": album.add(picture, SHOWN_PX),
+                "map": album.add(difference_map(picture, pair.truth, mask), SHOWN_PX),
+                "note": f"{metrics.psnr(picture, pair.truth, mask):.1f} dB",
+            })  # fmt: skip
+        shown.append({"name": pair.name, "cells": cells, "whole": whole})
     return shown
+
+
+def whole_faces(
+    models: Mapping[str, stage.Model], folder: Path, count: int, best: str | None, album: Album
+) -> list[Fields]:
+    """Sliders of validation faces of a prepared folder, each with its own parts erased; none where it has no faces."""
+    with open(folder / "manifest.csv", newline="") as file:
+        known = [row for row in csv.DictReader(file) if row["split"] == "val" and row.get("face_file") and row["mask_file"]]
+    shown = []
+    for number, row in enumerate(tqdm([known[k] for k in spread(len(known), count)], desc="faces", leave=False)):
+        picture = cv2.imread(str(folder / row["face_file"]), cv2.IMREAD_COLOR)
+        parts = cv2.imread(str(folder / row["mask_file"]), cv2.IMREAD_GRAYSCALE)
+        if picture is None or parts is None:
+            raise ValueError(f"{folder / row['face_file']}: listed by manifest.csv but cannot be read; prepare it again")
+        image = np.ascontiguousarray(picture[..., ::-1])
+        mask = (cv2.resize(parts, image.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0).astype(np.uint8)
+        chosen = {n: m for n, m in models.items() if number < SHOWN_WHOLE or n in (next(iter(models)), best)}
+        shown.append(slider(
+            Path(row["face_file"]).stem, "a validation photograph; nobody trained on it", image, outlined(image, mask),
+            {name: at_size(model.method, model.resolution, image, mask) for name, model in chosen.items()}, album, 384,
+        ))  # fmt: skip
+    return shown
+
+
+def slider(
+    name: str, about: str, before: np.ndarray, marked: np.ndarray | None, after: Mapping[str, np.ndarray], album: Album,
+    longest: int,
+) -> Fields:  # fmt: skip
+    """A picture and what stands on the other side of its slider, by label."""
+    sides = {**({"what is erased": marked} if marked is not None else {}), **after}
+    return {
+        "name": name, "about": about, "before": album.add(before, longest),
+        "after": [{"label": label, "picture": album.add(picture, longest)} for label, picture in sides.items()],
+    }  # fmt: skip
 
 
 def photographs(files: Sequence[Path]) -> list[tuple[str, np.ndarray]]:
@@ -164,45 +218,427 @@ def around(found: Sequence[faces.Face], shape: Sequence[int]) -> tuple[slice, sl
 
 
 def erased_photographs(
-    models: Mapping[str, stage.Model], files: Sequence[Path]
-) -> list[dict[str, Any]]:
-    """Figures of photographs, cut to the faces in them: before, the parts found, and after, by every row."""
-    shown: list[dict[str, Any]] = []
-    for name, image in tqdm(photographs(files), desc="photographs", leave=False):
+    models: Mapping[str, stage.Model], files: Sequence[Path], best: str | None, album: Album
+) -> list[Fields]:
+    """Sliders of photographs, cut to the faces in them: before, the parts found, and after, by every row."""
+    shown: list[Fields] = []
+    for number, (name, image) in enumerate(tqdm(photographs(files), desc="photographs", leave=False)):
         found = faces.find_faces(image)
         view = around(found, image.shape)
-        cells = [{"label": "before", "uri": data_uri(image[view], 640)}]
+        people = f"{len(found)} face{'s' if len(found) != 1 else ''} found"
+        after, marked = {}, None
         if found:
-            outlined = image.copy()
-            crops = []
+            marked, crops = image.copy(), []
             for face in found:
                 crop, matrix = faces.align(image, face)
                 mask = faces.face_mask(image, face, crop.shape[0])[0].astype(np.uint8)
                 crops.append((crop, matrix, mask))
-                outlined = faces.paste_back(outlined, np.full_like(crop, (255, 64, 129)), matrix, mask, 0)
-            cells.append({"label": "parts found", "uri": data_uri(outlined[view], 640)})
-            fills = {name: (m.method, m.resolution) for name, m in models.items()}
+                marked = faces.paste_back(marked, np.full_like(crop, (255, 64, 129)), matrix, mask, 0)
+            fills = {n: (m.method, m.resolution) for n, m in models.items()
+                     if number < SHOWN_WHOLE or n in (next(iter(models)), best)}  # fmt: skip
             for label, (method, size) in {**fills, "navier_stokes": (metrics.fill_navier_stokes, 256)}.items():
-                after = image.copy()
+                painted = image.copy()
                 for crop, matrix, mask in crops:
-                    after = faces.paste_back(after, at_size(method, size, crop, mask), matrix, mask)
-                cells.append({"label": label, "uri": data_uri(after[view], 640)})
-        people = f"{len(found)} face{'s' if len(found) != 1 else ''} found"
-        shown.append(
-            {"name": name, "found": people if found else "no face found in it, so nothing was erased", "cells": cells}
-        )
+                    painted = faces.paste_back(painted, at_size(method, size, crop, mask), matrix, mask)
+                after[label] = painted[view]
+        shown.append(slider(
+            name, people if found else "no face found in it, so nothing was erased", image[view],
+            marked[view] if marked is not None else None, after, album, 640,
+        ))  # fmt: skip
     return shown
 
 
-def histograms(models: Mapping[str, stage.Model]) -> list[dict[str, Any]]:
-    """The norms' scales before and after slimming, of every folder or card whose history has them, as SVG bars."""
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def cell(row: Row, first: Row, field: str, digits: int, better: int | None) -> dict[str, str]:
+    """{"text", "change", "tone"} of one figure: its value, and how it stands to the first row's."""
+    value, base = row.get(field), first.get(field)
+    if value is None:
+        return {"text": "–", "change": "", "tone": ""}
+    text = f"{value:,.{digits}f}"
+    if field == "psnr_vs_fp32" and value >= metrics.PSNR_CAP:
+        text = "identical"
+    if row is first or base is None or better is None:
+        return {"text": text, "change": "", "tone": ""}
+    sizes = field in ("gmacs", "params", "bytes", "ms", "ms_torch")
+    if sizes:
+        change = f"× {value / base:.2f}" if base else ""
+    else:
+        change = f"{value - base:+.{digits}f}"
+    gain = abs(base - 1) - abs(value - 1) if better == 0 else better * (value - base)
+    small = 0.5 * 10**-digits
+    return {"text": text, "change": change, "tone": "" if abs(gain) < small else "better" if gain > 0 else "worse"}
+
+
+def table(rows: Sequence[Row]) -> Fields:
+    """Headings and lines of the result's table, with the columns that any row has."""
+    columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
+    lines = [
+        {
+            "name": row["name"],
+            "classical": is_control(row),
+            "resized": row.get("resized_from"),
+            "cells": [cell(row, rows[0], field, digits, better) for field, _, digits, better in columns],
+        }
+        for row in rows
+    ]
+    return {"headings": [heading for _, heading, _, _ in columns], "lines": lines}
+
+
+def is_control(row: Row) -> bool:
+    """Whether a row stands in the table to be compared with, and is nothing to ship."""
+    return row["name"] in metrics.CLASSICAL or row.get("kind") in ("classical", "control")
+
+
+# --- times -----------------------------------------------------------------------------------------------------------
+
+
+def times(results: Sequence[Row]) -> tuple[list[Fields], int]:
+    """(every measured time, how many rows of emulated devices were left out) of the results' rows.
+
+    A time is {"model", "file", "device", "phone", "delegate", "threads", "ms", "low", "high", "what", "ops", "nodes",
+    "taken", "doubt"}: low and high are the spread that the row tells, and `what` says which; `taken` is how many nodes a
+    delegate took, `doubt` why the time may not be the device's own. The fastest of a model and device stands first.
+    """
+    found, emulated = [], 0
+    for result in results:
+        for row in result["rows"]:
+            # A quality row's milliseconds are latency.py's: given beside them they would stand here twice. Old builds of
+            # benchmark_model tell a mean and no median.
+            ms = next((row[key] for key in ("median_ms", "avg_ms") if row.get(key) is not None), None)
+            emulated += bool(row.get("emulated"))
+            if ms is None or row.get("estimate") or row.get("emulated"):
+                continue
+            device, phone = device_of(row, result)
+            low, high, what = spread_of(row)
+            taken = [f"{t['delegate']} took {t['nodes']} of {t['of']} nodes, in {t['partitions']} pieces"
+                     for t in row.get("delegated") or []]  # fmt: skip
+            found.append({
+                "model": str(row.get("model") or row["name"]), "file": row.get("file"), "device": device, "phone": phone,
+                "delegate": str(row.get("delegate") or row.get("runtime") or "not told"), "threads": row.get("threads"),
+                "ms": float(ms), "low": low, "high": high, "what": what, "ops": row.get("ops") or [],
+                "nodes": row.get("nodes") or [], "taken": taken,
+                "doubt": "; ".join(map(str, row.get("unfit") or (["throttled"] if row.get("throttled") else []))),
+            })  # fmt: skip
+    return sorted(found, key=lambda t: (not t["phone"], t["device"], t["model"], t["ms"])), emulated
+
+
+def of_model(timed: Sequence[Row], row: Row) -> list[Row]:
+    """The times of a quality row: of its file, or of its name."""
+    return [t for t in timed if t["model"] == row["name"] or (t["file"] is not None and t["file"] == row.get("file"))]
+
+
+def device_of(row: Row, result: Row) -> tuple[str, bool]:
+    """(what a time was taken on, whether that is a phone): android.py's rows tell a device, those of latency.py none."""
+    if row.get("device") or row.get("runtime") == "benchmark_model":
+        return str(row.get("device") or row.get("soc") or "a device that gives no name"), True
+    hardware = result["hardware"]
+    if isinstance(hardware, Mapping):
+        cores = f", {hardware['cores']} cores" if hardware.get("cores") else ""
+        return f"{hardware.get('cpu', 'a computer')}{cores} (a computer)", False
+    return f"{hardware} (a computer)", False
+
+
+def spread_of(row: Row) -> tuple[float | None, float | None, str]:
+    """(low, high, what they are) of a timing row; None where it does not tell."""
+    for low, high, what in (
+        ("p10_ms", "p90_ms", "10th to 90th percentile"), ("p5_ms", "p95_ms", "5th to 95th percentile"),
+        ("min_ms", "max_ms", "fastest to slowest"), (None, "p90_ms", "median to 90th percentile"),
+    ):  # fmt: skip
+        if row.get(high) is not None and (low is None or row.get(low) is not None):
+            return (float(row[low]) if low else None), float(row[high]), what
+    return None, None, "no spread told"
+
+
+def timing_bars(found: Sequence[Row]) -> list[Fields]:
+    """The times grouped by device, with the bars' lengths in percent of the longest."""
+    top = max((t["high"] or t["ms"] for t in found), default=1) or 1
+    groups: dict[str, Fields] = {}
+    for t in found:
+        group = groups.setdefault(t["device"], {"device": t["device"], "phone": t["phone"], "bars": []})
+        low, high = t["low"] if t["low"] is not None else t["ms"], t["high"] if t["high"] is not None else t["ms"]
+        group["bars"].append({
+            **t, "length": round(100 * t["ms"] / top, 2), "from": round(100 * low / top, 2),
+            "span": round(100 * max(0.0, high - low) / top, 2),
+        })  # fmt: skip
+    return list(groups.values())
+
+
+def estimate_table(estimated: Sequence[Row]) -> Fields:
+    """{"classes", "models"}: the estimates with a line for each model and a column for each class of phone."""
+    classes = {e["class"]: e.get("about", "") for e in estimated}
+    models: dict[str, dict[str, Row]] = {}
+    for e in estimated:
+        models.setdefault(e["model"], {})[e["class"]] = e
+    lines = []
+    for name, by in models.items():
+        one = next(iter(by.values()))
+        lines.append({"model": name, "rows": [by.get(label) for label in classes], "gmacs": one["gmacs"],
+                      "moved_mb": one["moved_mb"]})  # fmt: skip
+    return {"classes": [{"name": name, "about": about} for name, about in classes.items()], "models": lines}
+
+
+def ops_tables(found: Sequence[Row], most: int = 12) -> list[Fields]:
+    """Time by operator type of every timed model that tells it: the `most` longest and the rest together.
+
+    Of android.py an operator is {"kind", "avg_ms"}, a node of the graph; {"type", "n", "ms"} does as well.
+    """
+    told = []
+    for t in found:
+        by: dict[str, Fields] = {}
+        for op in t["ops"]:
+            kind = str(op.get("kind") or op.get("type") or op.get("name"))
+            ms = op.get("avg_ms", op.get("ms"))
+            entry = by.setdefault(kind, {"type": kind, "n": 0, "ms": 0.0})
+            entry["n"] += op.get("n") or 1
+            entry["ms"] += float(ms) if ms is not None else 0.0
+        ops = sorted(by.values(), key=lambda op: -op["ms"])
+        total = sum(op["ms"] for op in ops)
+        if total <= 0:
+            continue
+        if len(ops) > most:
+            rest = {"type": f"{len(ops) - most} other types", "n": None, "ms": sum(op["ms"] for op in ops[most:])}
+            ops = [*ops[:most], rest]
+        told.append({**{key: t[key] for key in ("model", "device", "delegate")}, "total": total,
+                     "ops": [{**op, "share": round(100 * op["ms"] / total, 1)} for op in ops]})  # fmt: skip
+    return told
+
+
+# --- the verdict -----------------------------------------------------------------------------------------------------
+
+
+def verdict(rows: Sequence[Row], timed: Sequence[Row], estimated: Sequence[Row], args: Namespace) -> Fields:
+    """What the budgets say of every row that is a file, and which one to ship.
+
+    A row's checks are {"budget", "state", "text"}: "met", "missed" or "unknown". Of the rows that miss fewest budgets and
+    are known to meet most, the one with the best picture is `best`: one that has texture, and of those by PSNR.
+    """
+    candidates = [row for row in rows if not is_control(row) and row.get("bytes") is not None]
+    judged = []
+    for row in candidates:
+        checks = [size_check(row, args.max_mb), speed_check(row, timed, estimated, args.max_ms)]
+        if args.max_drop is not None:
+            checks.append(drop_check(row, rows[0], args.max_drop))
+        states = [check["state"] for check in checks]
+        texture = row.get("texture_energy")
+        smear = texture is not None and texture < SMOOTH
+        judged.append({
+            "name": row["name"], "checks": checks,
+            "smear": f"a smear: {texture:.2f} of the truth's texture" if smear else "",
+            "state": "missed" if "missed" in states else "unknown" if "unknown" in states else "met",
+            "rank": (states.count("missed"), -states.count("met"), smear, -(row.get(QUALITY) or -math.inf)),
+        })  # fmt: skip
+    best = min(judged, key=lambda j: j["rank"])["name"] if judged else None
+    unfiled = [row["name"] for row in rows if not is_control(row) and row.get("bytes") is None]
+    return {
+        "best": next((j for j in judged if j["name"] == best), None), "judged": judged, "unfiled": unfiled,
+        "headings": ["size", "speed", *(["quality"] if args.max_drop is not None else [])],
+        "headline": headline(judged, best), "max_ms": args.max_ms, "max_mb": args.max_mb, "max_drop": args.max_drop,
+    }  # fmt: skip
+
+
+def size_check(row: Row, most: float) -> Fields:
+    size = row["bytes"] / 1e6
+    text = f"{size:.2f} MB, {'below' if size < most else 'not below'} {most:g} MB"
+    return {"budget": "size", "state": "met" if size < most else "missed", "text": text, "note": ""}
+
+
+def speed_check(row: Row, timed: Sequence[Row], estimated: Sequence[Row], most: float) -> Fields:
+    """A phone's fastest time decides; without one the budget stays open, and what else is known is told beside it."""
+    own = of_model(timed, row)
+    if phones := [t for t in own if t["phone"]]:
+        quick = min(phones, key=lambda t: t["ms"])
+        met = quick["ms"] <= most
+        where = f"{quick['device']} ({quick['delegate']})"
+        text = f"{quick['ms']:.1f} ms on {where}, {'within' if met else 'over'} {most:.1f} ms"
+        doubt = f"not the phone at its best: {quick['doubt']}" if quick["doubt"] else ""
+        return {"budget": "speed", "state": "met" if met else "missed", "text": text, "note": doubt}
+    notes = []
+    if guesses := [e for e in estimated if e.get("model") == row["name"]]:
+        told = ", ".join(f"{e['class']} {e['low_ms']:.0f}–{e['high_ms']:.0f}" for e in guesses)
+        notes.append(f"estimate only, ms: {told}")
+    here = [t["ms"] for t in own] or ([row["ms"]] if row.get("ms") else [])
+    if here:
+        notes.append(f"{min(here):.1f} ms on a computer")
+    return {"budget": "speed", "state": "unknown", "text": "not measured on a phone", "note": "; ".join(notes)}
+
+
+def drop_check(row: Row, first: Row, most: float) -> Fields:
+    value, base = row.get(QUALITY), first.get(QUALITY)
+    if value is None or base is None:
+        return {"budget": "quality", "state": "unknown", "text": "not measured", "note": ""}
+    drop = base - value
+    text = f"{drop:.2f} dB below {first['name']}, allowed are {most:g}" if drop > 0 else f"not below {first['name']}"
+    return {"budget": "quality", "state": "met" if drop <= most else "missed", "text": text, "note": ""}
+
+
+def headline(judged: Sequence[Row], best: str | None) -> Fields:
+    """{"state", "text"}: the page in one sentence."""
+    if best is None:
+        return {"state": "unknown", "text": "No row is an exported file, so no budget can be judged."}
+    chosen = next(j for j in judged if j["name"] == best)
+    missed = [check["budget"] for check in chosen["checks"] if check["state"] == "missed"]
+    open_ = [check["budget"] for check in chosen["checks"] if check["state"] == "unknown"]
+    if missed:
+        text = f"No model meets the budgets. The closest is {best}; it misses {' and '.join(missed)}."
+        return {"state": "missed", "text": text}
+    if open_:
+        known = [check["budget"] for check in chosen["checks"] if check["state"] == "met"]
+        return {"state": "unknown", "text": f"{best} meets the budget of {' and '.join(known)}. "
+                f"Whether it meets that of {' and '.join(open_)} is not known yet."}  # fmt: skip
+    return {"state": "met", "text": f"{best} meets every budget."}
+
+
+# --- plots -----------------------------------------------------------------------------------------------------------
+
+WIDE, HIGH, LEFT, BOTTOM, TOP, RIGHT = 360, 260, 40, 34, 12, 12  # of a plot, in its own units; about a phone's pixels
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers between low and high, at most `most`."""
+    if not high > low:
+        return [low]
+    step = 10 ** math.floor(math.log10((high - low) / most))
+    step *= next(k for k in (1, 2, 5, 10, 20) if (high - low) / (step * k) <= most)
+    return [round(k * step, 10) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def pareto(rows: Sequence[Row], field: str, heading: str, unit: float, budget: float | None) -> Fields | None:
+    """A plot of quality against one cost: points, the front, labels that do not lie on one another. None without two points.
+
+    The front: rows that no other beats in one of both without being beaten in the other. Its rows have labels, as far as
+    there is room; every point's label is told when it is pointed at.
+    """
+    points = [(row["name"], row[field] / unit, row[QUALITY]) for row in rows
+              if not is_control(row) and row.get(field) is not None and row.get(QUALITY) is not None]  # fmt: skip
+    if len(points) < 2:
+        return None
+    fill = next((row[QUALITY] for row in rows if row["name"] == "navier_stokes" and row.get(QUALITY) is not None), None)
+    heights = [p[2] for p in points] + ([fill] if fill is not None else [])
+    low, high = min(heights), max(heights)
+    low, high = low - 0.08 * (high - low or 1), high + 0.12 * (high - low or 1)
+    top = 1.08 * max([p[1] for p in points] + ([budget] if budget and budget < 3 * max(p[1] for p in points) else [])) or 1
+
+    def x(value: float) -> float:
+        return round(LEFT + (WIDE - LEFT - RIGHT) * value / top, 1)
+
+    def y(value: float) -> float:
+        return round(HIGH - BOTTOM - (HIGH - BOTTOM - TOP) * (value - low) / (high - low), 1)
+
+    front: list[tuple[str, float, float]] = []
+    for point in sorted(points, key=lambda p: (p[1], -p[2])):
+        if not front or point[2] > front[-1][2]:
+            front.append(point)
+    names = {p[0] for p in front}
+    dots = [{"name": n, "x": x(c), "y": y(q), "front": n in names, "title": f"{n}: {c:.3g} {heading}, {q:.2f} dB"}
+            for n, c, q in points]  # fmt: skip
+    return {
+        "heading": heading, "dots": dots, "labels": labels(dots), "budget": x(budget) if budget and budget <= top else None,
+        "front": " ".join(f"{x(c)},{y(q)}" for _, c, q in front),
+        "fill": y(fill) if fill is not None else None,
+        "xs": [{"at": x(v), "text": f"{v:g}"} for v in ticks(0, top)],
+        "ys": [{"at": y(v), "text": f"{v:g}"} for v in ticks(low, high)],
+    }  # fmt: skip
+
+
+def labels(dots: Sequence[Row]) -> list[Fields]:
+    """Where the names of the dots can stand without covering a dot or one another, the front's first; the rest have none."""
+    placed: list[tuple[float, float, float, float]] = [(d["x"] - 4, d["y"] - 4, d["x"] + 4, d["y"] + 4) for d in dots]
+    found = []
+    for dot in sorted(dots, key=lambda d: not d["front"]):
+        name = dot["name"] if len(dot["name"]) <= 18 else dot["name"][:17] + "…"
+        width = 6.2 * len(name)
+        for left, baseline in (
+            (dot["x"] + 7, dot["y"] + 4), (dot["x"] - 7 - width, dot["y"] + 4),
+            (dot["x"] - width / 2, dot["y"] - 8), (dot["x"] - width / 2, dot["y"] + 17),
+        ):  # fmt: skip
+            box = (left, baseline - 10, left + width, baseline + 3)
+            inside = box[0] >= LEFT + 2 and box[2] <= WIDE and box[1] >= 0 and box[3] <= HIGH - BOTTOM
+            if inside and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in placed):
+                placed.append(box)
+                found.append({"x": round(left, 1), "y": round(baseline, 1), "text": name})
+                break
+    return found
+
+
+# --- what is known of the models -------------------------------------------------------------------------------------
+
+
+def stages(history: Sequence[Row]) -> list[Fields]:
+    """A model's history as a table: what each stage was, how long, and the figures before and after it."""
+    told = []
+    for entry in history:
+        found = entry.get("metrics") or {}
+        before, after = found.get("before") or {}, found.get("after") or found
+        options = entry.get("options") or {}
+        told.append({
+            "stage": entry.get("stage", "?"), "steps": options.get("steps"), "seconds": found.get("seconds"),
+            "figures": [
+                {"name": heading, "before": figure(before.get(field), digits), "after": figure(after.get(field), digits)}
+                for field, heading, digits in (
+                    (QUALITY, "PSNR, mirrored", 2), ("psnr_hole_smooth", "shading", 2), ("texture_energy", "texture", 2),
+                    ("gmacs", "GMAC", 3), ("params", "parameters", 0),
+                )
+            ],
+        })  # fmt: skip
+    return told
+
+
+def figure(value: Any, digits: int) -> str:
+    """A figure of a history, nothing where there is none."""
+    return f"{value:,.{digits}f}" if isinstance(value, (int, float)) and not isinstance(value, bool) else ""
+
+
+def histories(known: Mapping[str, Sequence[Row]], best: str | None) -> list[Fields]:
+    """Every model's stages, the one to ship first; models that have one history share an entry."""
+    entries: dict[str, Fields] = {}
+    for name in sorted(known, key=lambda n: n != best):
+        if steps := stages(known[name]):
+            entries.setdefault(repr(steps), {"names": [], "stages": steps})["names"].append(name)
+    return list(entries.values())
+
+
+def placement(paths: Mapping[str, Path], cards: Mapping[str, Row], timed: Sequence[Row]) -> list[Fields]:
+    """Each model's operators by type, and where they run as far as a result from a device says it.
+
+    A timing row may have `delegated`, how many nodes a delegate took (android.py), and `nodes`, which: [{"type", "delegate",
+    "n"}]. What no result says is unknown, and told so.
+    """
+    told = []
+    for name, path in paths.items():
+        card = cards.get(name) or {}
+        listed: list[Fields] = []
+        if path.suffix == ".tflite":
+            listed = artifact.operators(path)
+        elif counted := (card.get("checked") or {}).get("operators"):
+            listed = [{"type": kind, "n": n, "moved_mb": None} for kind, n in counted.items()]
+        runs = []
+        for t in timed:
+            if t["model"] == name and (t["nodes"] or t["taken"]):
+                by: dict[str, list[str]] = {}
+                for node in t["nodes"]:
+                    by.setdefault(str(node["type"]), []).append(f"{node['delegate']} {node.get('n', '')}".strip())
+                taken = {kind: ", ".join(words) for kind, words in by.items()}
+                runs.append({"device": t["device"], "delegate": t["delegate"], "by": taken, "taken": "; ".join(t["taken"])})
+        total = sum(op["n"] for op in listed)
+        moved = sum(op["moved_mb"] or 0 for op in listed)
+        convolutions = sum(op["n"] for op in listed if "CONV" in op["type"].upper())
+        told.append({
+            "name": name, "ops": listed, "total": total, "moved": moved, "convolutions": convolutions, "runs": runs,
+            "int8": (card.get("checked") or {}).get("int8_convolutions"), "kind": path.suffix.lstrip(".") or "checkpoint",
+        })  # fmt: skip
+    return told
+
+
+def histograms(known: Mapping[str, Sequence[Row]]) -> list[Fields]:
+    """The norms' scales before and after slimming, of every history that has them, as SVG bars."""
     drawn = {}
-    for name, model in models.items():
-        history = checkpoint.history(model.path) if model.path.is_dir() else artifact.read_card(model.path)["history"]
+    for name, history in known.items():
         for entry in history:
             if scales := entry.get("scales"):
                 top = max([*scales["before"], *scales["after"], 1])
-                drawn[json.dumps(scales)] = {
+                drawn[repr(scales)] = {
                     "name": name,
                     "low": f"{scales['edges'][0]:.3g}",
                     "high": f"{scales['edges'][-1]:.3g}",
@@ -218,174 +654,166 @@ def histograms(models: Mapping[str, stage.Model]) -> list[dict[str, Any]]:
     return list(drawn.values())
 
 
-TEMPLATE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{{ heading }}</title>
-<style>
-:root { --ink: #1b1d22; --soft: #5d6472; --line: #dfe2e8; --ground: #fbfbfc; --card: #fff; --mark: #b4235a;
-        --good: #0b6b46; --bad: #a8341c; --warn: #fff4d6; --warn-ink: #5b4300; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e9ebef; --soft: #9aa3b2; --line: #2e333d; --ground: #14161a; --card: #1b1e24; --mark: #ff86b0;
-          --good: #5fd3a0; --bad: #ff9a80; --warn: #3a2f10; --warn-ink: #ffe2a0; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 76rem; padding: 1.5rem 1rem 4rem; background: var(--ground); color: var(--ink);
-       font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .25rem; }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; }
-p { margin: .4rem 0; max-width: 46rem; }
-.soft, figcaption, small { color: var(--soft); }
-.notice { background: var(--warn); color: var(--warn-ink); border-radius: .5rem; padding: .6rem .9rem;
-          margin: 1rem 0; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: .6rem; background: var(--card); }
-table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .9rem;
-        font-variant-numeric: tabular-nums; }
-th, td { padding: .5rem .7rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top; }
-thead th { font-weight: 600; color: var(--soft); font-size: .78rem; line-height: 1.25; min-width: 5.2rem;
-           vertical-align: bottom; }
-tbody tr:last-child > * { border-bottom: 0; }
-th:first-child { text-align: left; position: sticky; left: 0; background: var(--card); min-width: 0;
-                 border-right: 1px solid var(--line); }
-tr.first > * { background: color-mix(in srgb, var(--mark) 9%, var(--card)); }
-tr.classical th, tr.classical td { color: var(--soft); }
-td small { display: block; font-size: .75rem; }
-small.better { color: var(--good); } small.worse { color: var(--bad); }
-figure { margin: 0 0 1.5rem; }
-.grid { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fill, minmax({{ thumb }}px, 1fr)); }
-.wide { display: grid; gap: .6rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
-.grid div, .wide div { min-width: 0; }
-.grid img, .wide img { width: 100%; height: auto; display: block; border-radius: .4rem; background: var(--line); }
-.label { font-size: .8rem; line-height: 1.25; display: flex; flex-wrap: wrap; justify-content: space-between;
-         gap: 0 .4rem; padding: .2rem .1rem; }
-.label span { white-space: nowrap; }
-figcaption { font-size: .85rem; margin-top: .4rem; }
-svg { width: 100%; height: 9rem; display: block; border-bottom: 1px solid var(--line); }
-svg rect { fill: var(--mark); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; font-size: .85rem; margin: 0; }
-dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-@media (max-width: 40rem) {
-  .grid { grid-template-columns: repeat(3, 1fr); gap: .4rem; } h1 { font-size: 1.3rem; }
-  .wide { grid-template-columns: repeat(2, 1fr); gap: .4rem; } .label { font-size: .72rem; } }
-</style>
-</head>
-<body>
-<header>
-<h1>{{ heading }}</h1>
-<p class="soft">{{ result.data.n }} validation pairs, list {{ (result.data.eval_sha256 or "")[:12] }}.</p>
-</header>
-{% if synthetic %}<p class="notice"><strong>Synthetic data.</strong> Skin and masks were generated by code. These
-figures show that the chain works; they say nothing about real faces.</p>{% endif %}
-
-<h2>Figures</h2>
-<figure>
-<div class="scroll" tabindex="0"><table>
-<thead><tr><th scope="col">row</th>{% for h in table.headings %}<th scope="col">{{ h }}</th>{% endfor %}</tr></thead>
-<tbody>{% for line in table.lines %}
-<tr class="{{ 'classical' if line.classical }}{{ 'first' if loop.first }}">
-<th scope="row">{{ line.name }}
-{%- if line.resized %}<br><small>resized from {{ line.resized }}</small>{% endif %}</th>
-{% for c in line.cells %}
-<td>{{ c.text }}{% if c.change %}<small class="{{ c.tone }}">{{ c.change }}</small>{% endif %}</td>
-{% endfor %}</tr>{% endfor %}
-</tbody></table></div>
-<figcaption>Small print under a figure: its change against {{ table.lines[0].name }}, the first row. Figures are
-taken inside the hole, on 8-bit pictures, with the mask also mirrored top to bottom, so that the answer cannot be copied
-from the other half. PSNR alone cannot tell a face from a smear: read it with shading and texture. Texture figures are
-medians{% if texture_n is not none %} over the {{ texture_n }} pictures of enough resolution{% endif %}. Mean colour,
-Telea and Navier-Stokes are classical fills: what a network has to beat.</figcaption>
-</figure>
-
-{% if gallery %}<h2>What each row paints</h2>
-{% for pair in gallery %}<figure><div class="grid">
-{% for c in pair.cells %}<div><img src="{{ c.uri }}" alt="{{ c.label }}, pair {{ pair.name }}" width="{{ thumb }}"
- height="{{ thumb }}"><div class="label"><span>{{ c.label }}</span><span class="soft">{{ c.note }}</span></div></div>
-{% endfor %}</div><figcaption>Pair {{ pair.name }}{% if synthetic %} (synthetic){% endif %}: the blank face that is
-the truth, what a method sees, and what it makes of it; PSNR inside the hole.</figcaption></figure>
-{% endfor %}{% endif %}
-
-{% if photographs %}<h2>Photographs</h2>
-{% for photo in photographs %}<figure><div class="wide">
-{% for c in photo.cells %}<div><img src="{{ c.uri }}" alt="{{ photo.name }}, {{ c.label }}">
-<div class="label"><span>{{ c.label }}</span></div></div>
-{% endfor %}</div><figcaption>{{ photo.name }}: {{ photo.found }}.
-{%- if synthetic %} The networks were trained on synthetic skin.{% endif %}</figcaption></figure>
-{% endfor %}{% endif %}
-
-{% if histograms %}<h2>Slimming</h2>
-{% for h in histograms %}<figure><div class="wide">
-{% for side in h.sides %}<div><svg viewBox="0 0 {{ side.bars|length }} 100" preserveAspectRatio="none" role="img"
- aria-label="scale factors {{ side.label }}">{% for b in side.bars %}
-<rect x="{{ loop.index0 + 0.06 }}" y="{{ 100 - b }}" width="0.88" height="{{ b }}"/>{% endfor %}</svg>
-<div class="label"><span>{{ h.low }}</span><span>{{ side.label }}, {{ side.total }} channels</span>
-<span>{{ h.high }}</span></div></div>{% endfor %}</div>
-<figcaption>{{ h.name }}: sizes of the norms' scale factors before and after training with the L1 penalty, drawn to one
-height. What shrank to nothing was cut.</figcaption></figure>
-{% endfor %}{% endif %}
-
-<h2>How this was made</h2>
-<dl><dt>command</dt><dd><code>{{ result.command }}</code></dd><dt>commit</dt><dd>{{ result.commit }}</dd>
-<dt>machine</dt><dd>{% for k, v in result.hardware.items() %}{{ k }} {{ v }}{{ ", " if not loop.last }}{% endfor %}</dd>
-<dt>versions</dt>
-<dd>{% for k, v in result.versions.items() %}{{ k }} {{ v }}{{ ", " if not loop.last }}{% endfor %}</dd></dl>
-</body>
-</html>
-"""
+# --- results and models ----------------------------------------------------------------------------------------------
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """A result file, checked for its form. Raises ValueError when it is not one."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-        missing = [key for key in ("command", "commit", "hardware", "versions", "data", "rows") if key not in found]
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{path}: expected a result of benchmarks/fidelity.py --json ({error})") from None
-    if missing or not found["rows"]:
-        raise ValueError(
-            f"{path}: expected a result of benchmarks/fidelity.py --json, it lacks {', '.join(missing) or 'rows'}"
-        )
+def sort_results(found: Mapping[Path, Fields]) -> tuple[Fields | None, list[Fields], list[Fields]]:
+    """(quality, or None; results with times; results with estimates) of the files given.
+
+    Several results of one evaluation list become one; a row whose name is taken gets its file's name added. Raises
+    ValueError when two are of different lists.
+    """
+    quality: Fields | None = None
+    first: Path | None = None
+    timings, guesses = [], []
+    for path, result in found.items():
+        if any(row.get("estimate") for row in result["rows"]):
+            guesses.append(result)
+            continue
+        timing = [row for row in result["rows"] if any(key in row for key in ("median_ms", "avg_ms", "device"))]
+        if timing:
+            timings.append(result)
+        rows = [row for row in result["rows"] if row not in timing]
+        if not any(row.get(column[0]) is not None for row in rows for column in COLUMNS):
+            if not timing:
+                raise ValueError(f"{path}: none of its rows has a figure, a time or an estimate that this page shows")
+            continue
+        if quality is None:
+            quality, first = {**result, "rows": rows}, path
+            continue
+        ours, theirs = quality["data"].get("eval_sha256"), result["data"].get("eval_sha256")
+        if ours != theirs:
+            raise ValueError(
+                f"{path} was measured on list {str(theirs)[:12]}, {first} on {str(ours)[:12]}: figures of different lists "
+                "cannot stand in one table; make two pages"
+            )
+        taken = {row["name"] for row in quality["rows"]}
+        quality["rows"] += [
+            {**row, "name": f"{row['name']} ({path.stem})"} if row["name"] in taken else row
+            for row in rows if not (row["name"] in taken and is_control(row))
+        ]  # fmt: skip
+    return quality, timings, guesses
+
+
+def model_paths(words: Sequence[str]) -> dict[str, Path]:
+    """{name: path} of `name=path` words. Raises ValueError for another form or for a name given twice."""
+    found: dict[str, Path] = {}
+    for word in words:
+        name, equals, tail = word.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--models {word}: expected name=path, such as int8=exports/int8.tflite")
+        if name in found:
+            raise ValueError(f"--models {word}: {name} is given twice")
+        found[name] = Path(tail)
     return found
 
 
+def about_models(paths: Mapping[str, Path]) -> tuple[dict[str, Fields], dict[str, Sequence[Row]]]:
+    """(cards of the exported files, histories of all). Raises ValueError or FileNotFoundError as their readers do."""
+    cards: dict[str, Fields] = {}
+    known: dict[str, Sequence[Row]] = {}
+    for name, path in paths.items():
+        if path.is_dir() and path.suffix not in artifact.KINDS:
+            known[name] = checkpoint.history(path)
+        else:
+            cards[name] = artifact.read_card(path)
+            known[name] = cards[name]["history"]
+    return cards, known
+
+
+def painters(paths: Mapping[str, Path], best: str | None) -> dict[str, stage.Model]:
+    """The models that paint: the first, the one to ship, then the others in order, at most SHOWN_ROWS."""
+    order = [*list(paths)[:1], *([best] if best is not None and best in paths else []), *list(paths)[1:]]
+    return {name: stage.open_model(paths[name], name) for name in list(dict.fromkeys(order))[:SHOWN_ROWS]}
+
+
 def render(
-    result: Mapping[str, Any], pictures: Sequence[Any] = (), photographs: Sequence[Any] = (), scales: Sequence[Any] = ()
-) -> str:
-    """The page. Every text is escaped: names of files and rows are other people's."""
-    synthetic = result["data"].get("source") == "synthetic"
-    what = "synthetic skin" if synthetic else result["data"]["name"]
-    return Environment(autoescape=True, trim_blocks=True).from_string(TEMPLATE).render(
-        heading=f"FaceEraser on {what}", result=result, synthetic=synthetic, table=table(result["rows"]),
-        texture_n=result["rows"][0].get("texture_n"), gallery=pictures, photographs=photographs, histograms=scales,
-        thumb=130,
+    result: Row | None, timings: Sequence[Row] = (), guesses: Sequence[Row] = (), args: Namespace | None = None,
+    album: Album | None = None, **parts: Any,
+) -> str:  # fmt: skip
+    """The page. Every text is escaped: names of files and rows are other people's.
+
+    result: quality, or None; timings and guesses: results of latency.py or android.py and of predict.py.
+    parts: `pictures`, `sliders`, `histories`, `operators`, `scales`, `hidden` (models that paint nothing), as the functions
+    above make them, with their pictures in `album`.
+    """
+    args = args or build_parser().parse_args(["result.json"])
+    synthetic = result is not None and result["data"].get("source") == "synthetic"
+    rows = list(result["rows"]) if result else []
+    timed, emulated = times(timings)
+    estimated = [row for guess in guesses for row in guess["rows"]]
+    judged = verdict(rows, timed, estimated, args) if rows else None
+    what = "synthetic skin" if synthetic else (result["data"].get("name") if result else None) or "devices"
+    plots = [
+        pareto(rows, field, heading, unit, budget)
+        for field, heading, unit, budget in (
+            ("bytes", "MB", 1e6, args.max_mb), ("gmacs", "GMAC", 1, None), ("ms", "ms on a computer", 1, None),
+        )
+    ]  # fmt: skip
+    on_phone = [
+        {**row, "phone_ms": min((t["ms"] for t in of_model(timed, row) if t["phone"]), default=None)} for row in rows
+    ]
+    plots.insert(0, pareto(on_phone, "phone_ms", "ms on a phone", 1, args.max_ms))
+    uris = album.uris() if album else []
+    template = (Path(__file__).with_name("report.html")).read_text(encoding="utf-8")
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template).render(
+        heading=f"FaceEraser on {what}", result=result, sources=[r for r in (result, *timings, *guesses) if r],
+        synthetic=synthetic, verdict=judged, table=table(rows) if rows else None,
+        texture_n=rows[0].get("texture_n") if rows else None, plots=[p for p in plots if p],
+        plot={"wide": WIDE, "high": HIGH, "left": LEFT, "bottom": HIGH - BOTTOM, "top": TOP, "right": WIDE - RIGHT},
+        bars=timing_bars(timed), emulated=emulated, ops=ops_tables(timed), guesses=guesses,
+        estimates=estimate_table(estimated),
+        uris=uris, reduced=album is not None and album.scale < 1, difference=DIFFERENCE,
+        **{"pictures": (), "sliders": (), "histories": (), "operators": (), "scales": (), "hidden": (), **parts},
     )  # fmt: skip
+    script = re.search(r"<script>(.*?)</script>", page, re.S)
+    assert script is not None
+    # The page's policy lets this one script run, and no other: not even one that came in with somebody's file name.
+    digest = base64.b64encode(hashlib.sha256(script.group(1).encode()).digest()).decode()
+    return page.replace("SCRIPT_DIGEST", digest, 1)
 
 
 def run(args: Namespace) -> int:
     """Read, paint, write."""
     if args.target is None:
         raise ValueError("no TARGET.html; expected it as the last word of the command")
-    result = read_result(args.result)
-    about = pairs.describe(args.data)
-    if result["data"].get("eval_sha256") != about.get("eval_sha256"):
-        raise ValueError(
-            f"{args.result} was measured on list {str(result['data'].get('eval_sha256'))[:12]}, {args.data} has "
-            f"{str(about.get('eval_sha256'))[:12]}: give the data folder that the result was measured on"
-        )
-    models = open_models(args.models)
-    photos = [] if args.no_photo else erased_photographs(models, args.photo)
-    page = render(result, gallery(models, args.data, args.pairs), photos, histograms(models))
+    result, timings, guesses = sort_results({path: artifact.read_result(path) for path in args.results})
+    paths = model_paths(args.models)
+    if args.data is not None:
+        about = pairs.describe(args.data)
+        if result is not None and result["data"].get("eval_sha256") != about.get("eval_sha256"):
+            raise ValueError(
+                f"{args.results[0]} was measured on list {str(result['data'].get('eval_sha256'))[:12]}, {args.data} has "
+                f"{str(about.get('eval_sha256'))[:12]}: give the data folder that the result was measured on"
+            )
+    cards, known = about_models(paths)
+    timed, _ = times(timings)
+    estimated = [row for guess in guesses for row in guess["rows"]]
+    judged = verdict(result["rows"], timed, estimated, args) if result else None
+    best = judged["best"]["name"] if judged and judged["best"] else None
+    album, pictures, sliders, painting = Album(), [], [], {}
+    if paths and (args.data is not None or not args.no_photo):
+        painting = painters(paths, best)
+    if painting and args.data is not None:
+        sliders += whole_faces(painting, args.data, args.faces, best, album)
+        listed = pairs.evaluation_pairs(args.data)
+        pictures = gallery(painting, [listed[k] for k in spread(len(listed), args.pairs)], best, album)
+    if painting and not args.no_photo:
+        sliders += erased_photographs(painting, args.photo, best, album)
+    page = render(
+        result, timings, guesses, args, album, pictures=pictures, sliders=sliders, histories=histories(known, best),
+        operators=placement(paths, cards, timed), scales=histograms(known),
+        hidden=[name for name in paths if painting and name not in painting],
+    )  # fmt: skip
     args.target.parent.mkdir(parents=True, exist_ok=True)
     partial = args.target.with_name(args.target.name + ".partial")
     partial.write_text(page, encoding="utf-8")
     partial.replace(args.target)
     summary = {
-        "target": args.target.name,
-        "bytes": len(page.encode()),
-        "rows": len(result["rows"]),
-        "photographs": len(photos),
-    }
+        "target": args.target.name, "bytes": len(page.encode()), "rows": len(result["rows"]) if result else 0,
+        "times": len(timed), "photographs": len(sliders), "pairs": len(pictures),
+        "verdict": judged["headline"]["text"] if judged else None,
+    }  # fmt: skip
     stage.finish("Report", [summary], summary)
     return 0
 
@@ -394,13 +822,19 @@ def build_parser() -> ArgumentParser:
     """The command line; TARGET.html may stand last (see `main`)."""
     parser = ArgumentParser(
         prog="report.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter,
-        usage="report.py RESULT.json --data FOLDER [options] --models name=PATH ... TARGET.html",
+        usage="report.py RESULT.json ... [--data FOLDER] [options] [--models name=PATH ...] TARGET.html",
     )  # fmt: skip
-    parser.add_argument("result", type=Path, metavar="RESULT.json", help="written by benchmarks/fidelity.py --json")
+    parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.json",
+                        help="written by fidelity.py, latency.py, android.py or predict.py with --json")  # fmt: skip
     parser.add_argument("--target", type=Path, metavar="TARGET.html", help="the page; may stand last, without the flag")
-    parser.add_argument("--data", type=Path, required=True, help="folder the result was measured on")
-    parser.add_argument("--models", nargs="+", default=[], metavar="name=PATH", help="rows to paint with")
+    parser.add_argument("--data", type=Path, help="folder the result was measured on, to show pictures of it")
+    parser.add_argument("--models", nargs="+", default=[], metavar="name=PATH", help="rows to tell of and to paint with")
+    parser.add_argument("--max-ms", type=float, default=SNAP_MS, help="budget of time on a phone (default: 33.3)")
+    parser.add_argument("--max-mb", type=float, default=SNAP_MB, help="budget of a file, 10^6 bytes (default: %(default)s)")
+    parser.add_argument("--max-drop", type=float, metavar="DB",
+                        help="budget of quality: dB of mirrored PSNR below the first row (default: none)")  # fmt: skip
     parser.add_argument("--pairs", type=int, default=4, help="validation pairs to show (default: %(default)s)")
+    parser.add_argument("--faces", type=int, default=4, help="validation faces to show (default: %(default)s)")
     parser.add_argument("--photo", nargs="+", type=Path, default=[], metavar="FILE",
                         help="photographs to erase (default: scikit-image's astronaut)")  # fmt: skip
     parser.add_argument("--no-photo", action="store_true", help="show no photograph: without landmark models, say")

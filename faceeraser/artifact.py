@@ -41,6 +41,11 @@ TFLITE_RUNTIMES = {
     "tensorflow": "tensorflow.lite",
     "tflite_runtime": "tflite_runtime.interpreter",
 }
+# What an element of a tensor takes, by TFLite's name of its type.
+TENSOR_BYTES = {
+    "FLOAT32": 4, "FLOAT16": 2, "FLOAT64": 8, "INT8": 1, "UINT8": 1, "INT16": 2, "UINT16": 2, "INT32": 4, "UINT32": 4,
+    "INT64": 8, "UINT64": 8, "BOOL": 1,
+}  # fmt: skip
 PACKAGES = (
     "faceeraser", "numpy", "opencv-python-headless", "torch", "torchao", "torch-pruning", "litert-torch",
     "ai-edge-litert", "tensorflow", "onnx", "onnxruntime", "coremltools", "scikit-image",
@@ -457,19 +462,57 @@ def count(path: str | Path) -> Fields:
     return {"gmacs": float(macs / 1e9), "params": params}
 
 
+def operators(path: str | Path) -> list[Fields]:
+    """[{"type", "n", "moved_mb"}] of a .tflite file's first graph, the type that moves most first.
+
+    moved_mb: what one picture makes these operators read and write, in 10^6 bytes: all their inputs, weights too, and all
+    their outputs, as if nothing stayed in a cache. A RESHAPE moves nothing. Raises ValueError for another kind of file, or
+    for a tensor of a type whose size is not known here.
+    """
+    path = Path(path)
+    if kind_of(path) != "tflite":
+        raise ValueError(f"{path}: operators are listed of .tflite files only; export one with export/to_tflite.py")
+    _members(path)
+    schema = _tflite_schema()
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    graph = model.Subgraphs(0)
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    kinds = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+
+    def moved(tensor: int) -> int:
+        kind = kinds[graph.Tensors(tensor).Type()]
+        if kind not in TENSOR_BYTES:
+            raise ValueError(f"{path}: has a tensor of type {kind}; expected one of {', '.join(TENSOR_BYTES)}")
+        shape = graph.Tensors(tensor).ShapeAsNumpy() if graph.Tensors(tensor).ShapeLength() else []
+        return _size(shape) * TENSOR_BYTES[kind]
+
+    found: dict[str, Fields] = {}
+    for op in (graph.Operators(i) for i in range(graph.OperatorsLength())):
+        code = model.OperatorCodes(op.OpcodeIndex())
+        custom = code.CustomCode()
+        name = custom.decode() if custom else names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+        tensors = [op.Inputs(i) for i in range(op.InputsLength())] + [op.Outputs(i) for i in range(op.OutputsLength())]
+        row = found.setdefault(name, {"type": name, "n": 0, "moved_mb": 0.0})
+        row["n"] += 1
+        row["moved_mb"] += 0.0 if name == "RESHAPE" else sum(moved(t) for t in tensors if t >= 0) / 1e6
+    return sorted(found.values(), key=lambda row: (-row["moved_mb"], row["type"]))
+
+
+def _tflite_schema() -> Any:
+    for name in ("ai_edge_litert.schema_py_generated", "tensorflow.lite.python.schema_py_generated"):
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+    raise ModuleNotFoundError("reading a .tflite file's graph needs the schema in ai-edge-litert: pip install faceeraser")
+
+
 def _size(shape: Sequence[int]) -> int:
     return int(np.prod([max(int(n), 1) for n in shape], dtype=np.int64))  # an open dimension (0, -1) is one picture
 
 
 def _count_tflite(path: Path) -> tuple[int, int]:
-    for name in ("ai_edge_litert.schema_py_generated", "tensorflow.lite.python.schema_py_generated"):
-        try:
-            schema = import_module(name)
-            break
-        except ImportError:
-            continue
-    else:
-        raise ModuleNotFoundError("counting a .tflite file needs the schema in ai-edge-litert: pip install faceeraser")
+    schema = _tflite_schema()
     model = schema.Model.GetRootAs(path.read_bytes(), 0)
     operator = schema.BuiltinOperator
     codes = [
@@ -484,7 +527,7 @@ def _count_tflite(path: Path) -> tuple[int, int]:
         seen: set[int] = set()
 
         def shape(tensor: int, graph: Any = graph) -> list[int]:
-            return list(graph.Tensors(tensor).ShapeAsNumpy()) if graph.Tensors(tensor).ShapeLength() else []
+            return graph.Tensors(tensor).ShapeAsNumpy().tolist() if graph.Tensors(tensor).ShapeLength() else []
 
         def constant(tensor: int, graph: Any = graph, unpacked: dict[int, int] = unpacked) -> bool:
             buffer = model.Buffers(graph.Tensors(unpacked.get(tensor, tensor)).Buffer())
@@ -613,6 +656,29 @@ def result(rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any] | None, co
         "command": _command_line(command), "commit": commit(), "hardware": hardware(), "versions": versions(),
         "data": about, "rows": [dict(row) for row in rows],
     }  # fmt: skip
+
+
+def read_result(path: str | Path) -> Fields:
+    """A result file, checked for its form.
+
+    Raises ValueError when it cannot be read or is none: not JSON, a part missing, no rows, a row without a name, data that
+    is not told.
+    """
+    wanted = "expected a result of benchmarks/fidelity.py --json or of another benchmark"
+    try:
+        found = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {wanted} ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: {wanted}, found a {type(found).__name__}")
+    if missing := [key for key in ("command", "commit", "hardware", "versions", "data", "rows") if not found.get(key)]:
+        raise ValueError(f"{path}: {wanted}, it lacks {', '.join(missing)}")
+    rows = found["rows"]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.get("name") for row in rows):
+        raise ValueError(f"{path}: {wanted}, its rows are not objects that have a name")
+    if not isinstance(found["data"], dict):
+        raise ValueError(f"{path}: {wanted}, its data is not an object")
+    return found
 
 
 def write_result(path: str | Path, found: Mapping[str, Any]) -> None:

@@ -1,12 +1,9 @@
 """The benchmark scripts on models that take milliseconds: what they print, write, refuse, and the exit codes."""
 
-import base64
 import hashlib
 import importlib.util
 import json
-import re
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from faceeraser import artifact, metrics
+from faceeraser import artifact
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 64
@@ -31,7 +28,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-fidelity, latency, report = script("fidelity"), script("latency"), script("report")
+fidelity, latency = script("fidelity"), script("latency")
 
 
 def write_data(folder: Path, source: str = "photos", n: int = 3) -> Path:
@@ -393,94 +390,3 @@ def test_latency_fails_when_nothing_could_be_timed(place, capsys) -> None:
     (place / "broken.tflite").write_bytes(b"no model")
     assert call(latency, "broken.tflite --runtimes litert") == 1
     assert "no model could be timed" in capsys.readouterr().err
-
-
-# --- report ----------------------------------------------------------------------------------------------------------
-
-
-class Page(HTMLParser):
-    """What a page shows and what it would load."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags, self.links, self.texts = [], [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs) -> None:
-        self.tags.append(tag)
-        self.links += [value for key, value in attrs if key in ("src", "href", "srcset", "data", "action")]
-
-    def handle_data(self, data) -> None:
-        self.texts.append(data.strip())
-
-
-def test_the_report_is_one_file_that_loads_nothing(place, capsys) -> None:
-    scales = {"edges": [0.0, 0.5, 1.0], "before": [1, 3], "after": [4, 0]}
-    write_model(place / "slim.onnx", 0.587, history=[{"stage": "slim", "options": {}, "scales": scales}])
-    assert call(fidelity, "slim.onnx --reference fp32.onnx --data faces --json r.json") == 0
-    command = "r.json --data faces --no-photo --pairs 2 --models fp32=fp32.onnx slim=slim.onnx out/report.html"
-    assert call(report, command) == 0
-    html = Path("out/report.html").read_text()
-    page = Page(html)
-    assert not {"script", "link", "iframe"} & set(page.tags) and "@import" not in html and "url(" not in html
-    assert len(page.links) == 2 * (2 + 2 + 3) and all(link.startswith("data:image/jpeg;base64,") for link in page.links)
-    picture = cv2.imdecode(np.frombuffer(base64.b64decode(page.links[0].split(",")[1]), np.uint8), cv2.IMREAD_COLOR)
-    truth = cv2.imread("faces/blanks/val/p0.png")
-    assert picture.shape == truth.shape and metrics.psnr(picture, truth) > 25  # the right picture, colours not swapped
-    assert {"fp32", "slim", "navier_stokes", "truth", "hidden"} <= set(page.texts)
-    assert page.tags.count("rect") == 4 and "before, 4 channels" in page.texts
-    assert [p.name for p in Path("out").iterdir()] == ["report.html"]
-
-
-def result_of(rows: list[dict], source: str = "photos") -> dict:
-    data = {"name": "faces", "n": 3, "eval_sha256": "ab", "source": source}
-    return {"command": "c", "commit": "d", "hardware": {}, "versions": {}, "data": data, "rows": rows}
-
-
-def test_the_report_says_synthetic_and_escapes_what_others_named() -> None:
-    html = report.render(result_of([{"name": "<script>alert(1)</script>", "psnr": 30.0}], "synthetic"))
-    assert "<script" not in html and "&lt;script&gt;" in html
-    assert "Synthetic data." in html and "FaceEraser on synthetic skin" in html
-    assert "ynthetic" not in report.render(result_of([{"name": "fp32", "psnr": 30.0}]))
-
-
-@pytest.mark.parametrize(
-    ("field", "first", "value", "better", "change", "tone"),
-    [
-        ("psnr_hole_mirrored", 35.0, 34.5, 1, "-0.50", "worse"),
-        ("texture_energy", 0.5, 0.8, 0, "+0.30", "better"),
-        ("texture_energy", 0.9, 1.4, 0, "+0.50", "worse"),  # more texture than the truth is no gain
-        ("texture_swd", 2.0, 1.0, -1, "-1.00", "better"),
-        ("bytes", 1000, 250, -1, "× 0.25", "better"),
-        ("psnr_hole", 35.0, 35.001, 1, "+0.00", ""),
-    ],
-)
-def test_a_figure_stands_with_its_change_against_the_first_row(field, first, value, better, change, tone) -> None:
-    found = report.cell({field: value}, {field: first}, field, 2, better)
-    assert (found["change"], found["tone"]) == (change, tone)
-    assert report.cell({}, {field: first}, field, 2, better)["text"] == "–"
-
-
-def test_a_report_on_other_data_than_the_result_s_is_refused(place, capsys) -> None:
-    Path("r.json").write_text(json.dumps(result_of([{"name": "fp32"}])))
-    assert call(report, "r.json --data faces --no-photo --models fp32=fp32.onnx report.html") == 2
-    assert "give the data folder that the result was measured on" in capsys.readouterr().err
-    assert not Path("report.html").exists()
-
-
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        ("faces/data.json --data faces report.html", "it lacks command"),
-        ("none.json --data faces report.html", "expected a result of benchmarks/fidelity.py"),
-        ("r.json --data faces", "no TARGET.html"),
-        ("r.json --data faces --models fp32.onnx report.html", "expected name=path"),
-    ],
-)
-def test_report_refuses_a_mistake_in_one_line(place, capsys, command: str, message: str) -> None:
-    digest = json.loads(Path("faces/data.json").read_text())["eval_sha256"]
-    result = result_of([{"name": "fp32"}])
-    result["data"]["eval_sha256"] = digest
-    Path("r.json").write_text(json.dumps(result))
-    assert call(report, command) == 2
-    assert re.search(re.escape(message), capsys.readouterr().err)

@@ -158,7 +158,7 @@ def commands(text: str) -> Iterator[list[str]]:
 def documented() -> list[tuple[str, list[str]]]:
     """(where, words) of the commands in the Markdown files' fenced blocks and in the docstrings' indented lines."""
     found = []
-    for page in sorted(ROOT.glob("*.md")):
+    for page in [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]:
         for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M):
             if language in ("", "sh", "bash"):
                 found += [(page.name, words) for words in commands(block)]
