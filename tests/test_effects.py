@@ -139,9 +139,10 @@ def test_an_element_of_ones_own_is_laid_where_the_file_says(astronaut, tmp_path)
     ],
 )
 def test_a_file_that_cannot_be_meant_is_one_line(text, message, tmp_path, capsys):
-    (tmp_path / "own.json").write_text(text)
-    words = ["effect", "custom", str(tmp_path / "face.png"), str(tmp_path / "out.png"), "--elements", str(tmp_path / "own.json")]
-    assert cli.main(words) == 2
+    own = tmp_path / "own.json"
+    own.write_text(text)
+    pictures = [str(tmp_path / name) for name in ("face.png", "out.png")]
+    assert cli.main(["effect", "custom", *pictures, "--elements", str(own)]) == 2
     err = capsys.readouterr().err.strip()
     assert message in err and len(err.splitlines()) == 1
 
