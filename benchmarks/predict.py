@@ -21,7 +21,7 @@ RESULT that have `ms` and are called as the models are, and the largest miss is 
 and ends of the range, is no less than any of these misses in benchmarks/results/prediction.json, which holds it all:
 
     python benchmarks/predict.py fp32=exports/fp32.tflite int8=exports/int8.tflite pruned=exports/pruned.tflite \
-        slim=exports/slim.tflite int8_slim=exports/int8_slim.tflite --check benchmarks/results/release.json \
+        slim=exports/slim.tflite student=exports/student.tflite --check benchmarks/results/release.json \
         --json benchmarks/results/prediction.json
 """
 

@@ -405,5 +405,6 @@ def test_the_version_is_the_projects():
 def test_a_searched_folder_gives_photographs_and_not_earlier_results(tmp_path):
     for name in ("a.jpg", "a-erased.png", "notes.txt", ".hidden.png"):
         (tmp_path / name).write_bytes(b"")
-    assert [file.name for file, _ in cli._photographs([tmp_path], None)] == ["a.jpg"]
-    assert [file.name for file, _ in cli._photographs([tmp_path / "a-erased.png"], None)] == ["a-erased.png"], "but if named"
+    assert [file.name for file, _ in cli._photographs([tmp_path], None, "erased")] == ["a.jpg"]
+    named = cli._photographs([tmp_path / "a-erased.png"], None, "erased")
+    assert [file.name for file, _ in named] == ["a-erased.png"], "but if named"

@@ -468,16 +468,16 @@ def test_the_script_from_phone_to_file(world, native: Path, tmp_path: Path, monk
     place = world.place(faults.FIRST_PORT)
     monkeypatch.setattr(layer, "find_adb", lambda: world.adb)
     words = [
-        str(WEIGHTS / "int8_slim.tflite"), "--serial", serial, "--place", place, "--runner", str(native), "--threads", "2",
+        str(WEIGHTS / "int8.tflite"), "--serial", serial, "--place", place, "--runner", str(native), "--threads", "2",
         "--benchmark-model", str(stand_in(world, tmp_path)), "--rest-s", "0.01", "--json", str(tmp_path / "phone.json"),
     ]  # fmt: skip
     assert android.main(words) == 0
     result = json.loads((tmp_path / "phone.json").read_text())
     rows = {row["name"]: row for row in result["rows"]}
-    assert set(rows) == {"int8_slim parity", "int8_slim xnnpack 2", "int8_slim gpu 1", "int8_slim nnapi 1"}
-    assert rows["int8_slim parity"]["passed"] and rows["int8_slim parity"]["bit_exact"]
-    assert "took no node" in rows["int8_slim nnapi 1"]["error"]
-    xnnpack = rows["int8_slim xnnpack 2"]
+    assert set(rows) == {"int8 parity", "int8 xnnpack 2", "int8 gpu 1", "int8 nnapi 1"}
+    assert rows["int8 parity"]["passed"] and rows["int8 parity"]["bit_exact"]
+    assert "took no node" in rows["int8 nnapi 1"]["error"]
+    xnnpack = rows["int8 xnnpack 2"]
     assert xnnpack["delegated"][0]["nodes"] == 812 and len(xnnpack["ops"]) == 3 and xnnpack["overall_mb"] == 27.832
     # The daemon is no phone: nothing that could be taken for its latency is in the file.
     assert all(row["emulated"] for row in rows.values()) and "avg_ms" in xnnpack["discarded"]
@@ -490,7 +490,7 @@ def test_an_output_that_differs_fails(world, native: Path, tmp_path: Path, monke
     monkeypatch.setattr(layer, "find_adb", lambda: world.adb)
     honest = runner.reference
     monkeypatch.setattr(runner, "reference", lambda *a: {n: v + np.float32(0.01) for n, v in honest(*a).items()})
-    words = [str(WEIGHTS / "int8_slim.tflite"), "--serial", serial, "--place", world.place(faults.FIRST_PORT)]
+    words = [str(WEIGHTS / "int8.tflite"), "--serial", serial, "--place", world.place(faults.FIRST_PORT)]
     assert android.main([*words, "--runner", str(native)]) == 1
 
 
@@ -530,7 +530,7 @@ def test_a_tool_by_url_is_checked(tmp_path: Path) -> None:
 
 
 def test_the_runner_equals_pythons_runtime(native: Path) -> None:
-    model = WEIGHTS / "int8_slim.tflite"
+    model = WEIGHTS / "int8.tflite"
     given = runner.sample_inputs(model)
     ran = runner.run_here(native, model, given, warmup=1, runs=2)
     assert len(ran.run_ms) == 2 and not ran.emulated
@@ -550,7 +550,7 @@ def test_the_runner_equals_pythons_runtime(native: Path) -> None:
     ],
 )
 def test_the_runner_says_what_is_wrong(native: Path, tmp_path: Path, change, says: str) -> None:
-    model = WEIGHTS / "int8_slim.tflite"
+    model = WEIGHTS / "int8.tflite"
     for name, value in runner.sample_inputs(model).items():
         value.tofile(tmp_path / f"{name}.in")
     words = ["run", str(model), *runner._options(runner.ports(model), 1, 0, 1)]
@@ -572,9 +572,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.mark.slow
 def test_int8_on_arm_is_bit_exact(both: tuple[Path, Path]) -> None:
-    row = faults.qemu_row("qemu_int8", WEIGHTS / "int8_slim.tflite", *both, pictures=1)
-    assert row["bit_exact"] and row["bit_exact_8bit"] and row["emulated"] and row["int8_tensors"] >= 3
-    assert row["parity_max"] <= 1e-5 and row["python_bit_exact"]
+    row = faults.qemu_row("qemu_int8", WEIGHTS / "int8.tflite", *both, pictures=1)
+    assert row["bit_exact"] and row["emulated"] and row["int8_tensors"] >= 1 and row["int8_tensors_after_warp"] >= 1
+    assert faults.within(row) and row["after_warp_levels"] <= 8 and row["python_bit_exact"]
 
 
 @pytest.fixture(scope="session")
@@ -612,14 +612,15 @@ def test_fp32_on_arm_is_within_its_tolerance(both: tuple[Path, Path], small_fp32
 def test_an_emulated_arm_behind_the_daemon(world, both: tuple[Path, Path]) -> None:
     """All of it together: the ARM program pushed through adb, run there by qemu, its outputs pulled and compared."""
     serial, place = world.phone(faults.FIRST_PORT), world.place(faults.FIRST_PORT)
-    model = WEIGHTS / "int8_slim.tflite"
+    model = WEIGHTS / "int8.tflite"
     given = runner.sample_inputs(model)
     with Device.open(serial, place, world.adb) as device:
         runner.push_bundle(device, both[1])
         device.push(model)
         ran = runner.run_on(device, model, given)
     found = runner.compare(ran.outputs, runner.reference(model, given))
-    assert ran.emulated and found["bit_exact_8bit"] and found["max_abs"] < 1e-5
+    apart = np.abs(ran.outputs["erased"] - runner.reference(model, given)["erased"]) * 255
+    assert ran.emulated and (apart > 2).mean() <= 1e-3 and found["max_abs"] < 0.05
 
 
 # --- the committed result ---------------------------------------------------------------------------------------------
