@@ -19,7 +19,6 @@ already are kept, so the list may be broken off and gone on with. The plot has p
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections import defaultdict
@@ -245,7 +244,7 @@ def run(args: Namespace) -> None:
     if not source.is_file() or not (args.release / "small" / "int8").is_dir():
         raise ValueError(f"{args.release}: expected what benchmarks/release.py leaves, with result.json and small/int8")
     args.data = args.release / "faces"
-    result = json.loads(source.read_text())
+    result = artifact.read_result(source)
     plan = commands(args)
     # What continues another run comes after all the others.
     for later in () if args.no_training else (False, True):
@@ -257,7 +256,7 @@ def run(args: Namespace) -> None:
     if scratch:
         words = ["--reference", str(args.release / "fp32"), "--data", str(args.data), "--json", str(measured)]
         stage.run_all([["benchmarks/fidelity.py", *scratch, *words]], ROOT)
-        control_rows = [row for row in json.loads(measured.read_text())["rows"] if row["name"].startswith("scratch")]
+        control_rows = [row for row in artifact.read_result(measured)["rows"] if row["name"].startswith("scratch")]
     rows = of_chain(args, result)
     for row in control_rows:
         words = plan["control", "scratch", int(row["name"].split("-")[1])]

@@ -158,11 +158,13 @@ def unchanged(work: Path, source: Path, plan: Mapping[str, Sequence[str]]) -> se
     return kept
 
 
-def planned(args: argparse.Namespace, budget: Budget, cost: tuple[float, int], work: Path) -> dict[str, list[str]]:
-    """The rounds in order, {name of the folder: the words of its command}."""
+def planned(
+    args: argparse.Namespace, budget: Budget, cost: tuple[float, int], resolution: int, work: Path
+) -> dict[str, list[str]]:
+    """The rounds in order, {name of the folder: the words of its command}; cost and resolution are the source's."""
     taught = ["--data", str(args.data), "--teacher", str(args.source), "--seed", str(args.seed),
               "--distil-features", str(args.distil_features)]  # fmt: skip
-    half = ["--size", str(args.size or checkpoint.load(args.source).config.resolution // 2)]
+    half = ["--size", str(args.size or resolution // 2)]
     plan: dict[str, list[str]] = {}
     last = args.source
 
@@ -208,7 +210,7 @@ def run(args: argparse.Namespace) -> None:
     if work.exists() and not args.resume:
         shutil.rmtree(work)
     work.mkdir(parents=True, exist_ok=True)
-    plan = planned(args, budget, cost, work)
+    plan = planned(args, budget, cost, pipeline.config.resolution, work)
     kept = unchanged(work, args.source, plan)
     began = stage.measure(pipeline, evaluation_pairs(args.data, "tune", pipeline.config.resolution, 24))
     rows: list[dict[str, Any]] = [{"round": "source", **{key: began[key] for key in FIGURES}}]

@@ -269,8 +269,9 @@ def run_all(plan: Sequence[Sequence[str]], root: Path, independent: bool = False
         """Run one command: its exit code, its seconds and, when quiet, what it printed."""
         at = time.monotonic()
         trains = words[0] in TRAINING
-        line = [sys.executable, *(parallel if trains and not independent else []), str(root / words[0]), *words[1:]]
-        if trains and not independent:
+        split = trains and not independent
+        line = [sys.executable, *(parallel if split else []), str(root / words[0]), *words[1:]]
+        if split:
             line += ["--batch", str(8 // processes)]
         pipe = subprocess.PIPE if quiet else None
         env = threads if trains or quiet else None
