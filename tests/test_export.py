@@ -17,8 +17,9 @@ import pytest
 import torch
 from torch import nn
 
-from faceeraser import artifact, checkpoint, convert, edges, networks, quant
+from faceeraser import artifact, checkpoint, convert, coreml, edges, networks, onnx, quant, tflite
 from faceeraser.artifact import Artifact
+from faceeraser.flatbuffer import Graph
 from faceeraser.networks import Config, FaceEraser
 from faceeraser.stage import GateFailed
 from faceeraser.warp import sampling_coordinates, warp
@@ -245,7 +246,7 @@ def test_exactly_file_and_card_are_published(exported) -> None:
 
 
 def test_float16_is_in_the_weights_and_nowhere_else(exported) -> None:
-    graph = convert._Graph(exported("tflite", "small", "fp16", True))
+    graph = Graph(exported("tflite", "small", "fp16", True))
     stored = Counter(graph.type(t) for t in range(len(graph.graph.tensors)) if graph.constant(t))
     assert stored["FLOAT16"] == len(graph.ops("CONV_2D")) == len(graph.ops("DEQUANTIZE"))
     assert "FLOAT16" not in {graph.type(t) for t in graph.maker}
@@ -263,7 +264,7 @@ def test_the_paper_preset_converts_as_it_is(exported) -> None:
 
 def test_the_int8_file_has_the_learnt_scales_and_int8_convolutions(exported, runs) -> None:
     """Counted here from the file alone, not by the exporter's check."""
-    graph = convert._Graph(exported("tflite", "int8"))
+    graph = Graph(exported("tflite", "int8"))
     pipeline = checkpoint.load(runs["int8"])
     stored = [
         np.float64(t.quantization.scale)
@@ -284,11 +285,11 @@ def test_the_int8_file_has_the_learnt_scales_and_int8_convolutions(exported, run
 def test_a_scale_that_is_not_the_checkpoints_is_refused(exported, runs) -> None:
     pipeline = checkpoint.load(runs["int8"])
     path = exported("tflite", "int8")
-    assert convert.check_tflite(path, pipeline, "int8")["scales"] == len(list(quant.quantized_tensors(pipeline)))
+    assert tflite.check(path, pipeline, "int8")["scales"] == len(list(quant.quantized_tensors(pipeline)))
     name, scale, _ = next(t for t in quant.quantized_tensors(pipeline) if t[0].startswith("refine.down.0.conv1"))
     scale.data *= 1 + 1e-5
     with pytest.raises(GateFailed, match=name.replace(".", r"\.")):
-        convert.check_tflite(path, pipeline, "int8")
+        tflite.check(path, pipeline, "int8")
 
 
 def test_rounding_biases_is_done_once_and_changes_little(runs, pictures) -> None:
@@ -325,7 +326,7 @@ def _pixels() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("broken", [swapped, corners_off])
 def test_a_broken_warp_is_refused_and_nothing_published(broken, runs, tmp_path, stage, monkeypatch, capsys) -> None:
     """In ONNX, which converts fastest; the gate is the same for every kind."""
-    monkeypatch.setattr(convert, "warp", broken)
+    monkeypatch.setattr(onnx, "warp", broken)
     assert stage("export/to_onnx.py", runs["small"], tmp_path, "--edges-input") == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert "gate failed" in said and "astronaut-0" in said and "dB" in said and "max abs <= 0.0001" in said
@@ -334,7 +335,7 @@ def test_a_broken_warp_is_refused_and_nothing_published(broken, runs, tmp_path, 
 
 def test_a_warp_of_another_form_is_refused(runs, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(
-        convert, "warp",
+        onnx, "warp",
         lambda image, flow: nn.functional.grid_sample(
             image, flow.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
         ),
@@ -347,7 +348,7 @@ def test_a_warp_of_another_form_is_refused(runs, tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize("kind, said", [("FLOAT16", "computed from a FLOAT16"), ("GATHER_ND", "GATHER_ND")])
 def test_a_file_whose_warp_is_not_float_rows_is_refused(kind, said, exported, runs, tmp_path) -> None:
     """A good file, doctored: its coordinates in half precision, or another operator in the look-ups' place."""
-    graph = convert._Graph(exported("tflite", "fp32"))
+    graph = Graph(exported("tflite", "fp32"))
     if kind == "FLOAT16":
         floor = graph.ops("FLOOR")[0]
         graph.graph.tensors[int(floor.inputs[0])].type = graph.schema.TensorType.FLOAT16
@@ -356,11 +357,11 @@ def test_a_file_whose_warp_is_not_float_rows_is_refused(kind, said, exported, ru
         code.builtinCode = code.deprecatedBuiltinCode = graph.schema.BuiltinOperator.GATHER_ND
     graph.write(tmp_path / "doctored.tflite")
     with pytest.raises(GateFailed, match=said):
-        convert.check_tflite(tmp_path / "doctored.tflite", checkpoint.load(runs["fp32"]), "fp32")
+        tflite.check(tmp_path / "doctored.tflite", checkpoint.load(runs["fp32"]), "fp32")
 
 
 def test_a_looser_gate_passes_only_with_a_reason_which_the_card_keeps(runs, tmp_path, stage, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(convert, "warp", lambda image, flow: warp(image, flow + 0.01))
+    monkeypatch.setattr(onnx, "warp", lambda image, flow: warp(image, flow + 0.01))
     words = ["export/to_onnx.py", runs["small"], tmp_path, "--edges-input", "--gate", 0.5]
     assert stage(*words) == 2
     assert "say why" in capsys.readouterr().err
@@ -428,7 +429,7 @@ def test_coreml_is_checked_and_its_card_says_how_far(run, precision, exported) -
 
 
 def test_coreml_refuses_a_warp_in_half_precision(runs, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(convert._HalfInside, "__call__", lambda self, op: True)
+    monkeypatch.setattr(coreml._HalfInside, "__call__", lambda self, op: True)
     with pytest.raises(GateFailed, match="float16"):
         convert.export(runs["small"], tmp_path, "coreml", edges_input=True)
     assert list(tmp_path.iterdir()) == []

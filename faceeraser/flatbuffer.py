@@ -1,0 +1,89 @@
+"""The graph of a .tflite file: its operators by name, what makes each tensor, and how to write it again after a change.
+
+    graph = Graph("exports/int8.tflite")
+    graph.ops("CONV_2D")
+
+A .tflite file is a flatbuffer; its schema comes with ai-edge-litert. Importing this module loads numpy only.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+
+class Graph:
+    """A .tflite file's only graph: its operators by name, and the one that makes each tensor."""
+
+    SAME_SCALE = (
+        "RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "PAD", "SQUEEZE", "EXPAND_DIMS", "AVERAGE_POOL_2D",
+        "RESIZE_BILINEAR",
+    )  # fmt: skip
+    """Operators whose int8 output has the scale of their first input: the converter carries int8 back through them."""
+
+    def __init__(self, path: Path):
+        self.schema = import_module("ai_edge_litert.schema_py_generated")
+        self.model = self.schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+        if len(self.model.subgraphs) != 1:
+            raise ValueError(f"{path}: {len(self.model.subgraphs)} subgraphs, expected one")
+        self.graph = self.model.subgraphs[0]
+        self.names = {v: k for k, v in vars(self.schema.BuiltinOperator).items() if isinstance(v, int)}
+        self.types = {v: k for k, v in vars(self.schema.TensorType).items() if isinstance(v, int)}
+        self.maker = {int(t): op for op in self.graph.operators for t in op.outputs}
+
+    def name(self, op: Any) -> str:
+        code = self.model.operatorCodes[op.opcodeIndex]
+        return self.names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+    def ops(self, *names: str) -> list[Any]:
+        return [op for op in self.graph.operators if self.name(op) in names]
+
+    def type(self, tensor: int) -> str:
+        return self.types[self.graph.tensors[tensor].type]
+
+    def constant(self, tensor: int) -> bool:
+        """Whether the file holds the tensor's values."""
+        data = self.model.buffers[self.graph.tensors[tensor].buffer].data
+        return tensor not in self.maker and data is not None and len(data) > 0
+
+    def before(self, tensor: int, stop: Sequence[str]) -> Iterator[tuple[str, int]]:
+        """(operator that makes it, tensor) of a tensor and all it is computed from, back to operators in `stop`."""
+        seen, waiting = set(), [tensor]
+        while waiting:
+            t = waiting.pop()
+            if t in seen or t < 0:
+                continue
+            seen.add(t)
+            op = self.maker.get(t)
+            name = self.name(op) if op else ""
+            yield name, t
+            if op and name not in stop:
+                waiting.extend(int(i) for i in op.inputs)
+
+    def moved_back(self, dequantize: Any) -> tuple[int, list[Any]] | None:
+        """Where DEQUANTIZE only undoes a QUANTIZE: (the float tensor before, operators in between, first one first)."""
+        between: list[Any] = []
+        op = self.maker.get(int(dequantize.inputs[0]))
+        while op is not None and self.name(op) in self.SAME_SCALE:
+            between.insert(0, op)
+            op = self.maker.get(int(op.inputs[0]))
+        if op is None or self.name(op) != "QUANTIZE" or self.type(int(op.inputs[0])) != "FLOAT32":
+            return None
+        return int(op.inputs[0]), between
+
+    def as_float(self, like: int) -> int:
+        """A new float32 tensor of the shape of another."""
+        tensor = copy.copy(self.graph.tensors[like])
+        tensor.type, tensor.quantization = self.schema.TensorType.FLOAT32, None
+        tensor.name = bytes(tensor.name or b"") + b"_float"
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
+    def write(self, path: Path) -> None:
+        flatbuffers = import_module("flatbuffers")
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(self.model.Pack(builder), file_identifier=b"TFL3")
+        path.write_bytes(bytes(builder.Output()))

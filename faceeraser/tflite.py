@@ -1,0 +1,210 @@
+"""A network as a .tflite file: written, mended where the converter rounds too often, and checked on the flatbuffer."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faceeraser import form, quant
+from faceeraser.flatbuffer import Graph
+from faceeraser.networks import FaceEraser
+from faceeraser.quant import QuantConv2d
+from faceeraser.stage import GateFailed
+from faceeraser.warp import warp_by_rows
+
+
+def write(pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = False) -> None:
+    """Write a .tflite file: NHWC float32 inputs `image`, `mask` (`edges`), output `erased`, batch 1.
+
+    precision: 'fp32' or 'fp16' (weights only; arithmetic stays float32) of a float network, 'int8' of a quantized one.
+    """
+    litert_torch = form.need("litert_torch", "tflite")
+    network = form.frozen(pipeline)
+    network.warp = warp_by_rows
+    options: dict[str, Any] = {}
+    if precision == "int8":
+        from litert_torch.quantize import pt2e_quantizer, quant_config
+
+        # The network's own quantize / dequantize operators carry the scales; this only tells the converter to use them.
+        symmetric = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
+        quantizer = pt2e_quantizer.PT2EQuantizer().set_global(symmetric)
+        options["quant_config"] = quant_config.QuantConfig(pt2e_quantizer=quantizer)
+    sample = form.sample(pipeline.config.resolution, edges_input, channels_last=True)
+    traced = form.Form(network, channels_last=True).eval()
+    litert_torch.convert(traced, sample_kwargs=sample, **options).export(str(path))
+    if precision == "int8":
+        _keep_in_float(path)
+    if precision == "fp16":
+        _halve_weights(path)
+
+
+def _halve_weights(path: Path) -> None:
+    """Store the convolutions' weights in float16, in place; arithmetic, coordinates and everything else stay float32."""
+    from ai_edge_quantizer import qtyping, quantizer
+
+    maker = quantizer.Quantizer(str(path))
+    half = qtyping.OpQuantizationConfig(
+        weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
+        compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True,
+    )  # fmt: skip
+    for operation in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.CONV_2D_TRANSPOSE):
+        maker.update_quantization_recipe(
+            regex=".*", operation_name=operation, op_config=half,
+            algorithm_key=quantizer.AlgorithmName.FLOAT_CASTING,
+        )  # fmt: skip
+    halved = maker.quantize().quantized_model
+    assert halved is not None
+    path.write_bytes(halved)
+
+
+def _keep_in_float(path: Path) -> None:
+    """Give every float operator the float tensor that the network gives it, in place.
+
+    Where a tensor is quantized for one reader, the converter hands its int8 form to the others too, carried back through
+    reshapes and slices: the warped picture that `refined` adds to, the picture that Canny sees and the visible part of
+    the output then had 8 bits. (Its own flag against that, strict_qdq_mode, changes nothing in litert-torch 0.10.)
+    """
+    graph = Graph(path)
+    for op in graph.ops("QUANTIZE"):  # float to one int8 scale and on to another, where inputs of a join differ in scale
+        first = graph.maker.get(int(op.inputs[0]))
+        if first is not None and graph.name(first) == "QUANTIZE" and graph.type(int(first.inputs[0])) == "FLOAT32":
+            op.inputs = np.array(first.inputs, np.int32)
+    kept: list[Any] = []
+    for op in graph.graph.operators:
+        found = graph.moved_back(op) if graph.name(op) == "DEQUANTIZE" else None
+        if found is None:
+            kept.append(op)
+            continue
+        source, between = found
+        for k, moved in enumerate(between):
+            again = copy.copy(moved)
+            again.inputs = np.array([source, *moved.inputs[1:]], np.int32)
+            if k + 1 < len(between):
+                source = graph.as_float(int(moved.outputs[0]))
+            else:
+                source = int(op.outputs[0])
+            again.outputs = np.array([source], np.int32)
+            kept.append(again)
+        if not between:
+            for reader in graph.graph.operators:
+                reader.inputs = np.array([source if i == op.outputs[0] else i for i in reader.inputs], np.int32)
+    kept = _resample_in_float(graph, kept)
+    while True:  # what nobody reads any more
+        read = {int(i) for op in kept for i in op.inputs} | {int(i) for i in graph.graph.outputs}
+        alive = [op for op in kept if any(int(t) in read for t in op.outputs)]
+        if len(alive) == len(kept):
+            break
+        kept = alive
+    graph.graph.operators = kept
+    graph.write(path)
+
+
+def _resample_in_float(graph: Graph, operators: list[Any]) -> list[Any]:
+    """The operators, with pooling before a QUANTIZE rather than after it, and bilinear resizing after a DEQUANTIZE.
+
+    The network pools a picture and then stores it, and resizes what it has read back; the converter puts the step between
+    float and int8 on the other side, which rounds twice.
+    """
+    maker = {int(t): op for op in operators for t in op.outputs}
+    quantize: Any = next((op for op in operators if graph.name(op) == "QUANTIZE"), None)
+    kept: list[Any] = []
+    for op in operators:
+        name = graph.name(op)
+        found = graph.moved_back(op) if name == "AVERAGE_POOL_2D" and graph.type(int(op.outputs[0])) == "INT8" else None
+        source = maker.get(int(op.inputs[0])) if name == "DEQUANTIZE" else None
+        if found is not None:
+            at, between = found
+            for moved in (*between, op):
+                again, made = copy.copy(moved), graph.as_float(int(moved.outputs[0]))
+                again.inputs = np.array([at, *moved.inputs[1:]], np.int32)
+                again.outputs, at = np.array([made], np.int32), made
+                kept.append(again)
+            stored = copy.copy(quantize)
+            stored.inputs, stored.outputs = np.array([at], np.int32), np.array([op.outputs[0]], np.int32)
+            kept.append(stored)
+        elif source is not None and graph.name(source) == "RESIZE_BILINEAR":
+            read, resized = copy.copy(op), copy.copy(source)
+            between_them = graph.as_float(int(source.inputs[0]))
+            read.inputs, read.outputs = np.array([source.inputs[0]], np.int32), np.array([between_them], np.int32)
+            resized.inputs = np.array([between_them, *source.inputs[1:]], np.int32)
+            resized.outputs = np.array([op.outputs[0]], np.int32)
+            kept += [read, resized]
+        else:
+            kept.append(op)
+    return kept
+
+
+def check(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
+    """Assert on the written file what must hold of it; returns what was counted, for the card.
+
+    Raises:
+        GateFailed: the warp is not four look-ups of rows; a coordinate or a warped pixel is not float32; a convolution is
+            not int8 in an int8 file; or a learnt scale of the checkpoint is not in the file to 1e-6 relative.
+    """
+    graph = Graph(path)
+
+    def wrong(words: str) -> GateFailed:
+        return GateFailed(f"{path.name}: {words}")
+
+    lookups = graph.ops("EMBEDDING_LOOKUP", "GATHER")
+    if len(lookups) != 4 or graph.ops("GATHER_ND"):
+        raise wrong(f"{len(lookups)} look-ups, expected the warp as 4 and no GATHER_ND")
+    # Back from the sampled rows to the flow's convolution and to the picture; then on to the warped picture.
+    around = {int(t) for op in lookups for t in op.outputs}
+    warped = set(around)
+    for op in graph.graph.operators:
+        if graph.name(op) in ("MUL", "ADD", "RESHAPE") and any(int(i) in warped for i in op.inputs):
+            warped |= {int(t) for t in op.outputs}
+    for tensor in around:
+        for maker, t in graph.before(tensor, ("CONV_2D", "TRANSPOSE_CONV")):
+            if graph.type(t) not in ("FLOAT32", "INT32", "BOOL"):
+                raise wrong(f"the warp is computed from a {graph.type(t)} tensor ({maker}), expected float32")
+    if bad := {graph.type(t) for t in warped} - {"FLOAT32"}:
+        raise wrong(f"the warped picture is {', '.join(bad)}, expected float32")
+    if carried := [op for op in graph.ops("DEQUANTIZE") if graph.moved_back(op)]:
+        raise wrong(f"{len(carried)} float operators read a tensor that was quantized for another reader")
+    convolutions = graph.ops("CONV_2D", "TRANSPOSE_CONV", "DEPTHWISE_CONV_2D")
+    whole = [op for op in convolutions if all(graph.type(int(t)) == "INT8" for t in (*op.inputs[:2], op.outputs[0]))]
+    expected = sum(isinstance(m, QuantConv2d) for m in pipeline.modules())
+    if len(whole) != expected:
+        raise wrong(f"{len(whole)} of {len(convolutions)} convolutions are int8 throughout, expected {expected}")
+    counted = Counter(graph.name(op) for op in graph.graph.operators)
+    found: dict[str, Any] = {"operators": dict(counted.most_common()), "int8_convolutions": len(whole)}
+    if precision == "int8":
+        found["scales"] = _check_scales(graph, pipeline, wrong)
+    return found
+
+
+def _check_scales(graph: Graph, pipeline: FaceEraser, wrong: Callable[[str], GateFailed]) -> int:
+    """Every learnt scale is in the file, and the file quantizes no activation by any other; returns how many there are."""
+    activations: set[tuple[float, int]] = set()
+    weights: list[np.ndarray] = []
+    for t, tensor in enumerate(graph.graph.tensors):
+        if graph.type(t) != "INT8" or tensor.quantization is None or tensor.quantization.scale is None:
+            continue
+        if graph.constant(t):
+            weights.append(np.asarray(tensor.quantization.scale, np.float64))
+        elif t in graph.maker:
+            activations.add((float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])))
+    unknown, count = set(activations), 0
+    for name, scale, zero_point in quant.quantized_tensors(pipeline):
+        learnt = np.atleast_1d(scale.detach().cpu().double().numpy())
+        count += 1
+        if name.endswith(":weight"):
+            matched = any(len(w) == len(learnt) and np.allclose(w, learnt, rtol=1e-6, atol=0) for w in weights)
+        else:
+            same = {a for a in activations if a[1] == zero_point and math.isclose(a[0], learnt[0], rel_tol=1e-6)}
+            matched = bool(same)
+            unknown -= same
+        if not matched:
+            raise wrong(f"the learnt scale of {name} ({learnt[0]:.8g}, zero point {zero_point}) is not in the file")
+    if unknown:
+        value, zero = unknown.pop()
+        raise wrong(f"a tensor is quantized with scale {value:.8g}, zero point {zero}, which nothing in the checkpoint has")
+    return count
