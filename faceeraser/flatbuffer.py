@@ -14,9 +14,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 class Graph:
-    """A .tflite file's only graph: its operators by name, and the one that makes each tensor."""
+    """A .tflite file's only graph: its operators by name, and the one that makes each tensor.
+
+    Graphs that only say what a composite operator is made of do not count; they are kept as long as one needs them.
+    """
 
     SAME_SCALE = (
         "RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "PAD", "SQUEEZE", "EXPAND_DIMS", "AVERAGE_POOL_2D",
@@ -27,16 +32,18 @@ class Graph:
     def __init__(self, path: Path):
         self.schema = import_module("ai_edge_litert.schema_py_generated")
         self.model = self.schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-        if len(self.model.subgraphs) != 1:
-            raise ValueError(f"{path}: {len(self.model.subgraphs)} subgraphs, expected one")
         self.graph = self.model.subgraphs[0]
         self.names = {v: k for k, v in vars(self.schema.BuiltinOperator).items() if isinstance(v, int)}
+        composites = {op.builtinOptions2.decompositionSubgraphIndex for op in self.ops("STABLEHLO_COMPOSITE")}
+        if (found := len(self.model.subgraphs) - len(composites)) != 1:
+            raise ValueError(f"{path}: {found} subgraphs, expected one")
         self.types = {v: k for k, v in vars(self.schema.TensorType).items() if isinstance(v, int)}
         self.maker = {int(t): op for op in self.graph.operators for t in op.outputs}
 
     def name(self, op: Any) -> str:
+        """Its type: CONV_2D, or what a custom operator is called."""
         code = self.model.operatorCodes[op.opcodeIndex]
-        return self.names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        return code.customCode.decode() if code.customCode else self.names[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
     def ops(self, *names: str) -> list[Any]:
         return [op for op in self.graph.operators if self.name(op) in names]
@@ -82,7 +89,42 @@ class Graph:
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
+    def make(self, op: Any, name: str, inputs: Sequence[int], options: Any = None) -> None:
+        """Turn an operator into another with the same outputs, in place.
+
+        name: of a built-in operator, or of a custom one where there is none of that name. options: the schema's, a GatherOptionsT
+        for a GATHER, say.
+        """
+        builtin = self.schema.BuiltinOperator
+        code = self.schema.OperatorCodeT()
+        code.version, code.builtinCode = 1, getattr(builtin, name, builtin.CUSTOM)
+        code.deprecatedBuiltinCode = min(code.builtinCode, builtin.PLACEHOLDER_FOR_GREATER_OP_CODES)
+        code.customCode = name.encode() if code.builtinCode == builtin.CUSTOM else None
+        self.model.operatorCodes.append(code)
+        op.opcodeIndex, op.inputs = len(self.model.operatorCodes) - 1, np.array(inputs, np.int32)
+        kind = type(options).__name__.removesuffix("T") if options is not None else "NONE"
+        op.builtinOptions, op.builtinOptionsType = options, getattr(self.schema.BuiltinOptions, kind)
+        op.builtinOptions2, op.builtinOptions2Type = None, self.schema.BuiltinOptions2.NONE
+
+    def scalar(self, value: float) -> int:
+        """A new constant: a float32 tensor of rank 0."""
+        buffer, tensor = self.schema.BufferT(), self.schema.TensorT()
+        buffer.data = np.frombuffer(np.float32(value).tobytes(), np.uint8)
+        tensor.type, tensor.shape, tensor.name = self.schema.TensorType.FLOAT32, np.zeros(0, np.int32), f"{value:g}".encode()
+        self.model.buffers.append(buffer)
+        tensor.buffer = len(self.model.buffers) - 1
+        self.graph.tensors.append(tensor)
+        return len(self.graph.tensors) - 1
+
     def write(self, path: Path) -> None:
+        """Write the file, with the kinds of operators in it that are in use: an old runtime stops at one it does not know."""
+        if not self.ops("STABLEHLO_COMPOSITE"):
+            self.model.subgraphs = [self.graph]
+        operators = [op for graph in self.model.subgraphs for op in graph.operators]
+        used = sorted({op.opcodeIndex for op in operators})
+        self.model.operatorCodes = [self.model.operatorCodes[i] for i in used]
+        for op in operators:
+            op.opcodeIndex = used.index(op.opcodeIndex)
         flatbuffers = import_module("flatbuffers")
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(self.model.Pack(builder), file_identifier=b"TFL3")

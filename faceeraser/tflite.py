@@ -10,23 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from faceeraser import form, quant
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import FaceEraser
 from faceeraser.quant import QuantConv2d
 from faceeraser.stage import GateFailed
-from faceeraser.warp import warp_by_rows
+from faceeraser.warp import sample_rows, sampling_coordinates, warp_by_rows
+
+RESAMPLER = "Resampler"
+"""The custom operator of the GPU delegates: picture (N, H, W, C) and absolute x, y (N, H, W, 2) -> samples (N, H, W, C)."""
+_COMPOSITE = "faceeraser.resampler"
 
 
-def write(pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = False) -> None:
+def write(pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = False, warp: str = "rows") -> None:
     """Write a .tflite file: NHWC float32 inputs `image`, `mask` (`edges`), output `erased`, batch 1.
 
     precision: 'fp32' or 'fp16' (weights only; arithmetic stays float32) of a float network, 'int8' of a quantized one.
+    warp: 'rows', look-ups of rows by stock operators, for CPUs and GPU delegates alike; or 'resampler', the operator that GPU
+        delegates have for it, which on a CPU needs the plugin that export/build_resampler.sh makes.
     """
     litert_torch = form.need("litert_torch", "tflite")
     network = form.frozen(pipeline)
-    network.warp = warp_by_rows
+    network.warp = {"rows": warp_by_rows, "resampler": _marked}[warp]
     options: dict[str, Any] = {}
     if precision == "int8":
         from litert_torch.quantize import pt2e_quantizer, quant_config
@@ -42,6 +50,41 @@ def write(pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = 
         _keep_in_float(path)
     if precision == "fp16":
         _halve_weights(path)
+    for_any_delegate(path)
+
+
+def _marked(image: Tensor, flow: Tensor) -> Tensor:
+    """`warp_by_rows`, marked for the converter: it comes out as one composite operator, in whose place Resampler goes."""
+    from litert_torch.backend.composite import StableHLOCompositeBuilder
+
+    marks = StableHLOCompositeBuilder(_COMPOSITE)
+    coordinates = torch.cat(sampling_coordinates(flow), 1).permute(0, 2, 3, 1)
+    picture, coordinates = marks.mark_inputs(image.permute(0, 2, 3, 1), coordinates)
+    x, y = coordinates.permute(0, 3, 1, 2).split(1, 1)
+    sampled = sample_rows(picture.permute(0, 3, 1, 2), x, y)
+    return marks.mark_outputs(sampled.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def for_any_delegate(path: Path) -> None:
+    """Put what every delegate takes in the place of what some refuse, in place; no number changes.
+
+    A look-up in a table becomes GATHER, as fast on a CPU; a clamp to [0, 1] becomes RELU and MINIMUM; the marked warp becomes
+    Resampler.
+    """
+    graph = Graph(path)
+    for op in graph.ops("EMBEDDING_LOOKUP"):
+        graph.make(op, "GATHER", [op.inputs[1], op.inputs[0]], graph.schema.GatherOptionsT())
+    for op in graph.ops("RELU_0_TO_1"):
+        if graph.type(int(op.outputs[0])) == "FLOAT32":
+            below, at = copy.copy(op), graph.graph.operators.index(op)
+            below.outputs = np.array([graph.as_float(int(op.outputs[0]))], np.int32)
+            graph.make(below, "RELU", [op.inputs[0]])
+            graph.make(op, "MINIMUM", [below.outputs[0], graph.scalar(1.0)], graph.schema.MaximumMinimumOptionsT())
+            graph.graph.operators.insert(at, below)
+    for op in graph.ops("STABLEHLO_COMPOSITE"):
+        if op.builtinOptions2.name.decode() == _COMPOSITE:
+            graph.make(op, RESAMPLER, op.inputs)
+    graph.write(path)
 
 
 def _halve_weights(path: Path) -> None:
@@ -144,22 +187,22 @@ def check(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
     """Assert on the written file what must hold of it; returns what was counted, for the card.
 
     Raises:
-        GateFailed: the warp is not four look-ups of rows; a coordinate or a warped pixel is not float32; a convolution is
-            not int8 in an int8 file; or a learnt scale of the checkpoint is not in the file to 1e-6 relative.
+        GateFailed: the warp is neither four look-ups of rows nor one Resampler; a coordinate or a warped pixel is not float32;
+            a convolution is not int8 in an int8 file; or a learnt scale of the checkpoint is not in the file to 1e-6 relative.
     """
     graph = Graph(path)
 
     def wrong(words: str) -> GateFailed:
         return GateFailed(f"{path.name}: {words}")
 
-    lookups = graph.ops("EMBEDDING_LOOKUP", "GATHER")
-    if len(lookups) != 4 or graph.ops("GATHER_ND"):
-        raise wrong(f"{len(lookups)} look-ups, expected the warp as 4 and no GATHER_ND")
+    lookups = graph.ops("GATHER", RESAMPLER)
+    if len(lookups) != (1 if graph.ops(RESAMPLER) else 4) or graph.ops("GATHER_ND"):
+        raise wrong(f"{len(lookups)} look-ups, expected the warp as 4, or as one {RESAMPLER}, and no GATHER_ND")
     # Back from the sampled rows to the flow's convolution and to the picture; then on to the warped picture.
     around = {int(t) for op in lookups for t in op.outputs}
     warped = set(around)
     for op in graph.graph.operators:
-        if graph.name(op) in ("MUL", "ADD", "RESHAPE") and any(int(i) in warped for i in op.inputs):
+        if graph.name(op) in ("MUL", "ADD", "SUB", "RESHAPE", "TRANSPOSE") and any(int(i) in warped for i in op.inputs):
             warped |= {int(t) for t in op.outputs}
     for tensor in around:
         for maker, t in graph.before(tensor, ("CONV_2D", "TRANSPOSE_CONV")):

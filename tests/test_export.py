@@ -353,7 +353,7 @@ def test_a_file_whose_warp_is_not_float_rows_is_refused(kind, said, exported, ru
         floor = graph.ops("FLOOR")[0]
         graph.graph.tensors[int(floor.inputs[0])].type = graph.schema.TensorType.FLOAT16
     else:
-        code = graph.model.operatorCodes[graph.ops("EMBEDDING_LOOKUP")[0].opcodeIndex]
+        code = graph.model.operatorCodes[graph.ops("GATHER")[0].opcodeIndex]
         code.builtinCode = code.deprecatedBuiltinCode = graph.schema.BuiltinOperator.GATHER_ND
     graph.write(tmp_path / "doctored.tflite")
     with pytest.raises(GateFailed, match=said):
