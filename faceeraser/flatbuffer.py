@@ -81,19 +81,60 @@ class Graph:
             return None
         return int(op.inputs[0]), between
 
+    def tensor(
+        self, like: int, kind: str | None = None, shape: Sequence[int] | None = None, values: np.ndarray | None = None
+    ) -> int:
+        """A new tensor like another, of another type, shape or content where given; its scale stays unless it is float.
+
+        values: makes it a constant of that shape. Scales for each channel repeat where there are more channels than before.
+        """
+        made = copy.deepcopy(self.graph.tensors[like])
+        made.shapeSignature, made.name = None, bytes(made.name or b"") + f"_{len(self.graph.tensors)}".encode()
+        made.buffer = 0
+        if kind is not None:
+            made.type = getattr(self.schema.TensorType, kind)
+            if kind in ("FLOAT32", "UINT8"):
+                made.quantization = None
+        if values is not None:
+            buffer = self.schema.BufferT()
+            buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+            self.model.buffers.append(buffer)
+            made.buffer, shape = len(self.model.buffers) - 1, values.shape
+        if shape is not None:
+            made.shape = np.array(shape, np.int32)
+            found = made.quantization
+            if found is not None and found.scale is not None and len(found.scale) > 1:
+                times = shape[found.quantizedDimension] // len(found.scale)
+                found.scale, found.zeroPoint = np.tile(found.scale, times), np.tile(found.zeroPoint, times)
+        self.graph.tensors.append(made)
+        return len(self.graph.tensors) - 1
+
     def as_float(self, like: int) -> int:
         """A new float32 tensor of the shape of another."""
-        tensor = copy.copy(self.graph.tensors[like])
-        tensor.type, tensor.quantization = self.schema.TensorType.FLOAT32, None
-        tensor.name = bytes(tensor.name or b"") + b"_float"
-        self.graph.tensors.append(tensor)
-        return len(self.graph.tensors) - 1
+        return self.tensor(like, "FLOAT32")
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        """A tensor's shape."""
+        return tuple(int(n) for n in self.graph.tensors[tensor].shape)
+
+    def values(self, tensor: int) -> np.ndarray:
+        """What a constant holds."""
+        kinds = {"FLOAT32": np.float32, "INT8": np.int8, "INT32": np.int32}
+        data = bytes(self.model.buffers[self.graph.tensors[tensor].buffer].data)
+        return np.frombuffer(data, kinds[self.type(tensor)]).reshape(self.shape(tensor))
+
+    def new(self, name: str, inputs: Sequence[int], output: int, options: Any = None) -> Any:
+        """A new operator, which is in no place of the graph yet; the rest is told at `make`."""
+        op = self.schema.OperatorT()
+        op.outputs = np.array([output], np.int32)
+        self.make(op, name, inputs, options)
+        return op
 
     def make(self, op: Any, name: str, inputs: Sequence[int], options: Any = None) -> None:
         """Turn an operator into another with the same outputs, in place.
 
-        name: of a built-in operator, or of a custom one where there is none of that name. options: the schema's, a GatherOptionsT
-        for a GATHER, say.
+        name: of a built-in operator, or of a custom one where there is none of that name. options: the schema's, such
+        as a GatherOptionsT.
         """
         builtin = self.schema.BuiltinOperator
         code = self.schema.OperatorCodeT()
@@ -117,7 +158,7 @@ class Graph:
         return len(self.graph.tensors) - 1
 
     def write(self, path: Path) -> None:
-        """Write the file, with the kinds of operators in it that are in use: an old runtime stops at one it does not know."""
+        """Write the file, with the kinds of operators that are in use: an old runtime stops at one it does not know."""
         if not self.ops("STABLEHLO_COMPOSITE"):
             self.model.subgraphs = [self.graph]
         operators = [op for graph in self.model.subgraphs for op in graph.operators]
