@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from faceeraser import form, quant
+from faceeraser.artifact import RESAMPLER
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import FaceEraser
 from faceeraser.quant import QuantConv2d
 from faceeraser.stage import GateFailed
 from faceeraser.warp import sample_rows, sampling_coordinates, warp_by_rows
 
-RESAMPLER = "Resampler"
-"""The custom operator of the GPU delegates: picture (N, H, W, C) and absolute x, y (N, H, W, 2) -> samples (N, H, W, C)."""
 _COMPOSITE = "faceeraser.resampler"
 
 
