@@ -42,7 +42,6 @@ RUNTIMES = {
     "tflite-runtime": ("tflite_runtime.interpreter", ".tflite"),
 }
 """Runtime -> the module it is imported from, and what it runs."""
-LEGACY = Path(".venv-legacy/bin/python")
 PATIENCE_S = 600.0  # for one answer; a worker that is silent for longer is given up
 
 # --- the worker: one model in one runtime, no faceeraser but for a checkpoint folder --------------------------------
@@ -168,7 +167,7 @@ class Worker:
         """Starts the process and loads the model. `row` gets what becomes known."""
         self.row, self.rounds, self.process = row, [], None  # type: ignore[var-annotated]
         if python is None:
-            row["skipped"] = f"{row['runtime']} is not here: `make legacy` makes {LEGACY}, or give --legacy-python"
+            row["skipped"] = f"{row['runtime']} is not here: `make legacy` makes .venv-legacy, or give --legacy-python"
             return
         spec = {"runtime": row["runtime"], "path": str(path), "threads": row["threads"]}
         self.process = subprocess.Popen(
@@ -251,16 +250,6 @@ def jobs(args: argparse.Namespace) -> list[tuple[str, str, Path]]:
     return found
 
 
-def legacy_python(given: Path | None) -> Path | None:
-    """The interpreter that has tflite-runtime: as given, else .venv-legacy here or beside this script's folder."""
-    if given is not None:
-        if not given.is_file():
-            raise ValueError(f"--legacy-python {given}: no such file; expected a Python that has tflite-runtime")
-        return given.absolute()
-    places = (Path.cwd() / LEGACY, Path(__file__).resolve().parents[1] / LEGACY)
-    return next((place for place in places if place.is_file()), None)
-
-
 def summarize(row: dict[str, Any], rounds: Sequence[Sequence[float]], first: Sequence[Sequence[float]]) -> None:
     """Put median, p90, number of runs and the ratio to the first row's rounds into a row."""
     times = [ms for turn in rounds for ms in turn]
@@ -278,9 +267,9 @@ def time_all(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Load everything, warm it up, let it take turns; returns the rows in the order given."""
     from tqdm import tqdm
 
-    from faceeraser import artifact
+    from faceeraser import artifact, stage
 
-    legacy = legacy_python(args.legacy_python)
+    legacy = stage.legacy_python(args.legacy_python)
     workers: list[Worker] = []
     try:
         for name, runtime, path in tqdm(jobs(args), desc="load", unit="model", leave=False):
@@ -349,7 +338,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--warmup", type=int, default=10, help="untimed runs first, at least 10 (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=50, help="timed runs of each, at least 50 (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=10, help="turns they are taken in (default: %(default)s)")
-    parser.add_argument("--legacy-python", type=Path, metavar="FILE", help=f"has tflite-runtime (default: {LEGACY})")
+    parser.add_argument("--legacy-python", type=Path, metavar="FILE", help="has tflite-runtime (default: that of .venv-legacy)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     return parser
 

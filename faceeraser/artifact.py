@@ -41,6 +41,8 @@ TFLITE_RUNTIMES = {
     "tensorflow": "tensorflow.lite",
     "tflite_runtime": "tflite_runtime.interpreter",
 }
+RESAMPLER = "Resampler"
+"""The custom operator of the GPU delegates: picture (N, H, W, C) and absolute x, y (N, h, w, 2) -> samples (N, h, w, C)."""
 # What an element of a tensor takes, by TFLite's name of its type.
 TENSOR_BYTES = {
     "FLOAT32": 4, "FLOAT16": 2, "FLOAT64": 8, "INT8": 1, "UINT8": 1, "INT16": 2, "UINT16": 2, "INT32": 4, "UINT32": 4,
@@ -224,11 +226,26 @@ def _first_line(error: Exception) -> str:
 
 
 class _TFLite:
-    def __init__(self, path: Path, threads: int, runtime: str | None) -> None:
+    def __init__(self, path: Path, threads: int, runtime: str | None, delegate: Path | None, runs: bool = True) -> None:
+        """`runs`: False to look at its ports only, which needs neither memory nor a delegate."""
+        interpreter, load_delegate = _tflite_runtime(runtime)
         try:
-            self._interpreter = _tflite_interpreter(runtime)(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
+            delegates = [load_delegate(str(delegate.resolve()))] if delegate else None
+        except (ValueError, OSError, AttributeError) as error:
+            raise ValueError(
+                f"{delegate}: cannot be loaded as a delegate ({_first_line(error)}); "
+                f"make it: bash export/build_resampler.sh {delegate}"
+            ) from None
+        try:
+            self._interpreter = interpreter(model_path=str(path), num_threads=threads, experimental_delegates=delegates)
+            if runs:
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
+            if f"custom op: {RESAMPLER}" in str(error):
+                raise ValueError(
+                    f"{path}: warps by {RESAMPLER}, an operator that GPU delegates have and a CPU needs a plugin for: "
+                    "bash export/build_resampler.sh resampler.so, then --delegate resampler.so"
+                ) from None
             raise ValueError(f"{path}: this runtime cannot load it as a TFLite model ({_first_line(error)})") from None
         self._inputs = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()
@@ -256,14 +273,16 @@ class _TFLite:
         return [self._interpreter.get_tensor(details["index"]) for details in self._outputs]
 
 
-def _tflite_interpreter(runtime: str | None) -> Callable[..., Any]:
-    """The Interpreter class of the runtime named, or of the first that is installed."""
+def _tflite_runtime(runtime: str | None) -> tuple[Callable[..., Any], Callable[[str], Any]]:
+    """(the Interpreter class, what loads a delegate) of the runtime named, or of the first that is installed."""
     for name in TFLITE_RUNTIMES if runtime is None else [runtime]:
         try:
             module = import_module(TFLITE_RUNTIMES[name].removesuffix(".lite"))
         except ImportError:
             continue
-        return (module.lite if name == "tensorflow" else module).Interpreter
+        if name == "tensorflow":
+            return module.lite.Interpreter, module.lite.experimental.load_delegate
+        return module.Interpreter, module.load_delegate
     wanted = runtime or "ai_edge_litert"
     extra = "'faceeraser[tflite]'" if wanted == "tensorflow" else "tflite-runtime" if runtime else "faceeraser"
     raise ModuleNotFoundError(f"{wanted} is not installed, which running a .tflite file needs: pip install {extra}")
@@ -321,10 +340,14 @@ def _need(module: str, extra: str, what: str) -> Any:
         raise ModuleNotFoundError(message) from None
 
 
-def _open(path: Path, threads: int, runtime: str | None = None) -> _TFLite | _ONNX | _CoreML:
+def _open(
+    path: Path, threads: int, runtime: str | None = None, delegate: Path | None = None, runs: bool = True
+) -> _TFLite | _ONNX | _CoreML:  # fmt: skip
     kind = kind_of(path)
     if kind == "tflite":
-        return _TFLite(path, threads, runtime)
+        return _TFLite(path, threads, runtime, delegate, runs)
+    if delegate:
+        raise ValueError(f"{path}: is no .tflite file, and takes no delegate ({delegate})")
     return _ONNX(path, threads) if kind == "onnx" else _CoreML(path)
 
 
@@ -354,11 +377,17 @@ class Artifact:
     ModuleNotFoundError (names the extra to install).
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None, runtime: str | None = None) -> None:
-        """`threads`: CPU threads, all by default. `runtime`: for .tflite, one of `TFLITE_RUNTIMES`."""
+    def __init__(
+        self, path: str | Path, threads: int | None = None, runtime: str | None = None,
+        delegate: str | Path | None = None,
+    ) -> None:  # fmt: skip
+        """`threads`: CPU threads, all by default. For .tflite, `runtime`: one of `TFLITE_RUNTIMES`; `delegate`: a plugin.
+
+        A file with the operator Resampler needs the one that `bash export/build_resampler.sh resampler.so` makes.
+        """
         self.path = Path(path)
         self.card = read_card(self.path)
-        self._model = _open(self.path, threads or os.cpu_count() or 1, runtime)
+        self._model = _open(self.path, threads or os.cpu_count() or 1, runtime, Path(delegate) if delegate else None)
         self._roles = _roles(self.path, self._model.inputs)
         pictures = [port for port in self._model.outputs if port.channels == 3]
         named = [port for port in pictures if "erased" in port.name.lower()] or pictures
@@ -443,7 +472,7 @@ def describe(path: str | Path) -> Fields:
     """{"inputs": [...], "outputs": [...]} as a card lists them, read from the file. Needs no card."""
     path = Path(path)
     _members(path)
-    model = _open(path, threads=1)
+    model = _open(path, threads=1, runs=False)
     return {"inputs": [p.described() for p in model.inputs], "outputs": [p.described() for p in model.outputs]}
 
 

@@ -172,7 +172,7 @@ def _each_photograph(args: argparse.Namespace, change: Callable[[np.ndarray, Art
             f"make one: python export/to_tflite.py {args.model} exports/"
         )
     plan = _plan(args)
-    model = Artifact(args.model, runtime=args.runtime)
+    model = Artifact(args.model, runtime=args.runtime, delegate=args.delegate)
     _resolution(model)
     done = 0
     for photo, target in plan:
@@ -427,6 +427,10 @@ def _add_erasing(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--runtime", choices=tuple(artifact.TFLITE_RUNTIMES),
         help="what runs a .tflite file (default: the first that is installed)",
+    )  # fmt: skip
+    made.add_argument(
+        "--delegate", type=Path, metavar="FILE",
+        help="a plugin for it: export/build_resampler.sh makes the one that a -gpu-resampler file needs on a CPU",
     )  # fmt: skip
     made.add_argument("--overwrite", action="store_true", help="replace results that exist")
 

@@ -45,7 +45,7 @@ SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "coreml": ".mlpackage"}
 PRECISIONS = {"tflite": ("fp32", "fp16", "int8"), "onnx": ("fp32", "int8"), "coreml": ("fp16", "int8")}
 WARPS = {
     "tflite": "four look-ups of rows in an (H*W, C) table and bilinear arithmetic, float32; coordinates clamped",
-    tflite.RESAMPLER: "custom operator Resampler, which GPU delegates have, bilinear, float32; coordinates clamped",
+    artifact.RESAMPLER: "custom operator Resampler, which GPU delegates have, bilinear, float32; coordinates clamped",
     "onnx": "GridSample, bilinear, border, align_corners = 1, float32; coordinates clamped",
     "coreml": "resample, bilinear, border, align_corners = true, float32; coordinates clamped",
 }
@@ -282,8 +282,8 @@ def own_precision(pipeline: FaceEraser, kind: str) -> str:
 
 def export(
     source: Path | str, target: Path | str, kind: str, precision: str = "auto", *, edges_input: bool = False,
-    flavour: str = "cpu", output: str = "erased", data: Path | str | None = None, name: str | None = None,
-    overwrite: bool = False, bound: float | None = None, reason: str | None = None,
+    flavour: str = "cpu", output: str = "erased", delegate: Path | None = None, data: Path | str | None = None,
+    name: str | None = None, overwrite: bool = False, bound: float | None = None, reason: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Convert a stage's folder into a file with its card in the folder `target`; returns the card.
 
@@ -295,6 +295,7 @@ def export(
         edges_input: edges are an input of the file, instead of Canny inside.
         flavour: of a .tflite file, one of tflite.FLAVOURS; no other kind has any.
         output: of a .tflite file, 'erased' or 'refined' (see tflite.write).
+        delegate: the plugin that a file of the flavour gpu-resampler needs on this machine, where its gate runs it.
         data: prepared folder, whose tune list adds faces to the gate's pictures.
         name: file name without suffixes; the source folder's name by default.
         overwrite: replace a file that is there.
@@ -321,7 +322,12 @@ def export(
     suffix = ("" if precision == own else f"-{precision}") + ("-edges" if edges_input else "")
     suffix += "" if flavour == "cpu" else f"-{flavour}"
     how = {"flavour": flavour, "output": output} if kind == "tflite" else {}
-    warp = tflite.RESAMPLER if kind == "tflite" and tflite.FLAVOURS[flavour].warp == "resampler" else kind
+    warp = artifact.RESAMPLER if kind == "tflite" and tflite.FLAVOURS[flavour].warp == "resampler" else kind
+    if warp == artifact.RESAMPLER and delegate is None:
+        raise ValueError(
+            f"{flavour} warps by {warp}, which a CPU needs a plugin for, and so does the gate: "
+            "bash export/build_resampler.sh resampler.so, then --delegate resampler.so"
+        )
     path = target / f"{name or source.resolve().name}{suffix}{SUFFIXES[kind]}"
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already; choose another --name, or --overwrite to replace it")
@@ -347,7 +353,7 @@ def export(
                 gmacs, params = count(pipeline, pipeline.config.resolution)
                 fields |= {"gmacs": gmacs, "params": params, **artifact.describe(staged)}
             artifact.write_card(staged, fields)
-            file = artifact.Artifact(staged, threads=1)
+            file = artifact.Artifact(staged, threads=1, delegate=delegate)
         with _step("running the checkpoint's network"):
             network = coreml.without_taps(pipeline) if kind == "coreml" else pipeline
             expected = reference(network, pictures, edges_input, output)
@@ -429,6 +435,10 @@ def add_flags(made: argparse.ArgumentParser, kind: str) -> argparse.ArgumentPars
             help=f"one or more of {told} (default: cpu)",
         )  # fmt: skip
         made.add_argument(
+            "--delegate", type=Path, metavar="FILE",
+            help="the plugin that gpu-resampler needs on a CPU, for its gate: bash export/build_resampler.sh FILE",
+        )  # fmt: skip
+        made.add_argument(
             "--output", choices=("erased", "refined"), default="erased",
             help="the whole picture, or what is painted, to be laid into the picture outside the file (default: erased)",
         )  # fmt: skip
@@ -442,7 +452,7 @@ def add_flags(made: argparse.ArgumentParser, kind: str) -> argparse.ArgumentPars
 def run(args: argparse.Namespace, kind: str) -> None:
     """Export SOURCE once for each --precision, then print the table and the JSON line."""
     flavours = dict.fromkeys(args.flavour) if kind == "tflite" else ()
-    chosen = [{"flavour": flavour, "output": args.output} for flavour in flavours] or [{}]
+    chosen = [{"flavour": flavour, "output": args.output, "delegate": args.delegate} for flavour in flavours] or [{}]
     cards = [
         export(
             args.source, args.target, kind, precision, edges_input=args.edges_input, data=args.data, name=args.name,

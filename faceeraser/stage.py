@@ -43,6 +43,9 @@ LOOSER_GATE = (
 TRAINING = ("train/train.py", *(f"compress/{name}.py" for name in ("prune", "slim", "distil", "quantize")))
 
 
+LEGACY = Path(".venv-legacy/bin/python")  # `make legacy` makes it
+
+
 class GateFailed(Exception):
     """A measured figure is outside its gate; the message says which and by how much. Exit code 1."""
 
@@ -54,6 +57,20 @@ def parser(doc: str | None, source: str = "SOURCE", target: str = "TARGET") -> a
     made.add_argument("target", type=Path, metavar=target)
     made.add_argument("--overwrite", action="store_true", help="replace TARGET if it exists")
     return made
+
+
+def legacy_python(given: Path | None = None) -> Path | None:
+    """The Python of the second environment (`make legacy`): as given, else LEGACY here or beside this package's folder.
+
+    Raises:
+        ValueError: what was given is no file.
+    """
+    if given is not None:
+        if not given.is_file():
+            raise ValueError(f"--legacy-python {given}: no such file; expected the Python that `make legacy` makes")
+        return given.absolute()
+    places = (Path.cwd() / LEGACY, Path(__file__).resolve().parents[1] / LEGACY)
+    return next((place for place in places if place.is_file()), None)
 
 
 def add_fine_tuning(made: argparse.ArgumentParser, steps: int, lr: float) -> None:

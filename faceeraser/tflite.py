@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from faceeraser import form, quant
+from faceeraser.artifact import RESAMPLER
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import FaceEraser
 from faceeraser.quant import QuantConv2d
@@ -46,8 +47,6 @@ FLAVOURS = {
 }
 """Flavours of a .tflite file; the first is what an exporter makes unless told."""
 
-RESAMPLER = "Resampler"
-"""The custom operator of the GPU delegates: picture (N, H, W, C) and absolute x, y (N, H, W, 2) -> samples (N, H, W, C)."""
 _COMPOSITE = "faceeraser.resampler"
 
 
