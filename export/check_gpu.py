@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     rows = analyze(python, args.files)
     with tempfile.TemporaryDirectory() as folder:
         for path, row in zip(tqdm(args.files, desc="on the delegate", unit="file", leave=False), rows, strict=True):
-            row["file"] = artifact.portable(path)
+            row |= {"name": path.stem, "file": artifact.portable(path)}
             try:
                 row["litert"] = delegated(path, args.pictures, Path(folder) / "resampler.so")
             except RuntimeError as error:  # no Vulkan here: said in the table, and no verdict
@@ -150,6 +150,8 @@ def run(args: argparse.Namespace) -> int:
         for row in rows
     ]  # fmt: skip
     stage.finish("TensorFlow 2.15.1's check of the GPU delegate, and LiteRT's delegate on this machine", table, {"files": rows})
+    if args.json:
+        artifact.write_result(args.json, artifact.result(rows, None, args.command))
     if blind := [row["file"] for row in rows if not row["control_refused"]]:
         raise stage.GateFailed(f"the check let {CONTROL} pass in {', '.join(blind)}, so its verdict is worth nothing")
     bad = [row["file"] for row in rows if row["refused"] or row["litert"].get("refused")]
@@ -169,13 +171,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pictures", type=int, default=2, help="compared on the delegate (default: %(default)s)")
     parser.add_argument("--max-abs", type=float, default=MAX_ABS, metavar="X",
                         help="how far its outputs may be from the CPU's (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     parser.add_argument("--legacy-python", type=Path, metavar="FILE", help="has TensorFlow 2.15.1 (default: .venv-legacy's)")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return stage.execute(run, build_parser(), argv)
+    parser = build_parser()
+    parser.set_defaults(command=["python", "export/check_gpu.py", *(sys.argv[1:] if argv is None else argv)])
+    return stage.execute(run, parser, argv)
 
 
 if __name__ == "__main__":
