@@ -27,8 +27,10 @@ PIECES = {
 # How far a piece reaches beyond its part, in pixels of a 256 pixel crop: lids and shadows come along, brows do not.
 DILATION = {BROWS: 8.0, EYES: 10.5, NOSE: 8.0, MOUTH: 9.0}
 _DARK = 8.0  # levels that are added before a logarithm is taken: noise in black is no light
-# A lid's shadow or a hair on a piece's border asks for more light than skin ever gets; beyond this an eye would glow.
+# How much a piece may be lit in all, and how far the light at any place may differ from the median along its border: a lid's
+# shadow or a lock of hair there asks for more light than skin ever gets, and an eye's corner would glow.
 _MOST_LIGHT = 0.25
+_SPREAD = 0.08
 _LEVELS = 255 / np.log((255 + _DARK) / _DARK)
 Blend = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -82,8 +84,12 @@ def _light(picture: np.ndarray) -> np.ndarray:
 
 def _lit(source: np.ndarray, light: np.ndarray, mask: np.ndarray, target: np.ndarray) -> np.ndarray:
     """`target` with `source` in the light `light` (what to add to its logarithm) where `mask`, softly at the rim."""
-    laid = (source.astype(np.float32) + _DARK) * np.exp(np.clip(light, -_MOST_LIGHT, _MOST_LIGHT)) - _DARK
-    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    inside = mask.astype(np.uint8)
+    rim = mask & (cv2.erode(inside, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE) == 0)
+    middle = np.clip(np.median(_light(target[rim]) - _light(source[rim]), axis=0), -_MOST_LIGHT, _MOST_LIGHT)
+    light = np.clip(light, middle - _SPREAD, middle + _SPREAD)
+    laid = (source.astype(np.float32) + _DARK) * np.exp(light) - _DARK
+    depth = cv2.distanceTransform(np.pad(inside, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
     weight = np.clip(depth / max(3.0, 0.35 * float(depth.max())), 0, 1)[..., None]
     return np.clip(target + (laid - target) * weight + 0.5, 0, 255).astype(np.uint8)
 

@@ -137,7 +137,7 @@ def test_the_sound_comes_along_where_ffmpeg_is(tmp_path, clip, monkeypatch):
             for frame in video.Clip(source):
                 one(frame)
         assert seconds_of_sound(tmp_path / name) == pytest.approx(seconds_of_sound(source), abs=0.1), name
-        assert video.Clip(tmp_path / name).frames == 24
+        assert len(list(video.Clip(tmp_path / name))) == 24  # (an .avi says a frame more: it counts by the sound)
     with video.writing(tmp_path / "silent.mp4", FPS, sound_of=clip) as one:
         one(next(iter(video.Clip(clip))))
     assert seconds_of_sound(tmp_path / "silent.mp4") == 0, "a video without sound stays without"
