@@ -1,6 +1,7 @@
 """Landmarks of one's own tracker: every layout means the same face, and a file that cannot be meant is one line."""
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -235,3 +236,15 @@ def test_a_file_that_is_not_there(tmp_path, capsys):
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "a.png")
     assert cli.main(["erase", str(tmp_path / "a.png"), "--landmarks", str(tmp_path / "gone.json")]) == 2
     assert "gone.json: cannot be opened" in capsys.readouterr().err
+
+
+def test_the_documents_examples_are_what_the_program_reads(tmp_path):
+    text = (Path(__file__).parents[1] / "docs" / "landmarks.md").read_text()
+    _, schema, example = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.S))
+    properties = schema["properties"]
+    assert properties["layout"]["enum"] == [*landmarks.LAYOUTS, "parts"]
+    assert properties["parts"]["propertyNames"]["enum"] == list(landmarks.OUTLINES)
+    assert (properties["format"]["const"], properties["version"]["const"]) == (landmarks.FORMAT, landmarks.VERSION)
+    (tmp_path / "a.json").write_text(json.dumps(example))
+    (face,) = landmarks.read(tmp_path / "a.json")[0]
+    assert np.abs(face.eyes - [RIGHT, LEFT]).max() < 4
