@@ -282,6 +282,8 @@ def _run(args: argparse.Namespace, ending: str, finish_of: Mapping[bool, Finish]
 
     finish_of: what else is done to a photograph (False), to a frame of a video (True).
     """
+    if args.camera is not None and not args.camera.isdecimal():
+        raise ValueError(f"found --camera {args.camera}; expected a camera's number, such as --camera 0 {args.camera}")
     if args.camera is not None and args.target is not None:
         raise ValueError(f"--camera takes the place of IN; found {args.source} and {args.target}, expected OUT alone")
     if args.camera is None and args.source is None:
@@ -296,7 +298,7 @@ def _run(args: argparse.Namespace, ending: str, finish_of: Mapping[bool, Finish]
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     eraser = Eraser(args.model, args.parts, args.glasses, runtime=args.runtime, workers=workers if filming else 1)
     if args.camera is not None:
-        return _camera(args.camera, args.source, eraser, finish[True], args.overwrite)
+        return _camera(int(args.camera), args.source, eraser, finish[True], args.overwrite)
     done = 0
     for file, target in planned:
         film = films[file]
@@ -526,7 +528,7 @@ def _add_erasing(made: argparse.ArgumentParser) -> None:
         "(default: beside IN, photo-erased.png, clip-erased.mp4 or folder-erased)",
     )  # fmt: skip
     made.add_argument(
-        "--camera", type=int, nargs="?", const=0, metavar="INDEX",
+        "--camera", nargs="?", const="0", metavar="INDEX",
         help="a camera in the place of IN, until Ctrl-C (default: the first); without OUT in a window, where OpenCV has any",
     )  # fmt: skip
     made.add_argument(

@@ -243,6 +243,7 @@ def test_where_results_cannot_go(photo, model, tmp_path, capsys):
         ((), "expected IN"),
         ((photo, "--camera"), "cannot write this kind"),
         ((photo, tmp_path / "out", "--camera", "0"), "takes the place of IN"),
+        (("--camera", tmp_path / "a.mp4"), "expected a camera's number"),
     ):
         assert run("erase", *words, "--model", model) == 2
         assert found in errors(capsys), words
@@ -322,6 +323,7 @@ def test_a_checkpoint_folder_is_a_model_too(photo, run_folder, tmp_path):
     assert changed[LIPS[1], LIPS[0]] and 0.01 < changed.mean() < 0.1
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_hundred_megapixels_needs_little_more_than_itself(astronaut, model, tmp_path):
     """12000 x 9000: 324 MB as it is. Decoded, copied and written it may be there a few times, and never as floats."""
     large = np.full((9000, 12000, 3), 90, np.uint8)

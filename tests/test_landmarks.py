@@ -64,6 +64,9 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.parametrize("layout", [*landmarks.LAYOUTS, "parts"])
 def test_every_layout_means_the_same_face(layout, face, tmp_path):
     (found,) = landmarks.read(file_of(tmp_path / "a.json", layout, [[face]]))[0]
+    if layout in landmarks.LAYOUTS:
+        given = list(landmarks.LAYOUTS[layout][2])
+        assert np.abs(found.mesh[given] - face.mesh[given]).max() < 0.01, "what was given is where it was given"
     assert np.abs(found.eyes - face.eyes).max() < 0.03 * face.eye_distance
     ours, theirs = (faces.parts_map(one, (512, 512)) for one in (found, face))
     for bit in (faces.BROWS, faces.EYES, faces.NOSE, faces.MOUTH):
