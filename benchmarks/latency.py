@@ -337,7 +337,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--warmup", type=int, default=10, help="untimed runs first, at least 10 (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=50, help="timed runs of each, at least 50 (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=10, help="turns they are taken in (default: %(default)s)")
-    parser.add_argument("--legacy-python", type=Path, metavar="FILE", help="has tflite-runtime (default: that of .venv-legacy)")
+    parser.add_argument("--legacy-python", type=Path, metavar="FILE",
+                        help="has tflite-runtime (default: that of .venv-legacy)")  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     return parser
 

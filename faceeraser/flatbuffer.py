@@ -92,8 +92,8 @@ class Graph:
     def make(self, op: Any, name: str, inputs: Sequence[int], options: Any = None) -> None:
         """Turn an operator into another with the same outputs, in place.
 
-        name: of a built-in operator, or of a custom one where there is none of that name. options: the schema's, a GatherOptionsT
-        for a GATHER, say.
+        name: of a built-in operator, or of a custom one where there is none of that name. options: the schema's, such as a
+        GatherOptionsT.
         """
         builtin = self.schema.BuiltinOperator
         code = self.schema.OperatorCodeT()
@@ -117,7 +117,7 @@ class Graph:
         return len(self.graph.tensors) - 1
 
     def write(self, path: Path) -> None:
-        """Write the file, with the kinds of operators in it that are in use: an old runtime stops at one it does not know."""
+        """Write the file, naming only the operators in use: an old runtime stops at a name that it does not know."""
         if not self.ops("STABLEHLO_COMPOSITE"):
             self.model.subgraphs = [self.graph]
         operators = [op for graph in self.model.subgraphs for op in graph.operators]

@@ -28,12 +28,12 @@ def write(pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = 
     """Write a .tflite file: NHWC float32 inputs `image`, `mask` (`edges`), output `erased`, batch 1.
 
     precision: 'fp32' or 'fp16' (weights only; arithmetic stays float32) of a float network, 'int8' of a quantized one.
-    warp: 'rows', look-ups of rows by stock operators, for CPUs and GPU delegates alike; or 'resampler', the operator that GPU
-        delegates have for it, which on a CPU needs the plugin that export/build_resampler.sh makes.
+    warp: 'rows', look-ups of rows by stock operators, for CPUs and GPU delegates alike; or 'resampler', the operator that
+        GPU delegates have for it, which on a CPU needs the plugin that export/build_resampler.sh makes.
     """
     litert_torch = form.need("litert_torch", "tflite")
     network = form.frozen(pipeline)
-    network.warp = {"rows": warp_by_rows, "resampler": _marked}[warp]
+    network.warp = WARPS[warp]
     options: dict[str, Any] = {}
     if precision == "int8":
         from litert_torch.quantize import pt2e_quantizer, quant_config
@@ -64,11 +64,15 @@ def _marked(image: Tensor, flow: Tensor) -> Tensor:
     return marks.mark_outputs(sampled.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+WARPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"rows": warp_by_rows, "resampler": _marked}
+"""The warp's forms in a .tflite file; each is whole after `for_any_delegate`."""
+
+
 def for_any_delegate(path: Path) -> None:
     """Put what every delegate takes in the place of what some refuse, in place; no number changes.
 
-    A look-up in a table becomes GATHER, as fast on a CPU; a clamp to [0, 1] becomes RELU and MINIMUM; the marked warp becomes
-    Resampler.
+    A look-up in a table becomes GATHER, as fast on a CPU; a clamp to [0, 1] becomes RELU and MINIMUM; the marked warp
+    becomes Resampler.
     """
     graph = Graph(path)
     for op in graph.ops("EMBEDDING_LOOKUP"):
