@@ -2,11 +2,10 @@
 
     python export/check_gpu.py exports/*.tflite
 
-Two checks of each file. TensorFlow 2.15.1's analyzer goes through the operators one by one as TFLite's GPU delegate did; it
-is the last that looks, those of 2.19 to 2.21 approve of everything. It lives in .venv-legacy (`make legacy`). And LiteRT's own
-GPU delegate runs the file on this machine (faceeraser/gpu.py) on textured pictures, beside the CPU: `accelerated` says that
-nothing was left over, `max_abs` how far the outputs are apart. A file with the operator Resampler needs its plugin for the
-CPU's side; this builds it.
+Two checks of each file. TensorFlow 2.15.1's analyzer, in .venv-legacy (`make legacy`), looks at every operator as TFLite's
+GPU delegate does; those of 2.19 to 2.21 approve of everything. And LiteRT's own GPU delegate runs the file on this machine
+(faceeraser/gpu.py), beside the CPU, on pictures of noise: `accelerated` says that nothing was left over, `max_abs` how far
+the outputs are apart. A file with the operator Resampler needs its plugin for the CPU's side; this builds it.
 
 Each file is also checked with one operator turned into GATHER_ND, which no GPU takes: a check that lets that pass has
 checked nothing. The last line is JSON. Exit code 1 when an operator was refused, or when the delegate's output is more than
@@ -14,7 +13,6 @@ checked nothing. The last line is JSON. Exit code 1 when an operator was refused
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -23,7 +21,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from faceeraser import artifact, gpu, runner, stage
@@ -94,8 +91,8 @@ def analyze(python: Path, files: list[Path]) -> list[dict[str, Any]]:
             raise ValueError(f"{python}: expected TensorFlow 2.15.1's analyzer, it ended with {said}; run: make legacy")
     found = [read(part) for part in parts]
     rows = found[: len(files)]
-    for row, control in zip(rows, found[len(files) :], strict=True):
-        new = [r for r in control["refused"] if r["operator"] == CONTROL]
+    for row, verdict in zip(rows, found[len(files) :], strict=True):
+        new = [r for r in verdict["refused"] if r["operator"] == CONTROL]
         row["control_refused"] = len(new) == 1
     return rows
 
@@ -149,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
         }
         for row in rows
     ]  # fmt: skip
-    stage.finish("TensorFlow 2.15.1's check of the GPU delegate, and LiteRT's delegate on this machine", table, {"files": rows})
+    stage.finish("TensorFlow 2.15.1's check for GPUs, and LiteRT's GPU delegate on this machine", table, {"files": rows})
     if args.json:
         artifact.write_result(args.json, artifact.result(rows, None, args.command))
     if blind := [row["file"] for row in rows if not row["control_refused"]]:
@@ -158,9 +155,8 @@ def run(args: argparse.Namespace) -> int:
     if bad:
         raise stage.GateFailed(f"a GPU does not take all of {', '.join(bad)}; the lines above say what and why")
     if far := [row for row in rows if (row["litert"].get("max_abs") or 0) > args.max_abs]:
-        raise stage.GateFailed(
-            f"{far[0]['file']}: the GPU delegate is {far[0]['litert']['max_abs']:.2g} from the CPU, expected {args.max_abs:g}"
-        )
+        by = far[0]["litert"]["max_abs"]
+        raise stage.GateFailed(f"{far[0]['file']}: the GPU delegate is {by:.2g} from the CPU, expected {args.max_abs:g}")
     return 0
 
 

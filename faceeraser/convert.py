@@ -349,9 +349,11 @@ def export(
         if kind == "tflite":
             fields |= {"flavour": flavour, "delegates": list(tflite.FLAVOURS[flavour].delegates)}
         with _step("reading it back"):
+            # The network's, which a file has too: what a head computes in phases is zeros beyond that.
+            gmacs, params = count(pipeline, pipeline.config.resolution)
+            fields |= {"gmacs": gmacs, "params": params}
             if kind == "coreml":
-                gmacs, params = count(pipeline, pipeline.config.resolution)
-                fields |= {"gmacs": gmacs, "params": params, **artifact.describe(staged)}
+                fields |= artifact.describe(staged)
             artifact.write_card(staged, fields)
             file = artifact.Artifact(staged, threads=1, delegate=delegate)
         with _step("running the checkpoint's network"):

@@ -81,7 +81,8 @@ class Eraser:
             model: an exported file with its card, or a checkpoint folder (which needs torch).
             parts: as for `faces.face_mask`.
             glasses: as for `faces.face_mask`.
-            runtime, delegate: for .tflite, as for `Artifact`.
+            runtime: for .tflite, as for `Artifact`.
+            delegate: the same.
             workers: how many frames of a video are erased at a time, each on one thread.
 
         Raises:

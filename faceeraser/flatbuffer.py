@@ -158,7 +158,7 @@ class Graph:
         return len(self.graph.tensors) - 1
 
     def write(self, path: Path) -> None:
-        """Write the file, with the kinds of operators that are in use: an old runtime stops at one it does not know."""
+        """Write the file, naming only the operators in use: an old runtime stops at a name that it does not know."""
         if not self.ops("STABLEHLO_COMPOSITE"):
             self.model.subgraphs = [self.graph]
         operators = [op for graph in self.model.subgraphs for op in graph.operators]

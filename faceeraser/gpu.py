@@ -2,9 +2,9 @@
 
     ran = gpu.run("exports/student.tflite", [inputs])
 
-The wheel of ai-edge-litert brings the delegate along (ML Drift, over WebGPU), with the parsers and the kernels that a phone's
-has. It wants a Vulkan driver: SwiftShader, which computes on the CPU and comes with Chromium, or the one that
-VK_ICD_FILENAMES names, or the system's. So what runs is the delegate; how fast a GPU is, this does not tell.
+The wheel of ai-edge-litert brings the delegate along: ML Drift, LiteRT's on phones too, here over WebGPU. It wants a Vulkan
+driver: SwiftShader, which computes on the CPU and comes with Chromium, or the one that VK_ICD_FILENAMES names, or the
+system's. So the delegate runs for real; how fast a GPU is, and what a phone's driver makes of it, this does not tell.
 
 It runs in a process of its own (`python -m faceeraser.gpu`): the delegate looks for its driver once, when it is loaded.
 Importing this module loads numpy only.

@@ -65,7 +65,7 @@ def write(
     litert_torch = form.need("litert_torch", "tflite")
     made = FLAVOURS[flavour]
     network = form.frozen(pipeline)
-    network.warp = {"rows": warp_by_rows, "resampler": _marked}[made.warp]
+    network.warp = WARPS[made.warp]
     # By the least cut between NHWC and NCHW; the other way, which goes by the order of nodes, leaves ten TRANSPOSE more.
     litert_torch.config.layout_optimize_partitioner = "MINCUT"
     options: dict[str, Any] = {}
@@ -106,6 +106,10 @@ def _marked(image: Tensor, flow: Tensor) -> Tensor:
     x, y = coordinates.permute(0, 3, 1, 2).split(1, 1)
     sampled = sample_rows(picture.permute(0, 3, 1, 2), x, y)
     return marks.mark_outputs(sampled.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+WARPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"rows": warp_by_rows, "resampler": _marked}
+"""The warp's forms in a .tflite file; each is whole after `for_any_delegate`."""
 
 
 def for_any_delegate(graph: Graph) -> None:
