@@ -27,7 +27,7 @@ from typing import Any
 from faceeraser import artifact, checkpoint, stage
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOAT_GATE = "5e-4"  # as release.py
+FLOAT_GATE = "5e-4"  # as in release.py
 REASON = "float32 sums in another order, which the flow carries into the picture"
 FLAVOURS = ("cpu", "web", "gpu", "gpu-resampler")
 
