@@ -15,6 +15,7 @@ Importing this module loads numpy only; a runtime is imported by the first `Arti
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import hashlib
 import json
@@ -229,13 +230,15 @@ class _TFLite:
     def __init__(self, path: Path, threads: int, runtime: str | None, delegate: Path | None, runs: bool = True) -> None:
         """`runs`: False to look at its ports only, which needs neither memory nor a delegate."""
         interpreter, load_delegate = _tflite_runtime(runtime)
-        try:
-            delegates = [load_delegate(str(delegate.resolve()))] if delegate else None
-        except (ValueError, OSError, AttributeError) as error:
-            raise ValueError(
-                f"{delegate}: cannot be loaded as a delegate ({_first_line(error)}); "
-                f"make it: bash export/build_resampler.sh {delegate}"
-            ) from None
+        if delegate:
+            try:  # first by hand: load_delegate leaves a half-made object behind, which fails again when it is collected
+                _ = ctypes.CDLL(str(delegate.resolve())).tflite_plugin_create_delegate
+            except (OSError, AttributeError) as error:
+                raise ValueError(
+                    f"{delegate}: cannot be loaded as a delegate ({_first_line(error)}); "
+                    f"make it: bash export/build_resampler.sh {delegate}"
+                ) from None
+        delegates = [load_delegate(str(delegate.resolve()))] if delegate else None
         try:
             self._interpreter = interpreter(model_path=str(path), num_threads=threads, experimental_delegates=delegates)
             if runs:
