@@ -400,7 +400,7 @@ class FaceEraser(nn.Module):
     image in [0, 1], mask with 1 = erase (binarised at 0.5). Keys: `edges`, `edges_hat`, `offsets`, `flow` (pixels),
     `cloned`, `refined`, `erased`. Whatever stands in the picture where the mask is 1 never reaches an output.
 
-    `warp` is the form of the warp; an exporter swaps in the one its runtime takes.
+    `warp`, `to_flow` and `fill` are forms of the warp and the fill; an exporter swaps in those its runtime takes.
     """
 
     def __init__(self, config: Config, width: int = 16, edge_width: int | None = None):
@@ -410,6 +410,8 @@ class FaceEraser(nn.Module):
         self.clone = PixelCloneGenerator(config, width)
         self.refine = RefineGenerator(config, width)
         self.warp: Callable[[Tensor, Tensor], Tensor] = warp
+        self.to_flow: Callable[[Tensor], Tensor] = offsets_to_flow
+        self.fill: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = fill_hole
         self.initialise()
 
     def initialise(self) -> None:
@@ -463,16 +465,16 @@ class FaceEraser(nn.Module):
         visible = image * (1.0 - mask)
         if self.config.fill:
             with torch.autocast(image.device.type, enabled=False):
-                filled, shading = fill_hole(visible.float(), mask.float())
+                filled, shading = self.fill(visible.float(), mask.float())
             small_offsets = self.clone(guide, self.shrunk(filled), small_mask).float() * small_mask
             offsets = self._enlarged(small_offsets, "bilinear") * mask
-            flow = offsets_to_flow(offsets)
+            flow = self.to_flow(offsets)
             detail = copyable(visible - shading) * (1.0 - mask)
             cloned = filled + DETAIL_GAIN * mask * self.warp(detail, flow)
         else:
             small_offsets = self.clone(guide, self.shrunk(visible), small_mask).float()
             offsets = self._enlarged(small_offsets, "bilinear")
-            flow = offsets_to_flow(offsets)
+            flow = self.to_flow(offsets)
             cloned = self.warp(visible, flow)
         seen = self.shrunk(visible) * (1.0 - small_mask)
         refined = self._enlarged(self.refine(self.shrunk(cloned), seen, small_offsets).float(), "bilinear")
