@@ -128,7 +128,8 @@ def load(spec: Mapping[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
         scale, zero_point = port["quantization"]
         if np.issubdtype(port["dtype"], np.integer):
             limits = np.iinfo(port["dtype"])
-            value = np.clip(np.rint(value / (scale or 1)) + zero_point, limits.min, limits.max)
+            levels = 255 if not scale and port["shape"][-1] == 3 else 1  # a plain 8-bit picture
+            value = np.clip(np.rint(value * levels / (scale or 1)) + zero_point, limits.min, limits.max)
         interpreter.set_tensor(port["index"], value.astype(port["dtype"]))
     # XNNPACK is the only delegate a CPU interpreter applies by itself; what it took over is one DELEGATE operator.
     about["xnnpack"] = any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())

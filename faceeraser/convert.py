@@ -11,7 +11,8 @@ checkpoint on textured pictures, and only then renames file and card into place.
     int8   PSNR at least 50 dB                               against the fake-quantized network
 
 Files: `exports/<folder>.tflite`; `-fp16`, `-fp32` or `-int8` is added where that is not the folder's own precision (int8 of
-a quantized folder, fp32 of any other; fp16 for CoreML), `-edges` where edges are an input.
+a quantized folder, fp32 of any other; fp16 for CoreML), `-edges` where edges are an input, and a .tflite file's flavour
+unless it is `cpu`. A file with 8-bit pictures is compared with the rounded picture (`Gate.in_levels`).
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "coreml": ".mlpackage"}
 PRECISIONS = {"tflite": ("fp32", "fp16", "int8"), "onnx": ("fp32", "int8"), "coreml": ("fp16", "int8")}
 WARPS = {
     "tflite": "four look-ups of rows in an (H*W, C) table and bilinear arithmetic, float32; coordinates clamped",
+    tflite.RESAMPLER: "custom operator Resampler, which GPU delegates have, bilinear, float32; coordinates clamped",
     "onnx": "GridSample, bilinear, border, align_corners = 1, float32; coordinates clamped",
     "coreml": "resample, bilinear, border, align_corners = true, float32; coordinates clamped",
 }
@@ -75,12 +77,22 @@ class Gate:
             raise ValueError(f"a gate of {value:g} is looser than {bound:g} for {precision}: say why (--reason TEXT)")
         return cls(max_abs=value, reason=reason) if precision == "fp32" else cls(psnr=value, reason=reason)
 
+    def in_levels(self) -> Gate:
+        """The same of pictures in 8 bits, rounded on both sides: a difference below half a level may become a whole one,
+        in a value out of a hundred (68 dB).
+        """
+        if self.max_abs is None:
+            return self
+        return Gate(max_abs=max(self.max_abs, 1.001 / 255), psnr=68.0, reason=self.reason)
+
     def __str__(self) -> str:
-        return f"max abs <= {self.max_abs:g}" if self.max_abs is not None else f"PSNR >= {self.psnr:g} dB"
+        told = ([] if self.max_abs is None else [f"max abs <= {self.max_abs:g}"]) + (
+            [] if self.psnr is None else [f"PSNR >= {self.psnr:g} dB"])  # fmt: skip
+        return " and ".join(told)
 
     def passes(self, psnr: float, max_abs: float) -> bool:
         """Whether one picture's figures are inside; NaN never is."""
-        return max_abs <= self.max_abs if self.max_abs is not None else psnr >= (self.psnr or 0.0)
+        return max_abs <= (self.max_abs if self.max_abs is not None else math.inf) and psnr >= (self.psnr or 0.0)
 
 
 # --- the pictures of a gate -----------------------------------------------------------------------------------------
@@ -196,7 +208,9 @@ def _edges_of(picture: Picture) -> np.ndarray:
     return canny(picture.image @ np.array([0.299, 0.587, 0.114], np.float32), picture.mask)
 
 
-def reference(pipeline: FaceEraser, pictures: Sequence[Picture], edges_input: bool = False) -> list[np.ndarray]:
+def reference(
+    pipeline: FaceEraser, pictures: Sequence[Picture], edges_input: bool = False, output: str = "erased"
+) -> list[np.ndarray]:
     """What the checkpoint's own network erases: (R, R, 3) float32 for each picture; fake-quantized if it is quantized."""
     pipeline.eval()
     found = []
@@ -204,7 +218,7 @@ def reference(pipeline: FaceEraser, pictures: Sequence[Picture], edges_input: bo
         for picture in pictures:
             image = torch.from_numpy(picture.image).permute(2, 0, 1)[None]
             edges = torch.from_numpy(_edges_of(picture))[None, None] if edges_input else None
-            erased = pipeline(image, torch.from_numpy(picture.mask)[None, None], edges)["erased"]
+            erased = pipeline(image, torch.from_numpy(picture.mask)[None, None], edges)[output]
             found.append(erased[0].permute(1, 2, 0).numpy())
     return found
 
@@ -268,8 +282,8 @@ def own_precision(pipeline: FaceEraser, kind: str) -> str:
 
 def export(
     source: Path | str, target: Path | str, kind: str, precision: str = "auto", *, edges_input: bool = False,
-    data: Path | str | None = None, name: str | None = None, overwrite: bool = False,
-    bound: float | None = None, reason: str | None = None,
+    flavour: str = "cpu", output: str = "erased", data: Path | str | None = None, name: str | None = None,
+    overwrite: bool = False, bound: float | None = None, reason: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Convert a stage's folder into a file with its card in the folder `target`; returns the card.
 
@@ -279,6 +293,8 @@ def export(
         kind: 'tflite', 'onnx' or 'coreml'.
         precision: 'auto', or one of PRECISIONS[kind].
         edges_input: edges are an input of the file, instead of Canny inside.
+        flavour: of a .tflite file, one of tflite.FLAVOURS; no other kind has any.
+        output: of a .tflite file, 'erased' or 'refined' (see tflite.write).
         data: prepared folder, whose tune list adds faces to the gate's pictures.
         name: file name without suffixes; the source folder's name by default.
         overwrite: replace a file that is there.
@@ -303,6 +319,9 @@ def export(
     _check_precision(source, pipeline, kind, precision)
     gate = Gate.of(precision, bound, reason)
     suffix = ("" if precision == own else f"-{precision}") + ("-edges" if edges_input else "")
+    suffix += "" if flavour == "cpu" else f"-{flavour}"
+    how = {"flavour": flavour, "output": output} if kind == "tflite" else {}
+    warp = tflite.RESAMPLER if kind == "tflite" and tflite.FLAVOURS[flavour].warp == "resampler" else kind
     path = target / f"{name or source.resolve().name}{suffix}{SUFFIXES[kind]}"
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already; choose another --name, or --overwrite to replace it")
@@ -313,14 +332,16 @@ def export(
         staged = Path(folder) / path.name
         write, check = _KINDS[kind]
         with _step("converting"):
-            write(pipeline, staged, precision, edges_input)
+            write(pipeline, staged, precision, edges_input, **how)
         with _step("checking the file"):
             checked = check(staged, pipeline, precision)
         fields: dict[str, Any] = {
             "precision": precision, "resolution": pipeline.config.resolution,
-            "edges": "input" if edges_input else "inside", "warp": WARPS[kind], "notes": _notes(pipeline, kind, precision),
+            "edges": "input" if edges_input else "inside", "warp": WARPS[warp], "notes": _notes(pipeline, kind, precision),
             "history": checkpoint.history(source), "checked": checked, "parity": {"n": 0, "passed": False},
         }  # fmt: skip
+        if kind == "tflite":
+            fields |= {"flavour": flavour, "delegates": list(tflite.FLAVOURS[flavour].delegates)}
         with _step("reading it back"):
             if kind == "coreml":
                 gmacs, params = count(pipeline, pipeline.config.resolution)
@@ -328,7 +349,8 @@ def export(
             artifact.write_card(staged, fields)
             file = artifact.Artifact(staged, threads=1)
         with _step("running the checkpoint's network"):
-            expected = reference(coreml.without_taps(pipeline) if kind == "coreml" else pipeline, pictures, edges_input)
+            network = coreml.without_taps(pipeline) if kind == "coreml" else pipeline
+            expected = reference(network, pictures, edges_input, output)
         if kind == "coreml" and sys.platform != "darwin":
             # What can be measured here: the program that coremltools was given, in float32.
             with _step("tracing again"):
@@ -338,6 +360,8 @@ def export(
             measured = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None, "gate": str(gate), "passed": None}
             failures = traced.get("failures")
         else:
+            if any(port["dtype"] == "uint8" for port in file.card["outputs"]):
+                expected, gate = [np.rint(picture * 255) / 255 for picture in expected], gate.in_levels()
             measured = parity(file.run, pictures, expected, gate)
             failures = measured.get("failures")
         if failures:
@@ -398,6 +422,16 @@ def add_flags(made: argparse.ArgumentParser, kind: str) -> argparse.ArgumentPars
         help=f"one or more of auto, {', '.join(PRECISIONS[kind])} (default: auto)",
     )  # fmt: skip
     made.add_argument("--edges-input", action="store_true", help="edges are an input of the file, instead of Canny inside")
+    if kind == "tflite":
+        told = "; ".join(f"{name}: {flavour.told}" for name, flavour in tflite.FLAVOURS.items())
+        made.add_argument(
+            "--flavour", nargs="+", choices=tuple(tflite.FLAVOURS), default=["cpu"], metavar="F",
+            help=f"one or more of {told} (default: cpu)",
+        )  # fmt: skip
+        made.add_argument(
+            "--output", choices=("erased", "refined"), default="erased",
+            help="the whole picture, or what is painted, to be laid into the picture outside the file (default: erased)",
+        )  # fmt: skip
     made.add_argument("--data", type=Path, help="prepared folder: its tune list adds faces to the gate's pictures")
     made.add_argument("--name", help="file name without suffixes (default: the source folder's name)")
     made.add_argument("--gate", type=float, metavar="BOUND", help="another gate: dB, or for fp32 the largest difference")
@@ -407,12 +441,15 @@ def add_flags(made: argparse.ArgumentParser, kind: str) -> argparse.ArgumentPars
 
 def run(args: argparse.Namespace, kind: str) -> None:
     """Export SOURCE once for each --precision, then print the table and the JSON line."""
+    flavours = dict.fromkeys(args.flavour) if kind == "tflite" else ()
+    chosen = [{"flavour": flavour, "output": args.output} for flavour in flavours] or [{}]
     cards = [
         export(
             args.source, args.target, kind, precision, edges_input=args.edges_input, data=args.data, name=args.name,
-            overwrite=args.overwrite, bound=args.gate, reason=args.reason,
+            overwrite=args.overwrite, bound=args.gate, reason=args.reason, **how,
         )
         for precision in dict.fromkeys(args.precision)
+        for how in chosen
     ]  # fmt: skip
     rows = [
         {

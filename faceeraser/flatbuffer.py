@@ -14,9 +14,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 class Graph:
-    """A .tflite file's only graph: its operators by name, and the one that makes each tensor."""
+    """A .tflite file's only graph: its operators by name, and the one that makes each tensor.
+
+    Graphs that only say what a composite operator is made of do not count; they are kept as long as one needs them.
+    """
 
     SAME_SCALE = (
         "RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "PAD", "SQUEEZE", "EXPAND_DIMS", "AVERAGE_POOL_2D",
@@ -27,16 +32,18 @@ class Graph:
     def __init__(self, path: Path):
         self.schema = import_module("ai_edge_litert.schema_py_generated")
         self.model = self.schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-        if len(self.model.subgraphs) != 1:
-            raise ValueError(f"{path}: {len(self.model.subgraphs)} subgraphs, expected one")
         self.graph = self.model.subgraphs[0]
         self.names = {v: k for k, v in vars(self.schema.BuiltinOperator).items() if isinstance(v, int)}
+        composites = {op.builtinOptions2.decompositionSubgraphIndex for op in self.ops("STABLEHLO_COMPOSITE")}
+        if (found := len(self.model.subgraphs) - len(composites)) != 1:
+            raise ValueError(f"{path}: {found} subgraphs, expected one")
         self.types = {v: k for k, v in vars(self.schema.TensorType).items() if isinstance(v, int)}
         self.maker = {int(t): op for op in self.graph.operators for t in op.outputs}
 
     def name(self, op: Any) -> str:
+        """Its type: CONV_2D, or what a custom operator is called."""
         code = self.model.operatorCodes[op.opcodeIndex]
-        return self.names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        return code.customCode.decode() if code.customCode else self.names[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
     def ops(self, *names: str) -> list[Any]:
         return [op for op in self.graph.operators if self.name(op) in names]
@@ -74,15 +81,91 @@ class Graph:
             return None
         return int(op.inputs[0]), between
 
+    def tensor(
+        self, like: int, kind: str | None = None, shape: Sequence[int] | None = None, values: np.ndarray | None = None
+    ) -> int:
+        """A new tensor like another, of another type, shape or content where given; its scale stays unless it is float.
+
+        values: makes it a constant of that shape. Scales for each channel repeat where there are more channels than before.
+        """
+        made = copy.deepcopy(self.graph.tensors[like])
+        made.shapeSignature, made.name = None, bytes(made.name or b"") + f"_{len(self.graph.tensors)}".encode()
+        made.buffer = 0
+        if kind is not None:
+            made.type = getattr(self.schema.TensorType, kind)
+            if kind in ("FLOAT32", "UINT8"):
+                made.quantization = None
+        if values is not None:
+            buffer = self.schema.BufferT()
+            buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+            self.model.buffers.append(buffer)
+            made.buffer, shape = len(self.model.buffers) - 1, values.shape
+        if shape is not None:
+            made.shape = np.array(shape, np.int32)
+            found = made.quantization
+            if found is not None and found.scale is not None and len(found.scale) > 1:
+                times = shape[found.quantizedDimension] // len(found.scale)
+                found.scale, found.zeroPoint = np.tile(found.scale, times), np.tile(found.zeroPoint, times)
+        self.graph.tensors.append(made)
+        return len(self.graph.tensors) - 1
+
     def as_float(self, like: int) -> int:
         """A new float32 tensor of the shape of another."""
-        tensor = copy.copy(self.graph.tensors[like])
-        tensor.type, tensor.quantization = self.schema.TensorType.FLOAT32, None
-        tensor.name = bytes(tensor.name or b"") + b"_float"
+        return self.tensor(like, "FLOAT32")
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        """A tensor's shape."""
+        return tuple(int(n) for n in self.graph.tensors[tensor].shape)
+
+    def values(self, tensor: int) -> np.ndarray:
+        """What a constant holds."""
+        kinds = {"FLOAT32": np.float32, "INT8": np.int8, "INT32": np.int32}
+        data = bytes(self.model.buffers[self.graph.tensors[tensor].buffer].data)
+        return np.frombuffer(data, kinds[self.type(tensor)]).reshape(self.shape(tensor))
+
+    def new(self, name: str, inputs: Sequence[int], output: int, options: Any = None) -> Any:
+        """A new operator, which is in no place of the graph yet; the rest is told at `make`."""
+        op = self.schema.OperatorT()
+        op.outputs = np.array([output], np.int32)
+        self.make(op, name, inputs, options)
+        return op
+
+    def make(self, op: Any, name: str, inputs: Sequence[int], options: Any = None) -> None:
+        """Turn an operator into another with the same outputs, in place.
+
+        name: of a built-in operator, or of a custom one where there is none of that name. options: the schema's, such
+        as a GatherOptionsT.
+        """
+        builtin = self.schema.BuiltinOperator
+        code = self.schema.OperatorCodeT()
+        code.version, code.builtinCode = 1, getattr(builtin, name, builtin.CUSTOM)
+        code.deprecatedBuiltinCode = min(code.builtinCode, builtin.PLACEHOLDER_FOR_GREATER_OP_CODES)
+        code.customCode = name.encode() if code.builtinCode == builtin.CUSTOM else None
+        self.model.operatorCodes.append(code)
+        op.opcodeIndex, op.inputs = len(self.model.operatorCodes) - 1, np.array(inputs, np.int32)
+        kind = type(options).__name__.removesuffix("T") if options is not None else "NONE"
+        op.builtinOptions, op.builtinOptionsType = options, getattr(self.schema.BuiltinOptions, kind)
+        op.builtinOptions2, op.builtinOptions2Type = None, self.schema.BuiltinOptions2.NONE
+
+    def scalar(self, value: float) -> int:
+        """A new constant: a float32 tensor of rank 0."""
+        buffer, tensor = self.schema.BufferT(), self.schema.TensorT()
+        buffer.data = np.frombuffer(np.float32(value).tobytes(), np.uint8)
+        tensor.type, tensor.shape, tensor.name = self.schema.TensorType.FLOAT32, np.zeros(0, np.int32), f"{value:g}".encode()
+        self.model.buffers.append(buffer)
+        tensor.buffer = len(self.model.buffers) - 1
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
     def write(self, path: Path) -> None:
+        """Write the file, with the kinds of operators that are in use: an old runtime stops at one it does not know."""
+        if not self.ops("STABLEHLO_COMPOSITE"):
+            self.model.subgraphs = [self.graph]
+        operators = [op for graph in self.model.subgraphs for op in graph.operators]
+        used = sorted({op.opcodeIndex for op in operators})
+        self.model.operatorCodes = [self.model.operatorCodes[i] for i in used]
+        for op in operators:
+            op.opcodeIndex = used.index(op.opcodeIndex)
         flatbuffers = import_module("flatbuffers")
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(self.model.Pack(builder), file_identifier=b"TFL3")

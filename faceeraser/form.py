@@ -21,17 +21,20 @@ MEANINGS = {
 
 
 class Form(nn.Module):
-    """The pipeline as a file has it: image, mask (and edges) -> erased, channels last (then by name) or first."""
+    """The pipeline as a file has it: image, mask (and edges) -> erased, channels last (then by name) or first.
 
-    def __init__(self, pipeline: FaceEraser, channels_last: bool):
+    output: 'erased', or another of the pipeline's pictures.
+    """
+
+    def __init__(self, pipeline: FaceEraser, channels_last: bool, output: str = "erased"):
         super().__init__()
-        self.pipeline, self.channels_last = pipeline, channels_last
+        self.pipeline, self.channels_last, self.output = pipeline, channels_last, output
 
     def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> Any:
         if not self.channels_last:
-            return self.pipeline(image, mask, edges)["erased"]
+            return self.pipeline(image, mask, edges)[self.output]
         first = (x if x is None else x.permute(0, 3, 1, 2) for x in (image, mask, edges))
-        return {"erased": self.pipeline(*first)["erased"].permute(0, 2, 3, 1)}
+        return {self.output: self.pipeline(*first)[self.output].permute(0, 2, 3, 1)}
 
 
 def frozen(pipeline: FaceEraser) -> FaceEraser:

@@ -197,10 +197,11 @@ class Program:
     def _pooled(self, op: Any, x: Tensor, fixed: Callable[..., Any]) -> Tensor:
         self._expect(op, {"ceil_mode": False}, fixed)
         kernel, strides = ([int(n) for n in fixed(name, (1, 1))] for name in ("kernel_sizes", "strides"))
-        padding = [int(n) for n in fixed("pad", (0, 0, 0, 0))]
-        if fixed("pad_type") not in ("custom", "valid") or any(padding):
-            raise ValueError(f"{self.path}: avg_pool pads, which is not known here")
-        return F.avg_pool2d(x, kernel, strides)
+        top, bottom, left, right = [int(n) for n in fixed("pad", (0, 0, 0, 0))]
+        if fixed("pad_type") not in ("custom", "valid") or (top, left) != (bottom, right):
+            raise ValueError(f"{self.path}: avg_pool pads one side more than the other, which is not known here")
+        counted = not bool(fixed("exclude_padding_from_average", False))
+        return F.avg_pool2d(x, kernel, strides, (top, left), count_include_pad=counted)
 
     def _enlarged(self, op: Any, x: Tensor, fixed: Callable[..., Any]) -> Tensor:
         factors = [float(fixed(f"scale_factor_{side}", 1)) for side in ("height", "width")]

@@ -354,36 +354,48 @@ def gray(image: Tensor) -> Tensor:
     return 0.299 * image[:, 0:1] + 0.587 * image[:, 1:2] + 0.114 * image[:, 2:3]
 
 
-def fill_hole(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def three(mask: Tensor) -> Tensor:
+    """A mask (N, 1, H, W) for each of three channels: (N, 3, H, W). Said once, so that every product is of equal shapes."""
+    return torch.cat([mask, mask, mask], 1)
+
+
+def fill_hole(visible: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """(filled, shading): the picture with its hole filled by a smooth membrane, every visible pixel as it was; and its
     shading everywhere, means of 8 x 8 visible pixels upsampled.
 
-    image (N, 3, H, W), mask (N, 1, H, W) of zeros and ones, H and W divisible by a power of two. Pull: average pooling of
-    the visible pixels, down to a few pixels. Push: bilinear upsampling into the hole and two 3 x 3 averages at each level
-    (a multigrid sweep for Laplace's equation). Plain pooling and resizing, so that it runs on any phone.
+    visible (N, C, H, W), zero in the hole; keep (N, C, H, W) of ones, and zeros in the hole; H and W divisible by a power of
+    two. Pull: average pooling of the visible pixels, down to a few pixels. Push: bilinear upsampling into the hole and two
+    3 x 3 averages at each level (a multigrid sweep for Laplace's equation). Plain pooling, resizing and arithmetic between
+    tensors of one shape, so that it runs on any phone: a product of three channels with one takes XNNPACK ten times as long.
     """
-    known, weight = image * (1.0 - mask), 1.0 - mask
-    levels = []
-    while True:
-        levels.append((known / (weight + 1e-6), (weight > 0).to(image.dtype)))
-        if min(known.shape[-2:]) <= 2 or known.shape[-1] % 2 or known.shape[-2] % 2:
-            break
+    known, weight = visible, keep
+    levels = [(known, weight)]
+    while min(known.shape[-2:]) > 2 and known.shape[-1] % 2 == 0 and known.shape[-2] % 2 == 0:
         known, weight = F.avg_pool2d(known, 2), F.avg_pool2d(weight, 2)
-    filled, seen = levels[-1]
+        levels.append((known, weight))
+
+    def mean_and_seen(level: int) -> tuple[Tensor, Tensor]:
+        """Mean of a cell's visible pixels, zero where there is none; and 1 where there is any."""
+        known, weight = levels[level]
+        if level == 0:
+            return known, weight
+        # A weight is a multiple of 4 ** -level: times 65,536 it is zero or more than one.
+        return known / (weight + 1e-6), (weight * 65536.0).clamp(max=1.0)
+
+    value, seen = mean_and_seen(len(levels) - 1)
     # Where not even the coarsest cell saw a visible pixel, the mean of those that did.
-    mean = (filled * seen).mean((2, 3), keepdim=True) / (seen.mean((2, 3), keepdim=True) + 1e-6)
-    filled = filled * seen + mean * (1.0 - seen)
+    mean = value.mean((2, 3), keepdim=True) / (seen.mean((2, 3), keepdim=True) + 1e-6)
+    filled = mean + (value - mean) * seen
     shading = filled
     for level in reversed(range(len(levels) - 1)):
-        value, seen = levels[level]
+        value, seen = mean_and_seen(level)
         hole = 1.0 - seen
-        filled = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
-        filled = value * seen + filled * hole
+        filled = value + hole * F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
         for _ in range(2):
-            filled = value * seen + hole * F.avg_pool2d(F.pad(filled, (1, 1, 1, 1), mode="replicate"), 3, 1)
+            filled = value + hole * F.avg_pool2d(filled, 3, 1, 1, count_include_pad=False)
         if level == 3:
             shading = filled
-    return filled, F.interpolate(shading, size=image.shape[-2:], mode="bilinear", align_corners=False)
+    return filled, F.interpolate(shading, size=visible.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def copyable(detail: Tensor) -> Tensor:
@@ -432,11 +444,11 @@ class FaceEraser(nn.Module):
         return F.avg_pool2d(image.float(), self.config.shrink) if self.config.shrink > 1 else image
 
     def _touched(self, mask: Tensor) -> Tensor:
-        """The cells (N, 1, h, w) of a mask (N, 1, H, W) of which any pixel is 1. Compared, not pooled by maximum: a
+        """The cells (N, 1, h, w) of a mask (N, 1, H, W) of which any pixel is 1. By a difference, not by a maximum: a
         converter would make that int8, and the warp's coordinates are multiplied by it.
         """
         shrink = self.config.shrink
-        return (F.avg_pool2d(mask.float(), shrink) > 0).to(mask.dtype) if shrink > 1 else mask
+        return 1.0 - F.relu(1.0 - F.avg_pool2d(mask.float(), shrink) * shrink**2) if shrink > 1 else mask
 
     def _enlarged(self, x: Tensor, mode: str) -> Tensor:
         if self.config.shrink == 1:
@@ -451,37 +463,45 @@ class FaceEraser(nn.Module):
         """
         mask = (mask >= 0.5).to(image.dtype)
         with torch.autocast(image.device.type, enabled=False):
-            visible = self.shrunk(image * (1.0 - mask))
-            mask = self._touched(mask)  # a cell that is hidden in part is hidden
-            seen = gray(visible) * (1.0 - mask)
-            edges = (canny_tensor(seen, mask) if edges is None else self._touched(edges)) * (1.0 - mask)
-        return edges, self.edge(seen, edges, mask)
+            seen = self.shrunk(image * three(1.0 - mask))
+            return self._complete_edges(seen, self._touched(mask), edges)
+
+    def _complete_edges(self, seen: Tensor, small_mask: Tensor, edges: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same of what the networks see: `seen` (N, 3, h, w), and the cells that are hidden, if only in part."""
+        with torch.autocast(seen.device.type, enabled=False):
+            keep = 1.0 - small_mask
+            luma = gray(seen) * keep
+            edges = canny_tensor(luma, small_mask) if edges is None else self._touched(edges) * keep
+        return edges, self.edge(luma, edges, small_mask)
 
     def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> dict[str, Tensor]:
-        edges, edges_hat = self.complete_edges(image, mask, edges)
-        guide = edges_hat if self.config.guided else torch.zeros_like(edges_hat)
         mask = (mask >= 0.5).to(image.dtype)
-        small_mask = self._touched(mask)
-        visible = image * (1.0 - mask)
+        hole, small_mask = three(mask), self._touched(mask)
+        keep = 1.0 - hole
+        visible = image * keep
+        seen = self.shrunk(visible)
+        edges, edges_hat = self._complete_edges(seen, small_mask, edges)
+        guide = edges_hat if self.config.guided else torch.zeros_like(edges_hat)
         if self.config.fill:
             with torch.autocast(image.device.type, enabled=False):
-                filled, shading = self.fill(visible.float(), mask.float())
-            small_offsets = self.clone(guide, self.shrunk(filled), small_mask).float() * small_mask
-            offsets = self._enlarged(small_offsets, "bilinear") * mask
+                filled, shading = self.fill(visible.float(), keep.float())
+            small_offsets = self.clone(guide, self.shrunk(filled), small_mask).float()
+            small_offsets = small_offsets * torch.cat([small_mask, small_mask], 1)
+            offsets = self._enlarged(small_offsets, "bilinear") * torch.cat([mask, mask], 1)
             flow = self.to_flow(offsets)
-            detail = copyable(visible - shading) * (1.0 - mask)
-            cloned = filled + DETAIL_GAIN * mask * self.warp(detail, flow)
+            detail = copyable(visible - shading) * (keep * DETAIL_GAIN)
+            cloned = filled + hole * self.warp(detail, flow)
         else:
             small_offsets = self.clone(guide, self.shrunk(visible), small_mask).float()
             offsets = self._enlarged(small_offsets, "bilinear")
             flow = self.to_flow(offsets)
             cloned = self.warp(visible, flow)
-        seen = self.shrunk(visible) * (1.0 - small_mask)
+        seen = seen * (1.0 - three(small_mask))
         refined = self._enlarged(self.refine(self.shrunk(cloned), seen, small_offsets).float(), "bilinear")
         if self.config.residual:
             refined = cloned + RESIDUAL_GAIN * refined
         refined = refined.clamp(0.0, 1.0)
-        erased = visible + refined * mask
+        erased = visible + refined * hole
         return {
             "edges": self._enlarged(edges, "nearest"), "edges_hat": self._enlarged(edges_hat, "nearest"),
             "offsets": offsets, "flow": flow, "cloned": cloned, "refined": refined, "erased": erased,

@@ -61,35 +61,32 @@ def fill_any_size(multiple: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Ten
     deepest = int(math.log2(LARGEST)) - 1
 
     def descend(known: Tensor, weight: Tensor, level: int) -> tuple[Tensor, Tensor]:
-        value, seen = known / (weight + 1e-6), (weight > 0).to(known.dtype)
+        value, seen = (known, weight) if level == 0 else (known / (weight + 1e-6), (weight * 65536.0).clamp(max=1.0))
         hole = 1.0 - seen
-        # Where not even this cell saw a visible pixel, the mean of those that did.
-        mean = (value * seen).mean((2, 3), keepdim=True) / (seen.mean((2, 3), keepdim=True) + 1e-6)
-        coarsest = value * seen + mean * hole
+        mean = value.mean((2, 3), keepdim=True) / (seen.mean((2, 3), keepdim=True) + 1e-6)
+        coarsest = mean + (value - mean) * seen
         if level == deepest:
             return coarsest, coarsest
-        if level < sure:
-            filled, shading = descend(F.avg_pool2d(known, 2), F.avg_pool2d(weight, 2), level + 1)
-            filled = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
-        else:
-            one = seen[:, :1] * 0.0 + 1.0
-            rows, columns = (one[0, 0, :, 0].cumsum(0) - 1.0), (one[0, 0, 0].cumsum(0) - 1.0)
-            height, width = rows[-1:] + 1.0, columns[-1:] + 1.0
-            # One row and column more, which an even size does not look at, so that a single pixel can be halved too.
-            halved = (F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 2) for x in (known, weight))
-            filled, shading = descend(*halved, level + 1)
-            filled = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
-            filled = filled.index_select(2, rows.long()).index_select(3, columns.long())
-        filled = value * seen + filled * hole
-        for _ in range(2):
-            filled = value * seen + hole * F.avg_pool2d(F.pad(filled, (1, 1, 1, 1), mode="replicate"), 3, 1)
         if level >= sure:
-            goes_on = (torch.minimum(height, width) > 2) & (height % 2 + width % 2 < 0.5)
-            filled = torch.where(goes_on, filled, coarsest)
+            # One row and column more, which an even size does not look at, so that a single pixel can be halved too.
+            known, weight = F.pad(known, (0, 1, 0, 1)), F.pad(weight, (0, 1, 0, 1))
+        filled, shading = descend(F.avg_pool2d(known, 2), F.avg_pool2d(weight, 2), level + 1)
+        filled = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
+        goes_on = None
+        if level >= sure:
+            one = seen[0, 0] * 0.0 + 1.0
+            rows, columns = one[:, 0].cumsum(0), one[0].cumsum(0)
+            height, width = rows[-1:], columns[-1:]
+            goes_on = (torch.minimum(height, width) > 2.0) & (height % 2 + width % 2 < 0.5)
+            filled = filled.index_select(2, rows.long() - 1).index_select(3, columns.long() - 1)
+        filled = value + hole * filled
+        for _ in range(2):
+            filled = value + hole * F.avg_pool2d(filled, 3, 1, 1, count_include_pad=False)
+        filled = filled if goes_on is None else torch.where(goes_on, filled, coarsest)
         return filled, (filled if level == 3 else shading)
 
-    def fill(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        filled, shading = descend(image * (1.0 - mask), 1.0 - mask, 0)
+    def fill(visible: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        filled, shading = descend(visible, keep, 0)
         return filled, F.interpolate(shading, scale_factor=8.0, mode="bilinear", align_corners=False)
 
     return fill

@@ -53,20 +53,22 @@ def ports(model: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def sample_inputs(model: str | Path, seed: int = 0) -> Tensors:
-    """A textured picture and a mask with a hole, as float32 in [0, 1]; the same for the same seed.
+    """A textured picture and a mask with a hole, as float32 in [0, 1] or uint8; the same for the same seed.
 
     Texture is what shows an error in the sampling coordinates; a smooth picture hides it. Raises ValueError for a model
-    with other inputs than float pictures.
+    with other inputs than pictures.
     """
     random = np.random.default_rng(seed)
     made: Tensors = {}
     for name, (shape, dtype) in sorted(ports(model)[0].items()):
-        if len(shape) != 4 or dtype != np.float32:
-            raise ValueError(f"{model}: input {name} is {dtype.__name__} {shape}; expected float32 pictures (1, H, W, C)")
+        if len(shape) != 4 or dtype not in (np.float32, np.uint8):
+            wanted = "expected float32 or uint8 pictures (1, H, W, C)"
+            raise ValueError(f"{model}: input {name} is {dtype.__name__} {shape}; {wanted}")
         if 3 in shape:
-            made[name] = random.random(shape, np.float32)
+            picture = random.random(shape, np.float32)
+            made[name] = picture if dtype == np.float32 else (picture * 255).astype(np.uint8)
         else:
-            mask = np.zeros(shape, np.float32)
+            mask = np.zeros(shape, dtype)
             height, width = [n for n in shape if n > 1][-2:]
             top, left = int(random.integers(height // 3)), int(random.integers(width // 3))
             mask.reshape(height, width)[top : top + height // 3, left : left + width // 2] = 1

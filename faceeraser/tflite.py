@@ -6,27 +6,69 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from faceeraser import form, quant
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import FaceEraser
 from faceeraser.quant import QuantConv2d
 from faceeraser.stage import GateFailed
-from faceeraser.warp import warp_by_rows
+from faceeraser.warp import sample_rows, sampling_coordinates, warp_by_rows
 
 
-def write(pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = False) -> None:
-    """Write a .tflite file: NHWC float32 inputs `image`, `mask` (`edges`), output `erased`, batch 1.
+@dataclass(frozen=True)
+class Flavour:
+    """A kind of .tflite file.
+
+    delegates: what it is for. eight_bit: uint8 pictures in and out, the mask uint8 too, any non-zero = erase; else float32
+    in [0, 1]. warp: 'rows' or 'resampler' (see `write`). for_cpu: edited for XNNPACK, with operators that GPU delegates
+    need not have.
+    """
+
+    delegates: tuple[str, ...]
+    told: str
+    eight_bit: bool = False
+    warp: str = "rows"
+    for_cpu: bool = False
+
+
+FLAVOURS = {
+    "cpu": Flavour(("xnnpack",), "uint8 pictures in and out, on any CPU", eight_bit=True, for_cpu=True),
+    "web": Flavour(("xnnpack",), "float pictures in and out, on any CPU and in a browser (LiteRT.js)", for_cpu=True),
+    "gpu": Flavour(("gpu", "xnnpack"), "float pictures, every node for the GPU delegate, stock operators"),
+    "gpu-resampler": Flavour(("gpu", "resampler plugin"), "the same with the GPU delegate's own warp", warp="resampler"),
+}
+"""Flavours of a .tflite file; the first is what an exporter makes unless told."""
+
+RESAMPLER = "Resampler"
+"""The custom operator of the GPU delegates: picture (N, H, W, C) and absolute x, y (N, H, W, 2) -> samples (N, H, W, C)."""
+_COMPOSITE = "faceeraser.resampler"
+
+
+def write(
+    pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = False, flavour: str = "cpu", output: str = "erased"
+) -> None:
+    """Write a .tflite file: NHWC inputs `image`, `mask` (`edges`), output `erased`, batch 1; the mask's tensor is called
+    `mask_where_1_is_erased`.
 
     precision: 'fp32' or 'fp16' (weights only; arithmetic stays float32) of a float network, 'int8' of a quantized one.
+    flavour: one of FLAVOURS. Its warp is 'rows', look-ups of rows by stock operators, for CPUs and GPU delegates alike; or
+        'resampler', the operator that GPU delegates have for it, which on a CPU needs the plugin that
+        export/build_resampler.sh makes.
+    output: 'erased', the whole picture, or 'refined', what is painted, before it is laid into the picture.
     """
     litert_torch = form.need("litert_torch", "tflite")
+    made = FLAVOURS[flavour]
     network = form.frozen(pipeline)
-    network.warp = warp_by_rows
+    network.warp = {"rows": warp_by_rows, "resampler": _marked}[made.warp]
+    # By the least cut between NHWC and NCHW; the other way, which goes by the order of nodes, leaves ten TRANSPOSE more.
+    litert_torch.config.layout_optimize_partitioner = "MINCUT"
     options: dict[str, Any] = {}
     if precision == "int8":
         from litert_torch.quantize import pt2e_quantizer, quant_config
@@ -36,12 +78,144 @@ def write(pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = 
         quantizer = pt2e_quantizer.PT2EQuantizer().set_global(symmetric)
         options["quant_config"] = quant_config.QuantConfig(pt2e_quantizer=quantizer)
     sample = form.sample(pipeline.config.resolution, edges_input, channels_last=True)
-    traced = form.Form(network, channels_last=True).eval()
+    traced = form.Form(network, channels_last=True, output=output).eval()
     litert_torch.convert(traced, sample_kwargs=sample, **options).export(str(path))
     if precision == "int8":
         _keep_in_float(path)
     if precision == "fp16":
         _halve_weights(path)
+    graph = Graph(path)
+    for_any_delegate(graph)
+    if made.for_cpu:
+        _heads_in_phases(graph)
+        _enlarge_in_channels(graph)
+    if made.eight_bit:
+        _in_eight_bits(graph)
+    for given in graph.model.signatureDefs[0].inputs:
+        if given.name == b"mask":
+            graph.graph.tensors[given.tensorIndex].name = b"mask_where_1_is_erased"
+    graph.write(path)
+
+
+def _marked(image: Tensor, flow: Tensor) -> Tensor:
+    """`warp_by_rows`, marked for the converter: it comes out as one composite operator, in whose place Resampler goes."""
+    from litert_torch.backend.composite import StableHLOCompositeBuilder
+
+    marks = StableHLOCompositeBuilder(_COMPOSITE)
+    coordinates = torch.cat(sampling_coordinates(flow), 1).permute(0, 2, 3, 1)
+    picture, coordinates = marks.mark_inputs(image.permute(0, 2, 3, 1), coordinates)
+    x, y = coordinates.permute(0, 3, 1, 2).split(1, 1)
+    sampled = sample_rows(picture.permute(0, 3, 1, 2), x, y)
+    return marks.mark_outputs(sampled.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def for_any_delegate(graph: Graph) -> None:
+    """Put what every delegate takes in the place of what some refuse; no number changes.
+
+    A look-up in a table becomes GATHER, as fast on a CPU; a clamp to [0, 1] becomes RELU and MINIMUM; the marked warp
+    becomes Resampler.
+    """
+    for op in graph.ops("EMBEDDING_LOOKUP"):
+        graph.make(op, "GATHER", [op.inputs[1], op.inputs[0]], graph.schema.GatherOptionsT())
+    for op in graph.ops("RELU_0_TO_1"):
+        if graph.type(int(op.outputs[0])) == "FLOAT32":
+            below, at = copy.copy(op), graph.graph.operators.index(op)
+            below.outputs = np.array([graph.as_float(int(op.outputs[0]))], np.int32)
+            graph.make(below, "RELU", [op.inputs[0]])
+            graph.make(op, "MINIMUM", [below.outputs[0], graph.scalar(1.0)], graph.schema.MaximumMinimumOptionsT())
+            graph.graph.operators.insert(at, below)
+    for op in graph.ops("STABLEHLO_COMPOSITE"):
+        if op.builtinOptions2.name.decode() == _COMPOSITE:
+            graph.make(op, RESAMPLER, op.inputs)
+
+
+def _heads_in_phases(graph: Graph) -> None:
+    """Let a convolution of few channels compute four pixels at once, as the channels of one, which DEPTH_TO_SPACE lays out.
+
+    XNNPACK computes 8 or 16 channels at a time whether they are there or not, and the heads have one to three. A kernel that
+    is one larger and moves by two holds the old one four times, at its four places; the sums are the same, to the bit.
+    """
+    kept: list[Any] = []
+    for op in graph.graph.operators:
+        kept.append(op)
+        if graph.name(op) != "CONV_2D":
+            continue
+        source, weight, bias = (int(i) for i in op.inputs[:3])
+        channels, rows, columns, depth = graph.shape(weight)
+        how, (_, height, width, _) = op.builtinOptions, graph.shape(int(op.outputs[0]))
+        plain = how.strideH == how.strideW == how.dilationHFactor == how.dilationWFactor == 1
+        if not plain or channels > 4 or rows != columns or rows < 3 or rows % 2 == 0 or height % 2 or width % 2:
+            continue
+        if how.padding != graph.schema.Padding.SAME or not (graph.constant(weight) and graph.constant(bias)):
+            continue
+        held = np.zeros((2, 2, channels, rows + 1, columns + 1, depth), graph.values(weight).dtype)
+        for down, right in np.ndindex(2, 2):
+            held[down, right, :, down : down + rows, right : right + columns] = graph.values(weight)
+        held = held.reshape(4 * channels, rows + 1, columns + 1, depth)
+        biases = np.tile(graph.values(bias), 4)
+        op.inputs = np.array([source, graph.tensor(weight, values=held), graph.tensor(bias, values=biases)], np.int32)
+        op.builtinOptions = copy.copy(how)
+        op.builtinOptions.strideH = op.builtinOptions.strideW = 2
+        phases = graph.tensor(int(op.outputs[0]), shape=(1, height // 2, width // 2, 4 * channels))
+        kept.append(graph.new("DEPTH_TO_SPACE", [phases], int(op.outputs[0]), _blocks_of_two(graph)))
+        op.outputs = np.array([phases], np.int32)
+    graph.graph.operators = kept
+
+
+def _enlarge_in_channels(graph: Graph) -> None:
+    """Write an int8 nearest resize to twice the size as four copies in channels that DEPTH_TO_SPACE lays out.
+
+    XNNPACK has no such resize: each one ends its part of the graph and starts another.
+    """
+    kept: list[Any] = []
+    for op in graph.graph.operators:
+        source, target = int(op.inputs[0]), int(op.outputs[0])
+        if graph.name(op) == "RESIZE_NEAREST_NEIGHBOR" and graph.type(target) == "INT8":
+            (_, height, width, channels), (_, higher, wider, _) = graph.shape(source), graph.shape(target)
+            if (higher, wider) == (2 * height, 2 * width):
+                four = graph.tensor(source, shape=(1, height, width, 4 * channels))
+                joined = graph.schema.ConcatenationOptionsT()
+                joined.axis = 3
+                kept.append(graph.new("CONCATENATION", [source] * 4, four, joined))
+                graph.make(op, "DEPTH_TO_SPACE", [four], _blocks_of_two(graph))
+        kept.append(op)
+    graph.graph.operators = kept
+
+
+def _blocks_of_two(graph: Graph) -> Any:
+    made = graph.schema.DepthToSpaceOptionsT()
+    made.blockSize = 2
+    return made
+
+
+def _in_eight_bits(graph: Graph) -> None:
+    """Give the graph uint8 inputs and a uint8 output: a picture's levels are divided by 255, and come back rounded."""
+    before: list[Any] = []
+    after: list[Any] = []
+    signature = graph.model.signatureDefs[0]
+
+    def cast(source: int, target: int) -> Any:
+        how = graph.schema.CastOptionsT()
+        how.inDataType, how.outDataType = graph.graph.tensors[source].type, graph.graph.tensors[target].type
+        return graph.new("CAST", [source], target, how)
+
+    for given in signature.inputs:
+        inside = int(given.tensorIndex)
+        given.tensorIndex = graph.tensor(inside, "UINT8")
+        graph.graph.inputs = np.where(graph.graph.inputs == inside, given.tensorIndex, graph.graph.inputs).astype(np.int32)
+        if graph.shape(inside)[-1] == 3:
+            levels = graph.as_float(inside)
+            before += [cast(given.tensorIndex, levels), graph.new("MUL", [levels, graph.scalar(1 / 255)], inside,
+                                                                 graph.schema.MulOptionsT())]  # fmt: skip
+        else:
+            before.append(cast(given.tensorIndex, inside))
+    for given in signature.outputs:
+        inside = int(given.tensorIndex)
+        levels, rounded, given.tensorIndex = graph.as_float(inside), graph.as_float(inside), graph.tensor(inside, "UINT8")
+        graph.graph.outputs = np.array([given.tensorIndex], np.int32)
+        after += [graph.new("MUL", [inside, graph.scalar(255.0)], levels, graph.schema.MulOptionsT()),
+                  graph.new("ROUND", [levels], rounded), cast(rounded, given.tensorIndex)]  # fmt: skip
+    graph.graph.operators = [*before, *graph.graph.operators, *after]
 
 
 def _halve_weights(path: Path) -> None:
@@ -144,26 +318,28 @@ def check(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
     """Assert on the written file what must hold of it; returns what was counted, for the card.
 
     Raises:
-        GateFailed: the warp is not four look-ups of rows; a coordinate or a warped pixel is not float32; a convolution is
-            not int8 in an int8 file; or a learnt scale of the checkpoint is not in the file to 1e-6 relative.
+        GateFailed: the warp is neither four look-ups of rows nor one Resampler; a coordinate or a warped pixel is not
+            float32; a convolution is not int8 in an int8 file; or a learnt scale of the checkpoint is not in the file to
+            1e-6 relative.
     """
     graph = Graph(path)
 
     def wrong(words: str) -> GateFailed:
         return GateFailed(f"{path.name}: {words}")
 
-    lookups = graph.ops("EMBEDDING_LOOKUP", "GATHER")
-    if len(lookups) != 4 or graph.ops("GATHER_ND"):
-        raise wrong(f"{len(lookups)} look-ups, expected the warp as 4 and no GATHER_ND")
+    lookups = graph.ops("GATHER", RESAMPLER)
+    if len(lookups) != (1 if graph.ops(RESAMPLER) else 4) or graph.ops("GATHER_ND"):
+        raise wrong(f"{len(lookups)} look-ups, expected the warp as 4, or as one {RESAMPLER}, and no GATHER_ND")
     # Back from the sampled rows to the flow's convolution and to the picture; then on to the warped picture.
     around = {int(t) for op in lookups for t in op.outputs}
     warped = set(around)
     for op in graph.graph.operators:
-        if graph.name(op) in ("MUL", "ADD", "RESHAPE") and any(int(i) in warped for i in op.inputs):
+        if graph.name(op) in ("MUL", "ADD", "SUB", "RESHAPE", "TRANSPOSE") and any(int(i) in warped for i in op.inputs):
             warped |= {int(t) for t in op.outputs}
     for tensor in around:
         for maker, t in graph.before(tensor, ("CONV_2D", "TRANSPOSE_CONV")):
-            if graph.type(t) not in ("FLOAT32", "INT32", "BOOL"):
+            taken = graph.type(t) == "UINT8" and t in graph.graph.inputs  # eight bits of the picture itself, cast at once
+            if graph.type(t) not in ("FLOAT32", "INT32", "BOOL") and not taken:
                 raise wrong(f"the warp is computed from a {graph.type(t)} tensor ({maker}), expected float32")
     if bad := {graph.type(t) for t in warped} - {"FLOAT32"}:
         raise wrong(f"the warped picture is {', '.join(bad)}, expected float32")
@@ -197,7 +373,9 @@ def _check_scales(graph: Graph, pipeline: FaceEraser, wrong: Callable[[str], Gat
         learnt = np.atleast_1d(scale.detach().cpu().double().numpy())
         count += 1
         if name.endswith(":weight"):
-            matched = any(len(w) == len(learnt) and np.allclose(w, learnt, rtol=1e-6, atol=0) for w in weights)
+            # Four times over where a head computes four pixels at once; then one scale may stand for all four.
+            same_scale = (w[:: len(w) // len(learnt)] if len(learnt) == 1 else w[: len(learnt)] for w in weights)
+            matched = any(len(w) == len(learnt) and np.allclose(w, learnt, rtol=1e-6, atol=0) for w in same_scale)
         else:
             same = {a for a in activations if a[1] == zero_point and math.isclose(a[0], learnt[0], rel_tol=1e-6)}
             matched = bool(same)

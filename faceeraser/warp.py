@@ -44,30 +44,42 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     height, width = flow.shape[-2:]
     with torch.autocast(flow.device.type, enabled=False):
         x, y = sampling_coordinates(flow)
-        grid = torch.cat([x * (2.0 / (width - 1)) - 1.0, y * (2.0 / (height - 1)) - 1.0], 1).permute(0, 2, 3, 1)
+        # A side of one pixel has no width to divide by: its only coordinate, 0, is -1 on the grid.
+        across, down = 2.0 / max(width - 1, 1), 2.0 / max(height - 1, 1)
+        grid = torch.cat([x * across - 1.0, y * down - 1.0], 1).permute(0, 2, 3, 1)
         return F.grid_sample(image.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def warp_by_rows(image: Tensor, flow: Tensor) -> Tensor:
-    """The same as `warp` for one picture (N = 1), written as four look-ups of rows in an (H*W, C) table: the TFLite form.
+    """The same as `warp` for one picture (N = 1), written as four look-ups of rows in an (H*W, C) table: the TFLite form."""
+    return sample_rows(image, *sampling_coordinates(flow))
 
-    `grid_sample` becomes GATHER_ND there, 10-20 times slower and refused by the GPU delegate; an embedding look-up with
-    a flat int32 index stays a plain gather of rows. Coordinates are float32, outside every quantised region.
+
+def sample_rows(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Bilinear samples (1, C, H, W) of image (1, C, H, W) at x, y, (1, 1, H, W) float32 in [0, W - 1] and [0, H - 1].
+
+    `grid_sample` becomes GATHER_ND in a .tflite file, 10-20 times slower and refused by the GPU delegate; an embedding
+    look-up with a flat int32 index stays a plain gather of rows. What was looked up is turned to planes before it is
+    weighted: products along a row of pixels take half the time of products along C (benchmarks/warp.py).
     """
     _, channels, height, width = image.shape
-    rows = image.permute(0, 2, 3, 1).reshape(height * width, channels)
-    x, y = sampling_coordinates(flow)
+    table = image.reshape(channels, height * width).t()
     x0, y0 = torch.floor(x), torch.floor(y)
-    x1, y1 = (x0 + 1.0).clamp(max=float(width - 1)), (y0 + 1.0).clamp(max=float(height - 1))
-    wx, wy = (x - x0).reshape(-1, 1), (y - y0).reshape(-1, 1)
+    wx, wy = x - x0, y - y0
+    first, last = (y0 * width + x0).reshape(-1), float(height * width - 1)
 
-    def look_up(x_index: Tensor, y_index: Tensor) -> Tensor:
-        return F.embedding((y_index * width + x_index).reshape(-1).to(torch.int32), rows)
+    def corner(index: Tensor) -> Tensor:
+        return F.embedding(index.to(torch.int32), table).t().reshape(1, channels, height, width)
 
-    top = look_up(x0, y0) * (1.0 - wx) + look_up(x1, y0) * wx
-    bottom = look_up(x0, y1) * (1.0 - wx) + look_up(x1, y1) * wx
-    out = top * (1.0 - wy) + bottom * wy
-    return out.reshape(1, height, width, channels).permute(0, 3, 1, 2)
+    def after(offset: int) -> Tensor:
+        # On the right and the lower border the next pixel is some other one; there its weight is zero.
+        return corner((first + float(offset)).clamp(max=last))
+
+    left = corner(first)
+    top = left + wx * (after(1) - left)
+    left = after(width)
+    bottom = left + wx * (after(width + 1) - left)
+    return top + wy * (bottom - top)
 
 
 def landing_in_hole(flow: Tensor, mask: Tensor) -> Tensor:

@@ -101,14 +101,14 @@ def runs(tmp_path_factory, pictures) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, runs):
-    """`exported(kind, run, precision, edges_input)` -> path of a file that passed its gate; each made once."""
+    """`exported(kind, run, precision, edges_input, flavour)` -> path of a file that passed its gate; each made once."""
     folder = tmp_path_factory.mktemp("exports")
     made: dict[tuple, Path] = {}
 
-    def export(kind: str, run: str, precision: str = "auto", edges_input: bool = False) -> Path:
-        key = (kind, run, precision, edges_input)
+    def export(kind: str, run: str, precision: str = "auto", edges_input: bool = False, flavour: str = "web") -> Path:
+        key = (kind, run, precision, edges_input, flavour)
         if key not in made:
-            card = convert.export(runs[run], folder, kind, precision, edges_input=edges_input)
+            card = convert.export(runs[run], folder, kind, precision, edges_input=edges_input, flavour=flavour)
             made[key] = folder / card["file"]
         return made[key]
 
@@ -282,6 +282,59 @@ def test_the_int8_file_has_the_learnt_scales_and_int8_convolutions(exported, run
         assert graph.name(maker) != "QUANTIZE" or graph.type(int(maker.inputs[0])) == "INT8"
 
 
+def test_what_is_edited_for_cpus_changes_no_bit(exported, pictures) -> None:
+    """Heads that compute four pixels at once, and resizes by channels, against the graph as the converter leaves it."""
+    edited, plain = exported("tflite", "int8"), exported("tflite", "int8", flavour="gpu")
+    assert len(Graph(edited).ops("DEPTH_TO_SPACE")) == 3 + len(Graph(plain).ops("RESIZE_NEAREST_NEIGHBOR"))
+    assert not Graph(edited).ops("RESIZE_NEAREST_NEIGHBOR") and not Graph(plain).ops("DEPTH_TO_SPACE")
+    files = [Artifact(path, threads=1) for path in (edited, plain)]
+    for picture in pictures[:3]:
+        one, other = (file.run(picture.image, picture.mask) for file in files)
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("run", ["int8", "fp32"])
+def test_eight_bits_in_and_out_are_the_float_file_rounded(run, exported, pictures) -> None:
+    eight, real = (Artifact(exported("tflite", run, flavour=flavour), threads=1) for flavour in ("cpu", "web"))
+    assert {port["dtype"] for port in (*eight.card["inputs"], *eight.card["outputs"])} == {"uint8"}
+    assert {port["dtype"] for port in (*real.card["inputs"], *real.card["outputs"])} == {"float32"}
+    assert eight.card["flavour"] == "cpu" and real.card["flavour"] == "web"
+    for picture in pictures[:3]:
+        levels = np.rint(picture.image * 255).astype(np.uint8)
+        erased = np.rint(eight.run(levels / np.float32(255), picture.mask) * 255).astype(np.uint8)
+        expected = np.rint(real.run(levels / np.float32(255), picture.mask) * 255).astype(np.uint8)
+        assert np.array_equal(erased[picture.mask < 0.5], levels[picture.mask < 0.5])
+        apart = np.abs(erased.astype(int) - expected)
+        assert apart.max() <= 1 and (apart > 0).mean() < 0.001
+
+
+def test_a_mask_of_any_other_value_than_0_erases_and_its_tensor_says_so(exported, pictures) -> None:
+    path = exported("tflite", "int8", flavour="cpu")
+    names = [tensor.name for tensor in Graph(path).graph.tensors]
+    assert names.count(b"mask_where_1_is_erased") == 1
+    model = artifact._open(path, 1, None)
+    image, mask = np.rint(pictures[0].image * 255).astype(np.uint8)[None], pictures[0].mask.astype(np.uint8)[None, ..., None]
+    given = [{3: image, 1: mask}, {3: image, 1: mask * 255}]
+    one, other = (model([values[port.channels] for port in model.inputs])[0] for values in given)
+    assert np.array_equal(one, other) and not np.array_equal(one, image)
+
+
+def test_the_layout_forces_few_transpositions(exported) -> None:
+    """Around the warp: rows are gathered from a table of pixels, and weighted in planes."""
+    operators = artifact.read_card(exported("tflite", "int8"))["checked"]["operators"]
+    assert operators["TRANSPOSE"] <= 8 and "MIRROR_PAD" not in operators and "BROADCAST_TO" not in operators
+
+
+def test_only_what_is_painted_comes_out_when_compositing_is_off(runs, exported, pictures, tmp_path) -> None:
+    whole = Artifact(exported("tflite", "int8"), threads=1)
+    card = convert.export(runs["int8"], tmp_path, "tflite", flavour="web", output="refined", name="painted")
+    painted = Artifact(tmp_path / card["file"], threads=1)
+    picture = pictures[0]
+    one, other = (file.run(picture.image, picture.mask) for file in (whole, painted))
+    hole = picture.mask > 0.5
+    assert np.array_equal(one[hole], other[hole]) and not np.array_equal(one[~hole], other[~hole])
+
+
 def test_a_scale_that_is_not_the_checkpoints_is_refused(exported, runs) -> None:
     pipeline = checkpoint.load(runs["int8"])
     path = exported("tflite", "int8")
@@ -353,7 +406,7 @@ def test_a_file_whose_warp_is_not_float_rows_is_refused(kind, said, exported, ru
         floor = graph.ops("FLOOR")[0]
         graph.graph.tensors[int(floor.inputs[0])].type = graph.schema.TensorType.FLOAT16
     else:
-        code = graph.model.operatorCodes[graph.ops("EMBEDDING_LOOKUP")[0].opcodeIndex]
+        code = graph.model.operatorCodes[graph.ops("GATHER")[0].opcodeIndex]
         code.builtinCode = code.deprecatedBuiltinCode = graph.schema.BuiltinOperator.GATHER_ND
     graph.write(tmp_path / "doctored.tflite")
     with pytest.raises(GateFailed, match=said):

@@ -19,6 +19,7 @@ from faceeraser.networks import (
     copyable,
     count,
     fill_hole,
+    three,
 )
 
 EVERY = [(preset, variant) for preset in ("paper", "mobile") for variant in VARIANTS]
@@ -110,7 +111,7 @@ def test_an_untrained_mobile_network_is_the_smooth_fill():
     image, mask = torch.rand(1, 3, 64, 64), rectangle(16, 16, 30, 30)
     with torch.no_grad():
         erased = pipeline(image, mask)["erased"]
-    assert torch.allclose(erased, fill_hole(image * (1 - mask), mask)[0], atol=1e-5)
+    assert torch.allclose(erased, fill_hole(image * (1 - mask), three(1 - mask))[0], atol=1e-5)
 
 
 def test_the_paper_width_costs_what_the_paper_costs():
@@ -138,14 +139,15 @@ def test_count_agrees_with_the_formula_for_one_convolution():
 @given(level=st.floats(0, 1), x=st.integers(0, 30), y=st.integers(0, 30), side=st.integers(1, 34))
 def test_a_flat_picture_is_filled_with_its_colour(level, x, y, side):
     image = torch.full((1, 3, 64, 64), level)
-    filled, shading = fill_hole(image, rectangle(x, y, side, side))
+    keep = three(1 - rectangle(x, y, side, side))
+    filled, shading = fill_hole(image * keep, keep)
     assert torch.allclose(filled, image, atol=1e-4) and torch.allclose(shading, image, atol=1e-4)
 
 
 def test_the_fill_follows_a_gradient_and_keeps_what_is_visible():
     ramp = torch.linspace(0, 1, 64).view(1, 1, 1, 64).expand(1, 3, 64, 64)
     mask = rectangle(20, 20, 24, 24)
-    filled, _ = fill_hole(ramp, mask)
+    filled, _ = fill_hole(ramp * (1 - mask), three(1 - mask))
     assert torch.allclose(filled * (1 - mask), ramp * (1 - mask), atol=1e-5)
     assert ((filled - ramp).abs() * mask).max() < 0.06
     mean_fill = (ramp * (1 - mask)).sum() / (3 * (1 - mask).sum())
