@@ -1,10 +1,12 @@
 """A network as a CoreML package (.mlpackage): written with warp and coordinates in float32, and checked when saved.
 
     fp16                    weights and convolutions in float16
-    int8                    the same, weights stored as int8, per channel
+    int8                    the same, weights stored as int8, per channel; of a quantized network by its learnt scales
     palette6, palette4      the same, weights stored as indices into a table of 64 or of 16 values for each convolution
     int8-activations        of a quantized network: its int8 weights and activations by its own learnt scales, all else float32
     int8-activations-fp16   the same with float16 between convolutions, and scales as near as float16 has them (to 1/2048)
+
+The head that predicts the flow is never packed: a step of int8 in its weights moves what is copied by half a pixel.
 
 Pictures go in and come out as images (CVPixelBuffer) unless tensors are asked for: `image` RGB, `mask` and `edges`
 greyscale with white for 1, `erased` RGB; what is between 0..255 and [0, 1] is inside the program.
@@ -23,16 +25,13 @@ import torch
 from torch import Tensor, nn
 
 from faceeraser import form, mil, quant
+from faceeraser.artifact import IMAGE_MEANINGS, MEANINGS
 from faceeraser.networks import FaceEraser
 from faceeraser.quant import FakeQuant, QuantConv2d
 from faceeraser.stage import GateFailed
 from faceeraser.warp import warp
 
 PRECISIONS = ("fp16", "int8", "palette6", "palette4", "int8-activations", "int8-activations-fp16")
-_WEIGHTS = {"int8": "constexpr_affine_dequantize", "palette6": "constexpr_lut_to_dense", "palette4": "constexpr_lut_to_dense"}
-"""What a convolution's weights are unpacked by, where they are packed after conversion."""
-
-
 def stores_activations(precision: str) -> bool:
     """Whether a precision keeps int8 activations, so that the network has to be a quantized one."""
     return precision.startswith("int8-activations")
@@ -41,8 +40,8 @@ def stores_activations(precision: str) -> bool:
 def as_written(pipeline: FaceEraser, precision: str) -> FaceEraser:
     """The network that a package of this precision computes, as a copy, norms folded.
 
-    Of a quantized network and another precision than int8-activations: its weights on their int8 grid and its activations
-    in float.
+    Of a quantized network: with its int8 activations where the precision has them, else in float; its weights on their int8
+    grid, as parameters (QuantConv2d) where the precision stores int8 weights.
     """
     network = copy.deepcopy(pipeline).cpu().eval().requires_grad_(False)
     if not network.config.fused and network.config.norm == "batch":
@@ -50,7 +49,7 @@ def as_written(pipeline: FaceEraser, precision: str) -> FaceEraser:
     if stores_activations(precision):
         return network
     for module in list(network.modules()):
-        if isinstance(module, QuantConv2d):
+        if isinstance(module, QuantConv2d) and precision != "int8":
             module.weight.data = _levels(module).float() * module.weight_scale.view(-1, 1, 1, 1)
             module.__class__ = nn.Conv2d
         for name, child in list(module.named_children()):
@@ -100,7 +99,7 @@ def write(
         form.need("sklearn", "coreml")
     network = as_written(pipeline, precision)
     network.warp = warp
-    if stores_activations(precision):
+    if quant.is_quantized(network):
         quant.set_exporting(network)
         for module in network.modules():
             if isinstance(module, QuantConv2d):
@@ -121,20 +120,14 @@ def write(
         compute_precision=tools.precision.FLOAT32 if precision == "int8-activations"
         else tools.transform.FP16ComputePrecision(op_selector=_HalfInside()),
     )  # fmt: skip
-    if precision in _WEIGHTS:
-        model = _pack_weights(model, precision)
+    said = MEANINGS if tensors else IMAGE_MEANINGS
     for name in sample:
-        model.input_description[name] = meaning(name, tensors)
-    model.output_description["erased"] = meaning("erased", tensors)
+        model.input_description[name] = said[name]
+    model.output_description["erased"] = said["erased"]
     model.short_description = "Paints the masked part of a picture of a face with the skin that would be there."
     model.save(str(path))
-
-
-def meaning(name: str, tensors: bool) -> str:
-    """What an input or output of a package is, in words."""
-    if tensors or name not in ("mask", "edges"):
-        return form.MEANINGS[name]
-    return {"mask": "white (128..255) = erase, black = keep", "edges": "white = edge, black = none"}[name]
+    if precision.startswith("palette") or (precision == "int8" and not quant.is_quantized(network)):
+        _pack_weights(path, precision)
 
 
 def _input(tools: Any, name: str, value: Tensor, tensors: bool) -> Any:
@@ -144,20 +137,41 @@ def _input(tools: Any, name: str, value: Tensor, tensors: bool) -> Any:
     return tools.ImageType(name=name, shape=value.shape, color_layout=layout, scale=1 / 255)
 
 
-def _pack_weights(model: Any, precision: str) -> Any:
-    """The package with the weights of every convolution as int8 or as indices into a table."""
+def _pack_weights(path: Path, precision: str) -> None:
+    """Store the weights of every convolution but the flow's head as int8 or as indices into a table, in place."""
     import coremltools.optimize.coreml as optimize
+    from coremltools.models import MLModel
 
-    def only_weights(how: Any) -> Any:
-        # By operator: for all of them would take the grid that the flow is added to as well, a pixel and more off.
-        return optimize.OptimizationConfig(op_type_configs=dict.fromkeys(_HalfInside.CONVOLUTIONS, how))
-
+    how: Any
     if precision == "int8":
-        linear = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
-        return optimize.linear_quantize_weights(model, only_weights(linear))
-    bits = int(precision.removeprefix("palette"))
-    table = optimize.OpPalettizerConfig(mode="kmeans", nbits=bits, weight_threshold=0)
-    return optimize.palettize_weights(model, only_weights(table))
+        how = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
+    else:
+        how = optimize.OpPalettizerConfig(mode="kmeans", nbits=int(precision.removeprefix("palette")), weight_threshold=0)
+    _, heads = before_warp(mil.Program(path).operators)
+    # By operator: a rule for all of them would pack the grid of pixels that the flow is added to as well.
+    config = optimize.OptimizationConfig(
+        op_type_configs=dict.fromkeys(_HalfInside.CONVOLUTIONS, how), op_name_configs={op.name: None for op in heads}
+    )
+    pack = optimize.linear_quantize_weights if precision == "int8" else optimize.palettize_weights
+    pack(MLModel(str(path), skip_model_load=True), config).save(str(path))
+
+
+def before_warp(operators: list[Any]) -> tuple[list[Any], list[Any]]:
+    """(what the warp's picture and coordinates are computed by, back to convolutions; the convolutions reached)."""
+    found: dict[str, Any] = {}
+    waiting = [op for op in operators if op.op_type == "resample"]
+    while waiting:
+        op = waiting.pop()
+        if op.name not in found:
+            found[op.name] = op
+            waiting.extend([] if op.op_type in _HalfInside.CONVOLUTIONS else makers(op))
+    return list(found.values()), [op for op in found.values() if op.op_type in _HalfInside.CONVOLUTIONS]
+
+
+def makers(op: Any) -> list[Any]:
+    """The operators that make what an operator reads."""
+    given = (v for value in op.inputs.values() for v in (value if isinstance(value, (list, tuple)) else [value]))
+    return [v.op for v in given if getattr(v, "op", None) is not None]
 
 
 class _HalfInside:
@@ -178,32 +192,17 @@ class _HalfInside:
 
     def _choose(self, block: Any) -> set[str]:
         ops = list(block.operations)
-        makers = {op.name: self._makers(op) for op in ops}
         after: set[str] = set()  # has a convolution before it, or is one
         for op in ops:
-            if op.op_type in self.CONVOLUTIONS or any(m.name in after for m in makers[op.name]):
+            if op.op_type in self.CONVOLUTIONS or any(m.name in after for m in makers(op)):
                 after.add(op.name)
         before: set[str] = set()  # has a convolution after it, or is one
         for op in reversed(ops):
             if op.op_type in self.CONVOLUTIONS or op.name in before:
-                before |= {op.name, *(m.name for m in makers[op.name])}
-        coordinates: set[str] = set()
-        waiting = [op for op in ops if op.op_type == "resample"]
-        while waiting:
-            op = waiting.pop()
-            if op.name not in coordinates:
-                coordinates.add(op.name)
-                waiting.extend([] if op.op_type in self.CONVOLUTIONS else makers[op.name])
-        half = (after & before) - coordinates
+                before |= {op.name, *(m.name for m in makers(op))}
+        half = (after & before) - {op.name for op in before_warp(ops)[0]}
         # Stored weights are unpacked to the type that their convolution computes in.
-        return half | {
-            m.name for op in ops if op.name in half for m in makers[op.name] if m.op_type.startswith("constexpr")
-        }
-
-    @staticmethod
-    def _makers(op: Any) -> list[Any]:
-        given = (v for value in op.inputs.values() for v in (value if isinstance(value, (list, tuple)) else [value]))
-        return [v.op for v in given if getattr(v, "op", None) is not None]
+        return half | {m.name for op in ops if op.name in half for m in makers(op) if m.op_type.startswith("constexpr")}
 
 
 def evaluator(path: Path) -> Callable[[Mapping[str, Tensor]], Tensor]:
@@ -228,7 +227,7 @@ def check(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
     Raises:
         GateFailed: the warp is not one bilinear, border, corner-aligned `resample`; or its picture or coordinates are not
             float32; a convolution's weights are not packed in a package of packed weights; or a learnt scale of the
-            checkpoint is not in a package with int8 activations (to 1e-6 relative; with float16, as float16 rounds it).
+            checkpoint is not in the package of a quantized network (to 1e-6 relative; with float16, as float16 rounds it).
     """
     program = mil.Program(path)
     block = program.operators
@@ -244,36 +243,29 @@ def check(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
     for key, expected in wanted.items():
         if (found := samples[0].inputs[key].val) != expected:
             raise wrong(f"resample has {key} = {found}, expected {expected}")
-    seen: set[str] = set()
-    waiting = [samples[0]]
-    while waiting:
-        op = waiting.pop()
-        if op.name in seen or op.op_type == "const":
-            continue
-        seen.add(op.name)
-        if any(mil.type_of(var) == torch.float16 for var in op.outputs):
+    # The flow's head is float32 itself; its input may be float16, cast before it.
+    leading, heads = before_warp(block)
+    for op in leading:
+        if op.op_type != "const" and any(mil.type_of(var) == torch.float16 for var in op.outputs):
             raise wrong(f"{op.op_type} before the warp is float16, expected float32")
-        # The flow's head is the first convolution on the way back; its input may be float16, cast before it.
-        waiting.extend([] if op.op_type in _HalfInside.CONVOLUTIONS else _HalfInside._makers(op))
     convolutions = [op for op in block if op.op_type in _HalfInside.CONVOLUTIONS]
-    unpacked = Counter(getattr(op.inputs["weight"].op, "op_type", "const") for op in convolutions)
-    expected = {
-        **({_WEIGHTS[precision]: len(convolutions)} if precision in _WEIGHTS else {}),
-        **({"constexpr_affine_dequantize": sum(isinstance(m, QuantConv2d) for m in pipeline.modules())}
-           if stores_activations(precision) else {}),
-    }  # fmt: skip
+    packed = Counter(getattr(op.inputs["weight"].op, "op_type", "const") for op in convolutions)
+    kind, number = "const", len(convolutions)
+    stored = sum(isinstance(m, QuantConv2d) for m in as_written(pipeline, precision).modules())
+    if stored:
+        kind, number = "constexpr_affine_dequantize", stored
+    elif precision != "fp16":
+        kind, number = "constexpr_affine_dequantize", number - len(heads)
+        kind = kind if precision == "int8" else "constexpr_lut_to_dense"
+    if packed[kind] != number:
+        raise wrong(f"the weights of {packed[kind]} of {len(convolutions)} convolutions are {kind}, expected {number}")
     for op in block:
-        if op.op_type.startswith("constexpr") and any(c.op_type not in _HalfInside.CONVOLUTIONS for c in op.outputs[0].child_ops):
-            raise wrong(f"{op.name} is packed and no convolution's weights")
-    for kind, number in expected.items():
-        if unpacked[kind] != number:
-            raise wrong(f"the weights of {unpacked[kind]} of {len(convolutions)} convolutions are {kind}, expected {number}")
+        if op.op_type.startswith("constexpr") and any(reader not in convolutions for reader in op.outputs[0].child_ops):
+            raise wrong(f"{op.name} is packed, and is not a convolution's weights")
     operators = Counter(op.op_type for op in block if op.op_type != "const")
-    counted: dict[str, Any] = {"operators": dict(operators.most_common()), "int8_convolutions": 0}
-    if precision in _WEIGHTS:
-        counted["packed_weights"] = unpacked[_WEIGHTS[precision]]
-    if stores_activations(precision):
-        counted["int8_convolutions"] = unpacked["constexpr_affine_dequantize"]
+    counted: dict[str, Any] = {"operators": dict(operators.most_common()), "packed_weights": number if kind != "const" else 0}
+    counted["int8_convolutions"] = stored if stores_activations(precision) else 0
+    if stored:
         counted["scales"] = _check_scales(block, pipeline, precision, wrong)
     return counted
 
@@ -282,7 +274,7 @@ def _check_scales(
     block: list[Any], pipeline: FaceEraser, precision: str, wrong: Callable[[str], GateFailed]
 ) -> int:  # fmt: skip
     """Every learnt scale is in the program, and it quantizes nothing by any other; returns how many there are."""
-    halved = precision.endswith("-fp16")
+    halved = precision != "int8-activations"
     activations = {stored for op in block if op.op_type in ("quantize", "dequantize") for stored in _scale(op)}
     weights = [np.atleast_1d(op.inputs["scale"].val) for op in block if op.op_type == "constexpr_affine_dequantize"]
 
@@ -295,6 +287,8 @@ def _check_scales(
     unknown, count = set(activations), 0
     for name, scale, zero_point in quant.quantized_tensors(pipeline):
         learnt = np.atleast_1d(scale.detach().cpu().double().numpy())
+        if not name.endswith(":weight") and not stores_activations(precision):
+            continue
         count += 1
         if name.endswith(":weight"):
             matched = any(len(w) == len(learnt) and same(w, learnt) for w in weights)

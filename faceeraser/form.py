@@ -13,13 +13,6 @@ from faceeraser import quant
 from faceeraser.networks import FaceEraser
 
 
-MEANINGS = {
-    "image": "the picture, RGB", "mask": "1 = erase, 0 = keep", "edges": "1 = edge, as faceeraser.edges.canny finds them",
-    "erased": "the picture with its hole painted, RGB",
-}  # fmt: skip
-"""What each input and output is, in words that go into files and cards; values are in [0, 1]."""
-
-
 class Form(nn.Module):
     """The pipeline as a file has it: image, mask (and edges) -> erased, channels last (then by name) or first.
 

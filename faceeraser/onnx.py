@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceeraser import form, quant
+from faceeraser.artifact import MEANINGS
 from faceeraser.networks import Config, FaceEraser
 from faceeraser.quant import QuantConv2d
 from faceeraser.stage import GateFailed
@@ -132,7 +133,7 @@ def _open_sizes(model: Any) -> None:
     for port in (*model.graph.input, *model.graph.output):
         for axis, name in ((2, "height"), (3, "width")):
             port.type.tensor_type.shape.dim[axis].dim_param = name
-        port.doc_string = form.MEANINGS[port.name]
+        port.doc_string = MEANINGS[port.name]
 
 
 def _fold_weights(model: Any) -> None:
@@ -146,7 +147,8 @@ def _fold_weights(model: Any) -> None:
         if node.op_type == "Constant":
             given = helper.get_attribute_value(node.attribute[0])
             if not isinstance(given, TensorProto):
-                given = numpy_helper.from_array(np.asarray(given, None if np.asarray(given).dtype == int else np.float32))
+                value = np.asarray(given)
+                given = numpy_helper.from_array(value if value.dtype == np.int64 else value.astype(np.float32))
             given.name = node.output[0]
             values[given.name] = given
             continue
