@@ -348,7 +348,7 @@ def execute(
     except GateFailed as failure:
         print(f"{made.prog}: gate failed: {failure}", file=sys.stderr)
         return 1
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"{made.prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
