@@ -396,7 +396,7 @@ def export(
             expected, gate = [np.rint(picture * 255) / 255 for picture in expected], gate.in_levels()
         if kind == "coreml" and sys.platform != "darwin":
             fields["evaluated_parity"] = parity(_evaluated(staged), pictures, expected, gate)
-            measured = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None, "gate": str(gate), "passed": None}
+            measured: dict[str, Any] = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None, "gate": str(gate), "passed": None}
         else:
             measured = parity(file.run, pictures, expected, gate)
         failures: list[str] = list(measured.get("failures", []))
