@@ -1,0 +1,112 @@
+// The page's arithmetic against the Python side's: GOLDEN is the folder that tests/golden/make_face.py wrote.
+//
+// Where the two may differ: OpenCV keeps a chamfer distance in steps of 2^-16 and a Gaussian of 8-bit pictures in fixed
+// point, and averages in single precision, so 8-bit pictures may be a level apart here and there.
+
+import assert from 'node:assert/strict';
+import {readFileSync} from 'node:fs';
+import {join} from 'node:path';
+import {test} from 'node:test';
+
+import {apply} from '../src/effects.js';
+import {Face, Finder, alignMatrix, faceMask, pasteBack} from '../src/faces.js';
+import {cut} from '../src/picture.js';
+
+const folder = process.env.GOLDEN;
+const {known, cases} = JSON.parse(readFileSync(join(folder, 'face.json')));
+const {effects} = JSON.parse(readFileSync(new URL('../../faceeraser/effects.json', import.meta.url)));
+
+function array({file, shape}) {
+  const bytes = readFileSync(join(folder, file));
+  const data = file.endsWith('.u8') ? new Uint8ClampedArray(bytes)
+    : new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
+  assert.equal(data.length, shape.reduce((a, b) => a * b));
+  return data;
+}
+
+/** The most two arrays differ by, how many elements differ, and the mean over those that may (`where`). */
+function difference(a, b, where = null) {
+  assert.equal(a.length, b.length);
+  let [most, differing, sum, counted] = [0, 0, 0, 0];
+  for (let k = 0; k < a.length; k++) {
+    if (where && !where(k)) continue;
+    const apart = Math.abs(a[k] - b[k]);
+    most = Math.max(most, apart);
+    differing += apart > 0;
+    sum += apart;
+    counted += 1;
+  }
+  return {most, differing, share: differing / counted, mean: sum / counted};
+}
+
+const iou = (a, b) => a.filter((v, k) => v && b[k]).length / a.filter((v, k) => v || b[k]).length;
+
+for (const [name, golden] of Object.entries(cases)) {
+  const [height, width] = golden.shape;
+  const picture = () => ({width, height, channels: 3, data: array({file: `picture.${name}.u8`, shape: golden.shape})});
+  const face = new Face(golden.mesh, 1, known);
+
+  test(`${name}: what the models are given, and the mesh that comes of what they give`, async () => {
+    const left = [...golden.models];
+    const run = async ([input]) => {
+      const {input: expected, outputs} = left.shift();
+      const apart = difference(input, array(expected));
+      // A level of 8 bits is 1/127.5 for the detector and 1/255 for the mesh.
+      assert.ok(apart.most <= 1.01 / 127.5 && apart.mean < 0.1 / 255, `input ${JSON.stringify(apart)}`);
+      return outputs.map(array);
+    };
+    const finder = new Finder(run, run, known);
+    const image = picture();
+    const found = await finder.detect(image);
+    assert.equal(found.length, golden.detections.length);
+    found.forEach(({points, score}, k) => {
+      assert.ok(Math.abs(score - golden.detections[k].score) < 1e-6);
+      assert.ok(difference(points.flat(), golden.detections[k].points.flat()).most < 1e-3);
+    });
+    const faces = [];
+    for (const one of found) faces.push(await finder.face(image, one));
+    const largest = faces.filter(Boolean).sort((a, b) => b.width - a.width)[0];
+    assert.ok(difference(largest.mesh.flat(), golden.mesh.flat()).most < 1e-3);
+    assert.ok(difference(largest.eyes.flat(), golden.eyes.flat()).most < 1e-3);
+    assert.ok(Math.abs((largest.roll * 180) / Math.PI - golden.roll) < 1e-3);
+    assert.equal(left.length, 0);
+  });
+
+  test(`${name}: the crop`, () => {
+    const matrix = alignMatrix(face, 256);
+    // Python's eyes are means in single precision, which turns the crop by up to a ten thousandth of a degree.
+    assert.ok(difference(matrix, golden.matrix.flat()).most < 1e-3);
+    const apart = difference(cut(picture(), matrix, 256, 256).data, array(golden.crop));
+    assert.ok(apart.most <= 1 && apart.share < 0.01, JSON.stringify(apart));
+  });
+
+  for (const [parts, expected] of Object.entries(golden.masks)) {
+    test(`${name}: the mask of ${parts}`, () => {
+      const apart = iou(faceMask(face, 256, parts.split(',')), array(expected));
+      assert.ok(apart > 0.999, `intersection over union ${apart}`);
+    });
+  }
+
+  test(`${name}: pasted back`, () => {
+    const image = picture();
+    const mask = array(golden.masks['brows,eyes,nose,mouth']);
+    const crop = {width: 256, height: 256, channels: 3, data: array(golden.painted)};
+    pasteBack(image, crop, golden.matrix.flat(), mask);
+    const apart = difference(image.data, array(golden.erased));
+    assert.ok(apart.most <= 2 && apart.mean < 0.01, JSON.stringify(apart));
+  });
+
+  for (const [effect, expected] of Object.entries(golden.effects)) {
+    test(`${name}: ${effect}`, () => {
+      const erased = {width, height, channels: 3, data: array(golden.erased)};
+      const before = array(golden.erased);
+      const there = array(expected);
+      apply(effects[effect], picture(), erased, face);
+      const changed = (k) => before[k] !== there[k];
+      const apart = difference(erased.data, there, changed);
+      const outside = difference(erased.data, there, (k) => !changed(k));
+      assert.ok(apart.mean < 0.5 && apart.most <= 8, JSON.stringify(apart));
+      assert.ok(outside.mean < 0.01, JSON.stringify(outside));
+    });
+  }
+}
