@@ -8,9 +8,10 @@ their content: `crop.upright.u8` is uint8, `.f32` float32. `face.json` is
     {"known": what serve.known() tells of the mesh and its parts,
      "cases": {name: {
         "shape": [height, width, 3],          the picture is picture.NAME.u8
-        "models": [{"input": ARRAY, "outputs": [ARRAY, ARRAY]}, ...],   in the order they are run; detector, then the mesh
+        "models": [{"input": ARRAY, "outputs": [ARRAY, ARRAY]}, ...],   in the order they are run: detector, meshes, follow
         "detections": [{"points": [[x, y] * 8], "score": s}, ...],
         "mesh": [[x, y] * 468], "eyes": [[x, y], [x, y]], "eye_distance": pixels, "roll": degrees,   of the largest face
+        "followed": [[x, y] * 468],           the mesh of FaceFinder.follow() from there, in the same picture
         "matrix": [[a, b, x], [c, d, y]],     picture to crop coordinates, of align() at 256
         "masks": {"brows,eyes": ARRAY, ...},  of face_mask() at 256 without glasses, by what is erased: 1 = erase
         "crop": ARRAY, "painted": ARRAY,      of align(); and what the model that ships makes of it under all parts
@@ -80,11 +81,13 @@ def write(folder: Path) -> None:
         faces._invoke = recorded
         try:
             finder = faces.FaceFinder()
-            detections = finder._detect(picture, 0.5)
-            meshes = [finder._mesh(picture, points, score) for points, score in detections]
+            detections = finder.detect(picture)
+            meshes = [finder.landmarks(picture, found) for found in detections]
+            face = max((mesh for mesh in meshes if mesh is not None), key=lambda mesh: mesh.width)
+            followed = finder.follow(picture, face)
+            assert followed is not None
         finally:
             faces._invoke = invoke
-        face = max((mesh for mesh in meshes if mesh is not None), key=lambda mesh: mesh.width)
         masks = {parts: faces.face_mask(picture, face, SIZE, parts.split(","), "off")[0].astype(np.uint8) for parts in MASKS}
         crop, matrix = faces.align(picture, face, SIZE)
         painted = model.erase(crop, masks[MASKS[0]])
@@ -92,8 +95,8 @@ def write(folder: Path) -> None:
         kept(f"picture.{name}", picture)
         cases[name] = {
             "shape": list(picture.shape), "models": runs,
-            "detections": [{"points": points.tolist(), "score": score} for points, score in detections],
-            "mesh": face.mesh.tolist(), "eyes": face.eyes.tolist(), "eye_distance": face.eye_distance, "roll": face.roll,
+            "detections": [{"points": found.points.tolist(), "score": found.score} for found in detections],
+            "mesh": face.mesh.tolist(), "followed": followed.mesh.tolist(), "eyes": face.eyes.tolist(), "eye_distance": face.eye_distance, "roll": face.roll,
             "matrix": matrix.tolist(),
             "masks": {parts: kept(f"mask-{parts.replace(',', '-')}.{name}", mask) for parts, mask in masks.items()},
             "crop": kept(f"crop.{name}", crop), "painted": kept(f"painted.{name}", painted),

@@ -2,7 +2,7 @@
 // Names, units and order of the arithmetic are that module's, which tells why; tests/test_web.py compares the two.
 
 import {
-  averaged, blank, closed, cut, depths, fillPolygon, inverted, moved, rounded, scaleOf, smoothed, warp,
+  averaged, blank, bounds, closed, cut, depths, fillPolygon, inverted, moved, rounded, scaleOf, smoothed, warp,
 } from './picture.js';
 
 /** @typedef {import('./picture.js').Picture} Picture */
@@ -140,11 +140,12 @@ export class Finder {
   /**
    * Boxes and key points of every face as 8 points (two corners, then eyes, nose, mouth, ears) with their scores, best first.
    * @param {Picture} image
+   * @param {boolean} closer where nothing is found, look once more at parts of the picture, for smaller faces
    */
-  async detect(image, minScore = 0.5) {
+  async detect(image, closer = true, minScore = 0.5) {
     const {width, height} = image;
     let candidates = await this.look(image, 0, 0, width, height, Math.max(width, height), minScore);
-    if (!candidates.length && Math.max(width, height) >= 256) {
+    if (closer && !candidates.length && Math.max(width, height) >= 256) {
       // The short-range detector sees faces from about a sixth of the picture on. Before giving up, look closer.
       const side = Math.max(width, height) >> 1;
       for (const y of starts(height, side)) {
@@ -186,51 +187,50 @@ export class Finder {
     return found;
   }
 
-  /** Where the first mesh of a detection is looked for. */
-  static around({points: [low, high, right, left]}) {
-    return {
-      centre: [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2],
-      side: 1.5 * Math.max(high[0] - low[0], high[1] - low[1]),
-      roll: Math.atan2(left[1] - right[1], left[0] - right[0]),
-    };
+  /**
+   * The landmarks of what was detected, in two passes.
+   * @returns {Promise<Face | null>} null where the landmark model sees no face
+   */
+  async landmarks(image, {points: [low, high, right, left], score}) {
+    const centre = [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2];
+    const side = 1.5 * Math.max(high[0] - low[0], high[1] - low[1]);
+    const first = await this.pass(image, centre, side, Math.atan2(left[1] - right[1], left[0] - right[0]));
+    // The second crop, taken from the first mesh, is centred better than the detector's. Only its opinion counts.
+    const second = first && (await this.pass(image, ...around(first)));
+    return second && second.score >= 0.5 ? new Face(second.mesh, score, this.known) : null;
   }
 
   /**
-   * One pass of the mesh in a square of the picture.
-   * @returns the mesh in picture pixels, the model's own doubt (`flag` below 0: no face), and where to look next; or null
-   *   where the square is no place for a face
+   * The same face in the next frame of a video, in one pass from where its mesh was; its score is the landmark model's own.
+   * @returns {Promise<Face | null>} null when it is lost
    */
-  async mesh(image, {centre, side, roll}) {
+  async follow(image, face) {
+    const found = await this.pass(image, ...around(face));
+    return found && found.score >= 0.5 ? found : null;
+  }
+
+  /** The mesh in a square of the picture, its score the model's own; null for a square that cannot be meant. */
+  async pass(image, centre, side, roll) {
     if (!(side >= 4 && side <= 8 * Math.max(image.width, image.height))) return null;
     const matrix = square(centre, side, roll, LANDMARKER);
     const patch = cut(image, matrix, LANDMARKER, LANDMARKER);
-    const [raw, flag] = (await this.landmarker([Float32Array.from(patch.data, (v) => v / 255)]))
+    const [raw, logit] = (await this.landmarker([Float32Array.from(patch.data, (v) => v / 255)]))
       .sort((a, b) => b.length - a.length);
-    const level = Array.from({length: this.known.mesh_points}, (_, k) => [raw[3 * k], raw[3 * k + 1]]);
     const back = inverted(matrix);
-    const [low, high] = extent(level);
-    const points = level.map((point) => moved(back, point));
-    const next = {
-      centre: moved(back, [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2]),
-      side: (1.5 * Math.max(high[0] - low[0], high[1] - low[1]) * side) / LANDMARKER,
-      roll: Math.atan2(points[263][1] - points[33][1], points[263][0] - points[33][0]),
-    };
-    return {points, flag: flag[0], next};
-  }
-
-  /**
-   * The face of a detection; the second crop, taken from the first mesh, is centred better than the detector's.
-   * @returns {Promise<Face | null>} null where the mesh doubts that it is one
-   */
-  async face(image, detection) {
-    const first = await this.mesh(image, Finder.around(detection));
-    const second = first && (await this.mesh(image, first.next));
-    return second && second.flag >= 0 ? new Face(second.points.map(single), detection.score, this.known) : null;
+    const mesh = Array.from({length: this.known.mesh_points}, (_, k) => moved(back, [raw[3 * k], raw[3 * k + 1]]));
+    const presence = 1 / (1 + Math.exp(-Math.min(80, Math.max(-80, logit[0]))));
+    return new Face(mesh.map(([x, y]) => [Math.fround(x), Math.fround(y)]), presence, this.known);
   }
 }
 
-/** As the Python side stores a mesh: in single precision. */
-const single = ([x, y]) => [Math.fround(x), Math.fround(y)];
+/** Centre, side and roll of the square that the landmark model looks at, for a face whose mesh is known. */
+function around({mesh}) {
+  const roll = Math.atan2(mesh[263][1] - mesh[33][1], mesh[263][0] - mesh[33][0]);
+  const turn = [Math.cos(roll), Math.sin(roll), 0, -Math.sin(roll), Math.cos(roll), 0];
+  const [low, high] = extent(mesh.map((point) => moved(turn, point)));
+  const centre = moved(inverted(turn), [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2]);
+  return [centre, 1.5 * Math.max(high[0] - low[0], high[1] - low[1]), roll];
+}
 
 /**
  * Where some parts of a face are, each pixel at most its dilation from a part's polygon: 1, else 0.
@@ -353,18 +353,26 @@ function enclosed(drawn, n) {
 }
 
 /**
- * Put a crop's masked pixels back where it was cut out; pixels outside the mask stay as they are.
+ * Put a crop's masked pixels back where it was cut out; pixels outside the mask stay as they are. The blend runs from the
+ * mask's rim inwards, level at both ends.
  * @param {Picture} image changed: the whole picture, RGB or RGBA
  * @param {Picture} crop (size, size, 3)
  * @param {Matrix} matrix of `alignMatrix`
  * @param {Uint8Array} mask (size, size), non-zero = paste
- * @param {number} feather width of the blend in crop pixels, from the mask's rim inwards
+ * @param {number} feather width of the blend in crop pixels
  */
 export function pasteBack(image, crop, matrix, mask, feather = 3) {
   const {width, height} = crop;
-  const weight = rimWeight(mask, width, height, feather + 1);
+  const box = bounds(mask, width, height);
+  if (!box) return;
+  const weight = rimDepths(mask, width, height).map((depth) => {
+    const share = Math.min(1, depth / (feather + 1));
+    return share * share * (3 - 2 * share);
+  });
+  // Only where the mask is: a few pixels more, for what interpolation reaches.
   const back = inverted(matrix);
-  const [least, most] = extent([[0, 0], [width, 0], [0, height], [width, height]].map((corner) => moved(back, corner)));
+  const [x0, y0, x1, y1] = [box.left - 0.5, box.top - 0.5, box.left + box.width + 0.5, box.top + box.height + 0.5];
+  const [least, most] = extent([[x0, y0], [x1, y0], [x0, y1], [x1, y1]].map((corner) => moved(back, corner)));
   const limit = (value, size) => Math.min(Math.max(value, 0), size);
   const left = limit(Math.floor(least[0]) - 1, image.width);
   const top = limit(Math.floor(least[1]) - 1, image.height);
@@ -378,26 +386,18 @@ export function pasteBack(image, crop, matrix, mask, feather = 3) {
   const pasted = warp(source, local, w, h, scale > 1 ? 'cubic' : 'linear').data;
   const alpha = warp({width, height, channels: 1, data: weight}, local, w, h, 'linear', {zero: true}).data;
   // Linear sampling spreads the weight up to a pixel beyond the rim; the mask itself says where that must not show.
-  const inside = blank(width, height, 1);
-  mask.forEach((there, k) => (inside.data[k] = there ? 1 : 0));
-  const allowed = warp(inside, local, w, h, 'nearest', {zero: true}).data;
+  const allowed = warp({width, height, channels: 1, data: new Uint8ClampedArray(mask)}, local, w, h, 'nearest', {zero: true}).data;
   for (let y = 0; y < h; y++) {
     for (let x = 0; x < w; x++) {
       const from = y * w + x;
-      if (!allowed[from] || alpha[from] <= 0) continue;
+      if (!allowed[from]) continue;
       const to = ((top + y) * image.width + left + x) * image.channels;
       for (let c = 0; c < 3; c++) {
         const before = image.data[to + c];
-        image.data[to + c] = Math.floor(before + (pasted[3 * from + c] - before) * alpha[from] + 0.5);
+        image.data[to + c] = before + (pasted[3 * from + c] - before) * alpha[from];
       }
     }
   }
-}
-
-/** How strongly a mask's pixels are blended, in [0, 1]: rising over `width` pixels from its rim; the border is a rim too. */
-export function rimWeight(mask, width, height, rise) {
-  const away = rimDepths(mask, width, height);
-  return away.map((depth) => Math.min(1, depth / rise));
 }
 
 /** How far each pixel of a mask is from what is outside it, or from beyond the border. */

@@ -143,8 +143,9 @@ export function averaged(source, width, height, part = {}) {
   const down = coverage(bottom - top, height);
   const line = new Float64Array((right - left) * channels);
   const sums = new Float64Array(channels);
-  // 8-bit averages end in a half often (four pixels of a sum of 2), and there OpenCV rounds up.
-  const half = source.data instanceof Float32Array ? 0 : 1e-7;
+  // The mean of 2 x 2 pixels often ends in a half, and in that one case OpenCV rounds halves up.
+  const exact = right - left === 2 * width && bottom - top === 2 * height;
+  const half = exact && !(source.data instanceof Float32Array) ? 1e-7 : 0;
   for (let y = 0, at = 0; y < height; y++) {
     line.fill(0);
     down[y].weights.forEach((weight, k) => {

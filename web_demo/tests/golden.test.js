@@ -1,7 +1,7 @@
 // The page's arithmetic against the Python side's: GOLDEN is the folder that tests/golden/make_face.py wrote.
 //
-// Where the two may differ: OpenCV keeps a chamfer distance in steps of 2^-16 and a Gaussian of 8-bit pictures in fixed
-// point, and averages in single precision, so 8-bit pictures may be a level apart here and there.
+// Where the two may differ: OpenCV sums in single precision and keeps distances and the Gaussian of 8-bit pictures in fixed
+// point, so a pixel in a thousand may be a level apart, and after the logarithms of an effect two.
 
 import assert from 'node:assert/strict';
 import {readFileSync} from 'node:fs';
@@ -24,19 +24,17 @@ function array({file, shape}) {
   return data;
 }
 
-/** The most two arrays differ by, how many elements differ, and the mean over those that may (`where`). */
-function difference(a, b, where = null) {
+/** The most two arrays differ by, how many elements differ and their share, and the mean difference. */
+function difference(a, b) {
   assert.equal(a.length, b.length);
-  let [most, differing, sum, counted] = [0, 0, 0, 0];
+  let [most, differing, sum] = [0, 0, 0];
   for (let k = 0; k < a.length; k++) {
-    if (where && !where(k)) continue;
     const apart = Math.abs(a[k] - b[k]);
     most = Math.max(most, apart);
     differing += apart > 0;
     sum += apart;
-    counted += 1;
   }
-  return {most, differing, share: differing / counted, mean: sum / counted};
+  return {most, differing, share: differing / a.length, mean: sum / a.length};
 }
 
 const iou = (a, b) => a.filter((v, k) => v && b[k]).length / a.filter((v, k) => v || b[k]).length;
@@ -52,7 +50,7 @@ for (const [name, golden] of Object.entries(cases)) {
       const {input: expected, outputs} = left.shift();
       const apart = difference(input, array(expected));
       // A level of 8 bits is 1/127.5 for the detector and 1/255 for the mesh.
-      assert.ok(apart.most <= 1.01 / 127.5 && apart.mean < 0.1 / 255, `input ${JSON.stringify(apart)}`);
+      assert.ok(apart.most <= 1.01 / 127.5 && apart.mean < 0.001 / 255, `input ${JSON.stringify(apart)}`);
       return outputs.map(array);
     };
     const finder = new Finder(run, run, known);
@@ -64,11 +62,13 @@ for (const [name, golden] of Object.entries(cases)) {
       assert.ok(difference(points.flat(), golden.detections[k].points.flat()).most < 1e-3);
     });
     const faces = [];
-    for (const one of found) faces.push(await finder.face(image, one));
+    for (const one of found) faces.push(await finder.landmarks(image, one));
     const largest = faces.filter(Boolean).sort((a, b) => b.width - a.width)[0];
     assert.ok(difference(largest.mesh.flat(), golden.mesh.flat()).most < 1e-3);
     assert.ok(difference(largest.eyes.flat(), golden.eyes.flat()).most < 1e-3);
     assert.ok(Math.abs((largest.roll * 180) / Math.PI - golden.roll) < 1e-3);
+    const followed = await finder.follow(image, largest);
+    assert.ok(difference(followed.mesh.flat(), golden.followed.flat()).most < 1e-3);
     assert.equal(left.length, 0);
   });
 
@@ -77,13 +77,13 @@ for (const [name, golden] of Object.entries(cases)) {
     // Python's eyes are means in single precision, which turns the crop by up to a ten thousandth of a degree.
     assert.ok(difference(matrix, golden.matrix.flat()).most < 1e-3);
     const apart = difference(cut(picture(), matrix, 256, 256).data, array(golden.crop));
-    assert.ok(apart.most <= 1 && apart.share < 0.01, JSON.stringify(apart));
+    assert.ok(apart.most <= 1 && apart.share < 0.001, JSON.stringify(apart));
   });
 
   for (const [parts, expected] of Object.entries(golden.masks)) {
     test(`${name}: the mask of ${parts}`, () => {
       const apart = iou(faceMask(face, 256, parts.split(',')), array(expected));
-      assert.ok(apart > 0.999, `intersection over union ${apart}`);
+      assert.ok(apart > 0.9995, `intersection over union ${apart}`);
     });
   }
 
@@ -93,7 +93,7 @@ for (const [name, golden] of Object.entries(cases)) {
     const crop = {width: 256, height: 256, channels: 3, data: array(golden.painted)};
     pasteBack(image, crop, golden.matrix.flat(), mask);
     const apart = difference(image.data, array(golden.erased));
-    assert.ok(apart.most <= 2 && apart.mean < 0.01, JSON.stringify(apart));
+    assert.ok(apart.most <= 1 && apart.share < 0.001, JSON.stringify(apart));
   });
 
   for (const [effect, expected] of Object.entries(golden.effects)) {
@@ -102,11 +102,10 @@ for (const [name, golden] of Object.entries(cases)) {
       const before = array(golden.erased);
       const there = array(expected);
       apply(effects[effect], picture(), erased, face);
-      const changed = (k) => before[k] !== there[k];
-      const apart = difference(erased.data, there, changed);
-      const outside = difference(erased.data, there, (k) => !changed(k));
-      assert.ok(apart.mean < 0.5 && apart.most <= 8, JSON.stringify(apart));
-      assert.ok(outside.mean < 0.01, JSON.stringify(outside));
+      const changed = difference(there, before).differing;
+      assert.ok(changed > 500, `the effect changes ${changed} values`);
+      const apart = difference(erased.data, there);
+      assert.ok(apart.most <= 2 && apart.differing < 0.002 * changed, JSON.stringify({changed, ...apart}));
     });
   }
 }
