@@ -1,9 +1,8 @@
 // From a picture to the picture without the parts of its faces: what `faceeraser erase` and `faceeraser effect` do.
 
 import {apply} from './effects.js';
-import {alignMatrix, faceMask, pasteBack} from './faces.js';
-import {Finder} from './faces.js';
-import {cut} from './picture.js';
+import {Finder, alignMatrix, faceMask, pasteBack} from './faces.js';
+import {cut, scaled} from './picture.js';
 import {Tracker} from './tracking.js';
 
 /** @typedef {import('./picture.js').Picture} Picture */
@@ -93,7 +92,7 @@ export class Eraser {
     const matrix = alignMatrix(face, size);
     const crop = cut(erased, matrix, size, size);
     clock.tick('crop');
-    const painted = await this.engine.eraser(Float32Array.from(crop.data, (v) => v / 255), Float32Array.from(mask));
+    const painted = await this.engine.eraser(scaled(crop, 1 / 255), Float32Array.from(mask));
     clock.tick('model');
     mask.forEach((there, k) => {
       if (there) for (let c = 3 * k; c < 3 * k + 3; c++) crop.data[c] = painted[c] * 255;
