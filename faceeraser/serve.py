@@ -86,7 +86,7 @@ def _checked(model: Path) -> dict[str, Any]:
     return card
 
 
-def table(model: str | Path, page: str | Path = PAGE) -> dict[str, tuple[str, bytes | Path]]:
+def table(model: str | Path, page: str | Path) -> dict[str, tuple[str, bytes | Path]]:
     """What is served: {address: (media type, content or the file that has it)}.
 
     Args:

@@ -3,6 +3,8 @@
 import {Tensor, loadAndCompile, loadLiteRt, supportsFeature, unloadLiteRt} from './litert/core.js';
 
 const WASM = 'litert/wasm/';
+// Texture is copied by coordinates, for which half precision has too few bits.
+const GPU = {accelerator: 'webgpu', gpuOptions: {precision: 'fp32'}};
 const MOST_THREADS = 4; // beyond, these small models wait for each other more than they compute
 
 /**
@@ -50,8 +52,9 @@ async function load(card, [detector, landmarker, eraser], webgpu, why) {
     await loadLiteRt(WASM, {threads: able});
   }
   const wasm = {accelerator: 'wasm', cpuOptions: {numThreads: threads}};
-  const model = await loadAndCompile(eraser, webgpu ? {accelerator: 'webgpu'} : wasm);
+  const model = await loadAndCompile(eraser, webgpu ? GPU : wasm);
   if (webgpu && model.options.accelerator !== 'webgpu') throw new Error('the model has operators that the GPU does not take');
+  if (webgpu && !model.isFullyAccelerated) why = 'A part of the network runs beside the GPU, on the processor.';
   const run = runner(model);
   const order = roles(model, card);
   return {

@@ -24,7 +24,8 @@ export const app = {
   facing: 'user',
   frames: 0,
   fps: 0,
-  faces: 0,
+  /** what was found and made of it last */ faces: [],
+  erased: null,
 };
 
 /** One line for the reader; `wrong`: something they have to know. */
@@ -132,7 +133,7 @@ async function erasePictureOnce() {
   const clock = new Clock();
   const faces = await app.eraser.find(image, clock);
   const erased = await app.eraser.erase(image, faces, choice(), clock);
-  app.faces = faces.length;
+  Object.assign(app, {faces, erased});
   show(erased);
   if (!faces.length) {
     say(`${name}: no face found; expected an upright face that looks at the camera; cut closer to it`, true);
@@ -212,7 +213,7 @@ async function followCamera(stream) {
     if (app.stream !== stream) break;
     show(erased);
     app.frames += 1;
-    app.faces = faces.length;
+    Object.assign(app, {faces, erased});
     times.push(performance.now());
     while (times.length > 30) times.shift();
     if (times.length > 1) app.fps = (1000 * (times.length - 1)) / (times.at(-1) - times[0]);
