@@ -385,7 +385,17 @@ class Artifact:
         Returns the image's shape. Raises ValueError for other shapes, sizes or ranges; RuntimeError for CoreML anywhere
         but on macOS.
         """
-        pictures, masks = self._checked(np.asarray(image), np.asarray(mask))
+        image, mask = np.asarray(image), np.asarray(mask)
+        for name, values in (("image", image), ("mask", mask)):
+            if values.size and not (values.min() >= 0 and values.max() <= 1):
+                raise ValueError(
+                    f"{name} has values from {values.min()} to {values.max()}; expected [0, 1] (8 bits: `erase`)"
+                )
+        return self._painted(image, mask)
+
+    def _painted(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """`run`, once the ranges are known."""
+        pictures, masks = self._checked(image, mask)
         values = {"image": pictures, "mask": masks}
         if self.wants_edges:
             values["edges"] = _edges(pictures, masks)
@@ -407,13 +417,8 @@ class Artifact:
         for wanted, found, side in zip(self.resolution, image.shape[-3:-1], ("high", "wide"), strict=True):
             if wanted is not None and found != wanted:
                 raise ValueError(f"image is {found} pixels {side}; {self.path.name} takes {wanted}: resize it first")
-        for name, values in (("image", image), ("mask", mask)):
-            if values.size and not (values.min() >= 0 and values.max() <= 1):
-                raise ValueError(
-                    f"{name} has values from {values.min()} to {values.max()}; expected [0, 1] (8 bits: `erase`)"
-                )
         image = image if image.ndim == 4 else image[None]
-        return image.astype(np.float32), mask.reshape(*image.shape[:3], 1).astype(np.float32)
+        return image.astype(np.float32, copy=False), mask.reshape(*image.shape[:3], 1).astype(np.float32, copy=False)
 
     def erase(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """`run` for 8-bit pictures: uint8 (H, W, 3) RGB and a mask, any non-zero = erase; returns uint8 (H, W, 3).
@@ -423,7 +428,8 @@ class Artifact:
         if image.dtype != np.uint8:
             raise ValueError(f"image is {image.dtype}; expected uint8 (for float pictures: `run`)")
         hole = np.asarray(mask) > 0
-        painted = np.rint(self.run(image.astype(np.float32) / 255, hole.astype(np.float32)) * 255).clip(0, 255)
+        painted = self._painted(np.divide(image, np.float32(255), dtype=np.float32), hole.astype(np.float32))
+        painted = np.rint(np.multiply(painted, 255, out=painted), out=painted).clip(0, 255, out=painted)
         return np.where(hole.reshape(*image.shape[:-1], 1), painted.astype(np.uint8), image)
 
 

@@ -329,7 +329,7 @@ class Face:
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """Where the detector sees a face: points (8, 2), two corners of a box, then eyes, nose, mouth and ears; and its score."""
+    """Where the detector sees a face: points (8, 2), two corners of a box, then eyes, nose, mouth and ears; its score."""
 
     points: np.ndarray
     score: float
@@ -583,11 +583,16 @@ def find_faces(image: np.ndarray, min_score: float = 0.5) -> list[Face]:
         ValueError: the picture is not (H, W, 3) uint8.
         RuntimeError: the landmark models are missing and cannot be downloaded.
     """
+    return finder()(image, min_score)
+
+
+def finder() -> FaceFinder:
+    """The process's own `FaceFinder`; loads the models when it is first asked for. Raises RuntimeError as `find_faces`."""
     global _finder
     with _finder_lock:
         if _finder is None:
             _finder = FaceFinder()
-    return _finder(image, min_score)
+    return _finder
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
@@ -929,7 +934,10 @@ def face_mask(
     # A slit between two parts keeps a crease or the rim of a lens, which then looks like a scar: close what is narrow.
     width = 2 * round(_SLIT * level.eye_distance / 2) + 1  # odd: an even disc has no middle and would move the mask
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
-    closed = cv2.morphologyEx(np.pad(mask, width), cv2.MORPH_CLOSE, disc)[width:-width, width:-width]
+    x, y, w, h = cv2.boundingRect(mask)  # closing adds nothing beyond it
+    closed = np.zeros_like(mask)
+    there = (slice(y, y + h), slice(x, x + w))
+    closed[there] = cv2.morphologyEx(np.pad(mask[there], width), cv2.MORPH_CLOSE, disc)[width:-width, width:-width]
     return closed > 0, wears
 
 

@@ -19,13 +19,14 @@ SCRIPTS = ("train", "compress", "export", "benchmarks")
 
 # Inside faceeraser/ a module imports only from floors below its own. A new module gets its floor here.
 FLOORS = (
-    {"warp", "metrics", "faces", "edges", "quant", "timings"},  # quant: the networks carry its taps
-    {"networks", "losses", "pairs", "effects", "artifact"},
-    {"checkpoint", "device", "serve"},  # writes its folder as an artifact writes its card
+    {"warp", "metrics", "faces", "edges", "quant", "timings", "video"},  # quant: the networks carry its taps
+    {"networks", "losses", "pairs", "effects", "artifact", "landmarks", "tracking"},
+    {"checkpoint", "device", "serve"},  # checkpoint: writes its folder as an artifact writes its card
     {"fit", "runner"},
     {"stage"},
     {"narrowing", "convert", "peers"},
     {"__init__"},
+    {"erasing"},
     {"cli"},
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}

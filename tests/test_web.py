@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from PIL import Image
 
 from faceeraser import WEIGHTS, artifact, cli, effects, faces, serve
 from faceeraser.artifact import Artifact
+from faceeraser.erasing import Eraser
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "web_demo"
@@ -135,9 +136,9 @@ def portrait(astronaut: np.ndarray, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
-def erased_by_python(image: np.ndarray) -> tuple[np.ndarray, list[faces.Face]]:
-    erased, found, _ = cli.erase_photograph(image, Artifact(MODEL), glasses="off")
-    return erased, found
+def erased_by_python(image: np.ndarray, parts: Sequence[str] = ALL) -> tuple[np.ndarray, Sequence[faces.Face]]:
+    done = Eraser(MODEL, parts, "off").photograph(image)
+    return done.image, done.faces
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -231,7 +232,7 @@ def test_parts_that_are_not_chosen_stay(demo: Page, portrait: Path, astronaut: n
         "while (app.erased === last) await new Promise((r) => setTimeout(r, 20));"
     )
     kept = demo.erased()
-    expected, *_ = cli.erase_photograph(astronaut, Artifact(MODEL), ("brows", "eyes", "nose"), "off")
+    expected, _ = erased_by_python(astronaut, ("brows", "eyes", "nose"))
     lips = (expected == astronaut).all(2) & (whole != astronaut).any(2)
     assert lips.sum() > 300 and difference(whole, astronaut)[lips].mean() > 5
     assert difference(kept, astronaut)[lips].mean() < 0.2
@@ -374,7 +375,7 @@ def test_the_benchmark_gives_its_figures_on_the_page_and_to_who_asks(page: Path,
         assert figures == made.run("return window.bench") and posted == [figures]
         own.shutdown()
     assert figures["frames"] == figures["frames_with_face"] == 8 and figures["fps"] > 0
-    assert {"landmarks", "mask", "crop", "model", "paste", "effect", "show", "grab"} <= set(figures["steps"])
+    assert {"landmarks", "mask", "cut", "model", "paste", "effect", "show", "grab"} <= set(figures["steps"])
     for step in figures["steps"].values():
         assert 0 <= step["median_ms"] <= step["p90_ms"] and step["n"] <= 8
     assert figures["steps"]["model"]["mean_ms"] > 1

@@ -49,7 +49,7 @@ export async function bench(eraser, picture, choice, frames, show) {
   }
   const seconds = (performance.now() - began) / 1000;
   const steps = {};
-  for (const name of ['grab', 'find', 'landmarks', 'mask', 'crop', 'model', 'paste', 'effect', 'show']) {
+  for (const name of ['grab', 'find', 'landmarks', 'mask', 'cut', 'model', 'paste', 'effect', 'show']) {
     const values = taken.map((one) => one[name]).filter((value) => value !== undefined);
     if (!values.length) continue;
     steps[name] = {

@@ -91,7 +91,7 @@ export class Eraser {
     clock.tick('mask');
     const matrix = alignMatrix(face, size);
     const crop = cut(erased, matrix, size, size);
-    clock.tick('crop');
+    clock.tick('cut');
     const painted = await this.engine.eraser(scaled(crop, 1 / 255), Float32Array.from(mask));
     clock.tick('model');
     mask.forEach((there, k) => {
