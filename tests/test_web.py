@@ -17,10 +17,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from chromium import Chromium
+from chromium import Chromium, program
 from PIL import Image
 
-from faceeraser import WEIGHTS, artifact, cli, effects, faces, serve
+from faceeraser import WEIGHTS, artifact, cli, device, effects, faces, serve
 from faceeraser.artifact import Artifact
 from faceeraser.erasing import Eraser
 
@@ -382,6 +382,59 @@ def test_the_benchmark_gives_its_figures_on_the_page_and_to_who_asks(page: Path,
     assert figures["sha256"] == artifact.sha256_of(MODEL) and figures["runs"] == "wasm" and figures["effect"] == "mono-eye"
     assert 1000 / figures["fps"] > sum(step["mean_ms"] for step in figures["steps"].values()) * 0.9
     assert not made.exceptions()
+
+
+def test_the_benchmark_script_writes_a_result(page: Path, tmp_path: Path, stage, capsys) -> None:
+    told = tmp_path / "web.json"
+    assert stage("benchmarks/web.py", "--frames", 3, "--effects", "none", "small-face", "--json", told) == 0
+    rows = artifact.read_result(told)["rows"]
+    assert [row["effect"] for row in rows] == ["none", "small-face"]
+    assert all(row["fps"] > 0 and row["model_ms"] > 1 and row["frames_with_face"] == 3 for row in rows)
+    assert "small-face" in capsys.readouterr().out
+    assert stage("benchmarks/web.py", "--browser", tmp_path / "none") == 2
+    assert stage("benchmarks/web.py", "--effects", "ghost") == 2
+    assert stage("benchmarks/web.py", "--timeout", 0.2, "--browser", shutil.which("true")) == 2
+    assert [line.startswith("web.py: ") for line in capsys.readouterr().err.splitlines()] == [True] * 3
+
+
+def test_the_benchmark_script_times_a_phones_browser(page: Path, tmp_path: Path, stage, monkeypatch, capsys) -> None:
+    """An adb whose device is this machine, and an `am` there that opens what an intent names in Chromium."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    log, url = tmp_path / "log", '$(printf "%s\\n" "$@" | grep ^http)'
+    scripts = {
+        "adb": f"""#!/bin/sh
+            case "$1 $3" in
+            devices*) printf 'List of devices attached\nphone\tdevice\n';;
+            *reverse) echo "$@" >> {log};;
+            *shell) for text; do :; done
+                PATH={tools}:$PATH exec sh -c "$(printf '%s' "$text" | sed 's#/data/local/tmp#{tmp_path}#g')";;
+            esac
+            """,
+        "am": f"""#!/bin/sh
+            echo "am $@" >> {log}
+            case "$1" in
+            force-stop) kill $(cat {tmp_path}/browser); rm -f {tmp_path}/browser;;
+            *) {program()} --headless=new --no-sandbox --user-data-dir={tmp_path}/profile "{url}" >/dev/null 2>&1 &
+               echo $! > {tmp_path}/browser;;
+            esac
+            """,
+    }
+    for name, text in scripts.items():
+        (tools / name).write_text("\n".join(line.strip() for line in text.splitlines()))
+        (tools / name).chmod(0o755)
+    monkeypatch.setattr(device, "find_adb", lambda: tools / "adb")
+    told = tmp_path / "web.json"
+    try:
+        assert stage("benchmarks/web.py", "--phone", "--frames", 2, "--json", told) == 0, capsys.readouterr().err
+    finally:
+        if (left := tmp_path / "browser").exists():
+            os.kill(int(left.read_text()), signal.SIGKILL)
+    (row,) = artifact.read_result(told)["rows"]
+    assert row["fps"] > 0 and row["frames"] == 2 and "conditions" in row and row["emulated"] is True
+    done = log.read_text().splitlines()
+    assert done[0].startswith("-s phone reverse tcp:") and "--remove" in done[-1]
+    assert done[1].startswith("am start -a android.intent.action.VIEW -d http://127.0.0.1:") and "com.android.chrome" in done[1]
 
 
 def test_once_loaded_it_works_without_its_server(page: Path) -> None:
