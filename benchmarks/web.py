@@ -3,12 +3,12 @@
     python benchmarks/web.py --json benchmarks/results/web.json
     python benchmarks/web.py --phone --effects none mono-eye
 
-The page is served as `faceeraser demo` serves it, opened at ?bench=1, and posts its figures back: frames of 640 x 480 in which
-a face moves, through all that a camera's frame goes through. A row for each effect (`none` erases and pastes nothing back):
+The page is served as `faceeraser demo` serves it, opened at ?bench=1, and posts its figures back: frames of 640 x 480 in
+which a face moves, through all that a camera's frame goes through. A row for each effect (`none` erases alone):
 
 fps             frames a second, everything included
-STEP_ms         median of a step's milliseconds over the frames that have it: grab, landmarks, mask, cut, model, paste, effect,
-                show, and find, which only every detect_every-th frame has
+STEP_ms         median of a step's milliseconds over the frames that have it: grab, landmarks, mask, cut, model, paste,
+                effect, show, and find, which only every detect_every-th frame has
 mean_ms         by step, the mean over all frames: these add up to a frame
 
 On a phone Chrome is started by an intent, at an address that `adb reverse` leads back to this machine: a phone that is warm,
@@ -46,7 +46,8 @@ class Here:
         """program: its name or path; None takes the first of BROWSERS. Raises FileNotFoundError: there is none."""
         found = [path for name in ([program] if program else BROWSERS) if (path := shutil.which(name))]
         if not found:
-            raise FileNotFoundError(f"no browser found (looked for {program or ', '.join(BROWSERS)}); name one: --browser FILE")
+            looked = program or ", ".join(BROWSERS)
+            raise FileNotFoundError(f"no browser found (looked for {looked}); name one: --browser FILE")
         self.program = found[0]
 
     @contextlib.contextmanager
@@ -111,15 +112,21 @@ def row_of(figures: Any, effect: str, facts: dict[str, Any]) -> dict[str, Any]:
         found = figures.get("error") if isinstance(figures, dict) else type(figures).__name__
         raise ValueError(f"the page cannot be measured: {found}")
     steps = figures["steps"]
-    told = ("fps", "frames", "frames_with_face", "width", "height", "runs", "threads", "why", "isolated", "model", "precision",
-            "sha256", "agent")  # fmt: skip
-    return {
-        "name": f"{figures['runs']} {figures['threads']} {effect}", "effect": effect, **{key: figures[key] for key in told},
-        "litert_js": figures["litert"], "browser_cores": figures["cores"],
+    told = (
+        "frames", "frames_with_face", "width", "height", "runs", "threads", "why", "isolated", "model", "precision", "sha256",
+        "agent",
+    )  # fmt: skip
+    times = {
+        "fps": figures["fps"],
         **{f"{name}_ms": step["median_ms"] for name, step in steps.items()},
         "p90_ms": {name: step["p90_ms"] for name, step in steps.items()},
         "mean_ms": {name: step["mean_ms"] for name, step in steps.items()},
-        **facts,
+    }
+    return {
+        "name": f"{figures['runs']} {figures['threads']} {effect}", "effect": effect, **{key: figures[key] for key in told},
+        "litert_js": figures["litert"], "browser_cores": figures["cores"], **facts,
+        # What an emulator took says nothing of any phone.
+        **({"discarded": sorted(times)} if facts.get("emulated") else times),
     }  # fmt: skip
 
 
