@@ -113,8 +113,8 @@ def row_of(figures: Any, effect: str, facts: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"the page cannot be measured: {found}")
     steps = figures["steps"]
     told = (
-        "frames", "frames_with_face", "width", "height", "runs", "threads", "why", "isolated", "model", "precision", "sha256",
-        "agent",
+        "frames", "frames_with_face", "width", "height", "runs", "threads", "why", "isolated", "model", "precision",
+        "sha256", "agent",
     )  # fmt: skip
     times = {
         "fps": figures["fps"],

@@ -502,7 +502,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def demo(args: argparse.Namespace) -> int:
     """`faceeraser demo`: serve the page until Ctrl-C."""
-    with serve.Server(args.host, args.port, serve.table(args.model, serve.PAGE)) as server:
+    served = serve.table(args.model, serve.PAGE)
+    with serve.Server(args.host, args.port, served) as server:
         print(f"{server.url} shows the page, with {args.model.name}; Ctrl-C ends it", flush=True)
         try:
             server.serve_forever()
