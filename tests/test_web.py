@@ -266,6 +266,38 @@ def test_parts_that_are_not_chosen_stay(demo: Page, portrait: Path, astronaut: n
     assert difference(kept, astronaut)[lips].mean() < 0.2
 
 
+def test_glasses_are_a_pair_that_fits(demo: Page, portrait: Path, astronaut: np.ndarray) -> None:
+    """Python's, where no frame stands out; the strokes of its drawing have no round ends."""
+    demo.choose(portrait, "1 face")
+    found = demo.run(
+        "const {faceMask} = await import('/faces.js'); return [...faceMask(app.faces[0], 256, ['brows', 'eyes', 'glasses'])]"
+    )
+    face = faces.find_faces(astronaut)[0]
+    crop, matrix = faces.align(astronaut, face, 512)
+    assert faces.segment_glasses(crop, face.moved(matrix)) is None
+    mine = np.array(found).reshape(256, 256) > 0
+    bare, pair = (faces.face_mask(astronaut, face, 256, ("brows", "eyes"), glasses)[0] for glasses in ("off", "on"))
+    assert (mine & pair).sum() / (mine | pair).sum() > 0.98 > (bare & pair).sum() / (bare | pair).sum()
+
+
+def test_a_picture_is_dropped_and_the_result_saved(demo: Page, browser: Chromium, portrait: Path, tmp_path: Path) -> None:
+    data = base64.b64encode(portrait.read_bytes()).decode()
+    demo.run(
+        f"const bytes = Uint8Array.from(atob('{data}'), (c) => c.charCodeAt(0)); const dropped = new DataTransfer();"
+        "dropped.items.add(new File([bytes], 'dropped.png', {type: 'image/png'}));"
+        "document.getElementById('stage').dispatchEvent(new DragEvent('drop', {dataTransfer: dropped, bubbles: true}))"
+    )
+    demo.until("document.getElementById('message').textContent === 'dropped.png: 1 face'")
+    browser.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    demo.run("document.getElementById('save').click()")
+    saved = tmp_path / "dropped-erased.png"
+    for _ in range(100):
+        if saved.exists():
+            break
+        demo.run("await new Promise((r) => setTimeout(r, 50))")
+    assert (np.array(Image.open(saved).convert("RGB")) == demo.erased()).all()
+
+
 def test_the_slider_shows_before_and_after(demo: Page, portrait: Path, astronaut: np.ndarray) -> None:
     demo.choose(portrait, "1 face")
 
