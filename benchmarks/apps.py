@@ -8,6 +8,8 @@ video_480p_1, _2     `fps` on one and on two cores: frames of 640x480 in memory,
 temporal             mean |erase(T(x)) - T(erase(x))| inside the hole, in levels of 255, for shifts of 8 pixels, turns of 10
                      degrees and 5 % of exposure, both ways each, on the first faces of PHOTOS; `ratio` is to Navier-Stokes.
                      The photograph is changed, and erased as the command does it: the face is found anew
+tracking             how far landmarks tremble from frame to frame and trail behind, in eye distances, raw and smoothed with
+                     faceeraser/tracking.json: a head at rest under noise, and one that moves fast
 temporal_model       the same of the model alone: its crop and its mask are changed, and nothing is found or levelled
 
 `share` is what each step took of all steps' time. Moving frames are made of --photo (scikit-image's astronaut): a path of
@@ -25,6 +27,7 @@ import tempfile
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +36,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from faceeraser import artifact, cli, faces, metrics, stage, video
+from faceeraser import artifact, cli, faces, metrics, stage, tracking, video
 from faceeraser.erasing import Eraser, shares
 from faceeraser.tracking import Tracker
 
 FPS = 30.0
 WARM_UP = 10
+SMALL, LARGE = (640, 480), (1920, 1080)
 SIDE = 256  # of the crop, which is the size of the models that ship
 GOALS = {
     "photo_1080p": ("ms", 100.0), "video_480p_1": ("fps", 30.0), "video_480p_2": ("fps", 60.0), "temporal": ("ratio", 1.5),
@@ -61,8 +65,10 @@ def photograph(args: Namespace) -> tuple[np.ndarray, faces.Face]:
     return image, found[0]
 
 
-def scene(image: np.ndarray, face: faces.Face, size: tuple[int, int], seconds: float | None) -> np.ndarray:
-    """A frame of `size` (width, height) in which the face is a third as high; after `seconds` on its path, or at rest."""
+def pose(face: faces.Face, size: tuple[int, int], seconds: float | None) -> np.ndarray:
+    """The 2x3 matrix from the photograph to a frame of `size` (width, height) in which the face is a third as high; after
+    `seconds` on its path, or at rest.
+    """
     width, height = size
     shift, turn, zoom = np.zeros(2), 0.0, height / 3 / np.ptp(face.mesh[:, 1])
     if seconds is not None:
@@ -72,13 +78,17 @@ def scene(image: np.ndarray, face: faces.Face, size: tuple[int, int], seconds: f
     middle = face.mesh.mean(0)
     matrix = cv2.getRotationMatrix2D(tuple(map(float, middle)), turn, float(zoom))
     matrix[:, 2] += np.array([width / 2, height / 2]) + shift - middle
-    smooth = cv2.INTER_CUBIC if zoom > 1 else cv2.INTER_AREA
-    return cv2.warpAffine(image, matrix, size, flags=smooth, borderMode=cv2.BORDER_REFLECT)
+    return matrix
+
+
+def scene(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A frame of `size` (width, height): the photograph, moved."""
+    return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
 
 def moving(image: np.ndarray, face: faces.Face, count: int) -> list[np.ndarray]:
     """`count` frames of 640x480 on the path."""
-    return [scene(image, face, (640, 480), number / FPS) for number in range(count)]
+    return [scene(image, pose(face, SMALL, number / FPS), SMALL) for number in range(count)]
 
 
 def on_cores(number: int) -> bool:
@@ -99,7 +109,7 @@ def time_photograph(args: Namespace, image: np.ndarray, face: faces.Face, folder
     """The row photo_1080p."""
     eraser, source = Eraser(args.model), folder / "photo.jpg"
     options = cli.WRITABLE[".jpg"]
-    Image.fromarray(scene(image, face, (1920, 1080), None)).save(source, **options)
+    Image.fromarray(scene(image, pose(face, LARGE, None), LARGE)).save(source, **options)
     times = []
     for run in tqdm(range(-3, args.runs), desc="photo", leave=False):
         if run == 0:
@@ -158,6 +168,31 @@ def time_video(args: Namespace, frames: Sequence[np.ndarray], cores: int, folder
         "n": len(frames), "with_face": followed, "looks": tracker.looks, "share": shares(eraser.clock),
     }  # fmt: skip
     return row, digest.hexdigest()
+
+
+def tracking_row(image: np.ndarray, face: faces.Face, seconds: float = 3.0) -> dict[str, Any]:
+    """The row `tracking`: how the landmarks tremble and trail, as the model gives them and smoothed, in eye distances.
+
+    The head rests under a camera's noise (standard deviation 4 levels), then goes along its path at four times its speed.
+    Where the landmarks should be is known but for what the model always does wrong: their mean, moved along.
+    """
+    rng, found = np.random.default_rng(0), {}
+    for name, speed in (("rest", None), ("moving", 4.0)):
+        poses = [pose(face, SMALL, None if speed is None else speed * k / FPS) for k in range(round(seconds * FPS))]
+        tracker, tracks = Tracker(faces.finder()), []
+        for matrix in tqdm(poses, desc=f"tracking, {name}", leave=False):
+            frame = scene(image, matrix, SMALL) + rng.normal(0, 4, (*SMALL[::-1], 3)).astype(np.float32)
+            tracked = tracker(np.clip(frame, 0, 255).astype(np.uint8), 1 / FPS)
+            if len(tracked) != 1:
+                raise ValueError(f"found {len(tracked)} faces in a frame of the moving photograph; expected one")
+            tracks.append(tracked[0])
+        back = [faces.transform(cv2.invertAffineTransform(m), t.seen.mesh) for m, t in zip(poses, tracks, strict=True)]
+        truth = np.array([faces.transform(matrix, np.mean(back, axis=0)) for matrix in poses])
+        for which, told in (("raw", "seen"), ("smoothed", "face")):
+            off = (np.array([getattr(track, told).mesh for track in tracks]) - truth)[5:] / tracks[0].face.eye_distance
+            found[f"{name}_jitter_{which}"] = float(np.linalg.norm(np.diff(off, axis=0), axis=2).mean())
+            found[f"{name}_lag_{which}"] = float(np.linalg.norm(off.mean(1), axis=1).mean())
+    return {"name": "tracking", **found, "n": 2 * round(seconds * FPS), "constants": asdict(tracking.read())}
 
 
 def changes(shape: Sequence[int]) -> dict[str, list[tuple[Change, Change]]]:
@@ -282,7 +317,7 @@ def run(args: Namespace) -> None:
             os.sched_setaffinity(0, ALL_CORES)
     if len(set(digests)) > 1:
         raise stage.GateFailed("two cores gave other frames than one; expected the same, bit for bit")
-    rows += temporal(args)
+    rows += [tracking_row(image, face), *temporal(args)]
     for row in rows:
         if row["name"] in GOALS:
             figure, goal = GOALS[row["name"]]

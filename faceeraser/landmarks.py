@@ -136,6 +136,8 @@ def _points(face: Any, wanted: int | None, parts: Mapping[str, Sequence[int]] | 
         raise ValueError(f"{where}: found {len(points)} points; expected the layout's {wanted}")
     if not (np.abs(points) < _FARTHEST).all():
         raise ValueError(f"{where}: found a point that is no number or outside of any picture; leave the face out instead")
+    if float(np.ptp(points, axis=0).max()) < 1:
+        raise ValueError(f"{where}: all its points are in one place; are they in the picture's pixels?")
     if parts:
         needed = max(max(indices) for indices in parts.values())
         if needed >= len(points):
@@ -202,9 +204,8 @@ def _mesh(indices: Sequence[int], places: np.ndarray) -> np.ndarray:
     factor = np.vdot(ours, theirs) / max(float(np.vdot(ours, ours).real), 1e-9)
     turn = np.array([[factor.real, -factor.imag], [factor.imag, factor.real]])
     laid = (mean - middle) @ turn.T + there
-    # What is left over is spread by inverse cubed distance (Shepard 1968), which never goes beyond what was given.
+    # What is left over is spread by inverse cubed distance (Shepard 1968): all of it where a point was given, and nowhere
+    # more than was given.
     distance = np.linalg.norm(mean[:, None] - known[None], axis=2)
     weight = 1 / (distance + 1e-5) ** 3
-    mesh = laid + weight @ (places - laid[list(indices)]) / weight.sum(1, keepdims=True)
-    mesh[list(indices)] = places
-    return mesh
+    return laid + weight @ (places - laid[list(indices)]) / weight.sum(1, keepdims=True)
