@@ -7,7 +7,9 @@ const [WIDTH, HEIGHT] = [640, 480];
 const WARM_UP = 5;
 
 /** The middle of some numbers, and the value that a share of them does not exceed. */
-const quantile = (values, share) => [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))];
+function quantile(values, share) {
+  return [...values].sort((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * share))];
+}
 
 /**
  * Time every step of a number of frames.

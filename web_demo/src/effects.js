@@ -8,7 +8,9 @@ import {partsMap, rimDepths} from './faces.js';
 /** @typedef {import('./faces.js').Face} Face */
 
 const DARK = 8; // levels that are added before a logarithm is taken: noise in black is no light
-const MOST_LIGHT = 0.25; // beyond this an eye would glow
+// How much a piece may be lit in all, and how far at any place from the median along its border.
+const MOST_LIGHT = 0.25;
+const SPREAD = 0.08;
 const SMALLEST_SIDE = 16;
 
 /** The corners of the convex hull of a mask's pixels (Andrew's monotone chain). */
@@ -93,9 +95,7 @@ export function fastClone(source, mask, target) {
   let level = blank(width, height, 4, true);
   for (let k = 0; k < mask.length; k++) {
     if (!ring[k] || mask[k]) continue;
-    for (let c = 0; c < 3; c++) {
-      level.data[4 * k + c] = Math.log(target.data[3 * k + c] + DARK) - Math.log(source.data[3 * k + c] + DARK);
-    }
+    for (let c = 0; c < 3; c++) level.data[4 * k + c] = lightBetween(source, target, 3 * k + c);
     level.data[4 * k + 3] = 1;
   }
   const levels = [level];
@@ -103,34 +103,54 @@ export function fastClone(source, mask, target) {
     level = averaged(level, (level.width + 1) >> 1, (level.height + 1) >> 1);
     levels.push(level);
   }
-  const known = (k, c, data) => data[4 * k + c] / Math.max(data[4 * k + 3], 1e-6);
   let spread = blank(level.width, level.height, 3, true);
   for (let k = 0; k < level.width * level.height; k++) {
-    for (let c = 0; c < 3; c++) spread.data[3 * k + c] = known(k, c, level.data);
+    for (let c = 0; c < 3; c++) spread.data[3 * k + c] = level.data[4 * k + c] / Math.max(level.data[4 * k + 3], 1e-6);
   }
   for (const {width: w, height: h, data} of levels.slice(0, -1).reverse()) {
     spread = enlarged(spread, w, h);
     const hold = (into) => {
       for (let k = 0; k < w * h; k++) {
-        if (data[4 * k + 3] > 0) for (let c = 0; c < 3; c++) into.data[3 * k + c] = known(k, c, data);
+        if (data[4 * k + 3] > 0) for (let c = 0; c < 3; c++) into.data[3 * k + c] = data[4 * k + c] / data[4 * k + 3];
       }
     };
     hold(spread);
-    spread = blurred(blurred(spread));
-    hold(spread);
+    for (let sweep = 0; sweep < 2; sweep++) {
+      spread = blurred(spread);
+      hold(spread);
+    }
   }
   const away = rimDepths(mask, width, height);
+  const middle = borderLight(source, mask, target);
   const rise = Math.max(3, 0.35 * away.reduce((most, depth) => Math.max(most, depth), 0));
   for (let k = 0; k < mask.length; k++) {
     const weight = Math.min(1, away[k] / rise);
     if (weight <= 0) continue;
     for (let c = 0; c < 3; c++) {
-      const light = Math.min(Math.max(spread.data[3 * k + c], -MOST_LIGHT), MOST_LIGHT);
+      const light = Math.min(Math.max(spread.data[3 * k + c], middle[c] - SPREAD), middle[c] + SPREAD);
       const laid = (source.data[3 * k + c] + DARK) * Math.exp(light) - DARK;
       const under = target.data[3 * k + c];
       target.data[3 * k + c] = Math.floor(under + (laid - under) * weight + 0.5);
     }
   }
+}
+
+/** What to add to the logarithm of a source's value for the target's. */
+function lightBetween(source, target, at) {
+  return Math.log(target.data[at] + DARK) - Math.log(source.data[at] + DARK);
+}
+
+/** Of each colour the median of that along a mask's inner border. */
+function borderLight(source, mask, target) {
+  const {width, height} = source;
+  const bare = grown(mask.map((there) => 1 - there), width, height, [1, 1, 1]);
+  const rim = [...mask.keys()].filter((k) => mask[k] && bare[k]);
+  return [0, 1, 2].map((c) => {
+    const found = rim.map((k) => lightBetween(source, target, 3 * k + c)).sort((a, b) => a - b);
+    const half = found.length / 2;
+    const median = (found[Math.ceil(half) - 1] + found[Math.floor(half)]) / 2;
+    return Math.min(Math.max(median, -MOST_LIGHT), MOST_LIGHT);
+  });
 }
 
 /** A window of a picture as RGB. */

@@ -386,7 +386,8 @@ export function pasteBack(image, crop, matrix, mask, feather = 3) {
   const pasted = warp(source, local, w, h, scale > 1 ? 'cubic' : 'linear').data;
   const alpha = warp({width, height, channels: 1, data: weight}, local, w, h, 'linear', {zero: true}).data;
   // Linear sampling spreads the weight up to a pixel beyond the rim; the mask itself says where that must not show.
-  const allowed = warp({width, height, channels: 1, data: new Uint8ClampedArray(mask)}, local, w, h, 'nearest', {zero: true}).data;
+  const inside = {width, height, channels: 1, data: new Uint8ClampedArray(mask)};
+  const allowed = warp(inside, local, w, h, 'nearest', {zero: true}).data;
   for (let y = 0; y < h; y++) {
     for (let x = 0; x < w; x++) {
       const from = y * w + x;

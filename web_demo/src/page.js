@@ -96,7 +96,7 @@ async function openPicture(blob, name) {
   try {
     bitmap = await createImageBitmap(blob);
   } catch {
-    throw new Error(`${name}: this browser cannot read it as a picture; it may be damaged, or of another kind: try a JPEG or PNG`);
+    throw new Error(`${name}: this browser cannot read it as a picture; it may be damaged, or of another kind: try a JPEG`);
   }
   if (Math.min(bitmap.width, bitmap.height) < SMALLEST) {
     throw new Error(`${name}: is ${bitmap.width} x ${bitmap.height} pixels; expected at least ${SMALLEST} on each side`);
@@ -250,7 +250,11 @@ function listen() {
   };
   $('effects').addEventListener('change', changed);
   $('parts').addEventListener('change', changed);
-  $('camera').addEventListener('click', () => attempt(() => (app.stream ? (stopCamera(), say('Camera stopped.')) : startCamera())));
+  $('camera').addEventListener('click', () => {
+    if (!app.stream) return attempt(startCamera);
+    stopCamera();
+    return say('Camera stopped.');
+  });
   $('turn').addEventListener('click', () => {
     app.facing = app.facing === 'user' ? 'environment' : 'user';
     attempt(startCamera);
@@ -358,7 +362,8 @@ async function start() {
   for (const part of app.eraser.parts) addChoice($('parts'), 'checkbox', 'part', part, part, '', true);
   addChoice($('parts'), 'checkbox', 'part', 'glasses', 'glasses', 'a pair that fits the landmarks, lenses included', false);
   const {runs, threads, why} = app.engine.told;
-  $('runs').textContent = `${runs === 'webgpu' ? 'Runs on WebGPU.' : `Runs on WebAssembly, ${counted(threads, 'thread')}.`} ${why}`;
+  const where = runs === 'webgpu' ? 'WebGPU' : `WebAssembly, ${counted(threads, 'thread')}`;
+  $('runs').textContent = `Runs on ${where}. ${why}`;
   const other = Object.assign(document.createElement('a'), {
     href: webgpu ? './' : './?run=webgpu', textContent: webgpu ? 'Use WebAssembly' : 'Try WebGPU',
   });

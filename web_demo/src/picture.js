@@ -141,16 +141,18 @@ export function scaled({data}, factor) {
   return result;
 }
 
-/** For each of `to` cells the first of `from` pixels it covers and by how much it covers each. */
+/** For each of `to` cells the first of `from` pixels it covers, and by how much it covers each: by 0.001 at least. */
 function coverage(from, to) {
   const scale = from / to;
   return Array.from({length: to}, (_, k) => {
     const low = k * scale;
     const high = Math.min(from, low + scale);
-    const first = Math.floor(low);
-    const weights = [];
-    for (let i = first; i < high - 1e-9; i++) weights.push((Math.min(high, i + 1) - Math.max(low, i)) / (high - low));
-    return {first, weights};
+    const start = Math.min(Math.ceil(low), Math.floor(high));
+    const weights = start - low > 1e-3 ? [start - low] : [];
+    const first = start - weights.length;
+    for (let i = start; i < Math.floor(high); i++) weights.push(1);
+    if (high - Math.floor(high) > 1e-3) weights.push(high - Math.floor(high));
+    return {first, weights: weights.map((weight) => weight / (high - low))};
   });
 }
 
