@@ -21,7 +21,7 @@ SCRIPTS = ("train", "compress", "export", "benchmarks")
 FLOORS = (
     {"warp", "metrics", "faces", "edges", "quant", "timings", "flatbuffer", "gpu", "video"},  # quant: taps of networks
     {"networks", "losses", "pairs", "effects", "artifact", "landmarks", "tracking"},
-    {"checkpoint", "device", "form"},  # writes its folder as an artifact writes its card
+    {"checkpoint", "device", "form", "serve"},  # checkpoint: writes its folder as an artifact writes its card
     {"fit", "runner"},
     {"stage"},
     {"narrowing", "peers", "tflite", "onnx", "coreml"},
