@@ -1,9 +1,11 @@
 package faceeraser.core;
 
 import java.io.IOException;
+import java.util.Random;
 
 /** Erases parts of a face: level it into a crop, let the network paint what the mask hides, put that back softly. */
 public final class Eraser {
+    private static final double ALIKE = 40; // dB, inside the mask: what two runtimes may differ by
     private static final double FEATHER = 3; // how wide the blend into the photograph is, in pixels of the crop
 
     private final Card card;
@@ -38,6 +40,37 @@ public final class Eraser {
         Mask mask = Parts.erased(face.moved(map), card.resolution, bits);
         Picture crop = Sampling.cut(image, map, card.resolution, card.resolution);
         return pasteBack(image, paint(crop, mask), map, mask);
+    }
+
+    /**
+     * Whether two models that should be the same paint the same. A GPU that counts in half precision cannot tell pixels of
+     * this network's flow apart, and its picture is then another; better a slow picture than a wrong one.
+     */
+    public static boolean agree(Card card, Model one, Model other) throws IOException {
+        // Something to copy everywhere, at no regular distance, and a hole in the middle of it.
+        int size = card.resolution;
+        Picture texture = new Picture(size, size);
+        Mask hole = new Mask(size, size);
+        Random random = new Random(1);
+        for (int i = 0; i < texture.rgb.length; i++) {
+            int x = i / 3 % size;
+            int y = i / 3 / size;
+            double wave = Math.sin(0.13 * x + 0.05 * y) + Math.sin(0.07 * x - 0.11 * y);
+            texture.rgb[i] = Picture.level(150 + 20 * wave + 12 * random.nextGaussian());
+            hole.on[i / 3] = (byte) (Math.abs(2 * x - size) < size / 2 && Math.abs(2 * y - size) < size / 2 ? 1 : 0);
+        }
+        Picture first = new Eraser(card, one).paint(texture, hole);
+        Picture second = new Eraser(card, other).paint(texture, hole);
+        double squares = 0;
+        int count = 0;
+        for (int i = 0; i < first.rgb.length; i++) {
+            if (hole.on[i / 3] != 0) {
+                double apart = (first.rgb[i] & 0xff) - (second.rgb[i] & 0xff);
+                squares += apart * apart;
+                count++;
+            }
+        }
+        return 255.0 * 255 * count >= squares * Math.pow(10, ALIKE / 10);
     }
 
     /** A crop with what the network paints in the mask; the rest is the crop bit for bit. */

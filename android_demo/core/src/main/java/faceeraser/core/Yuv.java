@@ -25,6 +25,17 @@ public final class Yuv {
     }
 
     /**
+     * How far a camera's picture has to be turned clockwise to stand upright on the display, in degrees.
+     *
+     * @param sensor how far the sensor is turned against the phone (CameraCharacteristics.SENSOR_ORIENTATION)
+     * @param display how far the display is turned now (90 times Display.getRotation)
+     * @param front whether the camera looks at the person; its picture turns the other way
+     */
+    public static int turn(int sensor, int display, boolean front) {
+        return Math.floorMod(front ? sensor + display : sensor - display, 360);
+    }
+
+    /**
      * Converts and turns.
      *
      * @param width of the planes as they lie in memory; chroma is half as wide and high

@@ -151,6 +151,22 @@ public class EraserTest {
     }
 
     @Test
+    public void modelsAgreeWhenTheyPaintTheSame() throws Exception {
+        Model grey = inputs -> new Object[] {painted(0.5f)};
+        Model nearly = inputs -> new Object[] {painted(0.5f + 1 / 255f)};
+        Model other = inputs -> new Object[] {painted(0.53f)};
+        assertTrue(Eraser.agree(card(), grey, nearly));
+        assertTrue(!Eraser.agree(card(), grey, other));
+        assertTrue(!Eraser.agree(card(), inputs -> new Object[] {painted(Float.NaN)}, grey));
+    }
+
+    private static float[] painted(float level) {
+        float[] painted = new float[3 * SIZE * SIZE];
+        Arrays.fill(painted, level);
+        return painted;
+    }
+
+    @Test
     public void aPastedFaceBeyondThePictureChangesNothing() throws Exception {
         Golden golden = Golden.upright();
         Picture picture = golden.picture();

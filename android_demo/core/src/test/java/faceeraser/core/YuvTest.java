@@ -32,6 +32,17 @@ public class YuvTest {
     }
 
     @Test
+    public void aPhoneHeldUprightTurnsWhatItsSensorSees() {
+        // Most phones: the sensor behind is turned by 90 degrees, the one in front by 270.
+        assertEquals(90, Yuv.turn(90, 0, false));
+        assertEquals(270, Yuv.turn(270, 0, true));
+        // On its left side the display is turned by 90, and both sensors lie as the picture does.
+        assertEquals(0, Yuv.turn(90, 90, false));
+        assertEquals(0, Yuv.turn(270, 90, true));
+        assertEquals(180, Yuv.turn(90, 270, false));
+    }
+
+    @Test
     public void aTurnedPictureStandsUpright() throws Exception {
         Picture straight = upright(0, false);
         Picture right = upright(90, false);
