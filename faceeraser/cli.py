@@ -7,6 +7,7 @@
     faceeraser effect toonized photo.jpg toonized.png
     faceeraser inspect exports/int8.tflite
     faceeraser inspect runs/pruned --json
+    faceeraser demo --port 8000
 
 IN is a photograph, a video, a folder of both, or a camera. `erase` and `effect` need the base install alone, unless the
 model is a checkpoint folder: neither torch nor TensorFlow is loaded. Exit code 0, or 2 when anything was not as it has to
@@ -28,7 +29,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from faceeraser import WEIGHTS, artifact, effects, faces, landmarks, video
+from faceeraser import WEIGHTS, artifact, effects, faces, landmarks, serve, video
 from faceeraser.erasing import Erased, Eraser, Finish
 from faceeraser.faces import Face
 from faceeraser.tracking import Tracker
@@ -496,6 +497,20 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+# --- demo -----------------------------------------------------------------------------------------------------------
+
+
+def demo(args: argparse.Namespace) -> int:
+    """`faceeraser demo`: serve the page until Ctrl-C."""
+    with serve.Server(args.host, args.port, serve.table(args.model, serve.PAGE)) as server:
+        print(f"{server.url} shows the page, with {args.model.name}; Ctrl-C ends it", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+    return 0
+
+
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
@@ -571,6 +586,18 @@ def build_parser() -> argparse.ArgumentParser:
     other.set_defaults(run=inspect)
     other.add_argument("path", type=Path, metavar="FILE|FOLDER")
     other.add_argument("--json", action="store_true", help="for programs: the card, or structure and history")
+
+    page = commands.add_parser("demo", help="serve a page that erases faces in a browser, from its camera or from pictures")
+    page.set_defaults(run=demo)
+    page.add_argument("--port", type=int, default=8000, help="default: %(default)s; 0 takes one that is free")
+    page.add_argument(
+        "--host", default="127.0.0.1",
+        help="address to listen at (default: %(default)s; browsers give a camera to localhost and https alone)",
+    )  # fmt: skip
+    page.add_argument(
+        "--model", type=Path, default=SHIPPED, metavar="FILE",
+        help="an exported .tflite file with its card (default: the one that comes with the package)",
+    )  # fmt: skip
     return made
 
 

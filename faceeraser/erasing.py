@@ -43,6 +43,10 @@ class Stopwatch:
         self.seconds = dict.fromkeys(STEPS, 0.0)
         self._own, self._lock = threading.local(), threading.Lock()
 
+    def clear(self) -> None:
+        """Forget what was measured."""
+        self.seconds = dict.fromkeys(STEPS, 0.0)
+
     def start(self) -> None:
         """A step of this thread begins now."""
         self._own.since = time.perf_counter()
@@ -114,6 +118,14 @@ class Eraser:
             self.clock("landmarks")
         return self._erase(image, known, [self.glasses] * len(known), finish)
 
+    def paint(self, crop: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """The model alone, on a crop of `resolution` and its mask; see `Artifact.erase`."""
+        model = self._paints.get()
+        try:
+            return model(crop, mask)
+        finally:
+            self._paints.put(model)
+
     def frames(
         self, images: Iterable[tuple[np.ndarray, float]], known: Tracker | Landmarks, finish: Finish | None = None
     ) -> Iterator[Erased]:
@@ -168,21 +180,17 @@ class Eraser:
     def _erase(self, image: np.ndarray, around: Sequence[Face], glasses: Sequence[str], finish: Finish | None) -> Erased:
         """Mask, model and paste, face by face, in the order given."""
         self.clock.start()
-        paint = self._paints.get()
-        try:
-            result, worn = image.copy(), []
-            for face, choice in zip(around, glasses, strict=True):
-                mask, wears = faces.face_mask(image, face, self.resolution, self.parts, choice)
-                self.clock("mask")
-                crop, matrix = faces.align(result, face, self.resolution)
-                self.clock("cut")
-                painted = paint(crop, mask)
-                self.clock("model")
-                result = faces.paste_back(result, painted, matrix, mask, in_place=True)
-                self.clock("paste")
-                worn.append(wears)
-        finally:
-            self._paints.put(paint)
+        result, worn = image.copy(), []
+        for face, choice in zip(around, glasses, strict=True):
+            mask, wears = faces.face_mask(image, face, self.resolution, self.parts, choice)
+            self.clock("mask")
+            crop, matrix = faces.align(result, face, self.resolution)
+            self.clock("cut")
+            painted = self.paint(crop, mask)
+            self.clock("model")
+            result = faces.paste_back(result, painted, matrix, mask, in_place=True)
+            self.clock("paste")
+            worn.append(wears)
         if finish is not None and around:
             result = finish(image, result, around)
             self.clock("finish")

@@ -15,16 +15,16 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from faceeraser import artifact, effects, faces
+from faceeraser import artifact, effects, faces, tracking
 
 PAGE = Path(__file__).with_name("page")
-TRACKING = Path(__file__).with_name("tracking.json")
 TYPES = {
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
     ".json": "application/json", ".wasm": "application/wasm", ".tflite": "application/octet-stream",
@@ -86,7 +86,7 @@ def _checked(model: Path) -> dict[str, Any]:
     return card
 
 
-def table(model: str | Path, page: str | Path = PAGE) -> dict[str, tuple[str, bytes | Path]]:
+def table(model: str | Path, page: str | Path) -> dict[str, tuple[str, bytes | Path]]:
     """What is served: {address: (media type, content or the file that has it)}.
 
     Args:
@@ -114,7 +114,7 @@ def table(model: str | Path, page: str | Path = PAGE) -> dict[str, tuple[str, by
     told = {name: value for name, value in card.items() if name != "history"}
     for name, value in {"model": told, "faces": known()}.items():
         found[f"/data/{name}.json"] = (TYPES[".json"], json.dumps(value).encode())
-    for path in (effects.FILE, TRACKING):
+    for path in (effects.FILE, tracking.FILE):
         found[f"/data/{path.name}"] = (TYPES[".json"], path)
     files = {"model.tflite": model, **faces.fetch_models()}
     return found | {f"/data/{name}": (TYPES[".tflite"], path) for name, path in files.items()}
@@ -145,6 +145,11 @@ class Server(ThreadingHTTPServer):
                 f"cannot serve at {host}:{port} ({getattr(error, 'strerror', None) or error}); "
                 "expected a free port, and an address of this machine: try another --port"
             ) from None
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report what went wrong, unless a browser has merely gone away."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
@@ -191,18 +196,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"that file is gone: build the page again\n", body)
 
     def _answer(self, status: HTTPStatus, kind: str, content: bytes, body: bool = True) -> None:
-        try:
-            self.send_response(status)
-            for name, value in HEADERS.items():
-                self.send_header(name, value)
-            self.send_header("Content-Type", kind)
-            if status != HTTPStatus.NO_CONTENT:
-                self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if body:
-                self.wfile.write(content)
-        except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True  # the browser has gone on to something else
+        self.send_response(status)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", kind)
+        if status != HTTPStatus.NO_CONTENT:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: a line for each of forty files would hide the one that says where the page is."""

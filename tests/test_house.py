@@ -21,7 +21,7 @@ SCRIPTS = ("train", "compress", "export", "benchmarks")
 FLOORS = (
     {"warp", "metrics", "faces", "edges", "quant", "timings", "video"},  # quant: the networks carry its taps
     {"networks", "losses", "pairs", "effects", "artifact", "landmarks", "tracking"},
-    {"checkpoint", "device", "serve"},  # writes its folder as an artifact writes its card
+    {"checkpoint", "device", "serve"},  # checkpoint: writes its folder as an artifact writes its card
     {"fit", "runner"},
     {"stage"},
     {"narrowing", "convert", "peers"},

@@ -16,17 +16,27 @@ their content: `crop.upright.u8` is uint8, `.f32` float32. `face.json` is
         "masks": {"brows,eyes": ARRAY, ...},  of face_mask() at 256 without glasses, by what is erased: 1 = erase
         "crop": ARRAY, "painted": ARRAY,      of align(); and what the model that ships makes of it under all parts
         "erased": ARRAY,                      `painted` pasted back into the picture
-        "effects": {name: ARRAY}}}}           on `erased`, with the fast blend
+        "effects": {name: ARRAY}}},           on `erased`, with the fast blend
+     "video": {
+        "frames": ARRAY,                      (n, height, width, 3)
+        "seconds": s,                         from frame to frame
+        "constants": {...},                   as tracking.json has them, but for detect_every, which is small
+        "models": [...],                      as above
+        "faces": [[[x, y] * 468, ...], ...]}} the meshes of tracking.Tracker's faces in every frame
 
 where ARRAY is {"file": name, "shape": [...]}. The cases are scikit-image's astronaut (NASA, public domain): upright, turned,
 small in the picture (cubic sampling, a blurred paste) and large in it (averaged areas). What is between -0.5 and 0.5 of a
-level differs by compiler; what a port may differ by is said in its own test.
+level differs by compiler; what a port may differ by is said in its own test. In the video she moves, is gone for two frames,
+and comes back elsewhere.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +44,7 @@ import cv2
 import numpy as np
 from skimage.data import astronaut
 
-from faceeraser import WEIGHTS, effects, faces, serve
+from faceeraser import WEIGHTS, effects, faces, serve, tracking
 from faceeraser.artifact import Artifact
 
 SIZE = 256
@@ -53,6 +63,39 @@ def pictures() -> dict[str, np.ndarray]:
     }
 
 
+def video() -> np.ndarray:
+    """Frames, (10, 240, 320, 3) uint8 RGB."""
+    picture, frames = np.ascontiguousarray(astronaut()), []
+    for k in range(10):
+        shift = (-60.0 + 3 * k, -10.0 - 2 * k) if k < 5 else (-110.0 + 2 * k, -30.0)
+        matrix = np.array([[0.95, 0, shift[0]], [0, 0.95, shift[1]]])
+        frames.append(cv2.warpAffine(picture, matrix, (320, 240)) if k not in (5, 6) else np.full((240, 320, 3), 90, np.uint8))
+    return np.stack(frames)
+
+
+Keep = Callable[[str, np.ndarray], dict[str, Any]]
+
+
+@contextlib.contextmanager
+def recorded(name: str, kept: Keep) -> Iterator[list[dict[str, Any]]]:
+    """What the landmark models are given meanwhile, and what they give."""
+    runs: list[dict[str, Any]] = []
+    invoke = faces._invoke
+
+    def recording(interpreter: Any, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        outputs = invoke(interpreter, given)
+        at = f"{name}.{len(runs)}"
+        told = [kept(f"output{k}.{at}", output) for k, output in enumerate(outputs)]
+        runs.append({"input": kept(f"input.{at}", given.astype(np.float32)), "outputs": told})
+        return outputs
+
+    faces._invoke = recording
+    try:
+        yield runs
+    finally:
+        faces._invoke = invoke
+
+
 def write(folder: Path) -> None:
     """Write `face.json` and its arrays into a folder that exists."""
 
@@ -61,33 +104,15 @@ def write(folder: Path) -> None:
         array.tofile(folder / file)
         return {"file": file, "shape": list(array.shape)}
 
-    model = Artifact(WEIGHTS / "int8.tflite")
+    model, finder = Artifact(WEIGHTS / "int8.tflite"), faces.FaceFinder()
     cases = {}
     for name, picture in pictures().items():
-        runs: list[dict[str, Any]] = []
-        invoke = faces._invoke
-
-        def recorded(
-            interpreter: Any, given: np.ndarray, name: str = name, runs: list[dict[str, Any]] = runs
-        ) -> tuple[np.ndarray, np.ndarray]:
-            outputs = invoke(interpreter, given)
-            at = f"{name}.{len(runs)}"
-            runs.append(
-                {"input": kept(f"input.{at}", given.astype(np.float32)),
-                 "outputs": [kept(f"output{k}.{at}", output) for k, output in enumerate(outputs)]}
-            )  # fmt: skip
-            return outputs
-
-        faces._invoke = recorded
-        try:
-            finder = faces.FaceFinder()
+        with recorded(name, kept) as runs:
             detections = finder.detect(picture)
             meshes = [finder.landmarks(picture, found) for found in detections]
             face = max((mesh for mesh in meshes if mesh is not None), key=lambda mesh: mesh.width)
             followed = finder.follow(picture, face)
             assert followed is not None
-        finally:
-            faces._invoke = invoke
         masks = {parts: faces.face_mask(picture, face, SIZE, parts.split(","), "off")[0].astype(np.uint8) for parts in MASKS}
         crop, matrix = faces.align(picture, face, SIZE)
         painted = model.erase(crop, masks[MASKS[0]])
@@ -106,7 +131,15 @@ def write(folder: Path) -> None:
                 for effect, what in effects.read().items()
             },
         }  # fmt: skip
-    (folder / "face.json").write_text(json.dumps({"known": serve.known(), "cases": cases}))
+    constants = replace(tracking.read(), detect_every=3)
+    tracker, frames = tracking.Tracker(finder, constants), video()
+    with recorded("video", kept) as runs:
+        tracked = [[one.face.mesh.tolist() for one in tracker(frame, 0.04)] for frame in frames]
+    assert [len(found) for found in tracked] == [1, 1, 1, 1, 1, 0, 0, 1, 1, 1], "she is there, gone, and there again"
+    moving = {
+        "frames": kept("video", frames), "seconds": 0.04, "constants": asdict(constants), "models": runs, "faces": tracked,
+    }  # fmt: skip
+    (folder / "face.json").write_text(json.dumps({"known": serve.known(), "cases": cases, "video": moving}))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 // Names, units and order of the arithmetic are that module's, which tells why; tests/test_web.py compares the two.
 
 import {
-  averaged, blank, bounds, closed, cut, depths, fillPolygon, inverted, moved, rounded, scaleOf, smoothed, warp,
+  averaged, blank, bounds, closed, cut, depths, fillPolygon, inverted, moved, rounded, scaleOf, scaled, smoothed, warp,
 } from './picture.js';
 
 /** @typedef {import('./picture.js').Picture} Picture */
@@ -214,7 +214,7 @@ export class Finder {
     if (!(side >= 4 && side <= 8 * Math.max(image.width, image.height))) return null;
     const matrix = square(centre, side, roll, LANDMARKER);
     const patch = cut(image, matrix, LANDMARKER, LANDMARKER);
-    const [raw, logit] = (await this.landmarker([Float32Array.from(patch.data, (v) => v / 255)]))
+    const [raw, logit] = (await this.landmarker([scaled(patch, Math.fround(1 / 255))]))
       .sort((a, b) => b.length - a.length);
     const back = inverted(matrix);
     const mesh = Array.from({length: this.known.mesh_points}, (_, k) => moved(back, [raw[3 * k], raw[3 * k + 1]]));

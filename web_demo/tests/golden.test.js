@@ -11,9 +11,10 @@ import {test} from 'node:test';
 import {apply} from '../src/effects.js';
 import {Face, Finder, alignMatrix, faceMask, pasteBack} from '../src/faces.js';
 import {cut} from '../src/picture.js';
+import {Tracker} from '../src/tracking.js';
 
 const folder = process.env.GOLDEN;
-const {known, cases} = JSON.parse(readFileSync(join(folder, 'face.json')));
+const {known, cases, video} = JSON.parse(readFileSync(join(folder, 'face.json')));
 const {effects} = JSON.parse(readFileSync(new URL('../../faceeraser/effects.json', import.meta.url)));
 
 function array({file, shape}) {
@@ -39,21 +40,40 @@ function difference(a, b) {
 
 const iou = (a, b) => a.filter((v, k) => v && b[k]).length / a.filter((v, k) => v || b[k]).length;
 
+/** The models as they answered Python, and what is left of these answers; what they are given has to be the same. */
+function replayed(models) {
+  const left = [...models];
+  const run = async ([input]) => {
+    const {input: expected, outputs} = left.shift();
+    const apart = difference(input, array(expected));
+    // A level of 8 bits is 1/127.5 for the detector and 1/255 for the mesh.
+    assert.ok(apart.most <= 1.01 / 127.5 && apart.mean < 0.01 / 127.5, `input ${JSON.stringify(apart)}`);
+    return outputs.map(array);
+  };
+  return [new Finder(run, run, known), left];
+}
+
+test('faces are followed from frame to frame, lost and found', async () => {
+  const [finder, left] = replayed(video.models);
+  const tracker = new Tracker(finder, video.constants);
+  const [count, height, width] = video.frames.shape;
+  const frames = array(video.frames);
+  for (let k = 0; k < count; k++) {
+    const data = frames.subarray(k * width * height * 3, (k + 1) * width * height * 3);
+    const faces = await tracker.next({width, height, channels: 3, data}, video.seconds, () => {});
+    assert.equal(faces.length, video.faces[k].length, `frame ${k}`);
+    faces.forEach(({mesh}, n) => assert.ok(difference(mesh.flat(), video.faces[k][n].flat()).most < 2e-3));
+  }
+  assert.equal(left.length, 0);
+});
+
 for (const [name, golden] of Object.entries(cases)) {
   const [height, width] = golden.shape;
   const picture = () => ({width, height, channels: 3, data: array({file: `picture.${name}.u8`, shape: golden.shape})});
   const face = new Face(golden.mesh, 1, known);
 
   test(`${name}: what the models are given, and the mesh that comes of what they give`, async () => {
-    const left = [...golden.models];
-    const run = async ([input]) => {
-      const {input: expected, outputs} = left.shift();
-      const apart = difference(input, array(expected));
-      // A level of 8 bits is 1/127.5 for the detector and 1/255 for the mesh.
-      assert.ok(apart.most <= 1.01 / 127.5 && apart.mean < 0.001 / 255, `input ${JSON.stringify(apart)}`);
-      return outputs.map(array);
-    };
-    const finder = new Finder(run, run, known);
+    const [finder, left] = replayed(golden.models);
     const image = picture();
     const found = await finder.detect(image);
     assert.equal(found.length, golden.detections.length);
