@@ -9,11 +9,11 @@ FOLDER gets `camera.json` and raw arrays beside it, in the form of make_face.py:
                 "points": [[x, y, ...], ...], "smooth": [[x, y, ...], ...]},
      "glasses": ARRAY}
 
-The planes are a part of the astronaut in full-range BT.601 (JFIF), as Android's cameras give it: `luma` (h, w + 8), whose rows
-end in 8 bytes of padding; `chroma` (h / 2, w + 8), V and U interleaved, then padding. `rgb` (h, w, 3) is what Pillow makes of
-them, each chroma sample repeated for its four pixels. `filter` has points that rest, jitter and jump, what tracking.OneEuro
-makes of them, and the seconds since those before. `glasses` (256, 256) is the pair drawn on the face of make_face.py's case
-`upright`, in its crop.
+The planes are a part of the astronaut in full-range BT.601 (JFIF), as Android's cameras give it: `luma` (h, w + 8), whose
+rows end in 8 bytes of padding; `chroma` (h / 2, w + 8), V and U interleaved, then padding. `rgb` (h, w, 3) is what Pillow
+makes of them, each chroma sample repeated for its four pixels. `filter` has points that rest, jitter and jump, what
+tracking.OneEuro makes of them, and the seconds since those before. `glasses` (256, 256) is the pair drawn on the face of
+make_face.py's case `upright`, in its crop.
 """
 
 from __future__ import annotations

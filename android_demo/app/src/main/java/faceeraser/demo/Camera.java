@@ -44,11 +44,10 @@ final class Camera implements AutoCloseable {
     private boolean closed;
 
     /**
-     * Opens it.
+     * Opens it; what fails then is told to the listener.
      *
      * @param id one of {@link #ids}
-     * @throws CameraAccessException it is not to be had
-     * @throws SecurityException the person has not allowed it
+     * @throws CameraAccessException what it can do is not to be had
      */
     Camera(Context context, String id, Handler handler, Display display, Listener listener) throws CameraAccessException {
         this.handler = handler;
@@ -62,7 +61,18 @@ final class Camera implements AutoCloseable {
         Size size = size(known.get(CameraCharacteristics.SCALER_STREAM_CONFIGURATION_MAP));
         reader = ImageReader.newInstance(size.getWidth(), size.getHeight(), ImageFormat.YUV_420_888, KEPT);
         reader.setOnImageAvailableListener(source -> take(source, turned, front, display), handler);
-        manager.openCamera(id, new Opened(), handler);
+        // On the handler, where the camera before this one is closed first.
+        handler.post(() -> open(manager, id));
+    }
+
+    private void open(CameraManager manager, String id) {
+        try {
+            if (!closed) {
+                manager.openCamera(id, new Opened(), handler);
+            }
+        } catch (CameraAccessException | SecurityException | IllegalArgumentException error) {
+            listener.failed(String.valueOf(error.getMessage()));
+        }
     }
 
     /** The cameras that there are, those that look at the person first. */
@@ -142,12 +152,14 @@ final class Camera implements AutoCloseable {
 
         @Override
         public void onDisconnected(CameraDevice lost) {
+            device = lost;
             close();
             listener.failed("another app took it");
         }
 
         @Override
         public void onError(CameraDevice broken, int code) {
+            device = broken;
             close();
             listener.failed("error " + code);
         }

@@ -21,7 +21,7 @@ final class LiteRtModel implements Model, AutoCloseable {
     private final boolean named;
 
     /**
-     * @param card names inputs and outputs, whose order is then the card's; null where a file has no names and its own counts
+     * @param card names inputs and outputs, whose order is then the card's; null where a file has no names
      * @throws IOException LiteRT cannot load it, or not for this accelerator
      */
     LiteRtModel(AssetManager assets, String file, Card card, Accelerator accelerator, Environment environment)

@@ -108,9 +108,10 @@ public final class MainActivity extends Activity implements Worker.Listener, Cam
     }
 
     private boolean hold(View view, MotionEvent event) {
-        if (event.getActionMasked() == MotionEvent.ACTION_DOWN) {
+        int action = event.getActionMasked();
+        if (action == MotionEvent.ACTION_DOWN) {
             held = true;
-        } else if (event.getActionMasked() == MotionEvent.ACTION_UP || event.getActionMasked() == MotionEvent.ACTION_CANCEL) {
+        } else if (action == MotionEvent.ACTION_UP || action == MotionEvent.ACTION_CANCEL) {
             held = false;
             view.performClick();
         }
@@ -222,7 +223,7 @@ public final class MainActivity extends Activity implements Worker.Listener, Cam
             cameraNumber %= ids.length;
             worker.forget();
             camera = new Camera(this, ids[cameraNumber], worker.handler(), this::turned, this);
-        } catch (CameraAccessException | SecurityException error) {
+        } catch (CameraAccessException error) {
             say(getString(R.string.camera_failed, error.getMessage()));
         }
     }

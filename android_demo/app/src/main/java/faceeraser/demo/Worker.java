@@ -23,8 +23,8 @@ import java.nio.charset.StandardCharsets;
 import java.util.List;
 
 /**
- * The one thread that loads the models, takes pictures and changes them. The camera's frames come in on it, so while it works
- * the camera waits, and of the frames that came meanwhile only the latest is taken.
+ * The one thread that loads the models, takes pictures and changes them. The camera's frames come in on it, so while it
+ * works they wait, and of those that came meanwhile only the latest is taken.
  */
 final class Worker {
     private static final String MODEL = "int8.tflite";
@@ -141,7 +141,7 @@ final class Worker {
         }
     }
 
-    /** Changes a frame of the camera and shows it. Called on the handler's thread, with the time it was taken in nanoseconds. */
+    /** Changes a frame of the camera, taken at a time in nanoseconds, and shows it. Called on the handler's thread. */
     void frame(Picture picture, long taken) {
         if (scene == null) {
             return;

@@ -17,7 +17,7 @@ public final class Eraser {
      */
     public Eraser(Card card, Model model) {
         if (card.outputs.size() != 1) {
-            throw new IllegalArgumentException("found " + card.outputs.size() + " outputs on the card; expected one, erased");
+            throw new IllegalArgumentException("found " + card.outputs.size() + " outputs on the card; expected one");
         }
         for (Card.Port port : card.inputs) {
             if (!port.name.equals("image") && !port.name.equals("mask")) {

@@ -143,7 +143,7 @@ public final class Parts {
     }
 
     private static void draw(byte[] canvas, int width, int height, double x, double y, double toX, double toY) {
-        Shapes.line(canvas, width, height, (int) Math.rint(x), (int) Math.rint(y), (int) Math.rint(toX), (int) Math.rint(toY),
-                (byte) 0);
+        Shapes.line(canvas, width, height, (int) Math.rint(x), (int) Math.rint(y), (int) Math.rint(toX),
+                (int) Math.rint(toY), (byte) 0);
     }
 }

@@ -80,7 +80,7 @@ public final class Sampling {
         return result;
     }
 
-    /** What each of two or four pixels in a row gives to a point `t` beyond the middle's left one (cubic: Keys, a = -0.75). */
+    /** What each of two or four pixels in a row gives to a point `t` beyond the left middle one (cubic: Keys, a = -0.75). */
     private static void weigh(float[] weights, float t) {
         if (weights.length == 2) {
             weights[0] = 1 - t;
@@ -106,10 +106,11 @@ public final class Sampling {
                 int top = (int) Math.floor(fromY);
                 float right = fromX - left;
                 float below = fromY - top;
-                result[y * box.width() + x] = (1 - below)
-                        * ((1 - right) * at(weights, width, height, left, top) + right * at(weights, width, height, left + 1, top))
-                        + below * ((1 - right) * at(weights, width, height, left, top + 1)
-                                + right * at(weights, width, height, left + 1, top + 1));
+                float upper = (1 - right) * at(weights, width, height, left, top)
+                        + right * at(weights, width, height, left + 1, top);
+                float lower = (1 - right) * at(weights, width, height, left, top + 1)
+                        + right * at(weights, width, height, left + 1, top + 1);
+                result[y * box.width() + x] = (1 - below) * upper + below * lower;
             }
         }
         return result;
@@ -193,13 +194,16 @@ public final class Sampling {
             kernel[i] = (float) Math.exp(-(i - radius) * (i - radius) / (2 * sigma * sigma));
             sum += kernel[i];
         }
+        for (int i = 0; i < kernel.length; i++) {
+            kernel[i] /= sum;
+        }
         float[] across = new float[image.rgb.length];
         for (int y = 0; y < image.height; y++) {
             for (int x = 0; x < image.width; x++) {
                 for (int i = 0; i < kernel.length; i++) {
                     int from = mirrored(x + i - radius, image.width);
                     for (int c = 0; c < 3; c++) {
-                        across[3 * (y * image.width + x) + c] += kernel[i] / sum * image.at(from, y, c);
+                        across[3 * (y * image.width + x) + c] += kernel[i] * image.at(from, y, c);
                     }
                 }
             }
@@ -209,7 +213,7 @@ public final class Sampling {
             for (int x = 0; x < 3 * image.width; x++) {
                 float value = 0;
                 for (int i = 0; i < kernel.length; i++) {
-                    value += kernel[i] / sum * across[3 * image.width * mirrored(y + i - radius, image.height) + x];
+                    value += kernel[i] * across[3 * image.width * mirrored(y + i - radius, image.height) + x];
                 }
                 result.rgb[3 * image.width * y + x] = Picture.level(value);
             }

@@ -3,7 +3,7 @@ package faceeraser.core;
 import java.io.IOException;
 import java.util.List;
 
-/** From a picture to what is shown: find the faces, erase, put an effect on. The app gives it camera frames or photographs. */
+/** From a camera's frame or a photograph to what is shown: find the faces, erase, put an effect on. */
 public final class Scene {
     /** What the person chose. */
     public static final class Choice {

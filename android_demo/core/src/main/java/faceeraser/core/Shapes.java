@@ -82,7 +82,7 @@ final class Shapes {
     }
 
     /**
-     * How far each pixel lies from the nearest pixel that is 0 (distanceTransform, DIST_L2 with its 5x5 mask: Borgefors 1986).
+     * How far each pixel lies from the nearest pixel that is 0 (distanceTransform, DIST_L2, 5x5: Borgefors 1986).
      * Two sweeps; a step to the side, a diagonal one and a knight's cost 1, 1.4 and 2.1969 (here in 1/65536).
      */
     static float[] distance(byte[] canvas, int width, int height) {

@@ -35,6 +35,7 @@ public class SceneTest {
     @Test
     public void withNothingChosenThePictureIsLeftAlone() throws Exception {
         Golden golden = Golden.upright();
-        assertArrayEquals(golden.picture().rgb, scene(golden).photograph(golden.picture(), new Scene.Choice(0, null)).after.rgb);
+        Scene.Shown shown = scene(golden).photograph(golden.picture(), new Scene.Choice(0, null));
+        assertArrayEquals(golden.picture().rgb, shown.after.rgb);
     }
 }
