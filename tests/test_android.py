@@ -208,6 +208,16 @@ def test_every_version_is_pinned() -> None:
     assert {version for _, name, version in libraries if name.startswith("litert")} == {pinned}
 
 
+def test_the_shipped_model_has_the_signature_that_the_app_names() -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    code = (APP / "java/faceeraser/demo/LiteRtModel.java").read_text()
+    (name,) = re.findall(r'SIGNATURE = "(\w+)"', code)
+    card = json.loads((WEIGHTS / "int8.tflite.json").read_text())
+    ports = {side: [port["name"] for port in card[side]] for side in ("inputs", "outputs")}
+    assert Interpreter(str(WEIGHTS / "int8.tflite")).get_signature_list() == {name: ports}
+
+
 def test_the_assets_are_the_packages_own_files() -> None:
     build = (DEMO / "app/build.gradle").read_text()
     lists = {name: re.findall(r"'([^']+)'", words) for name, words in re.findall(r"def (\w+) = \[(.*?)\]", build)}

@@ -15,6 +15,9 @@ import java.util.Map;
 
 /** A .tflite file of the app's assets, compiled by LiteRT for the processor or for the GPU. Belongs to one thread. */
 final class LiteRtModel implements Model, AutoCloseable {
+    /** What the exporters call the one thing a file does. Named, because newer versions of LiteRT end the process at a null. */
+    private static final String SIGNATURE = "serving_default";
+
     private final CompiledModel compiled;
     private final Map<String, TensorBuffer> inputs = new LinkedHashMap<>();
     private final Map<String, TensorBuffer> outputs = new LinkedHashMap<>();
@@ -35,10 +38,10 @@ final class LiteRtModel implements Model, AutoCloseable {
         try {
             if (named) {
                 for (Card.Port port : card.inputs) {
-                    inputs.put(port.name, compiled.createInputBuffer(port.name, null));
+                    inputs.put(port.name, compiled.createInputBuffer(port.name, SIGNATURE));
                 }
                 for (Card.Port port : card.outputs) {
-                    outputs.put(port.name, compiled.createOutputBuffer(port.name, null));
+                    outputs.put(port.name, compiled.createOutputBuffer(port.name, SIGNATURE));
                 }
             } else {
                 number(compiled.createInputBuffers(), inputs);
@@ -64,7 +67,7 @@ final class LiteRtModel implements Model, AutoCloseable {
                 write(buffer, values[at++]);
             }
             if (named) {
-                compiled.run(inputs, outputs, null);
+                compiled.run(inputs, outputs, SIGNATURE);
             } else {
                 compiled.run(new ArrayList<>(inputs.values()), new ArrayList<>(outputs.values()));
             }
