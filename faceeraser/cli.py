@@ -87,11 +87,22 @@ def plan(source: Path, target: Path | None, ending: str, overwrite: bool) -> lis
             raise ValueError(f"{file}: the result would replace it; choose another OUT")
         if (other := taken.setdefault(place.resolve(), file)) != file:
             raise ValueError(f"{other} and {file} would both become {place}; put them into two folders")
-    there = [place for _, place in planned if place.exists()]
+    _check_places([place for _, place in planned], overwrite)
+    return planned
+
+
+def _check_places(places: Sequence[Path], overwrite: bool) -> None:
+    """Raises ValueError where something is in the way of a result, or it cannot be written."""
+    there = [place for place in places if place.exists()]
     if there and not overwrite:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
         raise ValueError(f"{there[0]} exists already{more}; choose another place for it, or --overwrite to replace it")
-    return planned
+    for place in places:
+        above = next(folder for folder in place.absolute().parents if folder.exists())
+        if place.is_dir() or not above.is_dir():
+            raise ValueError(f"{place}: {'is a folder' if place.is_dir() else f'{above} is a file'}; choose another OUT")
+        if not os.access(above, os.W_OK):
+            raise ValueError(f"{place}: may not be written, {above} does not allow it; choose another OUT")
 
 
 def is_film(path: Path) -> bool:
@@ -238,8 +249,7 @@ def _camera(index: int, target: Path | None, eraser: Eraser, finish: Finish | No
     """Record a camera into a video until it is stopped by Ctrl-C, or show it in a window."""
     if target is not None and target.suffix.lower() not in video.WRITABLE:
         raise ValueError(f"{target}: cannot write this kind; expected one of {', '.join(video.WRITABLE)}")
-    if target is not None and target.exists() and not overwrite:
-        raise ValueError(f"{target} exists already; choose another place for it, or --overwrite to replace it")
+    _check_places([target] if target is not None else [], overwrite)
     camera, tracker, frames = video.Camera(index), Tracker(faces.finder()), _Frames(f"camera {index}", None)
     with ExitStack() as stack:
         stack.callback(frames.close)

@@ -136,6 +136,8 @@ def _points(face: Any, wanted: int | None, parts: Mapping[str, Sequence[int]] | 
         raise ValueError(f"{where}: found {len(points)} points; expected the layout's {wanted}")
     if not (np.abs(points) < _FARTHEST).all():
         raise ValueError(f"{where}: found a point that is no number or outside of any picture; leave the face out instead")
+    if float(np.ptp(points, axis=0).max()) < 1:
+        raise ValueError(f"{where}: all its points are in one place; are they in the picture's pixels?")
     if parts:
         needed = max(max(indices) for indices in parts.values())
         if needed >= len(points):
