@@ -69,7 +69,8 @@ def video() -> np.ndarray:
     for k in range(10):
         shift = (-60.0 + 3 * k, -10.0 - 2 * k) if k < 5 else (-110.0 + 2 * k, -30.0)
         matrix = np.array([[0.95, 0, shift[0]], [0, 0.95, shift[1]]])
-        frames.append(cv2.warpAffine(picture, matrix, (320, 240)) if k not in (5, 6) else np.full((240, 320, 3), 90, np.uint8))
+        frames.append(cv2.warpAffine(picture, matrix, (320, 240)))
+    frames[5][:], frames[6][:] = 90, 90
     return np.stack(frames)
 
 
@@ -121,7 +122,8 @@ def write(folder: Path) -> None:
         cases[name] = {
             "shape": list(picture.shape), "models": runs,
             "detections": [{"points": found.points.tolist(), "score": found.score} for found in detections],
-            "mesh": face.mesh.tolist(), "followed": followed.mesh.tolist(), "eyes": face.eyes.tolist(), "eye_distance": face.eye_distance, "roll": face.roll,
+            "mesh": face.mesh.tolist(), "followed": followed.mesh.tolist(), "eyes": face.eyes.tolist(),
+            "eye_distance": face.eye_distance, "roll": face.roll,
             "matrix": matrix.tolist(),
             "masks": {parts: kept(f"mask-{parts.replace(',', '-')}.{name}", mask) for parts, mask in masks.items()},
             "crop": kept(f"crop.{name}", crop), "painted": kept(f"painted.{name}", painted),

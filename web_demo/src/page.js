@@ -337,10 +337,13 @@ async function measure(card) {
   $('bench').hidden = false;
   globalThis.bench = figures;
   say(`${found.fps.toFixed(1)} frames per second`);
-  if (asked.has('post')) {
-    const sent = await fetch('figures', {method: 'POST', body: JSON.stringify(figures)});
-    if (!sent.ok) throw new Error('The server does not take figures: benchmarks/web.py starts one that does.');
-  }
+  if (asked.has('post')) await post(figures);
+}
+
+/** Give something back to the server that asked for it: benchmarks/web.py, on this machine or at the other end of adb. */
+async function post(figures) {
+  const sent = await fetch('figures', {method: 'POST', body: JSON.stringify(figures)});
+  if (!sent.ok) throw new Error('The server does not take figures: benchmarks/web.py starts one that does.');
 }
 
 async function start() {
@@ -367,4 +370,11 @@ async function start() {
 }
 
 /** Settles when the page can be used, or has said why not. */
-export const ready = attempt(start);
+export const ready = attempt(async () => {
+  try {
+    await start();
+  } catch (error) {
+    if (asked.has('bench') && asked.has('post')) await post({error: firstLine(error)});
+    throw error;
+  }
+});
