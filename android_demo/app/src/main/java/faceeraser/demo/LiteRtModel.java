@@ -15,7 +15,7 @@ import java.util.Map;
 
 /** A .tflite file of the app's assets, compiled by LiteRT for the processor or for the GPU. Belongs to one thread. */
 final class LiteRtModel implements Model, AutoCloseable {
-    /** What the exporters call the one thing a file does. Named, because newer versions of LiteRT end the process at a null. */
+    /** What the exporters call the one thing a file does. Newer versions of LiteRT end the process where it is null. */
     private static final String SIGNATURE = "serving_default";
 
     private final CompiledModel compiled;

@@ -45,8 +45,11 @@ public final class Effects {
     /** How far a piece reaches beyond its part: lids and shadows come along, brows do not. As in Parts. */
     static final double[] DILATION = {8, 10.5, 8, 9};
     private static final float DARK = 8; // levels that are added before a logarithm is taken: noise in black is no light
-    // A lid's shadow or a hair on a piece's border asks for more light than skin ever gets; beyond this an eye would glow.
+    // How much a piece may be lit in all, and how far the light at any place may differ from the median along its border: a
+    // lid's shadow or a lock of hair there asks for more light than skin ever gets, and an eye's corner would glow.
     private static final float MOST_LIGHT = 0.25f;
+    private static final float SPREAD = 0.08f;
+    private static final int SWEEPS = 2; // of relaxation on each level, as effects.fast_clone has it
     private static final int SMALLEST_SIDE = 16;
 
     /** One thing that is pasted: a piece of the face, how large, and where. Distances are in eye distances. */
@@ -235,7 +238,7 @@ public final class Effects {
         for (int y = 0; y < mask.height; y++) {
             for (int x = 0; x < mask.width; x++) {
                 int at = y * mask.width + x;
-                if (mask.on[at] != 0 || !touches(mask, x, y)) {
+                if (mask.on[at] != 0 || !touches(mask, x, y, 1)) {
                     continue;
                 }
                 known.values[at] = 1;
@@ -261,24 +264,55 @@ public final class Effects {
             known = weights.get(level);
             Grid mean = differences.get(level);
             for (int i = 0; i < mean.values.length; i++) {
-                mean.values[i] /= Math.max(known.values[i / 3], 1e-6f);
+                mean.values[i] /= known.values[i / 3] > 0 ? known.values[i / 3] : 1;
             }
             // What a level knows is kept; the rest comes from the level below, smoothed.
-            Grid coarse = spread == null ? mean : pinned(spread.enlarged(known.width, known.height), mean, known);
-            spread = spread == null ? mean : pinned(coarse.blurred().blurred(), mean, known);
+            if (spread == null) {
+                spread = mean;
+                continue;
+            }
+            spread = pinned(spread.enlarged(known.width, known.height), mean, known);
+            for (int sweep = 0; sweep < SWEEPS; sweep++) {
+                spread = pinned(spread.blurred(), mean, known);
+            }
         }
         return spread;
     }
 
-    private static boolean touches(Mask mask, int x, int y) {
+    /** Whether a pixel or one of its eight neighbours has this value. */
+    private static boolean touches(Mask mask, int x, int y, int value) {
         for (int j = Math.max(y - 1, 0); j <= Math.min(y + 1, mask.height - 1); j++) {
             for (int i = Math.max(x - 1, 0); i <= Math.min(x + 1, mask.width - 1); i++) {
-                if (mask.on[j * mask.width + i] != 0) {
+                if (mask.on[j * mask.width + i] == value) {
                     return true;
                 }
             }
         }
         return false;
+    }
+
+    /** What the light of two pictures differs by along a mask's inner rim: each colour's median, as far as it may go. */
+    private static float[] rimLight(Picture source, Picture target, Mask mask) {
+        float[][] differences = new float[3][mask.on.length];
+        int count = 0;
+        for (int y = 0; y < mask.height; y++) {
+            for (int x = 0; x < mask.width; x++) {
+                int at = y * mask.width + x;
+                if (mask.on[at] != 0 && touches(mask, x, y, 0)) {
+                    for (int c = 0; c < 3; c++) {
+                        differences[c][count] = light(target.rgb[3 * at + c]) - light(source.rgb[3 * at + c]);
+                    }
+                    count++;
+                }
+            }
+        }
+        float[] middle = new float[3];
+        for (int c = 0; c < 3 && count > 0; c++) {
+            Arrays.sort(differences[c], 0, count);
+            float median = (differences[c][(count - 1) / 2] + differences[c][count / 2]) / 2;
+            middle[c] = Math.max(-MOST_LIGHT, Math.min(median, MOST_LIGHT));
+        }
+        return middle;
     }
 
     /** `values`, with `known` ones in their place where the weight is above 0. */
@@ -299,13 +333,14 @@ public final class Effects {
             deepest = Math.max(deepest, one);
         }
         float rim = Math.max(3, 0.35f * deepest);
+        float[] middle = rimLight(source, target, mask);
         Picture result = target.copy();
         for (int i = 0; i < result.rgb.length; i++) {
             if (mask.on[i / 3] == 0) {
                 continue;
             }
-            float factor = (float) Math.exp(Math.max(-MOST_LIGHT, Math.min(light.values[i], MOST_LIGHT)));
-            float laid = ((source.rgb[i] & 0xff) + DARK) * factor - DARK;
+            float lit = Math.max(middle[i % 3] - SPREAD, Math.min(light.values[i], middle[i % 3] + SPREAD));
+            float laid = ((source.rgb[i] & 0xff) + DARK) * (float) Math.exp(lit) - DARK;
             int under = target.rgb[i] & 0xff;
             result.rgb[i] = Picture.level(under + (laid - under) * Math.min(depth[i / 3] / rim, 1));
         }

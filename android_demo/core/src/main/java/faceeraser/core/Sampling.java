@@ -169,20 +169,26 @@ public final class Sampling {
                 for (int c = 0; c < channels; c++) {
                     double sum = 0;
                     for (int i = (int) low; i < high; i++) {
-                        sum += (Math.min(i + 1, high) - Math.max(i, low)) * row[i * channels + c];
+                        sum += covered(i, low, high) * row[i * channels + c];
                     }
                     narrow[x * channels + c] = (float) (sum / stepX);
                 }
             }
             // A row lies in one row of the result, or across the border of two.
             for (int y = (int) (fromY / stepY); y < height && y * stepY < fromY + 1; y++) {
-                float share = (float) ((Math.min(fromY + 1, (y + 1) * stepY) - Math.max(fromY, y * stepY)) / stepY);
+                float share = (float) (covered(fromY, y * stepY, (y + 1) * stepY) / stepY);
                 for (int i = 0; i < narrow.length; i++) {
-                    result[y * narrow.length + i] += Math.max(share, 0) * narrow[i];
+                    result[y * narrow.length + i] += share * narrow[i];
                 }
             }
         }
         return result;
+    }
+
+    /** How much of pixel i lies between two borders. A thousandth is none, or what rounding leaves would pass for light. */
+    private static double covered(int i, double low, double high) {
+        double part = Math.min(i + 1, high) - Math.max(i, low);
+        return part > 1e-3 ? part : 0;
     }
 
     /** A picture blurred by a Gaussian as wide as OpenCV makes it for this sigma; the border is mirrored. */

@@ -39,7 +39,7 @@ public class EffectsTest {
             Picture erased = Golden.picture(golden.of("erased"));
             for (String name : shipped().names()) {
                 Picture found = shipped().apply(name, golden.picture(), erased, golden.found());
-                Close.pictures(Golden.picture(golden.of("effects").getJSONObject(name)), found, 0.01, 2);
+                Close.pictures(Golden.picture(golden.of("effects").getJSONObject(name)), found, 0.001, 1);
             }
         }
     }

@@ -29,7 +29,7 @@ public class SceneTest {
         Golden golden = Golden.upright();
         Scene.Shown shown = scene(golden).frame(golden.picture(), 1 / 30.0, new Scene.Choice(0, "toonized"));
         assertEquals(1, shown.faces);
-        Close.pictures(Golden.picture(golden.of("effects").getJSONObject("toonized")), shown.after, 0.01, 2);
+        Close.pictures(Golden.picture(golden.of("effects").getJSONObject("toonized")), shown.after, 0.001, 1);
     }
 
     @Test
