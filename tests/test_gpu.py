@@ -48,18 +48,19 @@ def pipeline() -> FaceEraser:
 
 @pytest.fixture(scope="module")
 def files(pipeline, tmp_path_factory) -> dict[str, Path]:
-    """By the form of the warp: the network with Canny inside; and with edges as an input and float16 weights."""
+    """By flavour: the network with Canny inside; and with edges as an input and float16 weights."""
     folder = tmp_path_factory.mktemp("files")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "canny_tensor", partial(edges.canny_tensor, hysteresis_steps=2))
-        for warp, precision, given in (("rows", "fp32", False), ("resampler", "fp16", True)):
-            path = folder / f"{warp}.tflite"
-            tflite.write(pipeline, path, precision, given, warp=warp)
+        for flavour, precision, given in (("gpu", "fp32", False), ("gpu-resampler", "fp16", True)):
+            path = folder / f"{flavour}.tflite"
+            tflite.write(pipeline, path, precision, given, flavour)
             checked = tflite.check(path, pipeline, precision)
-            fields = {"precision": precision, "resolution": SIZE, "edges": "input" if given else "inside", "warp": warp,
-                      "checked": checked, "parity": {"n": 0, "passed": None}, "notes": [], "history": []}  # fmt: skip
+            fields = {"precision": precision, "resolution": SIZE, "edges": "input" if given else "inside",
+                      "warp": flavour, "checked": checked, "parity": {"n": 0, "passed": None},
+                      "notes": [], "history": []}  # fmt: skip
             artifact.write_card(path, fields)
-    return {warp: folder / f"{warp}.tflite" for warp in ("rows", "resampler")}
+    return {flavour: folder / f"{flavour}.tflite" for flavour in ("gpu", "gpu-resampler")}
 
 
 def test_both_forms_are_taken_whole_and_compute_what_the_cpu_does(files, legacy, stage, capsys) -> None:
@@ -77,7 +78,7 @@ def test_both_forms_are_taken_whole_and_compute_what_the_cpu_does(files, legacy,
 
 def test_a_refused_operator_is_named_with_its_reason(files, legacy, stage, tmp_path, capsys) -> None:
     path = tmp_path / "doctored.tflite"
-    graph = Graph(files["rows"])
+    graph = Graph(files["gpu"])
     first, second = graph.ops("GATHER")[:2]
     graph.make(first, "EMBEDDING_LOOKUP", first.inputs[::-1])
     graph.make(second, "EMBEDDING_LOOKUP", second.inputs[::-1])
@@ -97,7 +98,7 @@ def test_a_check_that_sees_nothing_is_no_check(files, legacy, stage, monkeypatch
     module = script("export/check_gpu.py")
     monkeypatch.setattr(module, "CONTROL", "GATHER")
     monkeypatch.setattr(module, "delegated", lambda *_: {"skipped": "not asked"})
-    assert stage("export/check_gpu.py", files["rows"]) == 1
+    assert stage("export/check_gpu.py", files["gpu"]) == 1
     assert "worth nothing" in capsys.readouterr().err
 
 
@@ -113,7 +114,7 @@ def test_an_analyzer_that_breaks_off_is_not_believed() -> None:
 
 def test_without_the_second_environment_it_says_what_to_run(files, stage, monkeypatch, capsys) -> None:
     monkeypatch.setattr(script("export/check_gpu.py").stage, "legacy_python", lambda given: None)
-    assert stage("export/check_gpu.py", files["rows"]) == 2
+    assert stage("export/check_gpu.py", files["gpu"]) == 2
     said = capsys.readouterr()
     assert "make legacy" in said.err and len(said.err.strip().splitlines()) == 1 and said.out == ""
 
@@ -126,12 +127,12 @@ def test_what_is_no_tflite_file_is_one_line(word: str, stage, capsys) -> None:
 
 def test_litert_s_delegate_refuses_what_it_does_not_take(files, tmp_path) -> None:
     """And then computes nothing: a file that is taken in part would otherwise seem to have run on the GPU."""
-    graph = Graph(files["rows"])
+    graph = Graph(files["gpu"])
     op = graph.ops("RELU")[0]
     graph.make(op, "RELU_0_TO_1", op.inputs)
     graph.write(tmp_path / "doctored.tflite")
     try:
-        ran = gpu.run(tmp_path / "doctored.tflite", [runner.sample_inputs(files["rows"])])
+        ran = gpu.run(tmp_path / "doctored.tflite", [runner.sample_inputs(files["gpu"])])
     except RuntimeError as error:
         missing(str(error))
     assert ran.outputs == [] and ran.refused == ["RELU_0_TO_1: Not supported op RELU_0_TO_1"]
@@ -140,7 +141,7 @@ def test_litert_s_delegate_refuses_what_it_does_not_take(files, tmp_path) -> Non
 def test_without_a_driver_the_delegate_s_own_words_are_passed_on(files, monkeypatch) -> None:
     monkeypatch.setenv("VK_ICD_FILENAMES", "missing.json")
     with pytest.raises(RuntimeError, match=r"did not run .*VK_ICD_FILENAMES"):
-        gpu.run(files["rows"], [])
+        gpu.run(files["gpu"], [])
 
 
 # --- the plugin, as a user meets it ---------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ def test_with_the_plugin_a_cpu_erases_as_the_network_does(files, pipeline, resam
     expected = found["erased"][0].permute(1, 2, 0).numpy()
     assert found["flow"].abs().amax() > 8
     for runtime in ("ai_edge_litert", "tensorflow"):
-        erased = Artifact(files["resampler"], runtime=runtime, delegate=resampler).run(image, mask)
+        erased = Artifact(files["gpu-resampler"], runtime=runtime, delegate=resampler).run(image, mask)
         # On noise, a flow that is off by a hundredth of a pixel (the weights are float16) shows as a hundredth.
         assert np.abs(erased - expected).max() < 1e-2
         assert np.array_equal(erased[mask == 0], image[mask == 0])
@@ -169,11 +170,11 @@ def test_without_the_plugin_one_line_says_how_to_make_it(files, tmp_path, capsys
     from faceeraser import cli
 
     Image.fromarray(np.zeros((SIZE, SIZE, 3), np.uint8)).save(tmp_path / "photo.png")
-    words = ["erase", str(tmp_path / "photo.png"), "--model", str(files["resampler"])]
+    words = ["erase", str(tmp_path / "photo.png"), "--model", str(files["gpu-resampler"])]
     assert cli.main(words) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "Resampler" in said[0] and "export/build_resampler.sh" in said[0] and "--delegate" in said[0]
-    for plugin in (tmp_path / "missing.so", files["rows"]):
+    for plugin in (tmp_path / "missing.so", files["gpu"]):
         assert cli.main([*words, "--delegate", str(plugin)]) == 2
         said = capsys.readouterr().err.strip().splitlines()
         assert len(said) == 1 and str(plugin) in said[0] and "export/build_resampler.sh" in said[0]
@@ -184,9 +185,9 @@ def test_what_a_file_needs_no_plugin_for(files, capsys) -> None:
     """Its card, its operators, its counts."""
     from faceeraser import cli
 
-    assert cli.main(["inspect", str(files["resampler"])]) == 0
-    assert {row["type"]: row["n"] for row in artifact.operators(files["resampler"])}["Resampler"] == 1
-    assert [p["name"] for p in artifact.describe(files["resampler"])["inputs"]] == ["image", "mask", "edges"]
+    assert cli.main(["inspect", str(files["gpu-resampler"])]) == 0
+    assert {row["type"]: row["n"] for row in artifact.operators(files["gpu-resampler"])}["Resampler"] == 1
+    assert [p["name"] for p in artifact.describe(files["gpu-resampler"])["inputs"]] == ["image", "mask", "edges"]
 
 
 def test_the_build_script_says_what_is_missing(tmp_path) -> None:
@@ -207,7 +208,7 @@ def test_the_build_script_says_what_is_missing(tmp_path) -> None:
 
 def test_constants_behind_the_flatbuffer_are_kept(files, tmp_path) -> None:
     """ai-edge-quantizer writes those of a large file there: rewritten without them, the file would load no more."""
-    graph = Graph(files["rows"])
+    graph = Graph(files["gpu"])
     buffer = max(graph.model.buffers, key=lambda b: 0 if b.data is None else len(b.data))
     data = buffer.data.tobytes()
     buffer.data, buffer.offset, buffer.size = None, 1, len(data)
@@ -218,6 +219,6 @@ def test_constants_behind_the_flatbuffer_are_kept(files, tmp_path) -> None:
     assert buffer.offset == outside.stat().st_size
     outside.write_bytes(outside.read_bytes() + data)
     Graph(outside).write(again)
-    given = runner.sample_inputs(files["rows"])
+    given = runner.sample_inputs(files["gpu"])
     for path in (outside, again):
-        assert runner.compare(runner.reference(path, given), runner.reference(files["rows"], given))["bit_exact"], path.name
+        assert runner.compare(runner.reference(path, given), runner.reference(files["gpu"], given))["bit_exact"], path.name

@@ -14,6 +14,7 @@ import mil
 import numpy as np
 import pytest
 import torch
+from conftest import script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
@@ -353,3 +354,22 @@ def test_the_plugin_refuses_what_is_no_warp(written, resampler, tmp_path) -> Non
     with pytest.raises((RuntimeError, ValueError), match="Resampler: expected"):
         made = Interpreter(str(path), experimental_delegates=[load_delegate(str(resampler))])
         made.allocate_tensors()
+
+
+def test_the_benchmark_measures_and_judges(stage, resampler, monkeypatch, tmp_path, capsys) -> None:
+    benchmark = script("benchmarks/warp.py")
+    monkeypatch.setattr(benchmark, "GOALS", dict.fromkeys(benchmark.GOALS, 1e9))
+    words = ["benchmarks/warp.py", "--size", 24, "--rounds", 5, "--each", 5]
+    assert stage(*words, "--json", tmp_path / "warp.json") == 0
+    rows = artifact.read_result(tmp_path / "warp.json")["rows"]
+    assert [row["name"] for row in rows] == ["warp_onnxruntime", "warp_torch", "warp_cpu", "warp_resampler"]
+    for row in rows:
+        assert row["runs"] == 25 and 0 < row["median_ms"] <= row["p90_ms"] and row["max_abs"] < 1e-5
+        assert row["goal"] == (1e9 if row["name"] in ("warp_cpu", "warp_resampler") else None)
+    assert rows[0]["ratio"] == 1.0 and rows[0]["max_abs"] > 0  # two programs, not one
+    for key, value, said in (("goal", 0.0, "warp_resampler"), ("max_abs", 0.01, "from torch")):
+        monkeypatch.setattr(benchmark, "measure", lambda *_, change=(key, value): [*rows[:3], rows[3] | dict([change])])
+        capsys.readouterr()
+        assert stage(*words) == 1
+        assert said in capsys.readouterr().err
+    assert stage("benchmarks/warp.py", "--rounds", 1) == 2
