@@ -25,7 +25,6 @@ import contextlib
 import errno
 import math
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -305,8 +304,8 @@ def own_precision(pipeline: FaceEraser, kind: str) -> str:
 
 def export(
     source: Path | str, target: Path | str, kind: str, precision: str = "auto", *, edges_input: bool = False,
-    flavour: str = "cpu", output: str = "erased", tensors: bool = False, data: Path | str | None = None, name: str | None = None,
-    overwrite: bool = False, bound: float | None = None, reason: str | None = None,
+    flavour: str = "cpu", output: str = "erased", tensors: bool = False, data: Path | str | None = None,
+    name: str | None = None, overwrite: bool = False, bound: float | None = None, reason: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Convert a stage's folder into a file with its card in the folder `target`; returns the card.
 
@@ -387,11 +386,12 @@ def export(
         if any(port["dtype"] == "uint8" for port in file.card["outputs"]):
             expected, gate = [np.rint(picture * 255) / 255 for picture in expected], gate.in_levels()
         if kind == "coreml" and sys.platform != "darwin":
-            fields["evaluated_parity"] = parity(_evaluated(staged), pictures, expected, gate)
+            evaluated = fields["evaluated_parity"] = parity(_evaluated(staged), pictures, expected, gate)
+            failures = list(evaluated.get("failures", []))
             measured = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None, "gate": str(gate), "passed": None}
         else:
             measured = parity(file.run, pictures, expected, gate)
-        failures = [*measured.get("failures", []), *fields.get("evaluated_parity", {}).get("failures", [])]
+            failures = list(measured.get("failures", []))
         if kind == "onnx":
             fields["parity_at"] = []
             for height, width in other_sizes(pipeline):
@@ -475,9 +475,9 @@ def _notes(pipeline: FaceEraser, kind: str, precision: str) -> list[str]:
     if kind == "coreml":
         if sys.platform != "darwin":
             notes.append(
-                "CoreML predicts on macOS only and this was exported elsewhere, so CoreML never ran it; evaluated_parity is of "
-                "the saved program, computed operator by operator in torch. Only a Mac or a phone can tell its speed, what "
-                "runs on the Neural Engine, and how its kernels round"
+                "CoreML predicts on macOS only and this was exported elsewhere, so CoreML never ran it; evaluated_parity is "
+                "of the saved program, computed operator by operator in torch. Only a Mac or a phone can tell its speed, "
+                "what runs on the Neural Engine, and how its kernels round"
             )
         floats = "the flow's head, coordinates, warp, Canny, fill and compositing are float32"
         notes.append("all arithmetic is float32" if precision == "int8-activations" else f"{floats}, the rest is float16")
@@ -489,7 +489,7 @@ def _notes(pipeline: FaceEraser, kind: str, precision: str) -> list[str]:
         if precision == "int8":
             notes.append("weights int8 per channel, unpacked to float16 for the arithmetic")
         if precision.startswith("palette"):
-            notes.append(f"weights are indices of {precision[-1]} bits into a table for each convolution, its flow's head apart")
+            notes.append(f"weights are indices of {precision[-1]} bits into a table per convolution, not the flow's head")
     elif precision == "fp16":
         notes.append("weights are float16, arithmetic and coordinates float32; a GPU delegate may choose float16 arithmetic")
     elif precision == "int8":

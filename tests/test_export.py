@@ -379,7 +379,7 @@ def _pixels() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("broken", [swapped, corners_off])
 def test_a_broken_warp_is_refused_and_nothing_published(broken, runs, tmp_path, stage, monkeypatch, capsys) -> None:
     """In ONNX, which converts fastest; the gate is the same for every kind."""
-    monkeypatch.setattr(onnx, "warp", broken)
+    monkeypatch.setattr(onnx, "warp_any_size", broken)
     assert stage("export/to_onnx.py", runs["small"], tmp_path, "--edges-input") == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert "gate failed" in said and "astronaut-0" in said and "dB" in said and "max abs <= 0.0001" in said
@@ -388,7 +388,7 @@ def test_a_broken_warp_is_refused_and_nothing_published(broken, runs, tmp_path, 
 
 def test_a_warp_of_another_form_is_refused(runs, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(
-        onnx, "warp",
+        onnx, "warp_any_size",
         lambda image, flow: nn.functional.grid_sample(
             image, flow.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
         ),
@@ -414,7 +414,8 @@ def test_a_file_whose_warp_is_not_float_rows_is_refused(kind, said, exported, ru
 
 
 def test_a_looser_gate_passes_only_with_a_reason_which_the_card_keeps(runs, tmp_path, stage, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(onnx, "warp", lambda image, flow: warp(image, flow + 0.01))
+    exact = onnx.warp_any_size
+    monkeypatch.setattr(onnx, "warp_any_size", lambda image, flow: exact(image, flow + 0.01))
     words = ["export/to_onnx.py", runs["small"], tmp_path, "--edges-input", "--gate", 0.5]
     assert stage(*words) == 2
     assert "say why" in capsys.readouterr().err

@@ -19,7 +19,7 @@ SCRIPTS = ("train", "compress", "export", "benchmarks")
 
 # Inside faceeraser/ a module imports only from floors below its own. A new module gets its floor here.
 FLOORS = (
-    {"warp", "metrics", "faces", "edges", "quant", "timings", "flatbuffer"},  # quant: the networks carry its taps
+    {"warp", "metrics", "faces", "edges", "quant", "timings", "flatbuffer", "mil"},  # quant: the networks carry its taps
     {"networks", "losses", "pairs", "effects", "artifact"},
     {"checkpoint", "device", "form"},  # writes its folder as an artifact writes its card
     {"fit", "runner"},
