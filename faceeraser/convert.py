@@ -95,6 +95,12 @@ class Gate:
             return self
         return Gate(max_abs=max(self.max_abs, 1.001 / 255), psnr=68.0, reason=self.reason)
 
+    def elsewhere(self) -> Gate:
+        """The same at a size the network was not trained at, where its float arithmetic is worse conditioned: folding the
+        norms alone, in torch, moved the flow of the network that ships by 0.0003 pixels at 256 and by 0.004 at 512.
+        """
+        return self if self.max_abs is None else Gate(max_abs=10 * self.max_abs, psnr=90.0, reason=self.reason)
+
     def __str__(self) -> str:
         told = ([] if self.max_abs is None else [f"max abs <= {self.max_abs:g}"]) + (
             [] if self.psnr is None else [f"PSNR >= {self.psnr:g} dB"])  # fmt: skip
@@ -386,8 +392,8 @@ def export(
         if any(port["dtype"] == "uint8" for port in file.card["outputs"]):
             expected, gate = [np.rint(picture * 255) / 255 for picture in expected], gate.in_levels()
         if kind == "coreml" and sys.platform != "darwin":
-            evaluated = fields["evaluated_parity"] = parity(_evaluated(staged), pictures, expected, gate)
-            failures = list(evaluated.get("failures", []))
+            evaluated = parity(_evaluated(staged), pictures, expected, gate)
+            fields["evaluated_parity"], failures = evaluated, list(evaluated.get("failures", []))
             measured = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None, "gate": str(gate), "passed": None}
         else:
             measured = parity(file.run, pictures, expected, gate)
@@ -396,7 +402,7 @@ def export(
             fields["parity_at"] = []
             for height, width in other_sizes(pipeline):
                 some = cut(gate_pictures(max(height, width))[:2], height, width)
-                found = parity(file.run, some, reference(pipeline, some, edges_input), gate)
+                found = parity(file.run, some, reference(pipeline, some, edges_input), gate.elsewhere())
                 fields["parity_at"].append({"height": height, "width": width, **found})
                 failures += [f"at {height} x {width}, {words}" for words in found.get("failures", [])]
         if failures:
