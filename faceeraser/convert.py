@@ -202,7 +202,7 @@ def _quiet() -> Iterator[None]:
                 yield
         except Exception as error:
             # What is the user's to mend is told in one line, without what the converter said before.
-            failed = not isinstance(error, (OSError, ModuleNotFoundError, GateFailed))
+            failed = not (isinstance(error, (OSError, ModuleNotFoundError, GateFailed)) or _asked_to_stop)
             raise
         finally:
             with contextlib.suppress(ValueError):
@@ -363,7 +363,7 @@ def export(
         raise ValueError(f"{path} exists already; choose another --name, or --overwrite to replace it")
     print(f"{path} ({precision})", file=sys.stderr)
     pictures = gate_pictures(pipeline.config.resolution, data)
-    with _room_in(target), tempfile.TemporaryDirectory(prefix=f".{path.name}.partial-", dir=target) as folder:
+    with _room_in(target), tempfile.TemporaryDirectory(prefix=f".{path.name}.partial-", dir=target) as folder, _stoppable():
         staged = Path(folder) / path.name
         write, check = _KINDS[kind]
         with _step("converting"):
@@ -444,7 +444,7 @@ def _publish(staged: Path, path: Path) -> None:
     pairs = [(staged, path), (artifact.card_path(staged), artifact.card_path(path))]
     aside = staged.parent / "before"
     aside.mkdir()
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGALRM})
     try:
         for _, last in pairs:
             if last.exists():
@@ -538,12 +538,34 @@ def add_flags(made: argparse.ArgumentParser, kind: str) -> argparse.ArgumentPars
     return made
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which is answered as Ctrl-C is: what was begun is taken away."""
+_asked_to_stop: list[int] = []
+"""Signals that came while an export ran, the first one first."""
 
 
-def _on_term(signum: int, frame: Any) -> None:
-    raise _Terminated
+def _on_signal(number: int, frame: Any) -> None:
+    """Stop what runs, and ask again until `_stoppable` hears it: coremltools imports under a bare `except`."""
+    if number != signal.SIGALRM:
+        _asked_to_stop.append(number)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """What a signal may break off, at the latest when it ends; what is cleared away after it is not disturbed."""
+    try:
+        yield
+        if _asked_to_stop:
+            raise KeyboardInterrupt
+    except Exception:
+        if _asked_to_stop:  # an import that was broken off halfway
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if _asked_to_stop:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+                signal.signal(number, signal.SIG_IGN)
 
 
 def run(args: argparse.Namespace, kind: str) -> int:
@@ -551,15 +573,18 @@ def run(args: argparse.Namespace, kind: str) -> int:
 
     0; 130 when stopped by Ctrl-C and 143 by SIGTERM, with nothing half-written left behind.
     """
-    before = signal.signal(signal.SIGTERM, _on_term)
+    _asked_to_stop.clear()
+    before = {n: signal.signal(n, _on_signal) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     try:
-        _run(args, kind)
+        with _stoppable():
+            _run(args, kind)
         return 0
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt:
         print(f"to_{kind}.py: stopped; nothing was published by this run that is not whole", file=sys.stderr)
-        return 143 if isinstance(stop, _Terminated) else 130
+        return 143 if signal.SIGTERM in _asked_to_stop[:1] else 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(args: argparse.Namespace, kind: str) -> None:

@@ -781,7 +781,7 @@ def test_float16_has_the_scales_as_float16_rounds_them(packaged, runs) -> None:
         coreml.check(path, pipeline, "int8-activations")
     scale = next(s for name, s, _ in quant.quantized_tensors(pipeline) if name == "refine.down.0.conv1:out")
     scale.data *= 1.002
-    with pytest.raises(GateFailed, match="refine.down.0.conv1:out"):
+    with pytest.raises(GateFailed, match=r"refine\.down\.0\.conv1:out"):
         coreml.check(path, pipeline, "int8-activations-fp16")
 
 
