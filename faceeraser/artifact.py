@@ -18,8 +18,10 @@ import json
 import os
 import platform
 import shlex
+import struct
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
@@ -27,6 +29,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from faceeraser.flatbuffer import Graph
 
 Fields = dict[str, Any]
 
@@ -674,6 +678,89 @@ def _count_onnx(path: Path, resolution: int | None) -> tuple[int, int]:
         seen.update(fresh)
         weights += sum(_size(shapes[name]) for name in fresh)
     return macs, weights
+
+
+def contents(path: str | Path) -> Fields:
+    """{"operators": {type: how many}, "layers": [...]} of an exported file, read from the file itself; needs no card.
+
+    layers: [{"layer", "operator", "stored", "bytes"}] of every convolution, in the file's order: what its weights are stored
+    as, and how many bytes they take with their scales or table. Raises ValueError, FileNotFoundError or ModuleNotFoundError
+    (names the extra to install).
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    _members(path)
+    names, layers = {"tflite": _tflite_contents, "onnx": _onnx_contents, "coreml": _coreml_contents}[kind](path)
+    return {"operators": dict(Counter(names).most_common()), "layers": layers}
+
+
+def _layer(name: str, operator: str, stored: str, size: int) -> Fields:
+    return {"layer": name, "operator": operator, "stored": stored, "bytes": int(size)}
+
+
+def _tflite_contents(path: Path) -> tuple[list[str], list[Fields]]:
+    try:
+        graph = Graph(path)
+    except (ValueError, struct.error, IndexError, TypeError) as error:
+        raise ValueError(f"{path}: this is not a TFLite model ({_first_line(error)}); export again") from None
+    layers = []
+    for op in graph.ops("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"):
+        weights = int(op.inputs[1])
+        if (unpack := graph.maker.get(weights)) is not None:  # float16, which a DEQUANTIZE before it unpacks
+            weights = int(unpack.inputs[0])
+        tensor = graph.graph.tensors[weights]
+        scales = tensor.quantization.scale if tensor.quantization is not None else None
+        size = len(graph.model.buffers[tensor.buffer].data) + (0 if scales is None else 4 * len(scales))
+        # The path of modules that made it: '.../FaceEraser_pipeline/...EdgeGenerator_edge/...Conv_stem/...'.
+        made = bytes(graph.graph.tensors[int(op.outputs[0])].name).decode().split("FaceEraser_pipeline/")[-1].split(";")[0]
+        name = ".".join(part.rpartition("_")[2] for part in made.split("/"))
+        layers.append(_layer(name, graph.name(op), graph.type(weights).lower(), size))
+    return [graph.name(op) for op in graph.graph.operators], layers
+
+
+def _onnx_contents(path: Path) -> tuple[list[str], list[Fields]]:
+    onnx = _need("onnx", "onnx", "reading an .onnx file")
+    graph = onnx.load(str(path), load_external_data=False).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    maker = {name: node for node in graph.node for name in node.output}
+    layers = []
+    for node in graph.node:
+        if node.op_type not in ("Conv", "ConvTranspose"):
+            continue
+        unpack = maker.get(node.input[1])
+        parts = [constants[name] for name in (unpack.input if unpack else node.input[1:2]) if name in constants]
+        sizes = [onnx.numpy_helper.to_array(part).nbytes for part in parts]
+        stored = onnx.helper.tensor_dtype_to_np_dtype(parts[0].data_type).name if parts else "?"
+        named = next((name for name in node.input[1:] if name.endswith((".weight", ".bias"))), node.name)
+        name = named.removeprefix("pipeline.").rpartition(".")[0] or named
+        layers.append(_layer(name, node.op_type, stored, sum(sizes)))
+    return [node.op_type for node in graph.node], layers
+
+
+def _coreml_contents(path: Path) -> tuple[list[str], list[Fields]]:
+    tools = _need("coremltools", "coreml", "reading an .mlpackage")
+    types = tools.proto.MIL_pb2.DataType
+    spec = tools.models.MLModel(str(path), skip_model_load=True).get_spec()
+    block = next(iter(spec.mlProgram.functions["main"].block_specializations.values()))
+    maker = {out.name: op for op in block.operations for out in op.outputs}
+
+    def stored(value: Any) -> tuple[str, int]:
+        kind = types.Name(value.type.tensorType.dataType)
+        dimensions = [side.constant.size for side in value.type.tensorType.dimensions]
+        return kind.lower(), _size(dimensions) * TENSOR_BYTES.get(kind, 0)
+
+    layers = []
+    for op in block.operations:
+        if op.type not in ("conv", "conv_transpose"):
+            continue
+        weights = maker[op.inputs["weight"].arguments[0].name]
+        parts = {key: stored(weights.attributes[key]) for key in ("val", "quantized_data", "scale", "indices", "lut")
+                 if key in weights.attributes}  # fmt: skip
+        kind = f"{parts['lut'][0]} by index" if "lut" in parts else next(iter(parts.values()))[0]
+        named = op.inputs["bias"].arguments[0].name if "bias" in op.inputs else weights.outputs[0].name
+        name = named.split("pipeline_")[-1].split("_bias")[0].split("_weight")[0].replace("_", ".")
+        layers.append(_layer(name, op.type, kind, sum(size for _, size in parts.values())))
+    return [op.type for op in block.operations if op.type != "const"], layers
 
 
 # --- results --------------------------------------------------------------------------------------------------------

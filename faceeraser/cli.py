@@ -355,7 +355,9 @@ def inspect(args: argparse.Namespace) -> int:
     path: Path = args.path
     if path.suffix in artifact.KINDS:
         found = artifact.read_card(path)
-        facts, tables = _card_facts(found), {}
+        inside = artifact.contents(path)
+        facts, tables = _card_facts(found, inside), {"weights by layer": inside["layers"]}
+        found = found | {"contents": inside}
     elif path.is_dir():
         found = read_checkpoint(path)
         facts, tables = _checkpoint_facts(found), {"generators": found["generators"]}
@@ -433,17 +435,27 @@ def _generator_rows(path: Path) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _card_facts(card: Mapping[str, Any]) -> dict[str, str]:
+def _card_facts(card: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str, str]:
+    """What stands in a card, and the file's operators by count."""
+
     def ports(listed: Sequence[Mapping[str, Any]]) -> str:
         return ", ".join(
             f"{port['name']} {'x'.join(str(n or '?') for n in port['shape'])} {port['layout']} {port['dtype']}"
+            + (f" ({port['meaning']})" if "meaning" in port else "")
             for port in listed
         )
 
-    parity, notes = card["parity"], card["notes"]
+    def told(found: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name} {_cell(value)}" for name, value in found.items())
+
+    notes, sizes, delegates = card["notes"], card.get("sizes"), card.get("delegates", ())
+    said = [delegate if isinstance(delegate, str) else told(delegate) for delegate in delegates]
     return {
         "kind": f"{card['kind']}, {card['precision']}",
-        "resolution": str(card["resolution"]),
+        **({"flavour": card["flavour"]} if "flavour" in card else {}),
+        **({"delegates": "; ".join(said)} if said else {}),
+        "resolution": str(card["resolution"])
+        + (f"; takes multiples of {sizes['multiple_of']} from {sizes['min']} to {sizes['max']}" if sizes else ""),
         "bytes": f"{card['bytes']:,}",
         "params": f"{card['params']:,}",
         "GMACs": f"{card['gmacs']:.3f} at its resolution",
@@ -451,7 +463,10 @@ def _card_facts(card: Mapping[str, Any]) -> dict[str, str]:
         "outputs": ports(card["outputs"]),
         "edges": card["edges"],
         "warp": card["warp"],
-        "parity": ", ".join(f"{name} {_cell(value)}" for name, value in parity.items()),
+        "operators": ", ".join(f"{name} {count}" for name, count in inside["operators"].items()),
+        "parity": told(card["parity"]),
+        **({"computed parity": told(card["evaluated_parity"])} if "evaluated_parity" in card else {}),
+        **{f"parity at {at['width']} x {at['height']}": told(at) for at in card.get("parity_at", ())},
         "sha256": card["sha256"],
         **({"notes": notes if isinstance(notes, str) else "; ".join(map(str, notes))} if notes else {}),
     }

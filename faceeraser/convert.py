@@ -95,6 +95,12 @@ class Gate:
             return self
         return Gate(max_abs=max(self.max_abs, 1.001 / 255), psnr=68.0, reason=self.reason)
 
+    def elsewhere(self) -> Gate:
+        """The same at a size the network was not trained at, where its float arithmetic is worse conditioned: folding the
+        norms alone, in torch, moved the flow of the network that ships by 0.0003 pixels at 256 and by 0.004 at 512.
+        """
+        return self if self.max_abs is None else Gate(max_abs=10 * self.max_abs, psnr=90.0, reason=self.reason)
+
     def __str__(self) -> str:
         told = ([] if self.max_abs is None else [f"max abs <= {self.max_abs:g}"]) + (
             [] if self.psnr is None else [f"PSNR >= {self.psnr:g} dB"])  # fmt: skip
@@ -196,7 +202,7 @@ def _quiet() -> Iterator[None]:
                 yield
         except Exception as error:
             # What is the user's to mend is told in one line, without what the converter said before.
-            failed = not isinstance(error, (OSError, ModuleNotFoundError, GateFailed))
+            failed = not (isinstance(error, (OSError, ModuleNotFoundError, GateFailed)) or _asked_to_stop)
             raise
         finally:
             with contextlib.suppress(ValueError):
@@ -364,7 +370,7 @@ def export(
         raise ValueError(f"{path} exists already; choose another --name, or --overwrite to replace it")
     print(f"{path} ({precision})", file=sys.stderr)
     pictures = gate_pictures(pipeline.config.resolution, data)
-    with _room_in(target), tempfile.TemporaryDirectory(prefix=f".{path.name}.partial-", dir=target) as folder:
+    with _room_in(target), tempfile.TemporaryDirectory(prefix=f".{path.name}.partial-", dir=target) as folder, _stoppable():
         staged = Path(folder) / path.name
         write, check = _KINDS[kind]
         with _step("converting"):
@@ -395,17 +401,17 @@ def export(
         if any(port["dtype"] == "uint8" for port in file.card["outputs"]):
             expected, gate = [np.rint(picture * 255) / 255 for picture in expected], gate.in_levels()
         if kind == "coreml" and sys.platform != "darwin":
-            fields["evaluated_parity"] = parity(_evaluated(staged), pictures, expected, gate)
+            evaluated = parity(_evaluated(staged), pictures, expected, gate)
+            fields["evaluated_parity"], failures = evaluated, list(evaluated.get("failures", []))
             measured: dict[str, Any] = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None, "gate": str(gate), "passed": None}
         else:
             measured = parity(file.run, pictures, expected, gate)
-        failures: list[str] = list(measured.get("failures", []))
-        failures += fields.get("evaluated_parity", {}).get("failures", [])
+            failures = list(measured.get("failures", []))
         if kind == "onnx":
             fields["parity_at"] = []
             for height, width in other_sizes(pipeline):
                 some = cut(gate_pictures(max(height, width))[:2], height, width)
-                found = parity(file.run, some, reference(pipeline, some, edges_input), gate)
+                found = parity(file.run, some, reference(pipeline, some, edges_input), gate.elsewhere())
                 fields["parity_at"].append({"height": height, "width": width, **found})
                 failures += [f"at {height} x {width}, {words}" for words in found.get("failures", [])]
         if failures:
@@ -447,7 +453,7 @@ def _publish(staged: Path, path: Path) -> None:
     pairs = [(staged, path), (artifact.card_path(staged), artifact.card_path(path))]
     aside = staged.parent / "before"
     aside.mkdir()
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGALRM})
     try:
         for _, last in pairs:
             if last.exists():
@@ -484,9 +490,9 @@ def _notes(pipeline: FaceEraser, kind: str, precision: str) -> list[str]:
     if kind == "coreml":
         if sys.platform != "darwin":
             notes.append(
-                "CoreML predicts on macOS only and this was exported elsewhere, so CoreML never ran it; evaluated_parity is of "
-                "the saved program, computed operator by operator in torch. Only a Mac or a phone can tell its speed, what "
-                "runs on the Neural Engine, and how its kernels round"
+                "CoreML predicts on macOS only and this was exported elsewhere, so CoreML never ran it; evaluated_parity is "
+                "of the saved program, computed operator by operator in torch. Only a Mac or a phone can tell its speed, "
+                "what runs on the Neural Engine, and how its kernels round"
             )
         floats = "the flow's head, coordinates, warp, Canny, fill and compositing are float32"
         notes.append("all arithmetic is float32" if precision == "int8-activations" else f"{floats}, the rest is float16")
@@ -498,7 +504,7 @@ def _notes(pipeline: FaceEraser, kind: str, precision: str) -> list[str]:
         if precision == "int8":
             notes.append("weights int8 per channel, unpacked to float16 for the arithmetic")
         if precision.startswith("palette"):
-            notes.append(f"weights are indices of {precision[-1]} bits into a table for each convolution, its flow's head apart")
+            notes.append(f"weights are indices of {precision[-1]} bits into a table per convolution, not the flow's head")
     elif precision == "fp16":
         notes.append("weights are float16, arithmetic and coordinates float32; a GPU delegate may choose float16 arithmetic")
     elif precision == "int8":
@@ -545,12 +551,34 @@ def add_flags(made: argparse.ArgumentParser, kind: str) -> argparse.ArgumentPars
     return made
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which is answered as Ctrl-C is: what was begun is taken away."""
+_asked_to_stop: list[int] = []
+"""Signals that came while an export ran, the first one first."""
 
 
-def _on_term(signum: int, frame: Any) -> None:
-    raise _Terminated
+def _on_signal(number: int, frame: Any) -> None:
+    """Stop what runs, and ask again until `_stoppable` hears it: coremltools imports under a bare `except`."""
+    if number != signal.SIGALRM:
+        _asked_to_stop.append(number)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """What a signal may break off, at the latest when it ends; what is cleared away after it is not disturbed."""
+    try:
+        yield
+        if _asked_to_stop:
+            raise KeyboardInterrupt
+    except Exception:
+        if _asked_to_stop:  # an import that was broken off halfway
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if _asked_to_stop:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
+                signal.signal(number, signal.SIG_IGN)
 
 
 def run(args: argparse.Namespace, kind: str) -> int:
@@ -558,15 +586,18 @@ def run(args: argparse.Namespace, kind: str) -> int:
 
     0; 130 when stopped by Ctrl-C and 143 by SIGTERM, with nothing half-written left behind.
     """
-    before = signal.signal(signal.SIGTERM, _on_term)
+    _asked_to_stop.clear()
+    before = {n: signal.signal(n, _on_signal) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     try:
-        _run(args, kind)
+        with _stoppable():
+            _run(args, kind)
         return 0
-    except KeyboardInterrupt as stop:
+    except KeyboardInterrupt:
         print(f"to_{kind}.py: stopped; nothing was published by this run that is not whole", file=sys.stderr)
-        return 143 if isinstance(stop, _Terminated) else 130
+        return 143 if signal.SIGTERM in _asked_to_stop[:1] else 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(args: argparse.Namespace, kind: str) -> None:

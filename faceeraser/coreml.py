@@ -3,7 +3,7 @@
     fp16                    weights and convolutions in float16
     int8                    the same, weights stored as int8, per channel; of a quantized network by its learnt scales
     palette6, palette4      the same, weights stored as indices into a table of 64 or of 16 values for each convolution
-    int8-activations        of a quantized network: its int8 weights and activations by its own learnt scales, all else float32
+    int8-activations        of a quantized network: int8 weights and activations by its learnt scales, all else float32
     int8-activations-fp16   the same with float16 between convolutions, and scales as near as float16 has them (to 1/2048)
 
 The head that predicts the flow is never packed: a step of int8 in its weights moves what is copied by half a pixel.
@@ -263,8 +263,10 @@ def check(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
         if op.op_type.startswith("constexpr") and any(reader not in convolutions for reader in op.outputs[0].child_ops):
             raise wrong(f"{op.name} is packed, and is not a convolution's weights")
     operators = Counter(op.op_type for op in block if op.op_type != "const")
-    counted: dict[str, Any] = {"operators": dict(operators.most_common()), "packed_weights": number if kind != "const" else 0}
-    counted["int8_convolutions"] = stored if stores_activations(precision) else 0
+    counted: dict[str, Any] = {
+        "operators": dict(operators.most_common()), "packed_weights": number if kind != "const" else 0,
+        "int8_convolutions": stored if stores_activations(precision) else 0,
+    }  # fmt: skip
     if stored:
         counted["scales"] = _check_scales(block, pipeline, precision, wrong)
     return counted

@@ -180,7 +180,7 @@ class Program:
             return F.pad(x, [n for pair in reversed(pairs) for n in pair], value=float(fixed("constant_val", 0.0)))
         return F.pad(x, [n for pair in reversed(pairs[-2:]) for n in pair], mode=mode)
 
-    def _slices(self, op: Any, fixed: Callable[..., Any]) -> tuple[slice, ...]:
+    def _slices(self, op: Any, fixed: Callable[..., Any]) -> tuple[slice | int, ...]:
         rank = len(fixed("begin"))
         begin, end, step, masked_begin, masked_end, single = (
             list(map(kind, fixed(name, [default] * rank))) for name, kind, default in (
@@ -188,11 +188,13 @@ class Program:
                 ("end_mask", bool, False), ("squeeze_mask", bool, False),
             )
         )  # fmt: skip
-        if any(single) or min(step) < 1:
-            raise ValueError(f"{self.path}: slice_by_index squeezes or goes backwards, which is not known here")
+        if min(step) < 1:
+            raise ValueError(f"{self.path}: slice_by_index goes backwards, which is not known here")
         return tuple(
-            slice(None if masked_begin[k] else begin[k], None if masked_end[k] else end[k], step[k]) for k in range(rank)
-        )
+            begin[k] if single[k]
+            else slice(None if masked_begin[k] else begin[k], None if masked_end[k] else end[k], step[k])
+            for k in range(rank)
+        )  # fmt: skip
 
     def _pooled(self, op: Any, x: Tensor, fixed: Callable[..., Any]) -> Tensor:
         self._expect(op, {"ceil_mode": False}, fixed)

@@ -283,8 +283,9 @@ def test_a_card_has_every_field_and_describes_the_file(torch_toy) -> None:
     assert card["bytes"] == path.stat().st_size
     assert card["inputs"][0] == {
         "name": "image", "shape": [1, SIZE, SIZE, 3], "layout": "NHWC", "dtype": "float32", "range": [0.0, 1.0],
-        "quantization": None,
+        "quantization": None, "meaning": "the picture, RGB",
     }  # fmt: skip
+    assert card["inputs"][1]["meaning"] == "1 = erase, 0 = keep"
 
 
 def test_a_changed_file_is_refused_in_one_line(tmp_path: Path) -> None:
