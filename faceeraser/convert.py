@@ -403,7 +403,8 @@ def export(
         if kind == "coreml" and sys.platform != "darwin":
             evaluated = parity(_evaluated(staged), pictures, expected, gate)
             fields["evaluated_parity"], failures = evaluated, list(evaluated.get("failures", []))
-            measured: dict[str, Any] = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None, "gate": str(gate), "passed": None}
+            measured: dict[str, Any] = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None}
+            measured |= {"gate": str(gate), "passed": None}
         else:
             measured = parity(file.run, pictures, expected, gate)
             failures = list(measured.get("failures", []))
