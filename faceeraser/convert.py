@@ -389,7 +389,8 @@ def export(
             fields |= {"flavour": flavour, "delegates": list(tflite.FLAVOURS[flavour].delegates)}
         with _step("reading it back"):
             # The network's, which a file has too: what a head computes in phases is zeros beyond that.
-            gmacs, params = count(pipeline, pipeline.config.resolution)
+            folded = pipeline if pipeline.config.quantized else form.frozen(pipeline)
+            gmacs, params = count(folded, pipeline.config.resolution)
             fields |= {"gmacs": gmacs, "params": params}
             if kind == "coreml":
                 fields |= artifact.describe(staged)
