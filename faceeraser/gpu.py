@@ -76,9 +76,9 @@ def run(model: Path | str, inputs: Sequence[Mapping[str, np.ndarray]], timeout_s
         listed = re.search(r"not supported by GPU delegate:\n(.*?)\n[^\n]*operations will run", done.stderr, re.S)
         refused = [line.strip() for line in listed[1].splitlines() if ":" in line] if listed else []
         if done.returncode != 0 and not refused:
-            said = re.search(r"ERROR: (?:\[[^]]*\] )?(.+)", done.stderr) or re.search(r"(.+)\s*$", done.stderr)
+            said = re.findall(r"^ERROR: (?:\[[^]]*\] )?(\S.+)", done.stderr, re.M) or done.stderr.split("\n")[-2:-1]
             raise RuntimeError(
-                f"{model.name}: LiteRT's GPU delegate did not run ({said[1][:160] if said else 'it said nothing'}); "
+                f"{model.name}: LiteRT's GPU delegate did not run ({said[0][:160] if said else 'it said nothing'}); "
                 "it needs a Vulkan driver: install chromium, or name another by VK_ICD_FILENAMES"
             )
         outputs = [] if refused else [dict(np.load(folder / f"{k}-out.npz")) for k in range(len(inputs))]

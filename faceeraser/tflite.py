@@ -100,8 +100,8 @@ def write(
 def _flow_in_planes(offsets: Tensor) -> Tensor:
     """`warp.offsets_to_flow`, as a transposition to planes and products on them: pixels of two channels are slow to cut."""
     _, _, height, width = offsets.shape
-    x, y = offsets.reshape(2, height * width).split(1)
-    scaled = torch.cat([x * ((width - 1) / 2), y * ((height - 1) / 2)])
+    x, y = offsets.reshape(1, 2, height * width).split(1, 1)  # of two dimensions, no GPU delegate would cut them
+    scaled = torch.cat([x * ((width - 1) / 2), y * ((height - 1) / 2)], 1)
     return scaled.reshape(1, 2, height, width)
 
 

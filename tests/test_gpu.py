@@ -74,6 +74,7 @@ def test_both_forms_are_taken_whole_and_compute_what_the_cpu_does(files, legacy,
         if "skipped" in row["litert"]:
             missing(row["litert"]["skipped"])
         assert row["litert"]["accelerated"] is True and row["litert"]["max_abs"] < 1e-4
+        assert row["litert"]["control_refused"] is True
 
 
 def test_a_refused_operator_is_named_with_its_reason(files, legacy, stage, tmp_path, capsys) -> None:
@@ -94,10 +95,18 @@ def test_a_refused_operator_is_named_with_its_reason(files, legacy, stage, tmp_p
 
 
 def test_a_check_that_sees_nothing_is_no_check(files, legacy, stage, monkeypatch, capsys) -> None:
-    """The negative control: where even GATHER_ND passes, every verdict is void."""
+    """The negative control: where even what no GPU takes passes, every verdict is void."""
     module = script("export/check_gpu.py")
-    monkeypatch.setattr(module, "CONTROL", "GATHER")
+    asked = module.delegated
     monkeypatch.setattr(module, "delegated", lambda *_: {"skipped": "not asked"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CONTROL", "GATHER")
+        assert stage("export/check_gpu.py", files["gpu"]) == 1
+        assert "worth nothing" in capsys.readouterr().err
+    monkeypatch.setattr(module, "delegated", asked)
+    monkeypatch.setattr(module, "CONTROL_LITERT", "LOGISTIC")
+    if gpu.swiftshader() is None:
+        missing("no Vulkan driver for LiteRT's GPU delegate here; install chromium")
     assert stage("export/check_gpu.py", files["gpu"]) == 1
     assert "worth nothing" in capsys.readouterr().err
 
