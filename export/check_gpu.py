@@ -8,8 +8,8 @@ GPU delegate does; those of 2.19 to 2.21 approve of everything. And LiteRT's own
 the outputs are apart. A file with the operator Resampler needs its plugin for the CPU's side; this builds it.
 
 Each file is also checked with one operator turned into one that no GPU takes (GATHER_ND; for the delegate, which wants
-fitting shapes, a clamp): a check that lets that pass has checked nothing. The last line is JSON. Exit code 1 when an operator
-was refused, or when the delegate's output is more than --max-abs away; 2 when the second environment is missing.
+fitting shapes, a clamp): a check that lets that pass has checked nothing. The last line is JSON. Exit code 1 when an
+operator was refused, or when the delegate is more than --max-abs away; 2 when the second environment is missing.
 """
 
 import argparse

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mil
 import numpy as np
 import pytest
 import torch
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 from torch import Tensor, nn
 
-from faceeraser import artifact, gpu, tflite
+from faceeraser import artifact, gpu, mil, tflite
 from faceeraser.flatbuffer import Graph
 from faceeraser.warp import landing_in_hole, offsets_to_flow, sampling_coordinates, warp, warp_by_rows
 
@@ -196,18 +195,30 @@ def by_onnxruntime(place: Place) -> Warp:
 
 
 def by_coreml(place: Place) -> Warp:
-    """Its program, worked out in numpy (tests/mil.py): CoreML itself runs on macOS only."""
+    """Its saved program, computed by faceeraser/mil.py: CoreML itself runs on macOS only."""
     import coremltools as tools
 
     static = torch.export.export(Sizes(warp).eval(), traced()).module()
     model = tools.convert(
         torch.jit.trace(static, traced(), check_trace=False), convert_to="mlprogram", skip_model_load=True,
         inputs=[tools.TensorType(name=f"args_{k}", shape=v.shape, dtype=np.float32) for k, v in enumerate(traced())],
+        outputs=[tools.TensorType(name=f"output_{k}", dtype=np.float32) for k in range(len(SIZES))],
         minimum_deployment_target=tools.target.iOS17, compute_precision=tools.precision.FLOAT32,
     )  # fmt: skip
-    operators = [op.op_type for op in model._mil_program.functions["main"].operations]
-    assert operators.count("resample") == len(SIZES)
-    return each(lambda pairs: mil.run(model._mil_program, named(pairs)))
+    model.save(str(place.folder / "warp.mlpackage"))
+    program = mil.Program(place.folder / "warp.mlpackage")
+    samples = [op for op in program.operators if op.op_type == "resample"]
+    assert len(samples) == len(SIZES)
+    for op in samples:  # what they have to say, whatever torch makes of it
+        told = {name: op.inputs[name].val for name in ("sampling_mode", "padding_mode", "align_corners", "coordinates_mode")}
+        assert told == {"sampling_mode": "bilinear", "padding_mode": "border", "align_corners": True,
+                        "coordinates_mode": "normalized_minus_one_to_one"}  # fmt: skip
+
+    def run(pairs: Pairs) -> list[np.ndarray]:
+        found = program.run({name: torch.from_numpy(value) for name, value in named(pairs).items()})
+        return [found[f"output_{k}"].numpy() for k in range(len(SIZES))]
+
+    return each(run)
 
 
 def by_interpreter(make: Callable[..., Any], path: Path, delegates: list[Any] | None = None) -> Warp:
