@@ -69,7 +69,7 @@ def legacy_python(given: Path | None = None) -> Path | None:
     """
     if given is not None:
         if not given.is_file():
-            raise ValueError(f"--legacy-python {given}: no such file; expected the Python that `make legacy` makes")
+            raise ValueError(f"--legacy-python {given}: no such file; expected a Python, such as `make legacy` makes")
         return given.absolute()
     places = (Path.cwd() / LEGACY, Path(__file__).resolve().parents[1] / LEGACY)
     return next((place for place in places if place.is_file()), None)

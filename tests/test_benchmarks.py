@@ -332,7 +332,7 @@ def test_workers_take_turns_after_all_are_warm(place, monkeypatch) -> None:
     asked: list[tuple[str, int]] = []
 
     class Fake(latency.Worker):
-        def __init__(self, python, row, path):
+        def __init__(self, python, row, path, plugin):
             self.row, self.rounds = row | {"peak_mb": 2.0, "import_mb": 1.0}, []
 
         alive = True
