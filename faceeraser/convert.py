@@ -25,6 +25,7 @@ import contextlib
 import errno
 import math
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -339,7 +340,7 @@ def export(
     if source.name.endswith(".partial") and source.is_dir():
         raise ValueError(f"{source}: is of a training that has not ended; go on with it: train/train.py ... --resume")
     pipeline = checkpoint.load(source)
-    _check_target(target)
+    _check_target(target, _needs(pipeline))
     if checkpoint.history(source)[-1]["stage"] == "train-edge":
         raise ValueError(
             f"{source}: only its edge network was trained, the others are as they started; "
@@ -412,13 +413,23 @@ def export(
     return card
 
 
-def _check_target(target: Path) -> None:
-    """A folder that can be written in, or that can be made. Raises ValueError."""
+def _needs(pipeline: FaceEraser) -> int:
+    """Bytes that an export may take for a while: weights in float three times over, and the graph."""
+    return 12 * sum(p.numel() for p in pipeline.parameters()) + (4 << 20)
+
+
+def _check_target(target: Path, needs: int) -> None:
+    """A folder that can be written in, or that can be made, with room. Raises ValueError.
+
+    Room is asked for beforehand, because LiteRT's converter ends the whole process where there is none.
+    """
     there = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
     if not there.is_dir():
         raise ValueError(f"{there}: is a file, expected a folder for exported files")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"{there}: cannot be written in; expected a folder of yours for exported files")
+    if (free := shutil.disk_usage(there).free) < needs:
+        raise ValueError(f"{there}: no space left, {free / 1e6:.1f} MB are free and an export takes up to {needs / 1e6:.1f}")
 
 
 @contextlib.contextmanager
