@@ -693,9 +693,16 @@ def test_an_onnx_file_is_simplified_and_says_what_erases(exported) -> None:
 
 def test_an_onnx_file_that_is_wrong_at_another_size_alone_is_refused(runs, tmp_path, monkeypatch) -> None:
     """A fill without its coarsest levels: right at 64 x 64, where the network has none of them either."""
-    monkeypatch.setattr(onnx, "LARGEST", 128)
+    whole = onnx.fill_any_size
+
+    def shallow(multiple: int):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(onnx, "LARGEST", SIZE)
+            return whole(multiple)
+
+    monkeypatch.setattr(onnx, "fill_any_size", shallow)
     with pytest.raises(GateFailed, match="at 512 x 512"):
-        convert.export(runs["small"], tmp_path, "onnx", edges_input=True, bound=1e-5)
+        convert.export(runs["small"], tmp_path, "onnx", edges_input=True)
     assert list(tmp_path.iterdir()) == []
 
 
