@@ -73,8 +73,8 @@ class Gate:
     def of(cls, precision: str, value: float | None = None, reason: str | None = None, kind: str = "") -> Gate:
         """The gate of a precision; `value` replaces its bound (dB, or the largest difference for fp32).
 
-        'coreml' computes in float16, which moves the flow by hundredths of a pixel (the network that ships: 45.0 dB on
-        gravel), and packs weights without training, which makes it copy other texture here and there (int8 25.1, palette6
+        'coreml' computes in float16, which moves the flow by hundredths of a pixel (the network that ships: 44.7 dB on
+        grass), and packs weights without training, which makes it copy other texture here and there (int8 25.1, palette6
         23.7, palette4 22.8 dB; int8 of the quantized one, whose weights lie on that grid, 36.0): gates against breakage.
 
         Raises:
