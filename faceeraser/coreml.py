@@ -126,6 +126,8 @@ def write(
     model.output_description["erased"] = said["erased"]
     model.short_description = "Paints the masked part of a picture of a face with the skin that would be there."
     model.save(str(path))
+    # Which operator of torch's each one comes from: for ExecuTorch's debugger, and larger than the weights.
+    (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
     if precision.startswith("palette") or (precision == "int8" and not quant.is_quantized(network)):
         _pack_weights(path, precision)
 
