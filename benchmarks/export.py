@@ -75,13 +75,8 @@ def rows_of(args: Namespace, folder: Path) -> list[dict[str, Any]]:
     plugin = folder / "resampler.so"
     subprocess.run(["bash", str(ROOT / "export" / "build_resampler.sh"), str(plugin)], check=True)
     files = export_all(args, plugin)
-    checked = folder / "gpu.json"
     tflites = [str(path) for path in files.values() if path.suffix == ".tflite"]
-    # What it refuses is a row's figure here: exit code 1 is not the end.
-    words = [sys.executable, str(ROOT / "export" / "check_gpu.py"), *tflites, "--json", str(checked)]
-    if (done := subprocess.run(words, check=False)).returncode not in (0, 1):
-        raise ValueError(f"export/check_gpu.py ended with {done.returncode}; its message stands above")
-    delegated = {row["file"]: row for row in artifact.read_result(checked)["rows"]}
+    delegated = {row["file"]: row for row in measured(["export/check_gpu.py", *tflites], folder)}
     one, two = (timed(args, files, plugin, folder, threads) for threads in (1, 2))
     rows = []
     for name, path in files.items():
@@ -98,23 +93,29 @@ def rows_of(args: Namespace, folder: Path) -> list[dict[str, Any]]:
             row |= {key: found[key] for key in ("delegated_share", "control_refused", "refused_operators", "litert")}
         rows.append(row)
     rows.append({"name": "torch", "file": str(args.release / "small" / "student"), "ms": one["torch"], "ms_2": two["torch"]})
-    rows += mirrored(args, files["int8"], folder / "mirror.json")
-    told = folder / "warp.json"
-    stage.run_all([["benchmarks/warp.py", "--json", str(told)]], ROOT)
-    rows += [{**row, "ms": row["median_ms"]} for row in artifact.read_result(told)["rows"]]
+    rows += mirrored(args, files["int8"], folder)
+    rows += [{**row, "ms": row["median_ms"]} for row in measured(["benchmarks/warp.py"], folder)]
     return rows
 
 
-def mirrored(args: Namespace, int8: Path, told: Path) -> list[dict[str, Any]]:
+def measured(words: Sequence[str], folder: Path) -> list[dict[str, Any]]:
+    """The rows of another benchmark. A gate that it misses is a figure here, and not the end."""
+    told = folder / f"{Path(words[0]).stem}.json"
+    done = subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:], "--json", str(told)], check=False)
+    if done.returncode not in (0, 1):
+        raise ValueError(f"{words[0]} ended with {done.returncode}; its message stands above")
+    rows: list[dict[str, Any]] = artifact.read_result(told)["rows"]
+    return rows
+
+
+def mirrored(args: Namespace, int8: Path, folder: Path) -> list[dict[str, Any]]:
     """`int8_tf_mirror`, written for a phone's kernels, and the same with plain convolutions and for a server's."""
-    words = [str(args.release), "--file", str(int8), "--kernels", "plain", "phone", "amx", "--json", str(told)]
-    stage.run_all([["benchmarks/mirror.py", *words]], ROOT)
-    found = artifact.read_result(told)["rows"]
+    words = [str(args.release), "--file", str(int8), "--kernels", "plain", "phone", "amx"]
+    found = measured(["benchmarks/mirror.py", *words], folder)
     rows = []
     for kernels in ("phone", "plain", "amx"):
-        one, two = (
-            next(row for row in found if row["kind"] == f"mirror-{kernels}" and row["threads"] == threads) for threads in (1, 2)
-        )
+        by_threads = {row["threads"]: row for row in found if row["kind"] == f"mirror-{kernels}"}
+        one, two = by_threads[1], by_threads[2]
         rows.append({
             "name": "int8_tf_mirror" if kernels == "phone" else f"int8_tf_mirror_{kernels}",
             "operators": one["operators"], "ops": sum(one["operators"].values()), "ms": one["ms"], "ms_2": two["ms"],
