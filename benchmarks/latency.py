@@ -42,7 +42,6 @@ RUNTIMES = {
     "tflite-runtime": ("tflite_runtime.interpreter", ".tflite"),
 }
 """Runtime -> the module it is imported from, and what it runs."""
-LEGACY = Path(".venv-legacy/bin/python")
 PATIENCE_S = 600.0  # for one answer; a worker that is silent for longer is given up
 
 # --- the worker: one model in one runtime, no faceeraser but for a checkpoint folder --------------------------------
@@ -114,19 +113,21 @@ def load(spec: Mapping[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
         import tensorflow
 
         make, version = tensorflow.lite.Interpreter, tensorflow.__version__
+        plug: Callable[[str], Any] = tensorflow.lite.experimental.load_delegate
     elif runtime == "litert":
         from importlib import metadata
 
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert import interpreter as litert
 
-        make, version = Interpreter, metadata.version("ai-edge-litert")
+        make, version, plug = litert.Interpreter, metadata.version("ai-edge-litert"), litert.load_delegate
     else:
         import tflite_runtime
         from tflite_runtime import interpreter as module
 
-        make, version = module.Interpreter, tflite_runtime.__version__
+        make, version, plug = module.Interpreter, tflite_runtime.__version__, module.load_delegate
     about = {"version": version, "import_mb": peak_mb()}
-    interpreter = make(model_path=path, num_threads=threads)
+    plugins = [plug(spec["delegate"])] if spec["delegate"] else None
+    interpreter = make(model_path=path, num_threads=threads, experimental_delegates=plugins)
     interpreter.allocate_tensors()
     for port in interpreter.get_input_details():
         value = sample(port["shape"], int(port["shape"][-1]))
@@ -169,13 +170,13 @@ def work(spec: Mapping[str, Any]) -> int:
 class Worker:
     """One row: a process with one model in one runtime."""
 
-    def __init__(self, python: Path | None, row: dict[str, Any], path: Path) -> None:
+    def __init__(self, python: Path | None, row: dict[str, Any], path: Path, delegate: str | None) -> None:
         """Starts the process and loads the model. `row` gets what becomes known."""
         self.row, self.rounds, self.process = row, [], None  # type: ignore[var-annotated]
         if python is None:
-            row["skipped"] = f"{row['runtime']} is not here: `make legacy` makes {LEGACY}, or give --legacy-python"
+            row["skipped"] = f"{row['runtime']} is not here: `make legacy` makes .venv-legacy, or give --legacy-python"
             return
-        spec = {"runtime": row["runtime"], "path": str(path), "threads": row["threads"]}
+        spec = {"runtime": row["runtime"], "path": str(path), "threads": row["threads"], "delegate": delegate}
         self.process = subprocess.Popen(
             [str(python), str(Path(__file__).resolve()), "--worker", json.dumps(spec)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -256,16 +257,6 @@ def jobs(args: argparse.Namespace) -> list[tuple[str, str, Path]]:
     return found
 
 
-def legacy_python(given: Path | None) -> Path | None:
-    """The interpreter that has tflite-runtime: as given, else .venv-legacy here or beside this script's folder."""
-    if given is not None:
-        if not given.is_file():
-            raise ValueError(f"--legacy-python {given}: no such file; expected a Python that has tflite-runtime")
-        return given.absolute()
-    places = (Path.cwd() / LEGACY, Path(__file__).resolve().parents[1] / LEGACY)
-    return next((place for place in places if place.is_file()), None)
-
-
 def summarize(row: dict[str, Any], rounds: Sequence[Sequence[float]], first: Sequence[Sequence[float]]) -> None:
     """Put median, p90, number of runs and the ratio to the first row's rounds into a row."""
     times = [ms for turn in rounds for ms in turn]
@@ -283,9 +274,9 @@ def time_all(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Load everything, warm it up, let it take turns; returns the rows in the order given."""
     from tqdm import tqdm
 
-    from faceeraser import artifact
+    from faceeraser import artifact, stage
 
-    legacy = legacy_python(args.legacy_python)
+    legacy = stage.legacy_python(args.legacy_python)
     workers: list[Worker] = []
     try:
         for name, runtime, path in tqdm(jobs(args), desc="load", unit="model", leave=False):
@@ -298,7 +289,9 @@ def time_all(args: argparse.Namespace) -> list[dict[str, Any]]:
                 "threads": args.threads,
             }
             python = legacy if runtime == "tflite-runtime" else Path(sys.executable)
-            workers.append(Worker(python, row, path))
+            # A stock runtime stops at the operator that this flavour has and CPUs have not.
+            plugin = str(args.delegate.resolve()) if args.delegate and path.name.endswith("-gpu-resampler.tflite") else None
+            workers.append(Worker(python, row, path, plugin))
         for worker in tqdm(workers, desc="warm up", unit="model", leave=False):
             if worker.alive:
                 worker.ask(args.warmup)
@@ -354,7 +347,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--warmup", type=int, default=10, help="untimed runs first, at least 10 (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=50, help="timed runs of each, at least 50 (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=10, help="turns they are taken in (default: %(default)s)")
-    parser.add_argument("--legacy-python", type=Path, metavar="FILE", help=f"has tflite-runtime (default: {LEGACY})")
+    parser.add_argument("--delegate", type=Path, metavar="FILE", help="plugin for files named *-gpu-resampler.tflite")
+    parser.add_argument("--legacy-python", type=Path, metavar="FILE", help="has tflite-runtime (default: .venv-legacy's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     return parser
 

@@ -11,6 +11,7 @@ Importing this module loads numpy only; a runtime is imported by the first `Arti
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import hashlib
 import json
@@ -56,6 +57,8 @@ TFLITE_RUNTIMES = {
     "tensorflow": "tensorflow.lite",
     "tflite_runtime": "tflite_runtime.interpreter",
 }
+RESAMPLER = "Resampler"
+"""The custom operator of the GPU delegates: picture (N, H, W, C) and absolute x, y (N, h, w, 2) -> samples (N, h, w, C)."""
 # What an element of a tensor takes, by TFLite's name of its type.
 TENSOR_BYTES = {
     "FLOAT32": 4, "FLOAT16": 2, "FLOAT64": 8, "INT8": 1, "UINT8": 1, "INT16": 2, "UINT16": 2, "INT32": 4, "UINT32": 4,
@@ -248,11 +251,28 @@ def _first_line(error: Exception) -> str:
 
 
 class _TFLite:
-    def __init__(self, path: Path, threads: int, runtime: str | None) -> None:
+    def __init__(self, path: Path, threads: int, runtime: str | None, delegate: Path | None, runs: bool = True) -> None:
+        """`runs`: False to look at its ports only, which needs neither memory nor a delegate."""
+        interpreter, load_delegate = _tflite_runtime(runtime)
+        if delegate:
+            try:  # first by hand: load_delegate leaves a half-made object behind, which fails again when it is collected
+                _ = ctypes.CDLL(str(delegate.resolve())).tflite_plugin_create_delegate
+            except (OSError, AttributeError) as error:
+                raise ValueError(
+                    f"{delegate}: cannot be loaded as a delegate ({_first_line(error)}); "
+                    f"make it: bash export/build_resampler.sh {delegate}"
+                ) from None
+        delegates = [load_delegate(str(delegate.resolve()))] if delegate else None
         try:
-            self._interpreter = _tflite_interpreter(runtime)(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
+            self._interpreter = interpreter(model_path=str(path), num_threads=threads, experimental_delegates=delegates)
+            if runs:
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
+            if f"custom op: {RESAMPLER}" in str(error):
+                raise ValueError(
+                    f"{path}: warps by {RESAMPLER}, an operator that GPU delegates have and a CPU needs a plugin for: "
+                    "bash export/build_resampler.sh resampler.so, then --delegate resampler.so"
+                ) from None
             raise ValueError(f"{path}: this runtime cannot load it as a TFLite model ({_first_line(error)})") from None
         self._inputs = self._interpreter.get_input_details()
         self._outputs = self._interpreter.get_output_details()
@@ -280,14 +300,16 @@ class _TFLite:
         return [self._interpreter.get_tensor(details["index"]) for details in self._outputs]
 
 
-def _tflite_interpreter(runtime: str | None) -> Callable[..., Any]:
-    """The Interpreter class of the runtime named, or of the first that is installed."""
+def _tflite_runtime(runtime: str | None) -> tuple[Callable[..., Any], Callable[[str], Any]]:
+    """(the Interpreter class, what loads a delegate) of the runtime named, or of the first that is installed."""
     for name in TFLITE_RUNTIMES if runtime is None else [runtime]:
         try:
             module = import_module(TFLITE_RUNTIMES[name].removesuffix(".lite"))
         except ImportError:
             continue
-        return (module.lite if name == "tensorflow" else module).Interpreter
+        if name == "tensorflow":
+            return module.lite.Interpreter, module.lite.experimental.load_delegate
+        return module.Interpreter, module.load_delegate
     wanted = runtime or "ai_edge_litert"
     extra = "'faceeraser[tflite]'" if wanted == "tensorflow" else "tflite-runtime" if runtime else "faceeraser"
     raise ModuleNotFoundError(f"{wanted} is not installed, which running a .tflite file needs: pip install {extra}")
@@ -357,10 +379,14 @@ def _need(module: str, extra: str, what: str) -> Any:
         raise ModuleNotFoundError(message) from None
 
 
-def _open(path: Path, threads: int, runtime: str | None = None) -> _TFLite | _ONNX | _CoreML:
+def _open(
+    path: Path, threads: int, runtime: str | None = None, delegate: Path | None = None, runs: bool = True
+) -> _TFLite | _ONNX | _CoreML:  # fmt: skip
     kind = kind_of(path)
     if kind == "tflite":
-        return _TFLite(path, threads, runtime)
+        return _TFLite(path, threads, runtime, delegate, runs)
+    if delegate:
+        raise ValueError(f"{path}: is no .tflite file, and takes no delegate ({delegate})")
     return _ONNX(path, threads) if kind == "onnx" else _CoreML(path)
 
 
@@ -390,11 +416,17 @@ class Artifact:
     ModuleNotFoundError (names the extra to install).
     """
 
-    def __init__(self, path: str | Path, threads: int | None = None, runtime: str | None = None) -> None:
-        """`threads`: CPU threads, all by default. `runtime`: for .tflite, one of `TFLITE_RUNTIMES`."""
+    def __init__(
+        self, path: str | Path, threads: int | None = None, runtime: str | None = None,
+        delegate: str | Path | None = None,
+    ) -> None:  # fmt: skip
+        """`threads`: CPU threads, all by default. For .tflite, `runtime`: one of `TFLITE_RUNTIMES`; `delegate`: a plugin.
+
+        A file with the operator Resampler needs the one that `bash export/build_resampler.sh resampler.so` makes.
+        """
         self.path = Path(path)
         self.card = read_card(self.path)
-        self._model = _open(self.path, threads or os.cpu_count() or 1, runtime)
+        self._model = _open(self.path, threads or os.cpu_count() or 1, runtime, Path(delegate) if delegate else None)
         self._roles = _roles(self.path, self._model.inputs)
         pictures = [port for port in self._model.outputs if port.channels == 3]
         named = [port for port in pictures if "erased" in port.name.lower()] or pictures
@@ -421,7 +453,17 @@ class Artifact:
         Returns the image's shape. Raises ValueError for other shapes, sizes or ranges; RuntimeError for CoreML anywhere
         but on macOS.
         """
-        pictures, masks = self._checked(np.asarray(image), np.asarray(mask))
+        image, mask = np.asarray(image), np.asarray(mask)
+        for name, values in (("image", image), ("mask", mask)):
+            if values.size and not (values.min() >= 0 and values.max() <= 1):
+                raise ValueError(
+                    f"{name} has values from {values.min()} to {values.max()}; expected [0, 1] (8 bits: `erase`)"
+                )
+        return self._painted(image, mask)
+
+    def _painted(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """`run`, once the ranges are known."""
+        pictures, masks = self._checked(image, mask)
         values = {"image": pictures, "mask": masks}
         if self.wants_edges:
             values["edges"] = _edges(pictures, masks)
@@ -445,13 +487,8 @@ class Artifact:
                 raise ValueError(f"image is {found} pixels {side}; {self.path.name} takes {wanted}: resize it first")
         if allowed := self.card.get("sizes"):
             self._check_size(image.shape[-3:-1], allowed)
-        for name, values in (("image", image), ("mask", mask)):
-            if values.size and not (values.min() >= 0 and values.max() <= 1):
-                raise ValueError(
-                    f"{name} has values from {values.min()} to {values.max()}; expected [0, 1] (8 bits: `erase`)"
-                )
         image = image if image.ndim == 4 else image[None]
-        return image.astype(np.float32), mask.reshape(*image.shape[:3], 1).astype(np.float32)
+        return image.astype(np.float32, copy=False), mask.reshape(*image.shape[:3], 1).astype(np.float32, copy=False)
 
     def _check_size(self, size: Sequence[int], allowed: Mapping[str, int]) -> None:
         """Of a file that takes any size its card allows. Raises ValueError for another."""
@@ -470,7 +507,8 @@ class Artifact:
         if image.dtype != np.uint8:
             raise ValueError(f"image is {image.dtype}; expected uint8 (for float pictures: `run`)")
         hole = np.asarray(mask) > 0
-        painted = np.rint(self.run(image.astype(np.float32) / 255, hole.astype(np.float32)) * 255).clip(0, 255)
+        painted = self._painted(np.divide(image, np.float32(255), dtype=np.float32), hole.astype(np.float32))
+        painted = np.rint(np.multiply(painted, 255, out=painted), out=painted).clip(0, 255, out=painted)
         return np.where(hole.reshape(*image.shape[:-1], 1), painted.astype(np.uint8), image)
 
 
@@ -490,7 +528,7 @@ def describe(path: str | Path) -> Fields:
     """{"inputs": [...], "outputs": [...]} as a card lists them, read from the file. Needs no card."""
     path = Path(path)
     _members(path)
-    model = _open(path, threads=1)
+    model = _open(path, threads=1, runs=False)
     return {"inputs": [p.described() for p in model.inputs], "outputs": [p.described() for p in model.outputs]}
 
 

@@ -50,7 +50,7 @@ SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "coreml": ".mlpackage"}
 PRECISIONS = {"tflite": ("fp32", "fp16", "int8"), "onnx": ("fp32", "int8"), "coreml": coreml.PRECISIONS}
 WARPS = {
     "tflite": "four look-ups of rows in an (H*W, C) table and bilinear arithmetic, float32; coordinates clamped",
-    tflite.RESAMPLER: "custom operator Resampler, which GPU delegates have, bilinear, float32; coordinates clamped",
+    artifact.RESAMPLER: "custom operator Resampler, which GPU delegates have, bilinear, float32; coordinates clamped",
     "onnx": "GridSample, bilinear, border, align_corners = 1, float32; coordinates clamped",
     "coreml": "resample, bilinear, border, align_corners = true, float32; coordinates clamped",
 }
@@ -75,7 +75,7 @@ class Gate:
 
         'coreml' computes in float16, which moves the flow by hundredths of a pixel (the network that ships: 44.7 dB on
         grass), and packs weights without training, which makes it copy other texture here and there (int8 25.1, palette6
-        23.7, palette4 22.8 dB; int8 of the quantized one, whose weights lie on that grid, 36.0, and with activations on theirs
+        23.7, palette4 22.8 dB; int8 of the quantized one, whose weights lie on that grid, 36.0, and with its activations
         25.7): gates against breakage. int8-activations is float32 but for what is stored, and the same to the last bit.
 
         Raises:
@@ -313,8 +313,9 @@ def own_precision(pipeline: FaceEraser, kind: str) -> str:
 
 def export(
     source: Path | str, target: Path | str, kind: str, precision: str = "auto", *, edges_input: bool = False,
-    flavour: str = "cpu", output: str = "erased", tensors: bool = False, data: Path | str | None = None,
-    name: str | None = None, overwrite: bool = False, bound: float | None = None, reason: str | None = None,
+    flavour: str = "cpu", output: str = "erased", delegate: Path | None = None, tensors: bool = False,
+    data: Path | str | None = None, name: str | None = None, overwrite: bool = False, bound: float | None = None,
+    reason: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Convert a stage's folder into a file with its card in the folder `target`; returns the card.
 
@@ -326,6 +327,7 @@ def export(
         edges_input: edges are an input of the file, instead of Canny inside.
         flavour: of a .tflite file, one of tflite.FLAVOURS; no other kind has any.
         output: of a .tflite file, 'erased' or 'refined' (see tflite.write).
+        delegate: the plugin that a file of the flavour gpu-resampler needs on this machine, where its gate runs it.
         tensors: of a CoreML package, float tensors in and out in place of images.
         data: prepared folder, whose tune list adds faces to the gate's pictures.
         name: file name without suffixes; the source folder's name by default.
@@ -359,7 +361,12 @@ def export(
     suffix += "-tensors" if tensors else ""
     how: dict[str, Any] = {"flavour": flavour, "output": output} if kind == "tflite" else {}
     how |= {"tensors": tensors} if kind == "coreml" else {}
-    warp = tflite.RESAMPLER if kind == "tflite" and tflite.FLAVOURS[flavour].warp == "resampler" else kind
+    warp = artifact.RESAMPLER if kind == "tflite" and tflite.FLAVOURS[flavour].warp == "resampler" else kind
+    if warp == artifact.RESAMPLER and delegate is None:
+        raise ValueError(
+            f"{flavour} warps by {warp}, which a CPU needs a plugin for, and so does the gate: "
+            "bash export/build_resampler.sh resampler.so, then --delegate resampler.so"
+        )
     path = target / f"{name or source.resolve().name}{suffix}{SUFFIXES[kind]}"
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already; choose another --name, or --overwrite to replace it")
@@ -383,11 +390,14 @@ def export(
         if kind == "tflite":
             fields |= {"flavour": flavour, "delegates": list(tflite.FLAVOURS[flavour].delegates)}
         with _step("reading it back"):
+            # The network's, which a file has too: what a head computes in phases is zeros beyond that.
+            folded = pipeline if pipeline.config.quantized else form.frozen(pipeline)
+            gmacs, params = count(folded, pipeline.config.resolution)
+            fields |= {"gmacs": gmacs, "params": params}
             if kind == "coreml":
-                gmacs, params = count(pipeline, pipeline.config.resolution)
-                fields |= {"gmacs": gmacs, "params": params, **artifact.describe(staged)}
+                fields |= artifact.describe(staged)
             artifact.write_card(staged, fields)
-            file = artifact.Artifact(staged, threads=1)
+            file = artifact.Artifact(staged, threads=1, delegate=delegate)
         with _step("running the checkpoint's network"):
             network = coreml.as_written(pipeline, precision) if kind == "coreml" else pipeline
             expected = reference(network, pictures, edges_input, output)
@@ -396,7 +406,8 @@ def export(
         if kind == "coreml" and sys.platform != "darwin":
             evaluated = parity(_evaluated(staged), pictures, expected, gate)
             fields["evaluated_parity"], failures = evaluated, list(evaluated.get("failures", []))
-            measured: dict[str, Any] = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None, "gate": str(gate), "passed": None}
+            measured: dict[str, Any] = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None}
+            measured |= {"gate": str(gate), "passed": None}
         else:
             measured = parity(file.run, pictures, expected, gate)
             failures = list(measured.get("failures", []))
@@ -537,6 +548,10 @@ def add_flags(made: argparse.ArgumentParser, kind: str) -> argparse.ArgumentPars
             help=f"one or more of {told} (default: cpu)",
         )  # fmt: skip
         made.add_argument(
+            "--delegate", type=Path, metavar="FILE",
+            help="the plugin that gpu-resampler needs on a CPU, for its gate: bash export/build_resampler.sh FILE",
+        )  # fmt: skip
+        made.add_argument(
             "--output", choices=("erased", "refined"), default="erased",
             help="the whole picture, or what is painted, to be laid into the picture outside the file (default: erased)",
         )  # fmt: skip
@@ -600,9 +615,12 @@ def run(args: argparse.Namespace, kind: str) -> int:
 
 
 def _run(args: argparse.Namespace, kind: str) -> None:
-    flavours = dict.fromkeys(args.flavour) if kind == "tflite" else ()
-    chosen: list[dict[str, Any]] = [{"flavour": flavour, "output": args.output} for flavour in flavours] or [{}]
-    chosen = [{"tensors": args.tensors}] if kind == "coreml" else chosen
+    chosen: list[dict[str, Any]] = [{}]
+    if kind == "tflite":
+        flavours = dict.fromkeys(args.flavour)
+        chosen = [{"flavour": flavour, "output": args.output, "delegate": args.delegate} for flavour in flavours]
+    elif kind == "coreml":
+        chosen = [{"tensors": args.tensors}]
     cards = [
         export(
             args.source, args.target, kind, precision, edges_input=args.edges_input, data=args.data, name=args.name,

@@ -487,10 +487,13 @@ class FaceEraser(nn.Module):
                 filled, shading = self.fill(visible.float(), keep.float())
             small_offsets = self.clone(guide, self.shrunk(filled), small_mask).float()
             small_offsets = small_offsets * torch.cat([small_mask, small_mask], 1)
-            offsets = self._enlarged(small_offsets, "bilinear") * torch.cat([mask, mask], 1)
+            # Outside the hole nothing of the warp is left, so there its flow need not be zero: what is reported is, which a
+            # converter leaves out.
+            enlarged = self._enlarged(small_offsets, "bilinear")
+            offsets = enlarged * mask
             flow = self.to_flow(offsets)
             detail = copyable(visible - shading) * (keep * DETAIL_GAIN)
-            cloned = filled + hole * self.warp(detail, flow)
+            cloned = filled + hole * self.warp(detail, self.to_flow(enlarged))
         else:
             small_offsets = self.clone(guide, self.shrunk(visible), small_mask).float()
             offsets = self._enlarged(small_offsets, "bilinear")

@@ -34,10 +34,11 @@ class Ran:
     emulated: bool
 
 
-def _interpreter(model: str | Path) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
+def _interpreter(model: str | Path, delegate: str | Path | None = None) -> Any:
+    from ai_edge_litert.interpreter import Interpreter, load_delegate
 
-    made = Interpreter(model_path=str(model), num_threads=1)
+    plugins = [load_delegate(str(Path(delegate).absolute()))] if delegate else None
+    made = Interpreter(model_path=str(model), num_threads=1, experimental_delegates=plugins)
     return made.get_signature_runner(next(iter(made.get_signature_list())))
 
 
@@ -76,9 +77,9 @@ def sample_inputs(model: str | Path, seed: int = 0) -> Tensors:
     return made
 
 
-def reference(model: str | Path, inputs: Mapping[str, np.ndarray]) -> Tensors:
-    """The outputs of Python's LiteRT here, one thread, by name."""
-    return {name: np.asarray(value) for name, value in _interpreter(model)(**inputs).items()}
+def reference(model: str | Path, inputs: Mapping[str, np.ndarray], delegate: str | Path | None = None) -> Tensors:
+    """The outputs of Python's LiteRT here, one thread, by name; `delegate`: a plugin (export/build_resampler.sh)."""
+    return {name: np.asarray(value) for name, value in _interpreter(model, delegate)(**inputs).items()}
 
 
 def _read(text: str) -> tuple[list[float], float, bool, bool]:

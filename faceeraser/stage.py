@@ -8,6 +8,7 @@ expected, what to run).
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import shlex
@@ -22,9 +23,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
-from faceeraser import artifact, checkpoint, metrics
+from faceeraser import artifact, checkpoint, faces, metrics
 from faceeraser.fit import Recipe, as_method, calibrate, fit, run, sample_sheet
 from faceeraser.networks import FaceEraser, count
 from faceeraser.pairs import Pair, TrainingPairs, describe, evaluation_pairs, to_tensors
@@ -43,6 +45,9 @@ LOOSER_GATE = (
 TRAINING = ("train/train.py", *(f"compress/{name}.py" for name in ("prune", "slim", "distil", "quantize")))
 
 
+LEGACY = Path(".venv-legacy/bin/python")  # `make legacy` makes it
+
+
 class GateFailed(Exception):
     """A measured figure is outside its gate; the message says which and by how much. Exit code 1."""
 
@@ -54,6 +59,20 @@ def parser(doc: str | None, source: str = "SOURCE", target: str = "TARGET") -> a
     made.add_argument("target", type=Path, metavar=target)
     made.add_argument("--overwrite", action="store_true", help="replace TARGET if it exists")
     return made
+
+
+def legacy_python(given: Path | None = None) -> Path | None:
+    """The Python of the second environment (`make legacy`): as given, else LEGACY here or beside this package's folder.
+
+    Raises:
+        ValueError: what was given is no file.
+    """
+    if given is not None:
+        if not given.is_file():
+            raise ValueError(f"--legacy-python {given}: no such file; expected a Python, such as `make legacy` makes")
+        return given.absolute()
+    places = (Path.cwd() / LEGACY, Path(__file__).resolve().parents[1] / LEGACY)
+    return next((place for place in places if place.is_file()), None)
 
 
 def add_fine_tuning(made: argparse.ArgumentParser, steps: int, lr: float) -> None:
@@ -225,6 +244,26 @@ def open_model(path: Path, name: str) -> Model:
     told = [entry["options"]["features"] for entry in history if "features" in entry.get("options", {})]
     where = artifact.portable(path)
     return Model(name, path, method, resolution, {"file": where, **about, "perceptual": told[-1] if told else None})
+
+
+def photographs(photos: Path) -> list[Path]:
+    """A folder's photographs in a fixed shuffled order; those whose split is `val`, where a manifest.csv has splits.
+
+    Raises:
+        ValueError: there is no such folder, or nothing in it.
+    """
+    if not photos.is_dir():
+        raise ValueError(f"{photos}: no such folder, expected photographs of faces")
+    manifest = photos / "manifest.csv"
+    if manifest.is_file():
+        with manifest.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        files = sorted(photos / row["file"] for row in rows if row.get("split", "val") == "val")
+    else:
+        files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in faces.READABLE)
+    if not files:
+        raise ValueError(f"{photos}: found no photographs to validate on, expected files or a manifest.csv with split = val")
+    return [files[k] for k in np.random.default_rng(1).permutation(len(files))]
 
 
 def measure(pipeline: FaceEraser, pairs: Sequence[Pair]) -> dict[str, Any]:
