@@ -12,7 +12,7 @@ SETUP := .venv/.installed
 LEGACY := .venv-legacy/.installed
 CODE := $(wildcard faceeraser train compress export benchmarks)
 
-.PHONY: setup demo release test check legacy clean
+.PHONY: setup demo release test check web legacy clean
 
 setup: $(SETUP)
 
@@ -41,6 +41,14 @@ release: setup
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+# The page of `faceeraser demo`, into faceeraser/page; from there it goes into a wheel that is built afterwards.
+web: web_demo/node_modules/.package-lock.json
+	cd web_demo && npm run --silent build
+
+web_demo/node_modules/.package-lock.json: web_demo/package-lock.json
+	@command -v npm >/dev/null || { echo "the page needs npm (Node 18 or later); install it, then: make web" >&2; exit 2; }
+	cd web_demo && npm ci --no-audit --no-fund
+
 check: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy $(CODE)
@@ -56,5 +64,5 @@ $(LEGACY): constraints-legacy.txt
 
 # Environments and caches. What was prepared, trained and exported (data, runs, exports) stays.
 clean:
-	rm -rf .venv .venv-legacy build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache
+	rm -rf .venv .venv-legacy build web_demo/node_modules faceeraser/page *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -126,8 +126,10 @@ def trained(plan: Mapping[tuple[str, str, int], Sequence[str]]) -> list[dict[str
             row[key] = round(float(np.mean(values)), 4)
         apart = min(1, len(after) - 1)
         row["std"] = {key: round(float(np.std([f[key] for f in after], ddof=apart)), 4) for key in stage.FIGURES}
-        options = entries[0]["options"]
-        rows.append({**row, "steps": options["steps"], "size": options["size"], "n": after[0]["n"]})
+        options, source = entries[0]["options"], Path(plan[kind, what, 0][1])
+        before = [Path(words[2]) for (part, *_), words in plan.items() if part == "part"]
+        steps = options["steps"] + (checkpoint.history(source)[-1]["options"]["steps"] if source in before else 0)
+        rows.append({**row, "steps": steps, "size": options["size"], "n": after[0]["n"]})
         if kind == "option":  # trained at half the size with nothing shrunk, to be run at 256 with the same to be seen
             network = checkpoint.load(Path(plan[kind, what, 0][2]))
             network.config = replace(network.config, shrink=network.config.shrink * 256 // options["size"])

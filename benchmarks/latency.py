@@ -95,11 +95,16 @@ def load(spec: Mapping[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
         options.add_session_config_entry(
             "session.intra_op.allow_spinning", "0"
         )  # idle while the others have their turn
+        card, own = Path(f"{path}.json"), 1
+        if card.is_file():  # a file that takes any size is timed at its network's own, known beforehand as a fixed one is
+            own = json.loads(card.read_text())["resolution"]
+            for name in ("height", "width"):
+                options.add_free_dimension_override_by_name(name, own)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         types = {"float": np.float32, "float16": np.float16, "uint8": np.uint8}
         feed = {}
         for port in session.get_inputs():
-            shape = [n if isinstance(n, int) and n > 0 else 1 for n in port.shape]
+            shape = [n if isinstance(n, int) and n > 0 else own if axis else 1 for axis, n in enumerate(port.shape)]
             dtype = types[port.type[len("tensor(") : -1]]
             value = sample(shape, 3 if 3 in shape else 1)
             feed[port.name] = (value * (255 if dtype == np.uint8 and 3 in shape else 1)).astype(dtype)
@@ -108,19 +113,21 @@ def load(spec: Mapping[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
         import tensorflow
 
         make, version = tensorflow.lite.Interpreter, tensorflow.__version__
+        plug: Callable[[str], Any] = tensorflow.lite.experimental.load_delegate
     elif runtime == "litert":
         from importlib import metadata
 
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert import interpreter as litert
 
-        make, version = Interpreter, metadata.version("ai-edge-litert")
+        make, version, plug = litert.Interpreter, metadata.version("ai-edge-litert"), litert.load_delegate
     else:
         import tflite_runtime
         from tflite_runtime import interpreter as module
 
-        make, version = module.Interpreter, tflite_runtime.__version__
+        make, version, plug = module.Interpreter, tflite_runtime.__version__, module.load_delegate
     about = {"version": version, "import_mb": peak_mb()}
-    interpreter = make(model_path=path, num_threads=threads)
+    plugins = [plug(spec["delegate"])] if spec["delegate"] else None
+    interpreter = make(model_path=path, num_threads=threads, experimental_delegates=plugins)
     interpreter.allocate_tensors()
     for port in interpreter.get_input_details():
         value = sample(port["shape"], int(port["shape"][-1]))
@@ -163,13 +170,13 @@ def work(spec: Mapping[str, Any]) -> int:
 class Worker:
     """One row: a process with one model in one runtime."""
 
-    def __init__(self, python: Path | None, row: dict[str, Any], path: Path) -> None:
+    def __init__(self, python: Path | None, row: dict[str, Any], path: Path, delegate: str | None) -> None:
         """Starts the process and loads the model. `row` gets what becomes known."""
         self.row, self.rounds, self.process = row, [], None  # type: ignore[var-annotated]
         if python is None:
             row["skipped"] = f"{row['runtime']} is not here: `make legacy` makes .venv-legacy, or give --legacy-python"
             return
-        spec = {"runtime": row["runtime"], "path": str(path), "threads": row["threads"]}
+        spec = {"runtime": row["runtime"], "path": str(path), "threads": row["threads"], "delegate": delegate}
         self.process = subprocess.Popen(
             [str(python), str(Path(__file__).resolve()), "--worker", json.dumps(spec)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -282,7 +289,9 @@ def time_all(args: argparse.Namespace) -> list[dict[str, Any]]:
                 "threads": args.threads,
             }
             python = legacy if runtime == "tflite-runtime" else Path(sys.executable)
-            workers.append(Worker(python, row, path))
+            # A stock runtime stops at the operator that this flavour has and CPUs have not.
+            plugin = str(args.delegate.resolve()) if args.delegate and path.name.endswith("-gpu-resampler.tflite") else None
+            workers.append(Worker(python, row, path, plugin))
         for worker in tqdm(workers, desc="warm up", unit="model", leave=False):
             if worker.alive:
                 worker.ask(args.warmup)
@@ -338,7 +347,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--warmup", type=int, default=10, help="untimed runs first, at least 10 (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=50, help="timed runs of each, at least 50 (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=10, help="turns they are taken in (default: %(default)s)")
-    parser.add_argument("--legacy-python", type=Path, metavar="FILE", help="has tflite-runtime (default: that of .venv-legacy)")
+    parser.add_argument("--delegate", type=Path, metavar="FILE", help="plugin for files named *-gpu-resampler.tflite")
+    parser.add_argument("--legacy-python", type=Path, metavar="FILE", help="has tflite-runtime (default: .venv-legacy's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     return parser
 

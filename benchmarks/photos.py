@@ -18,7 +18,6 @@ The sheet shows people: it is for looking at, and not for publishing.
 
 from __future__ import annotations
 
-import csv
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -33,22 +32,6 @@ from faceeraser import artifact, checkpoint, faces, fit, metrics, pairs, stage
 from faceeraser.metrics import lab_of
 
 Pictures = dict[str, np.ndarray]
-
-
-def chosen(photos: Path) -> list[Path]:
-    """The photographs to look at, in a fixed shuffled order."""
-    if not photos.is_dir():
-        raise ValueError(f"{photos}: no such folder, expected photographs of faces")
-    manifest = photos / "manifest.csv"
-    if manifest.is_file():
-        with manifest.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        files = sorted(photos / row["file"] for row in rows if row.get("split", "val") == "val")
-    else:
-        files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in faces.READABLE)
-    if not files:
-        raise ValueError(f"{photos}: found no photographs to validate on, expected files or a manifest.csv with split = val")
-    return [files[k] for k in np.random.default_rng(1).permutation(len(files))]
 
 
 def painter(path: Path) -> tuple[str, int, Callable[[np.ndarray, np.ndarray], Pictures]]:
@@ -111,7 +94,7 @@ def sheet_of(lines: Sequence[Pictures], side: int = 160) -> np.ndarray:
 def run(args: Namespace) -> None:
     if args.limit < 1:
         raise ValueError(f"--limit {args.limit}: expected at least 1")
-    files = chosen(args.photos)
+    files = stage.photographs(args.photos)
     name, size, paint = painter(args.model)
     figures: dict[str, dict[str, list[float | None]]] = {}
     lines: list[Pictures] = []

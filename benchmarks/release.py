@@ -23,7 +23,7 @@ from faceeraser import WEIGHTS, artifact, stage
 
 ROOT = Path(__file__).resolve().parent.parent
 # What ships of the exports, beside the fp32 checkpoint.
-EXPORTED = ("int8.tflite",)
+EXPORTED = ("int8",)
 # The usual gate is 1e-4; on one of 16 pictures it was 1.5e-4, at 111 dB.
 FLOAT_GATE = (
     "--gate", "5e-4", "--reason",
@@ -66,7 +66,7 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
     # As the table calls them, and as the budget's rounds are called.
     stages = {"fp32": fp32, "pruned": f"{small}/1-pruned", "slim": f"{small}/slim", "student": f"{small}/student",
               "int8": f"{small}/int8"}  # fmt: skip
-    files = {name: str(work / "exports" / f"{name}.tflite") for name in stages}
+    files = {name: str(work / "exports" / f"{name}-web.tflite") for name in stages}
     # What is trained for less than it takes is not judged.
     gates = ["--max-drop", "0.2"] if args.scale >= 1 else ["--max-drop", "99", "--max-texture", "99"]
     compared = [f"{name}={file}" for name, file in files.items() if name != "fp32"]
@@ -87,7 +87,7 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
          "--max-mb", "1", *gates, "--drop-blocks", "4", "--distil-features", "0.1", "--rounds", "1",
          *steps(80, "--trial-steps"), *steps(800), *steps(1000, "--distil-steps"), *steps(600, "--qat-steps"),
          "--qat-lr", "3e-4", "--resume"],
-        *(["export/to_tflite.py", folder, exports, "--data", faces, "--name", name, "--overwrite",
+        *(["export/to_tflite.py", folder, exports, "--data", faces, "--name", name, "--overwrite", "--flavour", "web",
            *(stage.LOOSER_GATE if name == "int8" else FLOAT_GATE)] for name, folder in stages.items()),
         ["benchmarks/latency.py", f"fp32={files['fp32']}", *compared, fp32, "--runtimes", "torch", "litert",
          "--json", latency],
@@ -107,9 +107,10 @@ def publish(work: Path, target: Path) -> None:
     (target / "fp32").mkdir(parents=True)
     for name in ("config.json", "generators.safetensors", "history.json"):  # samples.png shows people
         shutil.copyfile(work / "fp32" / name, target / "fp32" / name)
-    for name in EXPORTED:
-        for file in (name, f"{name}.json"):
-            shutil.copyfile(work / "exports" / file, target / file)
+    for name in EXPORTED:  # float pictures in and out: what a browser takes as well as a phone
+        source, copied = work / "exports" / f"{name}-web.tflite", target / f"{name}.tflite"
+        shutil.copyfile(source, copied)
+        artifact.write_json(artifact.card_path(copied), {**artifact.read_card(source), "file": copied.name})
 
 
 def run(args: argparse.Namespace) -> None:

@@ -2,19 +2,17 @@
 
     python export/check_gpu.py exports/*.tflite
 
-Two checks of each file. TensorFlow 2.15.1's analyzer goes through the operators one by one as TFLite's GPU delegate did; it
-is the last that looks, those of 2.19 to 2.21 approve of everything. It lives in .venv-legacy (`make legacy`). And LiteRT's own
-GPU delegate runs the file on this machine (faceeraser/gpu.py) on textured pictures, beside the CPU: `accelerated` says that
-nothing was left over, `max_abs` how far the outputs are apart. A file with the operator Resampler needs its plugin for the
-CPU's side; this builds it.
+Two checks of each file. TensorFlow 2.15.1's analyzer, in .venv-legacy (`make legacy`), looks at every operator as TFLite's
+GPU delegate does; those of 2.19 to 2.21 approve of everything. And LiteRT's own GPU delegate runs the file on this machine
+(faceeraser/gpu.py), beside the CPU, on pictures of noise: `accelerated` says that nothing was left over, `max_abs` how far
+the outputs are apart. A file with the operator Resampler needs its plugin for the CPU's side; this builds it.
 
-Each file is also checked with one operator turned into GATHER_ND, which no GPU takes: a check that lets that pass has
-checked nothing. The last line is JSON. Exit code 1 when an operator was refused, or when the delegate's output is more than
---max-abs away; 2 when the second environment is missing.
+Each file is also checked with one operator turned into one that no GPU takes (GATHER_ND; for the delegate, which wants
+fitting shapes, a clamp): a check that lets that pass has checked nothing. The last line is JSON. Exit code 1 when an
+operator was refused, or when the delegate is more than --max-abs away; 2 when the second environment is missing.
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -23,7 +21,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from faceeraser import artifact, gpu, runner, stage
@@ -31,7 +28,7 @@ from faceeraser.flatbuffer import Graph
 
 MAX_ABS = 1e-3
 """The GPU delegate sums in another order than the CPU; a wrong operator is off by tenths."""
-CONTROL = "GATHER_ND"
+CONTROL, CONTROL_LITERT = "GATHER_ND", "RELU_0_TO_1"
 ANALYZE = """
 import sys, tensorflow
 for path in sys.argv[1:]:
@@ -72,11 +69,11 @@ def read(text: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def doctored(path: Path, target: Path) -> None:
-    """A copy in which the operator of the warp, or the first one where there is none, is one that no GPU takes."""
+def doctored(path: Path, target: Path, control: str, of: tuple[str, ...]) -> None:
+    """A copy in which the first operator of these kinds, or the first of all where there is none, is `control`."""
     graph = Graph(path)
-    operator = next(iter(graph.ops("GATHER", artifact.RESAMPLER)), graph.graph.operators[0])
-    graph.make(operator, CONTROL, operator.inputs)
+    operator = next(iter(graph.ops(*of)), graph.graph.operators[0])
+    graph.make(operator, control, operator.inputs)
     graph.write(target)
 
 
@@ -85,7 +82,7 @@ def analyze(python: Path, files: list[Path]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         controls = [Path(folder) / f"{k}.tflite" for k in range(len(files))]
         for path, control in zip(files, controls, strict=True):
-            doctored(path, control)
+            doctored(path, control, CONTROL, ("GATHER", artifact.RESAMPLER))
         words = [str(python), "-c", ANALYZE, *(str(path) for path in (*files, *controls))]
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         parts = done.stdout.split("FILE\n")[1:]
@@ -94,20 +91,23 @@ def analyze(python: Path, files: list[Path]) -> list[dict[str, Any]]:
             raise ValueError(f"{python}: expected TensorFlow 2.15.1's analyzer, it ended with {said}; run: make legacy")
     found = [read(part) for part in parts]
     rows = found[: len(files)]
-    for row, control in zip(rows, found[len(files) :], strict=True):
-        new = [r for r in control["refused"] if r["operator"] == CONTROL]
+    for row, verdict in zip(rows, found[len(files) :], strict=True):
+        new = [r for r in verdict["refused"] if r["operator"] == CONTROL]
         row["control_refused"] = len(new) == 1
     return rows
 
 
 def delegated(path: Path, pictures: int, plugin: Path) -> dict[str, Any]:
-    """The file on LiteRT's GPU delegate: {"accelerated", "refused", "adapter", "max_abs"}.
+    """The file on LiteRT's GPU delegate: {"accelerated", "refused", "adapter", "control_refused", "max_abs"}.
 
     `plugin` is built there when the file needs it for the CPU's side. Raises RuntimeError when no driver is found.
     """
     given = [runner.sample_inputs(path, seed) for seed in range(pictures)]
     ran = gpu.run(path, given)
     row = {"accelerated": not ran.refused, "refused": ran.refused, "adapter": ran.adapter, "max_abs": None}
+    control = plugin.with_name("control.tflite")
+    doctored(path, control, CONTROL_LITERT, ("LOGISTIC", "TANH", "RELU"))
+    row["control_refused"] = any(text.startswith(CONTROL_LITERT) for text in gpu.run(control, []).refused)
     if ran.refused:
         return row
     if Graph(path).ops(artifact.RESAMPLER) and not plugin.is_file():
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     rows = analyze(python, args.files)
     with tempfile.TemporaryDirectory() as folder:
         for path, row in zip(tqdm(args.files, desc="on the delegate", unit="file", leave=False), rows, strict=True):
-            row["file"] = artifact.portable(path)
+            row |= {"name": path.stem, "file": artifact.portable(path)}
             try:
                 row["litert"] = delegated(path, args.pictures, Path(folder) / "resampler.so")
             except RuntimeError as error:  # no Vulkan here: said in the table, and no verdict
@@ -149,16 +149,18 @@ def run(args: argparse.Namespace) -> int:
         }
         for row in rows
     ]  # fmt: skip
-    stage.finish("TensorFlow 2.15.1's check of the GPU delegate, and LiteRT's delegate on this machine", table, {"files": rows})
-    if blind := [row["file"] for row in rows if not row["control_refused"]]:
-        raise stage.GateFailed(f"the check let {CONTROL} pass in {', '.join(blind)}, so its verdict is worth nothing")
+    stage.finish("TensorFlow 2.15.1's check for GPUs, and LiteRT's GPU delegate on this machine", table, {"files": rows})
+    if args.json:
+        artifact.write_result(args.json, artifact.result(rows, None, args.command))
+    blind = [row["file"] for row in rows if not (row["control_refused"] and row["litert"].get("control_refused", True))]
+    if blind:
+        raise stage.GateFailed(f"a check let pass what no GPU takes, in {', '.join(blind)}: its verdict is worth nothing")
     bad = [row["file"] for row in rows if row["refused"] or row["litert"].get("refused")]
     if bad:
         raise stage.GateFailed(f"a GPU does not take all of {', '.join(bad)}; the lines above say what and why")
     if far := [row for row in rows if (row["litert"].get("max_abs") or 0) > args.max_abs]:
-        raise stage.GateFailed(
-            f"{far[0]['file']}: the GPU delegate is {far[0]['litert']['max_abs']:.2g} from the CPU, expected {args.max_abs:g}"
-        )
+        by = far[0]["litert"]["max_abs"]
+        raise stage.GateFailed(f"{far[0]['file']}: the GPU delegate is {by:.2g} from the CPU, expected {args.max_abs:g}")
     return 0
 
 
@@ -169,13 +171,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pictures", type=int, default=2, help="compared on the delegate (default: %(default)s)")
     parser.add_argument("--max-abs", type=float, default=MAX_ABS, metavar="X",
                         help="how far its outputs may be from the CPU's (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     parser.add_argument("--legacy-python", type=Path, metavar="FILE", help="has TensorFlow 2.15.1 (default: .venv-legacy's)")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return stage.execute(run, build_parser(), argv)
+    parser = build_parser()
+    parser.set_defaults(command=["python", "export/check_gpu.py", *(sys.argv[1:] if argv is None else argv)])
+    return stage.execute(run, parser, argv)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """A checkpoint as a CoreML .mlpackage (mlprogram, iOS 17) with the warp inside as `resample`, and its card.
 
     python export/to_coreml.py runs/slim exports/
-    python export/to_coreml.py runs/slim exports/ --precision fp16 int8
+    python export/to_coreml.py runs/slim exports/ --precision fp16 int8 palette6 palette4
+    python export/to_coreml.py runs/int8 exports/ --precision int8-activations
 
-Any stage's folder; NCHW. `auto` is fp16; int8 stores int8 weights and computes in float16. CoreML predicts on macOS only:
-elsewhere the package is checked but not run, and its card says so. exports/<folder>.mlpackage; `-int8`, `-edges` are added.
+Any stage's folder. Pictures go in and out as images, the mask greyscale with white = erase; --tensors gives float tensors,
+NCHW. `auto` is fp16; int8 and palettes are of the weights; int8-activations needs a quantized folder, whose learnt scales it
+carries (docs/coreml.md). CoreML predicts on macOS only: elsewhere the saved program is computed in torch, and the card says
+so. exports/<folder>.mlpackage; `-int8` and so on, `-edges`, `-tensors` are added.
 """
 
 import argparse

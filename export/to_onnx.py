@@ -1,10 +1,11 @@
-"""A checkpoint as an .onnx file with the warp inside (GridSample, opset 18), and its card; published after its parity gate.
+"""A checkpoint as an .onnx file of any size with the warp inside (GridSample, opset 18), and its card.
 
     python export/to_onnx.py runs/fp32 exports/
     python export/to_onnx.py runs/int8 exports/
 
-Any stage's folder; NCHW. `auto` is fp32, or for a quantized folder int8: quantize / dequantize pairs with the learnt
-scales. exports/<folder>.onnx; `-edges` is added for the form that takes edges as an input.
+Any stage's folder; NCHW, height and width open (multiples of 64 for most networks, docs/onnx.md). `auto` is fp32, or for a
+quantized folder int8: quantize / dequantize pairs with the learnt scales. exports/<folder>.onnx; `-edges` is added for the
+form that takes edges as an input.
 """
 
 import argparse

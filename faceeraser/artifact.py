@@ -3,37 +3,53 @@
     erased = Artifact("exports/int8.tflite").erase(image_u8, mask_u8)
 
 One `run(image, mask)` for every runtime. What the file takes, its order, layout, type and quantization, is read from
-the file itself. The card, `<file>.json` beside it, is written by the exporter:
-
-    format 1, file, kind tflite|onnx|coreml, precision fp32|fp16|int8, sha256, bytes, resolution,
-    inputs, outputs   [{name, shape, layout, dtype, range [low, high], quantization null or {scale, zero_point}}]
-    edges inside|input, warp (text), gmacs, params,
-    parity {n, psnr_hole_min, max_abs_hole, gate, passed}, notes, history (the checkpoint's)
+the file itself. The card, `<file>.json` beside it, is written by the exporter; what stands in one is told by
+`card.schema.json` beside this module, a JSON Schema (docs/cards.md).
 
 Importing this module loads numpy only; a runtime is imported by the first `Artifact` that needs it.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import hashlib
 import json
 import os
 import platform
 import shlex
+import struct
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
+from faceeraser.flatbuffer import Graph
 
 Fields = dict[str, Any]
 
 CARD_FORMAT = 1
 KINDS = {".tflite": "tflite", ".onnx": "onnx", ".mlpackage": "coreml"}
+PRECISIONS = (
+    "fp32", "fp16", "int8", "palette6", "palette4", "int8-activations", "int8-activations-fp16",
+)  # fmt: skip
+MEANINGS = {
+    "image": "the picture, RGB", "mask": "1 = erase, 0 = keep", "edges": "1 = edge, as faceeraser.edges.canny finds them",
+    "erased": "the picture with its hole painted, RGB", "refined": "what is painted, everywhere, RGB",
+}  # fmt: skip
+"""What each input and output is, in words that go into files and cards; values are in [0, 1]."""
+IMAGE_MEANINGS = {
+    "image": "the picture, an RGB image", "mask": "a greyscale image: white (128..255) = erase, black = keep",
+    "edges": "a greyscale image: white = edge, as faceeraser.edges.canny finds them",
+    "erased": "the picture with its hole painted, an RGB image",
+}  # fmt: skip
+"""The same of a CoreML package that takes images, in 0..255."""
 # What only the exporter knows; the rest of a card is read from the file.
 CARD_NEEDS = ("precision", "resolution", "edges", "warp", "parity", "notes", "history")
 TFLITE_RUNTIMES = {
@@ -121,7 +137,7 @@ def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
     missing = [name for name in CARD_NEEDS if name not in fields]
     if missing:
         raise ValueError(f"the card of {path.name} lacks {', '.join(missing)}")
-    for name, allowed in {"precision": ("fp32", "fp16", "int8"), "edges": ("inside", "input")}.items():
+    for name, allowed in {"precision": PRECISIONS, "edges": ("inside", "input")}.items():
         if fields[name] not in allowed:
             raise ValueError(f"the card of {path.name}: {name} is {fields[name]!r}, expected {' or '.join(allowed)}")
     if path.with_name(path.name + ".data").exists():
@@ -133,7 +149,7 @@ def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
         if "inputs" not in fields or "outputs" not in fields:
             card |= describe(path)
         if "gmacs" not in fields or "params" not in fields:
-            card |= count(path)
+            card |= count(path, fields["resolution"])
     card = card | dict(fields) | {key: card[key] for key in ("format", "file", "kind", "sha256", "bytes")}
     missing = [name for name in ("inputs", "outputs", "gmacs", "params") if name not in card]
     if missing:
@@ -175,7 +191,10 @@ def read_card(path: str | Path) -> Fields:
 class _Port:
     """One input or output of a model: how to put an NHWC float picture into it, or to take one out."""
 
-    def __init__(self, name: str, shape: Sequence[Any], dtype: Any, scale: float = 0.0, zero_point: int = 0) -> None:
+    def __init__(
+        self, name: str, shape: Sequence[Any], dtype: Any, scale: float = 0.0, zero_point: int = 0, image: bool = False
+    ) -> None:  # fmt: skip
+        self.image = image  # CoreML's: 8 bits, white for 1
         self.name, self.dtype, self.scale, self.zero_point = name, np.dtype(dtype), float(scale), int(zero_point)
         self.shape = [int(n) if isinstance(n, (int, np.integer)) and n > 0 else None for n in shape]  # None: any
         self.layout, self.channels = "?", 0
@@ -212,12 +231,18 @@ class _Port:
             real = (real - self.zero_point) * np.float32(self.scale or 1 / 255)
         return real.transpose(0, 2, 3, 1) if self.layout == "NCHW" else real
 
+    @property
+    def meaning(self) -> str:
+        """What it is, in words; by its channels where its name tells nothing."""
+        said = IMAGE_MEANINGS if self.image else MEANINGS
+        return said.get(self.name, said["image" if self.channels == 3 else "mask"])
+
     def described(self) -> Fields:
         """The port as a card lists it."""
         quantization = {"scale": self.scale, "zero_point": self.zero_point} if self.scale else None
         return {
             "name": self.name, "shape": self.shape, "layout": self.layout, "dtype": self.dtype.name,
-            "range": [0.0, 1.0], "quantization": quantization,
+            "range": [0.0, 1.0], "quantization": quantization, "meaning": self.meaning,
         }  # fmt: skip
 
 
@@ -229,13 +254,15 @@ class _TFLite:
     def __init__(self, path: Path, threads: int, runtime: str | None, delegate: Path | None, runs: bool = True) -> None:
         """`runs`: False to look at its ports only, which needs neither memory nor a delegate."""
         interpreter, load_delegate = _tflite_runtime(runtime)
-        try:
-            delegates = [load_delegate(str(delegate.resolve()))] if delegate else None
-        except (ValueError, OSError, AttributeError) as error:
-            raise ValueError(
-                f"{delegate}: cannot be loaded as a delegate ({_first_line(error)}); "
-                f"make it: bash export/build_resampler.sh {delegate}"
-            ) from None
+        if delegate:
+            try:  # first by hand: load_delegate leaves a half-made object behind, which fails again when it is collected
+                _ = ctypes.CDLL(str(delegate.resolve())).tflite_plugin_create_delegate
+            except (OSError, AttributeError) as error:
+                raise ValueError(
+                    f"{delegate}: cannot be loaded as a delegate ({_first_line(error)}); "
+                    f"make it: bash export/build_resampler.sh {delegate}"
+                ) from None
+        delegates = [load_delegate(str(delegate.resolve()))] if delegate else None
         try:
             self._interpreter = interpreter(model_path=str(path), num_threads=threads, experimental_delegates=delegates)
             if runs:
@@ -318,18 +345,30 @@ class _CoreML:
         description = self._model.get_spec().description
         array = tools.proto.FeatureTypes_pb2.ArrayFeatureType
         types = {array.FLOAT16: "float16", array.FLOAT32: "float32", array.DOUBLE: "float64", array.INT32: "int32"}
-        self.inputs, self.outputs = (
-            [_Port(p.name, list(p.type.multiArrayType.shape), types[p.type.multiArrayType.dataType]) for p in ports]
-            for ports in (description.input, description.output)
-        )
+        colours = {tools.proto.FeatureTypes_pb2.ImageFeatureType.RGB: 3}
+
+        def port(feature: Any) -> _Port:
+            if feature.type.WhichOneof("Type") == "imageType":
+                kind = feature.type.imageType
+                shape = [1, kind.height, kind.width, colours.get(kind.colorSpace, 1)]
+                return _Port(feature.name, shape, np.uint8, 1 / 255, image=True)
+            kind = feature.type.multiArrayType
+            return _Port(feature.name, list(kind.shape), types[kind.dataType])
+
+        self.inputs, self.outputs = ([port(p) for p in ports] for ports in (description.input, description.output))
 
     def __call__(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         if sys.platform != "darwin":
             raise RuntimeError(
                 f"CoreML predicts on macOS only, this is {platform.system()}: use the .tflite or .onnx export here"
             )
-        found = self._model.predict({port.name: value for port, value in zip(self.inputs, values, strict=True)})
-        return [np.asarray(found[port.name]) for port in self.outputs]
+        given = {port.name: value for port, value in zip(self.inputs, values, strict=True)}
+        for port in self.inputs:
+            if port.image:
+                given[port.name] = Image.fromarray(np.squeeze(given[port.name][0]))
+        found = self._model.predict(given)
+        # An image comes back with an alpha channel.
+        return [np.asarray(found[p.name])[None, ..., :3] if p.image else np.asarray(found[p.name]) for p in self.outputs]
 
 
 def _need(module: str, extra: str, what: str) -> Any:
@@ -414,7 +453,17 @@ class Artifact:
         Returns the image's shape. Raises ValueError for other shapes, sizes or ranges; RuntimeError for CoreML anywhere
         but on macOS.
         """
-        pictures, masks = self._checked(np.asarray(image), np.asarray(mask))
+        image, mask = np.asarray(image), np.asarray(mask)
+        for name, values in (("image", image), ("mask", mask)):
+            if values.size and not (values.min() >= 0 and values.max() <= 1):
+                raise ValueError(
+                    f"{name} has values from {values.min()} to {values.max()}; expected [0, 1] (8 bits: `erase`)"
+                )
+        return self._painted(image, mask)
+
+    def _painted(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """`run`, once the ranges are known."""
+        pictures, masks = self._checked(image, mask)
         values = {"image": pictures, "mask": masks}
         if self.wants_edges:
             values["edges"] = _edges(pictures, masks)
@@ -436,13 +485,19 @@ class Artifact:
         for wanted, found, side in zip(self.resolution, image.shape[-3:-1], ("high", "wide"), strict=True):
             if wanted is not None and found != wanted:
                 raise ValueError(f"image is {found} pixels {side}; {self.path.name} takes {wanted}: resize it first")
-        for name, values in (("image", image), ("mask", mask)):
-            if values.size and not (values.min() >= 0 and values.max() <= 1):
-                raise ValueError(
-                    f"{name} has values from {values.min()} to {values.max()}; expected [0, 1] (8 bits: `erase`)"
-                )
+        if allowed := self.card.get("sizes"):
+            self._check_size(image.shape[-3:-1], allowed)
         image = image if image.ndim == 4 else image[None]
-        return image.astype(np.float32), mask.reshape(*image.shape[:3], 1).astype(np.float32)
+        return image.astype(np.float32, copy=False), mask.reshape(*image.shape[:3], 1).astype(np.float32, copy=False)
+
+    def _check_size(self, size: Sequence[int], allowed: Mapping[str, int]) -> None:
+        """Of a file that takes any size its card allows. Raises ValueError for another."""
+        step, least, most = (allowed[name] for name in ("multiple_of", "min", "max"))
+        if any(side % step or not least <= side <= most for side in size):
+            raise ValueError(
+                f"image is {size[1]} x {size[0]} pixels; {self.path.name} takes multiples of {step} from {least} to {most}: "
+                "resize or pad it first"
+            )
 
     def erase(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """`run` for 8-bit pictures: uint8 (H, W, 3) RGB and a mask, any non-zero = erase; returns uint8 (H, W, 3).
@@ -452,7 +507,8 @@ class Artifact:
         if image.dtype != np.uint8:
             raise ValueError(f"image is {image.dtype}; expected uint8 (for float pictures: `run`)")
         hole = np.asarray(mask) > 0
-        painted = np.rint(self.run(image.astype(np.float32) / 255, hole.astype(np.float32)) * 255).clip(0, 255)
+        painted = self._painted(np.divide(image, np.float32(255), dtype=np.float32), hole.astype(np.float32))
+        painted = np.rint(np.multiply(painted, 255, out=painted), out=painted).clip(0, 255, out=painted)
         return np.where(hole.reshape(*image.shape[:-1], 1), painted.astype(np.uint8), image)
 
 
@@ -476,8 +532,9 @@ def describe(path: str | Path) -> Fields:
     return {"inputs": [p.described() for p in model.inputs], "outputs": [p.described() for p in model.outputs]}
 
 
-def count(path: str | Path) -> Fields:
-    """{"gmacs", "params"} of a .tflite or .onnx file, counted on its own graph at its own resolution.
+def count(path: str | Path, resolution: int | None = None) -> Fields:
+    """{"gmacs", "params"} of a .tflite or .onnx file, counted on its own graph at its own resolution, or at `resolution`
+    (height and width) where it takes any.
 
     Counted are convolutions, depthwise and transposed ones, and dense layers: multiply-accumulates of one picture, and
     the elements of their weights and biases. Raises ValueError for CoreML, whose package keeps no shapes to count on.
@@ -487,7 +544,7 @@ def count(path: str | Path) -> Fields:
     _members(path)
     if kind == "coreml":
         raise ValueError(f"{path}: a CoreML package cannot be counted; count the .tflite or .onnx export")
-    macs, params = _count_tflite(path) if kind == "tflite" else _count_onnx(path)
+    macs, params = _count_tflite(path) if kind == "tflite" else _count_onnx(path, resolution)
     return {"gmacs": float(macs / 1e9), "params": params}
 
 
@@ -584,9 +641,18 @@ def _count_tflite(path: Path) -> tuple[int, int]:
     return macs, weights
 
 
-def _count_onnx(path: Path) -> tuple[int, int]:
+def _count_onnx(path: Path, resolution: int | None) -> tuple[int, int]:
     onnx = _need("onnx", "onnx", "counting an .onnx file")
-    graph = onnx.shape_inference.infer_shapes(onnx.load(str(path), load_external_data=False)).graph
+    model = onnx.load(str(path), load_external_data=False)
+    for value in model.graph.input:
+        for axis, side in enumerate(value.type.tensor_type.shape.dim):
+            if not side.dim_value and axis and resolution:
+                side.dim_value = resolution
+    if resolution:
+        del model.graph.value_info[:]  # inferred again, and what comes out is told by what goes in
+        for value in model.graph.output:
+            value.type.tensor_type.ClearField("shape")
+    graph = onnx.shape_inference.infer_shapes(model).graph
     values = (*graph.input, *graph.value_info, *graph.output)
     shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in values}
     shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
@@ -612,6 +678,89 @@ def _count_onnx(path: Path) -> tuple[int, int]:
         seen.update(fresh)
         weights += sum(_size(shapes[name]) for name in fresh)
     return macs, weights
+
+
+def contents(path: str | Path) -> Fields:
+    """{"operators": {type: how many}, "layers": [...]} of an exported file, read from the file itself; needs no card.
+
+    layers: [{"layer", "operator", "stored", "bytes"}] of every convolution, in the file's order: what its weights are stored
+    as, and how many bytes they take with their scales or table. Raises ValueError, FileNotFoundError or ModuleNotFoundError
+    (names the extra to install).
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    _members(path)
+    names, layers = {"tflite": _tflite_contents, "onnx": _onnx_contents, "coreml": _coreml_contents}[kind](path)
+    return {"operators": dict(Counter(names).most_common()), "layers": layers}
+
+
+def _layer(name: str, operator: str, stored: str, size: int) -> Fields:
+    return {"layer": name, "operator": operator, "stored": stored, "bytes": int(size)}
+
+
+def _tflite_contents(path: Path) -> tuple[list[str], list[Fields]]:
+    try:
+        graph = Graph(path)
+    except (ValueError, struct.error, IndexError, TypeError) as error:
+        raise ValueError(f"{path}: this is not a TFLite model ({_first_line(error)}); export again") from None
+    layers = []
+    for op in graph.ops("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"):
+        weights = int(op.inputs[1])
+        if (unpack := graph.maker.get(weights)) is not None:  # float16, which a DEQUANTIZE before it unpacks
+            weights = int(unpack.inputs[0])
+        tensor = graph.graph.tensors[weights]
+        scales = tensor.quantization.scale if tensor.quantization is not None else None
+        size = len(graph.model.buffers[tensor.buffer].data) + (0 if scales is None else 4 * len(scales))
+        # The path of modules that made it: '.../FaceEraser_pipeline/...EdgeGenerator_edge/...Conv_stem/...'.
+        made = bytes(graph.graph.tensors[int(op.outputs[0])].name).decode().split("FaceEraser_pipeline/")[-1].split(";")[0]
+        name = ".".join(part.rpartition("_")[2] for part in made.split("/"))
+        layers.append(_layer(name, graph.name(op), graph.type(weights).lower(), size))
+    return [graph.name(op) for op in graph.graph.operators], layers
+
+
+def _onnx_contents(path: Path) -> tuple[list[str], list[Fields]]:
+    onnx = _need("onnx", "onnx", "reading an .onnx file")
+    graph = onnx.load(str(path), load_external_data=False).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    maker = {name: node for node in graph.node for name in node.output}
+    layers = []
+    for node in graph.node:
+        if node.op_type not in ("Conv", "ConvTranspose"):
+            continue
+        unpack = maker.get(node.input[1])
+        parts = [constants[name] for name in (unpack.input if unpack else node.input[1:2]) if name in constants]
+        sizes = [onnx.numpy_helper.to_array(part).nbytes for part in parts]
+        stored = onnx.helper.tensor_dtype_to_np_dtype(parts[0].data_type).name if parts else "?"
+        named = next((name for name in node.input[1:] if name.endswith((".weight", ".bias"))), node.name)
+        name = named.removeprefix("pipeline.").rpartition(".")[0] or named
+        layers.append(_layer(name, node.op_type, stored, sum(sizes)))
+    return [node.op_type for node in graph.node], layers
+
+
+def _coreml_contents(path: Path) -> tuple[list[str], list[Fields]]:
+    tools = _need("coremltools", "coreml", "reading an .mlpackage")
+    types = tools.proto.MIL_pb2.DataType
+    spec = tools.models.MLModel(str(path), skip_model_load=True).get_spec()
+    block = next(iter(spec.mlProgram.functions["main"].block_specializations.values()))
+    maker = {out.name: op for op in block.operations for out in op.outputs}
+
+    def stored(value: Any) -> tuple[str, int]:
+        kind = types.Name(value.type.tensorType.dataType)
+        dimensions = [side.constant.size for side in value.type.tensorType.dimensions]
+        return kind.lower(), _size(dimensions) * TENSOR_BYTES.get(kind, 0)
+
+    layers = []
+    for op in block.operations:
+        if op.type not in ("conv", "conv_transpose"):
+            continue
+        weights = maker[op.inputs["weight"].arguments[0].name]
+        parts = {key: stored(weights.attributes[key]) for key in ("val", "quantized_data", "scale", "indices", "lut")
+                 if key in weights.attributes}  # fmt: skip
+        kind = f"{parts['lut'][0]} by index" if "lut" in parts else next(iter(parts.values()))[0]
+        named = op.inputs["bias"].arguments[0].name if "bias" in op.inputs else weights.outputs[0].name
+        name = named.split("pipeline_")[-1].split("_bias")[0].split("_weight")[0].replace("_", ".")
+        layers.append(_layer(name, op.type, kind, sum(size for _, size in parts.values())))
+    return [op.type for op in block.operations if op.type != "const"], layers
 
 
 # --- results --------------------------------------------------------------------------------------------------------

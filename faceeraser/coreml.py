@@ -1,72 +1,179 @@
-"""A network as a CoreML package (.mlpackage): written with warp and coordinates in float32, and checked when saved."""
+"""A network as a CoreML package (.mlpackage): written with warp and coordinates in float32, and checked when saved.
+
+    fp16                    weights and convolutions in float16
+    int8                    the same, weights stored as int8, per channel; of a quantized network by its learnt scales
+    palette6, palette4      the same, weights stored as indices into a table of 64 or of 16 values for each convolution
+    int8-activations        of a quantized network: int8 weights and activations by its learnt scales, all else float32
+    int8-activations-fp16   the same with float16 between convolutions, and scales as near as float16 has them (to 1/2048)
+
+The head that predicts the flow is never packed: a step of int8 in its weights moves what is copied by half a pixel.
+
+Pictures go in and come out as images (CVPixelBuffer) unless tensors are asked for: `image` RGB, `mask` and `edges`
+greyscale with white for 1, `erased` RGB; what is between 0..255 and [0, 1] is inside the program.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from faceeraser import form, quant
+from faceeraser import form, mil, quant
+from faceeraser.artifact import IMAGE_MEANINGS, MEANINGS
 from faceeraser.networks import FaceEraser
-from faceeraser.quant import QuantConv2d
+from faceeraser.quant import FakeQuant, QuantConv2d
 from faceeraser.stage import GateFailed
 from faceeraser.warp import warp
 
+PRECISIONS = ("fp16", "int8", "palette6", "palette4", "int8-activations", "int8-activations-fp16")
+def stores_activations(precision: str) -> bool:
+    """Whether a precision keeps int8 activations, so that the network has to be a quantized one."""
+    return precision.startswith("int8-activations")
 
-def without_taps(pipeline: FaceEraser) -> FaceEraser:
-    """A copy in float, norms folded; of a quantized network, its weights on their int8 grid and its activations in float.
 
-    For CoreML: coremltools 9 takes none of torch's quantize operators on the route over torch.jit.trace.
+def as_written(pipeline: FaceEraser, precision: str) -> FaceEraser:
+    """The network that a package of this precision computes, as a copy, norms folded.
+
+    Of a quantized network: with its int8 activations where the precision has them, else in float; its weights on their int8
+    grid, as parameters (QuantConv2d) where the precision stores int8 weights.
     """
     network = copy.deepcopy(pipeline).cpu().eval().requires_grad_(False)
     if not network.config.fused and network.config.norm == "batch":
         quant.fuse(network)
+    if stores_activations(precision):
+        return network
     for module in list(network.modules()):
-        if isinstance(module, QuantConv2d):
-            step = module.weight_scale.view(-1, 1, 1, 1)
-            module.weight.data = (module.weight / step).round().clamp(-127, 127) * step
+        if isinstance(module, QuantConv2d) and precision != "int8":
+            module.weight.data = _levels(module).float() * module.weight_scale.view(-1, 1, 1, 1)
             module.__class__ = nn.Conv2d
         for name, child in list(module.named_children()):
-            if isinstance(child, quant.FakeQuant):
+            if isinstance(child, FakeQuant):
                 setattr(module, name, nn.Identity())
     return network
 
 
-def traced(pipeline: FaceEraser, edges_input: bool) -> Any:
-    """The network as TorchScript with every size a constant, which is what coremltools reads."""
-    network = without_taps(pipeline)
-    network.warp = warp
-    given = tuple(form.sample(pipeline.config.resolution, edges_input, channels_last=False).values())
-    # torch.jit.trace alone records sizes as operators on integers, over which coremltools stumbles.
-    static = torch.export.export(form.Form(network, channels_last=False).eval(), given).module()
-    return torch.jit.trace(static, given, check_trace=False)
+def _levels(conv: QuantConv2d) -> Tensor:
+    """A quantized convolution's weights as int8."""
+    return (conv.weight / conv.weight_scale.view(-1, 1, 1, 1)).round().clamp(-127, 127).to(torch.int8)
 
 
-def write(pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = False) -> None:
-    """Write an .mlpackage (mlprogram, iOS 17) with the warp as `resample`: NCHW float32 in and out.
+class _StoredConv2d(QuantConv2d):
+    """A convolution whose int8 weights are in the program: coremltools takes a dequantize of a constant, no quantize."""
 
-    precision: 'fp16', or 'int8' for int8 weights, per channel, and float16 arithmetic. Convolutions run in float16; the
-    hole's filling, Canny, the head that predicts the flow, coordinates, warp and compositing stay float32.
+    levels: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        unpack = torch.ops.quantized_decomposed.dequantize_per_channel
+        weight = unpack(self.levels, self.weight_scale, self.weight_zero_point, 0, -127, 127, torch.int8)
+        return self._conv_forward(x, weight, self.bias)
+
+
+class _Images(nn.Module):
+    """The network with a picture of 0..255 out, in whole steps: so visible pixels leave as they came."""
+
+    def __init__(self, inside: nn.Module):
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> Tensor:
+        return torch.round(self.inside(image, mask, edges) * 255.0)
+
+
+def write(
+    pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = False, tensors: bool = False
+) -> None:  # fmt: skip
+    """Write an .mlpackage (mlprogram, iOS 17) with the warp as `resample`.
+
+    precision: one of PRECISIONS (see the module). In float16 run convolutions and what lies between them; the hole's
+    filling, Canny, the head that predicts the flow, coordinates, warp and compositing stay float32.
+    tensors: NCHW float32 in and out, in place of images.
     """
     tools = form.need("coremltools", "coreml")
+    if precision.startswith("palette"):
+        form.need("sklearn", "coreml")
+    network = as_written(pipeline, precision)
+    network.warp = warp
+    if quant.is_quantized(network):
+        quant.set_exporting(network)
+        for module in network.modules():
+            if isinstance(module, QuantConv2d):
+                module.register_buffer("levels", _levels(module), persistent=False)
+                module.__class__ = _StoredConv2d
     sample = form.sample(pipeline.config.resolution, edges_input, channels_last=False)
+    inside = form.Form(network, channels_last=False)
+    program = torch.export.export((inside if tensors else _Images(inside)).eval(), (), kwargs=sample)
+    passes = tools.PassPipeline.DEFAULT
+    # It would divide the scales of a sum's two inputs by one of them: the same sum, and not the learnt scales.
+    passes.remove_passes({"common::distributive_quantized_binary_op_scale_normalization"})
     model = tools.convert(
-        traced(pipeline, edges_input), convert_to="mlprogram", minimum_deployment_target=tools.target.iOS17,
-        inputs=[tools.TensorType(name=k, shape=v.shape, dtype=np.float32) for k, v in sample.items()],
-        outputs=[tools.TensorType(name="erased", dtype=np.float32)], skip_model_load=True,
-        compute_precision=tools.transform.FP16ComputePrecision(op_selector=_HalfInside()),
+        program.run_decompositions({}), convert_to="mlprogram", minimum_deployment_target=tools.target.iOS17,
+        inputs=[_input(tools, k, v, tensors) for k, v in sample.items()],
+        outputs=[tools.TensorType(name="erased", dtype=np.float32) if tensors
+                 else tools.ImageType(name="erased", color_layout=tools.colorlayout.RGB)],
+        skip_model_load=True, pass_pipeline=passes,
+        compute_precision=tools.precision.FLOAT32 if precision == "int8-activations"
+        else tools.transform.FP16ComputePrecision(op_selector=_HalfInside()),
     )  # fmt: skip
-    if precision == "int8":
-        import coremltools.optimize.coreml as optimize
-
-        linear = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
-        model = optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=linear))
+    said = MEANINGS if tensors else IMAGE_MEANINGS
+    for name in sample:
+        model.input_description[name] = said[name]
+    model.output_description["erased"] = said["erased"]
+    model.short_description = "Paints the masked part of a picture of a face with the skin that would be there."
     model.save(str(path))
+    # Which operator of torch's each one comes from: for ExecuTorch's debugger, and larger than the weights.
+    (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+    if precision.startswith("palette") or (precision == "int8" and not quant.is_quantized(network)):
+        _pack_weights(path, precision)
+
+
+def _input(tools: Any, name: str, value: Tensor, tensors: bool) -> Any:
+    if tensors:
+        return tools.TensorType(name=name, shape=value.shape, dtype=np.float32)
+    layout = tools.colorlayout.RGB if value.shape[1] == 3 else tools.colorlayout.GRAYSCALE
+    return tools.ImageType(name=name, shape=value.shape, color_layout=layout, scale=1 / 255)
+
+
+def _pack_weights(path: Path, precision: str) -> None:
+    """Store the weights of every convolution but the flow's head as int8 or as indices into a table, in place."""
+    import coremltools.optimize.coreml as optimize
+    from coremltools.models import MLModel
+
+    how: Any
+    if precision == "int8":
+        how = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
+    else:
+        how = optimize.OpPalettizerConfig(mode="kmeans", nbits=int(precision.removeprefix("palette")), weight_threshold=0)
+    _, heads = before_warp(mil.Program(path).operators)
+    # By operator: a rule for all of them would pack the grid of pixels that the flow is added to as well.
+    config = optimize.OptimizationConfig(
+        op_type_configs=dict.fromkeys(_HalfInside.CONVOLUTIONS, how), op_name_configs={op.name: None for op in heads}
+    )
+    pack = optimize.linear_quantize_weights if precision == "int8" else optimize.palettize_weights
+    pack(MLModel(str(path), skip_model_load=True), config).save(str(path))
+
+
+def before_warp(operators: list[Any]) -> tuple[list[Any], list[Any]]:
+    """(what the warp's picture and coordinates are computed by, back to convolutions; the convolutions reached)."""
+    found: dict[str, Any] = {}
+    waiting = [op for op in operators if op.op_type == "resample"]
+    while waiting:
+        op = waiting.pop()
+        if op.name not in found:
+            found[op.name] = op
+            waiting.extend([] if op.op_type in _HalfInside.CONVOLUTIONS else makers(op))
+    return list(found.values()), [op for op in found.values() if op.op_type in _HalfInside.CONVOLUTIONS]
+
+
+def makers(op: Any) -> list[Any]:
+    """The operators that make what an operator reads."""
+    given = (v for value in op.inputs.values() for v in (value if isinstance(value, (list, tuple)) else [value]))
+    return [v.op for v in given if getattr(v, "op", None) is not None]
 
 
 class _HalfInside:
@@ -87,28 +194,33 @@ class _HalfInside:
 
     def _choose(self, block: Any) -> set[str]:
         ops = list(block.operations)
-        makers = {op.name: self._makers(op) for op in ops}
         after: set[str] = set()  # has a convolution before it, or is one
         for op in ops:
-            if op.op_type in self.CONVOLUTIONS or any(m.name in after for m in makers[op.name]):
+            if op.op_type in self.CONVOLUTIONS or any(m.name in after for m in makers(op)):
                 after.add(op.name)
         before: set[str] = set()  # has a convolution after it, or is one
         for op in reversed(ops):
             if op.op_type in self.CONVOLUTIONS or op.name in before:
-                before |= {op.name, *(m.name for m in makers[op.name])}
-        coordinates: set[str] = set()
-        waiting = [op for op in ops if op.op_type == "resample"]
-        while waiting:
-            op = waiting.pop()
-            if op.name not in coordinates:
-                coordinates.add(op.name)
-                waiting.extend([] if op.op_type in self.CONVOLUTIONS else makers[op.name])
-        return (after & before) - coordinates
+                before |= {op.name, *(m.name for m in makers(op))}
+        half = (after & before) - {op.name for op in before_warp(ops)[0]}
+        # Stored weights are unpacked to the type that their convolution computes in.
+        return half | {m.name for op in ops if op.name in half for m in makers(op) if m.op_type.startswith("constexpr")}
 
-    @staticmethod
-    def _makers(op: Any) -> list[Any]:
-        given = (v for value in op.inputs.values() for v in (value if isinstance(value, (list, tuple)) else [value]))
-        return [v.op for v in given if getattr(v, "op", None) is not None]
+
+def evaluator(path: Path) -> Callable[[Mapping[str, Tensor]], Tensor]:
+    """The saved package as a function on this machine (mil.py): NCHW float32 in [0, 1] by name -> `erased`, the same.
+
+    Inputs of a package that takes images are rounded to 8 bits first, as whoever makes the images has to.
+    """
+    program = mil.Program(path)
+    images = program.images
+
+    def run(given: Mapping[str, Tensor]) -> Tensor:
+        packed = {name: (value * 255).round() if name in images else value for name, value in given.items()}
+        erased = program.run(packed)["erased"]
+        return erased / 255 if "erased" in images else erased
+
+    return run
 
 
 def check(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
@@ -116,46 +228,90 @@ def check(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
 
     Raises:
         GateFailed: the warp is not one bilinear, border, corner-aligned `resample`; or its picture or coordinates are not
-            float32; or a convolution's weights are not int8 in an int8 package.
+            float32; a convolution's weights are not packed in a package of packed weights; or a learnt scale of the
+            checkpoint is not in the package of a quantized network (to 1e-6 relative; with float16, as float16 rounds it).
     """
-    tools = form.need("coremltools", "coreml")
-    from coremltools.proto import MIL_pb2
+    program = mil.Program(path)
+    block = program.operators
 
-    spec = tools.models.MLModel(str(path), skip_model_load=True).get_spec()
-    block = next(iter(spec.mlProgram.functions["main"].block_specializations.values()))
-    maker = {out.name: op for op in block.operations for out in op.outputs}
+    def wrong(words: str) -> GateFailed:
+        return GateFailed(f"{path.name}: {words}")
 
-    def names(op: Any) -> list[str]:
-        return [a.name for given in op.inputs.values() for a in given.arguments if a.name]
-
-    def value(name: str) -> Any:
-        held = maker[name].attributes["val"].immediateValue.tensor
-        return held.strings.values[0] if held.strings.values else held.bools.values[0]
-
-    samples = [op for op in block.operations if op.type == "resample"]
+    samples = [op for op in block if op.op_type == "resample"]
     if len(samples) != 1:
-        raise GateFailed(f"{path.name}: {len(samples)} resample operators, expected one")
+        raise wrong(f"{len(samples)} resample operators, expected one")
     wanted = {"sampling_mode": "bilinear", "padding_mode": "border", "align_corners": True,
               "coordinates_mode": "normalized_minus_one_to_one"}  # fmt: skip
     for key, expected in wanted.items():
-        if (found := value(samples[0].inputs[key].arguments[0].name)) != expected:
-            raise GateFailed(f"{path.name}: resample has {key} = {found}, expected {expected}")
-    seen, waiting = set(), [samples[0].outputs[0].name]
-    while waiting:
-        name = waiting.pop()
-        if name in seen or name not in maker or maker[name].type == "const":
+        if (found := samples[0].inputs[key].val) != expected:
+            raise wrong(f"resample has {key} = {found}, expected {expected}")
+    # The flow's head is float32 itself; its input may be float16, cast before it.
+    leading, heads = before_warp(block)
+    for op in leading:
+        if op.op_type != "const" and any(mil.type_of(var) == torch.float16 for var in op.outputs):
+            raise wrong(f"{op.op_type} before the warp is float16, expected float32")
+    convolutions = [op for op in block if op.op_type in _HalfInside.CONVOLUTIONS]
+    packed = Counter(getattr(op.inputs["weight"].op, "op_type", "const") for op in convolutions)
+    kind, number = "const", len(convolutions)
+    stored = sum(isinstance(m, QuantConv2d) for m in as_written(pipeline, precision).modules())
+    if stored:
+        kind, number = "constexpr_affine_dequantize", stored
+    elif precision != "fp16":
+        kind, number = "constexpr_affine_dequantize", number - len(heads)
+        kind = kind if precision == "int8" else "constexpr_lut_to_dense"
+    if packed[kind] != number:
+        raise wrong(f"the weights of {packed[kind]} of {len(convolutions)} convolutions are {kind}, expected {number}")
+    for op in block:
+        if op.op_type.startswith("constexpr") and any(reader not in convolutions for reader in op.outputs[0].child_ops):
+            raise wrong(f"{op.name} is packed, and is not a convolution's weights")
+    operators = Counter(op.op_type for op in block if op.op_type != "const")
+    counted: dict[str, Any] = {
+        "operators": dict(operators.most_common()), "packed_weights": number if kind != "const" else 0,
+        "int8_convolutions": stored if stores_activations(precision) else 0,
+    }  # fmt: skip
+    if stored:
+        counted["scales"] = _check_scales(block, pipeline, precision, wrong)
+    return counted
+
+
+def _check_scales(
+    block: list[Any], pipeline: FaceEraser, precision: str, wrong: Callable[[str], GateFailed]
+) -> int:  # fmt: skip
+    """Every learnt scale is in the program, and it quantizes nothing by any other; returns how many there are."""
+    halved = precision != "int8-activations"
+    activations = {stored for op in block if op.op_type in ("quantize", "dequantize") for stored in _scale(op)}
+    weights = [np.atleast_1d(op.inputs["scale"].val) for op in block if op.op_type == "constexpr_affine_dequantize"]
+
+    def same(found: Any, learnt: Any) -> bool:
+        found = np.asarray(found)
+        if halved and np.array_equal(found.astype(np.float16), learnt.astype(np.float16)):
+            return True
+        return np.allclose(found.astype(np.float64), learnt, rtol=1e-6, atol=0)
+
+    unknown, count = set(activations), 0
+    for name, scale, zero_point in quant.quantized_tensors(pipeline):
+        learnt = np.atleast_1d(scale.detach().cpu().double().numpy())
+        if not name.endswith(":weight") and not stores_activations(precision):
             continue
-        seen.add(name)
-        for out in maker[name].outputs:
-            if out.type.tensorType.dataType == MIL_pb2.DataType.FLOAT16:
-                raise GateFailed(f"{path.name}: {maker[name].type} before the warp is float16, expected float32")
-        # The flow's head is the first convolution on the way back; its input may be float16, cast before it.
-        waiting.extend([] if maker[name].type in _HalfInside.CONVOLUTIONS else names(maker[name]))
-    convolutions = [op for op in block.operations if op.type in _HalfInside.CONVOLUTIONS]
-    packed = sum(
-        maker[op.inputs["weight"].arguments[0].name].type.startswith("constexpr") for op in convolutions
-    )  # fmt: skip
-    if precision == "int8" and packed != len(convolutions):
-        raise GateFailed(f"{path.name}: {packed} of {len(convolutions)} convolutions have int8 weights, expected all")
-    operators = Counter(op.type for op in block.operations if op.type != "const")
-    return {"operators": dict(operators.most_common()), "int8_convolutions": 0, "int8_weights": packed}
+        count += 1
+        if name.endswith(":weight"):
+            matched = any(len(w) == len(learnt) and same(w, learnt) for w in weights)
+        else:
+            fitting = {a for a in activations if a[1] == zero_point and same([a[0]], learnt)}
+            matched = bool(fitting)
+            unknown -= fitting
+        if not matched:
+            raise wrong(f"the learnt scale of {name} ({learnt[0]:.8g}, zero point {zero_point}) is not in the package")
+    if unknown:
+        value, zero = unknown.pop()
+        raise wrong(f"a tensor is quantized with scale {value:.8g}, zero point {zero}, which nothing in the checkpoint has")
+    return count
+
+
+def _scale(op: Any) -> Iterator[tuple[float, int]]:
+    """(scale, zero point as of int8) of a `quantize` or `dequantize`."""
+    stored = op.outputs[0] if op.op_type == "quantize" else op.inputs["input"]
+    zero_point = op.inputs.get("zero_point")
+    # uint8 counts from 0 where int8 counts from -128; coremltools turns one into the other to save the zero point.
+    shift = 128 if mil.type_of(stored) == torch.uint8 else 0
+    yield float(op.inputs["scale"].val), (0 if zero_point is None else int(zero_point.val)) - shift

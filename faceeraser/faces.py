@@ -22,7 +22,7 @@ import threading
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -115,6 +115,7 @@ READABLE = {
 }  # fmt: skip
 """What counts as a photograph when a folder is searched. A file that is named is opened whatever it is called."""
 
+FEATHER = 3.0  # in crop pixels: the width over which what is pasted fades into the picture, inside the mask
 SMALLEST_SIDE = 16
 LARGEST_PIXELS = 120_000_000  # above the sensors of today's phones in their usual modes, below what fills the memory
 
@@ -165,7 +166,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
                 width, height = picture.size
                 _check_size(path, width, height)
                 picture.load()
-                return _to_rgb(ImageOps.exif_transpose(picture))
+                ImageOps.exif_transpose(picture, in_place=True)  # else a copy, even of what is upright already
+                return _to_rgb(picture)
     except _WrongSize:
         raise
     except Image.DecompressionBombError as error:
@@ -219,7 +221,7 @@ def _to_rgb(picture: Image.Image) -> np.ndarray:
         rgba = picture.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         picture = Image.alpha_composite(white, rgba)
-    return np.array(picture.convert("RGB"))
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def cut(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -325,6 +327,19 @@ class Face:
         return Face(transform(matrix, self.mesh).astype(np.float32), self.score, self.yaw)
 
 
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """Where the detector sees a face: points (8, 2), two corners of a box, then eyes, nose, mouth and ears; its score."""
+
+    points: np.ndarray
+    score: float
+
+    @property
+    def box(self) -> np.ndarray:
+        """Its upper left and lower right corner, (2, 2)."""
+        return self.points[:2]
+
+
 def model_folder() -> Path:
     """The folder that holds, or will hold, the two landmark models: `FACEERASER_CACHE`, or ~/.cache/faceeraser."""
     return Path(os.environ.get("FACEERASER_CACHE") or Path.home() / ".cache" / "faceeraser")
@@ -395,7 +410,10 @@ def _is_whole(path: Path, sha256: str) -> bool:
 
 
 class FaceFinder:
-    """Detector and two-pass mesh with both models loaded; `find_faces` keeps one for the process.
+    """Detector and mesh with both models loaded; `find_faces` keeps one for the process.
+
+    `finder(image)` is `detect` and then `landmarks` for everything detected. A program that follows a face from frame to
+    frame takes `detect` now and then and `follow` for the rest.
 
     Calls are serialized by a lock, because a LiteRT interpreter holds its tensors; use one process per core for speed.
     """
@@ -415,26 +433,52 @@ class FaceFinder:
 
     def __call__(self, image: np.ndarray, min_score: float = 0.5) -> list[Face]:
         """See `find_faces`."""
-        _check_picture(image)
-        with self._lock:
-            found = self._detect(image, min_score)
-            faces = [self._mesh(image, points, score) for points, score in found]
+        faces = [self.landmarks(image, found) for found in self.detect(image, min_score)]
         return sorted((face for face in faces if face is not None), key=lambda face: -face.width)
 
-    def _detect(self, image: np.ndarray, min_score: float) -> list[tuple[np.ndarray, float]]:
-        """Boxes and key points as (8, 2) points (two corners, then eyes, nose, mouth, ears) with their scores."""
+    def detect(self, image: np.ndarray, min_score: float = 0.5, closer: bool = True) -> list[Detection]:
+        """Where faces are, the surest first, without their landmarks.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            min_score: the detector's threshold in [0, 1].
+            closer: where nothing is found, look once more at parts of the picture, for smaller faces.
+
+        Raises:
+            ValueError: the picture is not (H, W, 3) uint8.
+        """
+        _check_picture(image)
         height, width = image.shape[:2]
-        candidates = self._look(image, 0, 0, max(height, width), min_score)
-        if not candidates[1].size and max(height, width) >= 256:
-            # The short-range detector sees faces from about a sixth of the picture on. Before giving up, look closer.
-            side = max(height, width) // 2
-            windows = [
-                self._look(image[y : y + side, x : x + side], x, y, side, min_score)
-                for y in _starts(height, side)
-                for x in _starts(width, side)
-            ]
-            candidates = tuple(np.concatenate(group) for group in zip(*windows, strict=True))  # type: ignore[assignment]
-        return _weighted_nms(*candidates)
+        with self._lock:
+            candidates = self._look(image, 0, 0, max(height, width), min_score)
+            if closer and not candidates[1].size and max(height, width) >= 256:
+                # The short-range detector sees faces from about a sixth of the picture on. Before giving up, look closer.
+                side = max(height, width) // 2
+                windows = [
+                    self._look(image[y : y + side, x : x + side], x, y, side, min_score)
+                    for y in _starts(height, side)
+                    for x in _starts(width, side)
+                ]
+                candidates = tuple(np.concatenate(group) for group in zip(*windows, strict=True))  # type: ignore[assignment]
+        return [Detection(points, score) for points, score in _weighted_nms(*candidates)]
+
+    def landmarks(self, image: np.ndarray, found: Detection) -> Face | None:
+        """The landmarks of what was detected, in two passes; None where the landmark model sees no face."""
+        centre, side = found.box.mean(0), 1.5 * float(np.ptp(found.box, axis=0).max())
+        roll = math.degrees(math.atan2(*(found.points[3] - found.points[2])[::-1]))
+        face = self._pass(image, centre, side, roll)
+        # The second crop, taken from the first mesh, is centred better than the detector's. Only its opinion counts.
+        face = face and self._pass(image, *_around(face))
+        return replace(face, score=found.score) if face and face.score >= 0.5 else None
+
+    def follow(self, image: np.ndarray, face: Face) -> Face | None:
+        """The same face in the next frame of a video, in one pass from where its mesh was; None when it is lost.
+
+        The score of the face that comes back is the landmark model's own: how sure it is, in [0, 1], that this is a face.
+        """
+        _check_picture(image)
+        found = self._pass(image, *_around(face))
+        return found if found and found.score >= 0.5 else None
 
     def _look(self, view: np.ndarray, x: int, y: int, side: int, min_score: float) -> tuple[np.ndarray, np.ndarray]:
         height, width = view.shape[:2]
@@ -447,41 +491,41 @@ class FaceFinder:
         canvas = np.zeros((128, 128, 3), np.float32)
         canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
         raw, logits = _invoke(self._detector, canvas / 127.5 - 1)
-        scores = 1 / (1 + np.exp(-np.clip(logits.reshape(-1), -80, 80)))
-        keep = scores >= min_score
+        logits = logits.reshape(-1)
+        keep = logits >= math.log(min_score / (1 - min_score))
+        scores = 1 / (1 + np.exp(-np.clip(logits[keep], -80, 80)))
         numbers = raw.reshape(-1, 16)[keep] / 128
         anchors = self._anchors[keep]
         centres, extent = numbers[:, None, :2] + anchors[:, None], numbers[:, None, 2:4] / 2
         keypoints = numbers[:, 4:].reshape(-1, 6, 2) + anchors[:, None]
         points = np.concatenate([centres - extent, centres + extent, keypoints], axis=1) * 128
         factors = np.array([small.shape[1] / width, small.shape[0] / height])
-        return (points - [left, top]) / factors - 0.5 + [x, y], scores[keep]
+        return (points - [left, top]) / factors - 0.5 + [x, y], scores
 
-    def _mesh(self, image: np.ndarray, points: np.ndarray, score: float) -> Face | None:
-        corners, eyes = points[:2], points[2:4]
-        centre, side = corners.mean(0), 1.5 * float((corners[1] - corners[0]).max())
-        roll = math.degrees(math.atan2(*(eyes[1] - eyes[0])[::-1]))
-        mesh, flag = None, 0.0
-        for _ in range(2):  # the second crop, taken from the first mesh, is centred better than the detector's
-            if not 4 <= side <= 8 * max(image.shape):
-                return None
-            matrix = _square(centre, side, roll, 192)
-            patch = cut(image, matrix, (192, 192)).astype(np.float32) / 255
-            raw, logit = _invoke(self._landmarker, patch)
-            flag = float(logit.reshape(-1)[0])
-            mesh = raw.reshape(MESH_POINTS, 3).astype(np.float64)
-            level = mesh[:, :2]
-            back = cv2.invertAffineTransform(matrix)
-            centre = transform(back, (level.min(0) + level.max(0))[None] / 2)[0]
-            side = 1.5 * float((level.max(0) - level.min(0)).max()) * side / 192
-            picture = transform(back, level)
-            roll = math.degrees(math.atan2(*(picture[263] - picture[33])[::-1]))
-        assert mesh is not None
-        if flag < 0:  # the model's own doubt that this is a face: a logit
+    def _pass(self, image: np.ndarray, centre: np.ndarray, side: float, roll: float) -> Face | None:
+        """The mesh in a square of the picture, its score the model's own; None for a square that cannot be meant."""
+        if not 4 <= side <= 8 * max(image.shape):
             return None
+        matrix = _square(centre, side, roll, 192)
+        patch = cut(image, matrix, (192, 192))
+        with self._lock:
+            raw, logit = _invoke(self._landmarker, np.multiply(patch, np.float32(1 / 255), dtype=np.float32))
+        mesh = raw.reshape(MESH_POINTS, 3).astype(np.float64)
+        picture = transform(cv2.invertAffineTransform(matrix), mesh[:, :2])
         across = mesh[454] - mesh[234]  # ear to ear; z grows away from the camera
         yaw = math.degrees(math.atan2(-across[2], across[0]))
-        return Face(picture.astype(np.float32), float(score), -yaw)
+        presence = 1 / (1 + math.exp(-min(80.0, max(-80.0, float(logit.reshape(-1)[0])))))
+        return Face(picture.astype(np.float32), presence, -yaw)
+
+
+def _around(face: Face) -> tuple[np.ndarray, float, float]:
+    """Centre, side and roll of the square that the landmark model looks at, for a face whose mesh is known."""
+    along = face.mesh[263] - face.mesh[33]
+    roll = math.degrees(math.atan2(along[1], along[0]))
+    turn = _square(np.zeros(2), 1.0, roll, 1)[:, :2]
+    level = face.mesh @ turn.T
+    low, high = level.min(0), level.max(0)
+    return np.linalg.solve(turn, (low + high) / 2), 1.5 * float((high - low).max()), roll
 
 
 def _invoke(interpreter: Any, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -539,11 +583,16 @@ def find_faces(image: np.ndarray, min_score: float = 0.5) -> list[Face]:
         ValueError: the picture is not (H, W, 3) uint8.
         RuntimeError: the landmark models are missing and cannot be downloaded.
     """
+    return finder()(image, min_score)
+
+
+def finder() -> FaceFinder:
+    """The process's own `FaceFinder`; loads the models when it is first asked for. Raises RuntimeError as `find_faces`."""
     global _finder
     with _finder_lock:
         if _finder is None:
             _finder = FaceFinder()
-    return _finder(image, min_score)
+    return _finder
 
 
 # ------------------------------------------------------------------------------------------------------------- parts
@@ -620,12 +669,13 @@ def align_matrix(face: Face, size: int = 256) -> np.ndarray:
 
 
 def paste_back(
-    image: np.ndarray, crop: np.ndarray, matrix: np.ndarray, mask: np.ndarray, feather: float = 3.0
-) -> np.ndarray:
+    image: np.ndarray, crop: np.ndarray, matrix: np.ndarray, mask: np.ndarray, feather: float = FEATHER,
+    *, in_place: bool = False,
+) -> np.ndarray:  # fmt: skip
     """Put a crop's masked pixels back where `align` took them from.
 
     The blend runs from the mask's rim inwards, so nothing outside the mask changes: there the result is bit-identical
-    to the picture.
+    to the picture. It starts and ends level (a smoothstep), so that neither end shows as a line.
 
     Args:
         image: (H, W, 3) uint8, the whole picture.
@@ -633,24 +683,33 @@ def paste_back(
         matrix: 2x3, from `align`.
         mask: (S, S), non-zero = paste.
         feather: width of the blend in crop pixels; 0 pastes with a hard rim.
+        in_place: change `image` itself and return it, for pictures whose copies cost something.
     """
     _check_picture(image)
     _check_picture(crop)
     if mask.shape != crop.shape[:2]:
         raise ValueError(f"found a mask of shape {mask.shape}; expected {crop.shape[:2]}, that of the crop")
-    height, width = crop.shape[:2]
-    inside = np.pad((mask > 0).astype(np.uint8), 1)  # so that the crop's own border counts as a rim
-    if not inside.any():
-        return image.copy()
+    result = image if in_place else image.copy()
+    # A rim around it, so that the crop's own border counts as one.
+    inside = cv2.copyMakeBorder((mask > 0).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    x, y, width, height = cv2.boundingRect(inside)
+    if not width:
+        return result
     depth = cv2.distanceTransform(inside, cv2.DIST_L2, 5)[1:-1, 1:-1]
-    weight = np.clip(depth / (feather + 1), 0, 1) if feather > 0 else (depth > 0).astype(np.float32)
+    if feather > 0:
+        weight = np.clip(depth * np.float32(1 / (feather + 1)), 0, 1)
+        weight *= weight * (3 - 2 * weight)
+    else:
+        weight = (depth > 0).astype(np.float32)
 
+    # Only where the mask is: a few pixels more, for what interpolation reaches.
     back = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
-    corners = transform(back, np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64))
-    low = np.clip(np.floor(corners.min(0)).astype(int) - 1, 0, image.shape[1::-1])
-    high = np.clip(np.ceil(corners.max(0)).astype(int) + 2, 0, image.shape[1::-1])
+    box = np.array([[x - 1, y - 1], [x + width, y - 1], [x - 1, y + height], [x + width, y + height]], np.float64) - 0.5
+    there = transform(back, box)
+    low = np.clip(np.floor(there.min(0)).astype(int) - 1, 0, image.shape[1::-1])
+    high = np.clip(np.ceil(there.max(0)).astype(int) + 2, 0, image.shape[1::-1])
     if (high <= low).any():
-        return image.copy()
+        return result
     local = back.copy()
     local[:, 2] -= low
     target = tuple(int(n) for n in high - low)
@@ -659,14 +718,12 @@ def paste_back(
     if scale < 0.75:  # the crop is larger than the face was: average before sampling
         source = cv2.GaussianBlur(crop, (0, 0), 0.4 / scale)
     smooth = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_LINEAR
-    pasted = cv2.warpAffine(source, local, target, flags=smooth, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    alpha = cv2.warpAffine(weight.astype(np.float32), local, target, flags=cv2.INTER_LINEAR)
+    pasted = cv2.warpAffine(source, local, target, flags=smooth, borderMode=cv2.BORDER_REPLICATE)
+    alpha = cv2.warpAffine(weight, local, target, flags=cv2.INTER_LINEAR)
     # Linear sampling spreads the weight up to a pixel beyond the rim; the mask itself says where that must not show.
     alpha *= cv2.warpAffine(inside[1:-1, 1:-1], local, target, flags=cv2.INTER_NEAREST)
-    result = image.copy()
     view = result[low[1] : high[1], low[0] : high[0]]
-    mixed = np.clip(view + (pasted - view) * alpha[..., None] + 0.5, 0, 255).astype(np.uint8)
-    view[alpha > 0] = mixed[alpha > 0]
+    view[:] = cv2.blendLinear(pasted, np.ascontiguousarray(view), alpha, 1 - alpha)
     return result
 
 
@@ -877,7 +934,10 @@ def face_mask(
     # A slit between two parts keeps a crease or the rim of a lens, which then looks like a scar: close what is narrow.
     width = 2 * round(_SLIT * level.eye_distance / 2) + 1  # odd: an even disc has no middle and would move the mask
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
-    closed = cv2.morphologyEx(np.pad(mask, width), cv2.MORPH_CLOSE, disc)[width:-width, width:-width]
+    x, y, w, h = cv2.boundingRect(mask)  # closing adds nothing beyond it
+    closed = np.zeros_like(mask)
+    there = (slice(y, y + h), slice(x, x + w))
+    closed[there] = cv2.morphologyEx(np.pad(mask[there], width), cv2.MORPH_CLOSE, disc)[width:-width, width:-width]
     return closed > 0, wears
 
 

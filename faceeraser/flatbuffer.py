@@ -31,7 +31,12 @@ class Graph:
 
     def __init__(self, path: Path):
         self.schema = import_module("ai_edge_litert.schema_py_generated")
-        self.model = self.schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+        content = path.read_bytes()
+        self.model = self.schema.ModelT.InitFromPackedBuf(content, 0)
+        for buffer in self.model.buffers:
+            if buffer.size:  # ai-edge-quantizer puts large constants behind the flatbuffer, by their place in the file
+                buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)
+                buffer.offset = buffer.size = 0
         self.graph = self.model.subgraphs[0]
         self.names = {v: k for k, v in vars(self.schema.BuiltinOperator).items() if isinstance(v, int)}
         composites = {op.builtinOptions2.decompositionSubgraphIndex for op in self.ops("STABLEHLO_COMPOSITE")}
@@ -158,7 +163,7 @@ class Graph:
         return len(self.graph.tensors) - 1
 
     def write(self, path: Path) -> None:
-        """Write the file, with the kinds of operators that are in use: an old runtime stops at one it does not know."""
+        """Write the file, naming only the operators in use: an old runtime stops at a name that it does not know."""
         if not self.ops("STABLEHLO_COMPOSITE"):
             self.model.subgraphs = [self.graph]
         operators = [op for graph in self.model.subgraphs for op in graph.operators]

@@ -2,9 +2,9 @@
 
     ran = gpu.run("exports/student.tflite", [inputs])
 
-The wheel of ai-edge-litert brings the delegate along (ML Drift, over WebGPU), with the parsers and the kernels that a phone's
-has. It wants a Vulkan driver: SwiftShader, which computes on the CPU and comes with Chromium, or the one that
-VK_ICD_FILENAMES names, or the system's. So what runs is the delegate; how fast a GPU is, this does not tell.
+The wheel of ai-edge-litert brings the delegate along: ML Drift, LiteRT's on phones too, here over WebGPU. It wants a Vulkan
+driver: SwiftShader, which computes on the CPU and comes with Chromium, or the one that VK_ICD_FILENAMES names, or the
+system's. So the delegate runs for real; how fast a GPU is, and what a phone's driver makes of it, this does not tell.
 
 It runs in a process of its own (`python -m faceeraser.gpu`): the delegate looks for its driver once, when it is loaded.
 Importing this module loads numpy only.
@@ -76,9 +76,9 @@ def run(model: Path | str, inputs: Sequence[Mapping[str, np.ndarray]], timeout_s
         listed = re.search(r"not supported by GPU delegate:\n(.*?)\n[^\n]*operations will run", done.stderr, re.S)
         refused = [line.strip() for line in listed[1].splitlines() if ":" in line] if listed else []
         if done.returncode != 0 and not refused:
-            said = re.search(r"ERROR: (?:\[[^]]*\] )?(.+)", done.stderr) or re.search(r"(.+)\s*$", done.stderr)
+            said = re.findall(r"^ERROR: (?:\[[^]]*\] )?(\S.+)", done.stderr, re.M) or done.stderr.split("\n")[-2:-1]
             raise RuntimeError(
-                f"{model.name}: LiteRT's GPU delegate did not run ({said[1][:160] if said else 'it said nothing'}); "
+                f"{model.name}: LiteRT's GPU delegate did not run ({said[0][:160] if said else 'it said nothing'}); "
                 "it needs a Vulkan driver: install chromium, or name another by VK_ICD_FILENAMES"
             )
         outputs = [] if refused else [dict(np.load(folder / f"{k}-out.npz")) for k in range(len(inputs))]

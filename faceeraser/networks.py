@@ -412,7 +412,7 @@ class FaceEraser(nn.Module):
     image in [0, 1], mask with 1 = erase (binarised at 0.5). Keys: `edges`, `edges_hat`, `offsets`, `flow` (pixels),
     `cloned`, `refined`, `erased`. Whatever stands in the picture where the mask is 1 never reaches an output.
 
-    `warp` is the form of the warp; an exporter swaps in the one its runtime takes.
+    `warp`, `to_flow` and `fill` are forms of the warp and the fill; an exporter swaps in those its runtime takes.
     """
 
     def __init__(self, config: Config, width: int = 16, edge_width: int | None = None):
@@ -422,6 +422,8 @@ class FaceEraser(nn.Module):
         self.clone = PixelCloneGenerator(config, width)
         self.refine = RefineGenerator(config, width)
         self.warp: Callable[[Tensor, Tensor], Tensor] = warp
+        self.to_flow: Callable[[Tensor], Tensor] = offsets_to_flow
+        self.fill: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = fill_hole
         self.initialise()
 
     def initialise(self) -> None:
@@ -482,17 +484,20 @@ class FaceEraser(nn.Module):
         guide = edges_hat if self.config.guided else torch.zeros_like(edges_hat)
         if self.config.fill:
             with torch.autocast(image.device.type, enabled=False):
-                filled, shading = fill_hole(visible.float(), keep.float())
+                filled, shading = self.fill(visible.float(), keep.float())
             small_offsets = self.clone(guide, self.shrunk(filled), small_mask).float()
             small_offsets = small_offsets * torch.cat([small_mask, small_mask], 1)
-            offsets = self._enlarged(small_offsets, "bilinear") * torch.cat([mask, mask], 1)
-            flow = offsets_to_flow(offsets)
+            # Outside the hole nothing of the warp is left, so there its flow need not be zero: what is reported is, which a
+            # converter leaves out.
+            enlarged = self._enlarged(small_offsets, "bilinear")
+            offsets = enlarged * mask
+            flow = self.to_flow(offsets)
             detail = copyable(visible - shading) * (keep * DETAIL_GAIN)
-            cloned = filled + hole * self.warp(detail, flow)
+            cloned = filled + hole * self.warp(detail, self.to_flow(enlarged))
         else:
             small_offsets = self.clone(guide, self.shrunk(visible), small_mask).float()
             offsets = self._enlarged(small_offsets, "bilinear")
-            flow = offsets_to_flow(offsets)
+            flow = self.to_flow(offsets)
             cloned = self.warp(visible, flow)
         seen = seen * (1.0 - three(small_mask))
         refined = self._enlarged(self.refine(self.shrunk(cloned), seen, small_offsets).float(), "bilinear")

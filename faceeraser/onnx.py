@@ -1,38 +1,123 @@
-"""A network as an .onnx file: written with int8 weights folded, and checked on the graph."""
+"""A network as an .onnx file of any size: written with int8 weights folded, and checked on the graph.
+
+The exporter is shown one size; nothing in the graph may hang on it. So the warp and the fill, the two places where the
+network asks how large a picture is, have forms here that count pixels on the tensors instead, and the sizes of inputs and
+output are opened afterwards. (torch.export's own dynamic sizes were tried: with 48 steps of Canny it solves inequalities
+for minutes, and it fixes the size where the fill's coarsest levels have one pixel.)
+"""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from faceeraser import form, quant
-from faceeraser.networks import FaceEraser
+from faceeraser.artifact import MEANINGS
+from faceeraser.networks import Config, FaceEraser
 from faceeraser.quant import QuantConv2d
 from faceeraser.stage import GateFailed
-from faceeraser.warp import warp
+
+LARGEST = 2048
+"""Height and width that a file takes at most; the fill's pyramid has levels for so many pixels."""
+
+
+def multiple_of(config: Config) -> int:
+    """What height and width have to be a multiple of: the refine network halves five times what it is shown."""
+    return 32 * config.shrink
+
+
+def warp_any_size(image: Tensor, flow: Tensor) -> Tensor:
+    """`warp.warp` for pictures (N, C, H, W) of any H and W of at least 2, without a size in the graph."""
+    one = flow[:, :1].float() * 0.0 + 1.0
+    columns, rows = one.cumsum(3) - 1.0, one.cumsum(2) - 1.0
+    right, bottom = columns[:, :, -1:, -1:], rows[:, :, -1:, -1:]
+    x = torch.minimum((flow[:, 0:1].float() + columns).clamp(min=0.0), right)
+    y = torch.minimum((flow[:, 1:2].float() + rows).clamp(min=0.0), bottom)
+    grid = torch.cat([x * (2.0 / right) - 1.0, y * (2.0 / bottom) - 1.0], 1).permute(0, 2, 3, 1)
+    return F.grid_sample(image.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def flow_any_size(offsets: Tensor) -> Tensor:
+    """`warp.offsets_to_flow` of offsets (N, 2, H, W), without a size in the graph."""
+    one = offsets[:1, :1] * 0.0 + 1.0
+    width, height = one[:, :, :1].sum(3, keepdim=True), one[:, :, :, :1].sum(2, keepdim=True)
+    return offsets * ((torch.cat([width, height], 1) - 1.0) / 2.0)
+
+
+def fill_any_size(multiple: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """`networks.fill_hole` for pictures whose sides are multiples of `multiple` (a power of two), up to LARGEST.
+
+    The network's own pyramid ends where a side is odd or down to two pixels, so its depth hangs on the size. This one always
+    has every level that the largest picture needs, and takes of a coarser level only what the network would have computed.
+    """
+    sure = int(math.log2(multiple)) - 1  # as often can every size be halved and have two pixels left
+    deepest = int(math.log2(LARGEST)) - 1
+
+    def descend(known: Tensor, weight: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        value, seen = (known, weight) if level == 0 else (known / (weight + 1e-6), (weight * 65536.0).clamp(max=1.0))
+        hole = 1.0 - seen
+        mean = value.mean((2, 3), keepdim=True) / (seen.mean((2, 3), keepdim=True) + 1e-6)
+        coarsest = mean + (value - mean) * seen
+        if level == deepest:
+            return coarsest, coarsest
+        if level >= sure:
+            # One row and column more, which an even size does not look at, so that a single pixel can be halved too.
+            known, weight = F.pad(known, (0, 1, 0, 1)), F.pad(weight, (0, 1, 0, 1))
+        filled, shading = descend(F.avg_pool2d(known, 2), F.avg_pool2d(weight, 2), level + 1)
+        filled = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
+        goes_on = None
+        if level >= sure:
+            one = seen[0, 0] * 0.0 + 1.0
+            rows, columns = one[:, 0].cumsum(0), one[0].cumsum(0)
+            height, width = rows[-1:], columns[-1:]
+            goes_on = (torch.minimum(height, width) > 2.0) & (height % 2 + width % 2 < 0.5)
+            filled = filled.index_select(2, rows.long() - 1).index_select(3, columns.long() - 1)
+        filled = value + hole * filled
+        for _ in range(2):
+            filled = value + hole * F.avg_pool2d(filled, 3, 1, 1, count_include_pad=False)
+        filled = filled if goes_on is None else torch.where(goes_on, filled, coarsest)
+        return filled, (filled if level == 3 else shading)
+
+    def fill(visible: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        filled, shading = descend(visible, keep, 0)
+        return filled, F.interpolate(shading, scale_factor=8.0, mode="bilinear", align_corners=False)
+
+    return fill
 
 
 def write(pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = False) -> None:
     """Write an .onnx file, opset 18, the warp as GridSample: NCHW float32 inputs `image`, `mask` (`edges`), output `erased`.
 
+    Height and width are open: multiples of `multiple_of`, at most LARGEST. Batch 1.
+
     precision: 'fp32' of a float network; 'int8' of a quantized one, as QuantizeLinear / DequantizeLinear pairs with the
     learnt scales, which a runtime joins with the operators between them.
     """
     form.need("onnxscript", "onnx")
-    onnx = form.need("onnx", "onnx")
+    onnx, simplifier = form.need("onnx", "onnx"), form.need("onnxsim", "onnx")
     network = form.frozen(pipeline)
-    network.warp = warp
-    sample = form.sample(pipeline.config.resolution, edges_input, channels_last=False)
+    network.warp, network.to_flow = warp_any_size, flow_any_size
+    network.fill = fill_any_size(multiple_of(pipeline.config))
+    # Shown at its largest, where no level of the fill has a single pixel: sums over one pixel would be optimized away.
+    sample = form.sample(LARGEST, edges_input, channels_last=False)
     traced = form.Form(network, channels_last=False).eval()
     torch.onnx.export(
         traced, (), kwargs=sample, f=str(path), dynamo=True, opset_version=18, external_data=False,
-        input_names=list(sample), output_names=["erased"],
+        input_names=list(sample), output_names=["erased"], optimize=False,
     )  # fmt: skip
     model = onnx.load(str(path))
+    _open_sizes(model)
+    # onnxsim leaves as few nodes as the exporter's own optimizer (of 6061 for a small network 1506; 1528) in a second
+    # rather than a minute, and both together 1501.
+    model, _ = simplifier.simplify(model)
     _fold_weights(model)
     # The exporter leaves a Python stack trace on every node, which is more than the weights of a small network.
     for owner in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
@@ -42,14 +127,31 @@ def write(pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = 
     onnx.save(model, str(path))
 
 
+def _open_sizes(model: Any) -> None:
+    """Declare height and width of inputs and output open, and say what the inputs are, in place."""
+    del model.graph.value_info[:]
+    for port in (*model.graph.input, *model.graph.output):
+        for axis, name in ((2, "height"), (3, "width")):
+            port.type.tensor_type.shape.dim[axis].dim_param = name
+        port.doc_string = MEANINGS[port.name]
+
+
 def _fold_weights(model: Any) -> None:
     """Store quantized weights as int8: QuantizeLinear of a constant, and the clip after it, are worked out, in place."""
-    from onnx import numpy_helper
+    from onnx import TensorProto, helper, numpy_helper
 
     graph = model.graph
     values = {t.name: t for t in graph.initializer}
     kept = []
     for node in graph.node:
+        if node.op_type == "Constant":
+            given = helper.get_attribute_value(node.attribute[0])
+            if not isinstance(given, TensorProto):
+                value = np.asarray(given)
+                given = numpy_helper.from_array(value if value.dtype == np.int64 else value.astype(np.float32))
+            given.name = node.output[0]
+            values[given.name] = given
+            continue
         constant = all(name in values for name in node.input if name)
         if not constant or node.op_type not in ("QuantizeLinear", "Clip"):
             kept.append(node)

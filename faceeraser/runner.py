@@ -78,7 +78,7 @@ def sample_inputs(model: str | Path, seed: int = 0) -> Tensors:
 
 
 def reference(model: str | Path, inputs: Mapping[str, np.ndarray], delegate: str | Path | None = None) -> Tensors:
-    """The outputs of Python's LiteRT here, one thread, by name; `delegate` is a plugin for it (export/build_resampler.sh)."""
+    """The outputs of Python's LiteRT here, one thread, by name; `delegate`: a plugin (export/build_resampler.sh)."""
     return {name: np.asarray(value) for name, value in _interpreter(model, delegate)(**inputs).items()}
 
 

@@ -8,6 +8,7 @@ expected, what to run).
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import shlex
@@ -22,9 +23,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
-from faceeraser import artifact, checkpoint, metrics
+from faceeraser import artifact, checkpoint, faces, metrics
 from faceeraser.fit import Recipe, as_method, calibrate, fit, run, sample_sheet
 from faceeraser.networks import FaceEraser, count
 from faceeraser.pairs import Pair, TrainingPairs, describe, evaluation_pairs, to_tensors
@@ -67,7 +69,7 @@ def legacy_python(given: Path | None = None) -> Path | None:
     """
     if given is not None:
         if not given.is_file():
-            raise ValueError(f"--legacy-python {given}: no such file; expected the Python that `make legacy` makes")
+            raise ValueError(f"--legacy-python {given}: no such file; expected a Python, such as `make legacy` makes")
         return given.absolute()
     places = (Path.cwd() / LEGACY, Path(__file__).resolve().parents[1] / LEGACY)
     return next((place for place in places if place.is_file()), None)
@@ -244,6 +246,26 @@ def open_model(path: Path, name: str) -> Model:
     return Model(name, path, method, resolution, {"file": where, **about, "perceptual": told[-1] if told else None})
 
 
+def photographs(photos: Path) -> list[Path]:
+    """A folder's photographs in a fixed shuffled order; those whose split is `val`, where a manifest.csv has splits.
+
+    Raises:
+        ValueError: there is no such folder, or nothing in it.
+    """
+    if not photos.is_dir():
+        raise ValueError(f"{photos}: no such folder, expected photographs of faces")
+    manifest = photos / "manifest.csv"
+    if manifest.is_file():
+        with manifest.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        files = sorted(photos / row["file"] for row in rows if row.get("split", "val") == "val")
+    else:
+        files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in faces.READABLE)
+    if not files:
+        raise ValueError(f"{photos}: found no photographs to validate on, expected files or a manifest.csv with split = val")
+    return [files[k] for k in np.random.default_rng(1).permutation(len(files))]
+
+
 def measure(pipeline: FaceEraser, pairs: Sequence[Pair]) -> dict[str, Any]:
     """GMACs and parameters at 256 x 256, the three figures on `pairs` and `flow_in_hole`, rounded for a table.
 
@@ -326,7 +348,7 @@ def execute(
     except GateFailed as failure:
         print(f"{made.prog}: gate failed: {failure}", file=sys.stderr)
         return 1
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"{made.prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

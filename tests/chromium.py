@@ -12,6 +12,7 @@ import struct
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +27,7 @@ def program() -> str:
     for name in NAMES:
         if found := shutil.which(name):
             return found
-    message = f"no Chromium here (looked for {', '.join(NAMES)}): install one to see that the report can be read"
+    message = f"no Chromium here (looked for {', '.join(NAMES)}): install one to see that the pages can be read"
     if os.environ.get("FACEERASER_NO_SKIP") == "1":
         pytest.fail(message)
     pytest.skip(message)
@@ -35,15 +36,15 @@ def program() -> str:
 class Chromium:
     """One browser with one page. Use as a context manager: it ends the process and removes its profile."""
 
-    def __init__(self, patience_s: float = 120.0) -> None:
-        """patience_s: how long any one answer may take; test machines have other work."""
+    def __init__(self, patience_s: float = 120.0, flags: Sequence[str] = ()) -> None:
+        """patience_s: how long any one answer may take; test machines have other work. flags: more of Chromium's own."""
         self.patience_s, self.number, self.events = patience_s, 0, []  # type: ignore[var-annotated]
         self.profile = tempfile.mkdtemp(prefix="chromium-")
         words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
                  "--disable-background-networking", "--remote-debugging-port=0",
                  f"--user-data-dir={self.profile}"]  # fmt: skip
         self.process = subprocess.Popen(
-            [program(), *words, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [program(), *words, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         self.socket = self._connect()
         target = next(t for t in self.ask("Target.getTargets")["targetInfos"] if t["type"] == "page")
@@ -131,11 +132,11 @@ class Chromium:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
 
-    def open(self, path: Path) -> float:
-        """Load a file; returns the seconds until its load event."""
+    def open(self, page: Path | str) -> float:
+        """Load a file or an address; returns the seconds until its load event."""
         self.events.clear()
         began = time.monotonic()
-        self.ask("Page.navigate", url=path.resolve().as_uri())
+        self.ask("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
         return time.monotonic() - began

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,18 @@ def landmarks() -> None:
         if os.environ.get("FACEERASER_NO_SKIP") == "1":
             raise
         pytest.skip(f"the landmark models cannot be had: {error}")
+
+
+@pytest.fixture(scope="session")
+def resampler(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugin for the operator Resampler, built; without a compiler a visible skip, or a failure under NO_SKIP."""
+    target = tmp_path_factory.mktemp("plugin") / "resampler.so"
+    words = ["bash", str(ROOT / "export" / "build_resampler.sh"), str(target)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        no_compiler = "install g++" in done.stderr and os.environ.get("FACEERASER_NO_SKIP") != "1"
+        (pytest.skip if no_compiler else pytest.fail)(done.stderr.strip())
+    return target
 
 
 @pytest.fixture(scope="session")

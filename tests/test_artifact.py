@@ -9,9 +9,10 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from onnx import TensorProto, helper
 
-from faceeraser import artifact
+from faceeraser import WEIGHTS, artifact, cli
 from faceeraser.artifact import Artifact
 
 SIZE = 16
@@ -283,8 +284,9 @@ def test_a_card_has_every_field_and_describes_the_file(torch_toy) -> None:
     assert card["bytes"] == path.stat().st_size
     assert card["inputs"][0] == {
         "name": "image", "shape": [1, SIZE, SIZE, 3], "layout": "NHWC", "dtype": "float32", "range": [0.0, 1.0],
-        "quantization": None,
+        "quantization": None, "meaning": "the picture, RGB",
     }  # fmt: skip
+    assert card["inputs"][1]["meaning"] == "1 = erase, 0 = keep"
 
 
 def test_a_changed_file_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -351,6 +353,104 @@ def test_weights_beside_the_onnx_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx.data").write_bytes(b"weights")
     with pytest.raises(ValueError, match="external_data=False"):
         artifact.write_card(path, FACTS)
+
+
+SCHEMA = json.loads((Path(artifact.__file__).parent / "card.schema.json").read_text())
+CARD = Draft202012Validator(SCHEMA)
+
+
+def test_the_schema_is_one_and_its_lists_are_the_codes_own() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    assert SCHEMA["properties"]["format"]["const"] == artifact.CARD_FORMAT
+    assert tuple(SCHEMA["properties"]["precision"]["enum"]) == artifact.PRECISIONS
+    assert set(SCHEMA["properties"]["kind"]["enum"]) == set(artifact.KINDS.values())
+    assert set(artifact.CARD_NEEDS) <= set(SCHEMA["required"])
+
+
+def test_cards_here_and_the_one_that_ships_are_of_the_schemas_form(tmp_path: Path) -> None:
+    path = write_onnx(tmp_path / "m.onnx", delegates=["xnnpack", {"name": "gpu", "nodes": 3, "of": 3, "by": "hand"}])
+    CARD.validate(artifact.read_card(path))
+    CARD.validate(artifact.read_card(WEIGHTS / "int8.tflite"))
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"format": 2}, "format"), ({"precision": "int4"}, "precision"), ({"sha256": "0" * 63}, "sha256"),
+        ({"mask_polarity": "0 = erase"}, ""), ({"inputs": []}, "inputs"), ({"bytes": -1}, "bytes"),
+        ({"edges": "outside"}, "edges"), ({"flavour": "fast"}, "flavour"), ({"delegates": [{"nodes": 3}]}, "delegates"),
+        ({"parity": {"n": 16}}, "parity"), ({"sizes": {"min": 64}}, "sizes"), ({"history": [{"options": {}}]}, "history"),
+        ({"parity_at": [{"n": 1, "passed": True}]}, "parity_at"),
+    ],
+)  # fmt: skip
+def test_a_card_of_another_form_is_seen(tmp_path: Path, change, where: str) -> None:
+    card = artifact.read_card(write_onnx(tmp_path / "m.onnx"))
+    CARD.validate(card)
+    errors = list(CARD.iter_errors(card | change))
+    assert errors and {error.path[0] if error.path else "" for error in errors} == {where}
+
+
+@pytest.mark.parametrize("field", SCHEMA["required"])
+def test_a_card_without_a_field_is_seen(tmp_path: Path, field: str) -> None:
+    card = artifact.read_card(write_onnx(tmp_path / "m.onnx"))
+    del card[field]
+    assert not CARD.is_valid(card)
+
+
+def test_inspect_tells_operators_and_weights_and_refuses_a_changed_file(torch_toy, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "toy.tflite"
+    path.write_bytes(torch_toy[1].read_bytes())
+    artifact.write_card(path, FACTS | {"flavour": "cpu", "delegates": ["xnnpack"]})
+    assert cli.main(["inspect", str(path)]) == 0
+    said = capsys.readouterr().out
+    for part in ("CONV_2D 1", "DEPTHWISE_CONV_2D 1", "TRANSPOSE_CONV 1", "xnnpack", "1 = erase, 0 = keep"):
+        assert part in said, said
+    layers = artifact.contents(path)["layers"]
+    assert [(layer["operator"], layer["stored"], layer["bytes"]) for layer in layers] == [
+        ("CONV_2D", "float32", 4 * 8 * 4 * 9), ("DEPTHWISE_CONV_2D", "float32", 4 * 8 * 9),
+        ("TRANSPOSE_CONV", "float32", 4 * 8 * 3 * 16),
+    ]  # fmt: skip
+    path.write_bytes(path.read_bytes() + b"\0")
+    assert cli.main(["inspect", str(path)]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and len(told.err.strip().splitlines()) == 1 and "do not belong together" in told.err
+
+
+def test_float16_weights_are_told_as_they_are_stored(tensorflow_toys) -> None:
+    (layer,) = artifact.contents(tensorflow_toys["fp16"])["layers"]
+    assert (layer["stored"], layer["bytes"]) == ("float16", 2 * 108)
+
+
+def test_contents_of_what_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "broken.tflite"
+    path.write_bytes(b"not a model at all")
+    with pytest.raises(ValueError, match="this is not a TFLite model"):
+        artifact.contents(path)
+
+
+def test_a_file_of_any_size_takes_what_its_card_allows_and_is_counted_at_its_resolution(tmp_path: Path) -> None:
+    def weight(name, *shape):
+        return helper.make_tensor(name, TensorProto.FLOAT, shape, np.zeros(shape, np.float32).ravel())
+
+    open_ = [1, 3, "height", "width"]
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, *open_[2:]]) for n, c in (("image", 3), ("mask", 1))]
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["painted"], kernel_shape=[3, 3], pads=[1] * 4),
+        helper.make_node("Add", ["painted", "mask"], ["erased"]),
+    ]
+    outs = [helper.make_tensor_value_info("erased", TensorProto.FLOAT, open_)]
+    graph = helper.make_graph(nodes, "open", ports, outs, [weight("w", 3, 3, 3, 3)])
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
+    card = artifact.write_card(path, FACTS | {"sizes": {"multiple_of": 8, "min": 8, "max": 32}})
+    assert card["gmacs"] * 1e9 == pytest.approx(SIZE * SIZE * 81) and card["params"] == 81
+    CARD.validate(card)
+    model = Artifact(path)
+    for height, width in ((8, 32), (16, 16)):
+        assert model.run(np.zeros((height, width, 3), np.float32), np.ones((height, width), np.float32)).min() == 1
+    for height, width in ((12, 16), (16, 40), (0, 8)):
+        with pytest.raises(ValueError, match=r"takes multiples of 8 from 8 to 32"):
+            model.run(np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.float32))
 
 
 # --- counting --------------------------------------------------------------------------------------------------------

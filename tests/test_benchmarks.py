@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from faceeraser import artifact
+from faceeraser.stage import legacy_python
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 64
@@ -322,7 +323,7 @@ def test_latency_times_every_runtime_in_its_own_process(place, tflite, capsys) -
     assert second["ratio"] > 0 and second["xnnpack"] is True
     assert rows["broken", "litert"]["error"] and rows["broken", "litert"]["median_ms"] is None
     # Not there in this folder: skipped, visibly, with what to do.
-    if stage_module.legacy_python() is None:
+    if legacy_python() is None:
         assert "make legacy" in rows["tiny", "tflite-runtime"]["skipped"] and "skipped: tflite-runtime" in table
     assert "failed: " in table
 
@@ -331,7 +332,7 @@ def test_workers_take_turns_after_all_are_warm(place, monkeypatch) -> None:
     asked: list[tuple[str, int]] = []
 
     class Fake(latency.Worker):
-        def __init__(self, python, row, path):
+        def __init__(self, python, row, path, plugin):
             self.row, self.rounds = row | {"peak_mb": 2.0, "import_mb": 1.0}, []
 
         alive = True

@@ -100,6 +100,32 @@ def test_the_result_has_the_chain_and_says_of_each_goal_whether_it_is_met():
     assert bool(unmeasured) == (not any(row["kind"] == "control" for row in found["rows"]))
 
 
+def test_the_control_is_the_students_very_architecture_for_as_many_steps_as_the_chain():
+    found = committed()["rows"]
+    student = next(row for row in found if row["name"] == "student")
+    controls = [row for row in found if row["kind"] == "control"]
+    chain = script("benchmarks/compression.py").steps_of(artifact.read_card(WEIGHTS / "int8.tflite")["history"])
+    assert len(controls) >= 2
+    assert all((row["gmacs"], row["params"]) == (student["gmacs"], controls[0]["params"]) for row in controls)
+    assert {row["steps"] for row in controls} == {chain} and {row["n"] for row in controls} == {student["n"]}
+
+
+def test_the_ablation_is_at_equal_macs_and_steps_with_two_seeds_and_the_options_are_all_there():
+    found = committed()["rows"]
+    ablation = {row["name"].removeprefix("ablation: "): row for row in found if row["kind"] == "ablation"}
+    for teacher in ("taught", "untaught"):
+        ways = [ablation[f"{way}, {teacher}"] for way in ("prune", "slim", "prune + slim")]
+        assert len({row["steps"] for row in ways}) == 1
+    assert all(row["seeds"] >= 2 and set(row["std"]) == set(stage.FIGURES) for row in ablation.values())
+    # Channels go in eights, so the same target is met to a tenth of a GMAC, and never above it.
+    pruned = [row["gmacs"] for name, row in ablation.items() if not name.startswith("int8")]
+    assert max(pruned) <= 0.6 and max(pruned) - min(pruned) < 0.07
+    for tail in ("float tail", "all int8"):
+        assert {f"int8 after training, {tail}", f"int8 in training, {tail}"} <= set(ablation)
+    options = {row["name"].removeprefix("option: ") for row in found if row["kind"] == "option"}
+    assert options == set(script("benchmarks/compression.py").OPTIONS)
+
+
 def test_the_verdict_is_that_of_the_rows():
     found = committed()
     assert found["goals"] == script("benchmarks/compression.py").verdict(found["rows"])

@@ -7,6 +7,10 @@ of the picture, so a warp that is wrong anywhere shows.
 import json
 import math
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -15,16 +19,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from torch import nn
 
-from faceeraser import artifact, checkpoint, convert, coreml, edges, networks, onnx, quant, tflite
+from faceeraser import artifact, checkpoint, convert, coreml, edges, mil, networks, onnx, quant, tflite
 from faceeraser.artifact import Artifact
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import Config, FaceEraser
 from faceeraser.stage import GateFailed
-from faceeraser.warp import sampling_coordinates, warp
+from faceeraser.warp import offsets_to_flow, sampling_coordinates, warp
 
 SIZE = 64
+ROOT = Path(__file__).resolve().parent.parent
+CARD = Draft202012Validator(json.loads((ROOT / "faceeraser" / "card.schema.json").read_text()))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -96,6 +103,7 @@ def runs(tmp_path_factory, pictures) -> dict[str, Path]:
         ),
         "paper": saved(network(pictures, "paper"), folder / "paper"),
         "small": saved(network(pictures, small=True), folder / "small"),
+        "small8": saved(quantized(network(pictures, small=True), pictures), folder / "small8"),
     }
 
 
@@ -236,6 +244,25 @@ def test_the_card_tells_what_the_file_is(form, exported, runs) -> None:
     assert card["params"] > 0 and card["bytes"] == path.stat().st_size
 
 
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: "-".join(map(str, f)))
+def test_the_card_is_of_the_schemas_form_and_the_file_has_every_layer(form, exported, runs) -> None:
+    path = exported(*form)
+    card = artifact.read_card(path)
+    CARD.validate(card)
+    assert {port["name"]: port["meaning"] for port in card["inputs"]}["mask"] == "1 = erase, 0 = keep"
+    inside = artifact.contents(path)
+    assert inside["operators"] == card["checked"]["operators"]
+    layers = [m for m in checkpoint.load(runs[form[1]]).modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    weights = sum(m.weight.numel() for m in layers)
+    assert len(inside["layers"]) == len(layers)
+    stored = Counter()
+    for layer in inside["layers"]:
+        stored[layer["stored"]] += layer["bytes"]
+    size = {"float32": 4, "float16": 2, "int8": 1}
+    scales = 0.15 if "int8" in stored else 0  # which are among an int8 layer's bytes
+    assert sum(count / size[kind] for kind, count in stored.items()) == pytest.approx(weights, rel=scales)
+
+
 def test_exactly_file_and_card_are_published(exported) -> None:
     path = exported("tflite", "fp32")
     names = {p.name for p in path.parent.iterdir()}
@@ -360,26 +387,22 @@ def test_rounding_biases_is_done_once_and_changes_little(runs, pictures) -> None
 # --- refused --------------------------------------------------------------------------------------------------------
 
 
+WARP = onnx.warp_any_size
+
+
 def swapped(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
-    return warp(image, flow.flip(1))
+    return WARP(image, flow.flip(1))
 
 
 def corners_off(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
-    """Coordinates as grid_sample reads them with align_corners=False: x -> x W / (W - 1) - 1 / 2."""
-    x, y = sampling_coordinates(flow)
-    off = torch.cat([x, y], 1) * (SIZE / (SIZE - 1)) - 0.5
-    at = torch.cat([a.float().expand(1, 1, SIZE, SIZE) for a in _pixels()], 1)
-    return warp(image, off - at)
-
-
-def _pixels() -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.arange(SIZE).view(1, 1, 1, SIZE), torch.arange(SIZE).view(1, 1, SIZE, 1)
+    """Half a pixel off, as grid_sample reads coordinates with align_corners=False."""
+    return WARP(image, flow - 0.5)
 
 
 @pytest.mark.parametrize("broken", [swapped, corners_off])
 def test_a_broken_warp_is_refused_and_nothing_published(broken, runs, tmp_path, stage, monkeypatch, capsys) -> None:
     """In ONNX, which converts fastest; the gate is the same for every kind."""
-    monkeypatch.setattr(onnx, "warp", broken)
+    monkeypatch.setattr(onnx, "warp_any_size", broken)
     assert stage("export/to_onnx.py", runs["small"], tmp_path, "--edges-input") == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert "gate failed" in said and "astronaut-0" in said and "dB" in said and "max abs <= 0.0001" in said
@@ -388,7 +411,7 @@ def test_a_broken_warp_is_refused_and_nothing_published(broken, runs, tmp_path, 
 
 def test_a_warp_of_another_form_is_refused(runs, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(
-        onnx, "warp",
+        onnx, "warp_any_size",
         lambda image, flow: nn.functional.grid_sample(
             image, flow.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
         ),
@@ -414,7 +437,7 @@ def test_a_file_whose_warp_is_not_float_rows_is_refused(kind, said, exported, ru
 
 
 def test_a_looser_gate_passes_only_with_a_reason_which_the_card_keeps(runs, tmp_path, stage, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(onnx, "warp", lambda image, flow: warp(image, flow + 0.01))
+    monkeypatch.setattr(onnx, "warp_any_size", lambda image, flow: WARP(image, flow + 0.01))
     words = ["export/to_onnx.py", runs["small"], tmp_path, "--edges-input", "--gate", 0.5]
     assert stage(*words) == 2
     assert "say why" in capsys.readouterr().err
@@ -462,23 +485,370 @@ def test_converters_are_quiet_until_they_fail(capfd) -> None:
     assert "what went wrong" in capfd.readouterr().err
 
 
+# --- stopped, refused, no room --------------------------------------------------------------------------------------
+
+SCRIPTS = {"tflite": "to_tflite", "onnx": "to_onnx", "coreml": "to_coreml"}
+
+
+def command(kind: str, *words: object) -> list[str]:
+    return [sys.executable, str(ROOT / "export" / f"{SCRIPTS[kind]}.py"), *map(str, words)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind, number",
+    [("onnx", signal.SIGINT), ("coreml", signal.SIGTERM), ("tflite", signal.SIGINT), ("tflite", signal.SIGTERM)],
+)
+def test_an_export_that_is_stopped_leaves_nothing_and_an_old_file_whole(kind, number, runs, tmp_path) -> None:
+    """A running one, stopped while it converts; a file of the name stands there already."""
+    target = tmp_path / "exports"
+    target.mkdir()
+    suffix = {"tflite": "-edges.tflite", "onnx": "-edges.onnx", "coreml": "-edges.mlpackage"}[kind]
+    old = target / f"small{suffix}"
+    old.write_text("an old file")
+    artifact.card_path(old).write_text("its card")
+    words = command(kind, runs["small"], target, "--edges-input", "--overwrite")
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), cwd=tmp_path)
+    assert running.stderr is not None
+    said = b""
+    while b"converting" not in said:
+        said += (piece := os.read(running.stderr.fileno(), 1 << 16))
+        assert piece, said
+    time.sleep(1.0)
+    assert any(".partial-" in path.name for path in target.iterdir())
+    running.send_signal(number)
+    out, rest = running.communicate(timeout=120)
+    assert running.returncode == (130 if number == signal.SIGINT else 143), rest.decode()
+    last = rest.decode().strip().splitlines()
+    assert "stopped; nothing was published" in last[-1] and len(last) <= 2 and "Traceback" not in rest.decode(), rest
+    assert out == b"" and {path.name for path in target.iterdir()} == {old.name, f"{old.name}.json"}
+    assert old.read_text() == "an old file" and artifact.card_path(old).read_text() == "its card"
+
+
+def in_a_mount(options: str, folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run with a file system of its own at `folder`, which no other process sees; skips visibly where there may be none."""
+    inside = f'mount -t tmpfs -o {options} tmpfs "$0" || exit 99; "$@"; code=$?; echo "left: $(ls -A "$0")"; exit $code'
+    space = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c"]
+    try:
+        subprocess.run([*space, inside, str(folder), "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        if os.environ.get("FACEERASER_NO_SKIP") == "1":
+            raise
+        pytest.skip(f"a mount of one's own is not to be had here: {error}")
+    done = [*space, inside, str(folder), *words]
+    return subprocess.run(done, capture_output=True, text=True, env=environment(), check=False, cwd=ROOT)
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_too_little_room_is_told_before_anything_is_done(kind, runs, tmp_path) -> None:
+    done = in_a_mount("size=128k", tmp_path, command(kind, runs["small"], tmp_path / "exports", "--edges-input"))
+    said = done.stderr.strip().splitlines()
+    assert done.returncode == 2 and len(said) == 1 and "no space left, 0.1 MB are free" in said[0], done.stderr
+    assert done.stdout.splitlines()[-1] == "left: "
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "coreml"])
+def test_space_that_runs_out_while_writing_is_one_line_and_leaves_nothing(kind, runs, tmp_path) -> None:
+    """As when somebody else fills the disk: what was asked for beforehand was there."""
+    words = command(kind, runs["small"], tmp_path / "exports", "--edges-input")
+    late = "import runpy, sys; from faceeraser import convert; convert._needs = lambda pipeline: 0; del sys.argv[0]; "
+    words = [words[0], "-c", late + "runpy.run_path(sys.argv[0], run_name='__main__')", *words[1:]]
+    done = in_a_mount("size=256k", tmp_path, words)
+    said = done.stderr.strip().splitlines()
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "no space left, nothing was published" in said[-1] and len(said) <= 3, done.stderr
+    assert done.stdout.splitlines()[-1] == "left: "
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_a_folder_that_cannot_be_written_in_is_refused_before_anything_is_done(kind, runs, tmp_path) -> None:
+    done = in_a_mount("ro", tmp_path, command(kind, runs["small"], tmp_path, "--edges-input"))
+    said = done.stderr.strip().splitlines()
+    assert done.returncode == 2 and len(said) == 1 and "cannot be written in" in said[0], done.stderr
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_a_target_that_is_a_file_is_refused(kind, runs, stage, tmp_path, capsys) -> None:
+    (tmp_path / "exports").write_text("mine")
+    for target in (tmp_path / "exports", tmp_path / "exports" / "below"):
+        assert stage(f"export/{SCRIPTS[kind]}.py", runs["small"], target) == 2
+        said = capsys.readouterr().err.strip().splitlines()
+        assert len(said) == 1 and "is a file, expected a folder" in said[0]
+    assert (tmp_path / "exports").read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_a_training_that_has_not_ended_is_refused(kind, runs, stage, tmp_path, capsys) -> None:
+    partial = tmp_path / "fp32.partial"
+    partial.symlink_to(runs["small"], target_is_directory=True)
+    assert stage(f"export/{SCRIPTS[kind]}.py", partial, tmp_path / "exports") == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "has not ended" in said[0] and "--resume" in said[0] and not (tmp_path / "exports").exists()
+    edge = saved(checkpoint.load(runs["small"]), tmp_path / "edge")
+    history = json.loads((edge / "history.json").read_text())
+    history[-1]["stage"] = "train-edge"
+    (edge / "history.json").write_text(json.dumps(history))
+    assert stage(f"export/{SCRIPTS[kind]}.py", edge, tmp_path / "exports") == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "--phase inpaint" in said[0] and not (tmp_path / "exports").exists()
+
+
+@pytest.mark.parametrize("kind, word", [("onnx", "fp16"), ("tflite", "palette4"), ("coreml", "fp32")])
+def test_a_precision_of_another_format_is_refused(kind, word, runs, stage, tmp_path, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        stage(f"export/{SCRIPTS[kind]}.py", runs["small"], tmp_path / "exports", "--precision", word)
+    assert stop.value.code == 2 and f"invalid choice: '{word}'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=f"{word} is not a precision for {kind}"):
+        convert.export(runs["small"], tmp_path / "exports", kind, word)
+    assert not (tmp_path / "exports").exists()
+
+
+def test_an_old_file_comes_back_when_the_new_one_cannot_be_put_in_its_place(tmp_path, monkeypatch) -> None:
+    path, staged = tmp_path / "m.onnx", tmp_path / "partial" / "m.onnx"
+    staged.parent.mkdir()
+    for folder, word in ((tmp_path, "old"), (staged.parent, "new")):
+        (folder / "m.onnx").write_text(word)
+        (folder / "m.onnx.json").write_text(f"{word} card")
+    replace_ = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if self == staged:
+            raise OSError(28, "No space left on device")
+        return replace_(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError):
+        convert._publish(staged, path)
+    assert path.read_text() == "old" and artifact.card_path(path).read_text() == "old card"
+    monkeypatch.setattr(Path, "replace", replace_)
+    (staged.parent / "before").rmdir()
+    convert._publish(staged, path)
+    assert path.read_text() == "new" and artifact.card_path(path).read_text() == "new card"
+
+
+# --- ONNX of any size -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(64, 64), (256, 256), (320, 192), (128, 384), (512, 512), (1280, 768)])
+@pytest.mark.parametrize("multiple", [32, 64])
+def test_forms_without_a_size_are_the_networks_own(size, multiple) -> None:
+    """Bit by bit for the fill, whose depth hangs on the size; to rounding for the warp, which divides by one."""
+    generator = torch.Generator().manual_seed(size[0])
+    picture = torch.rand(1, 3, *size, generator=generator)
+    keep = torch.ones_like(picture)
+    keep[:, :, : size[0] // 2 + 29, :-20] = 0  # so large that whole coarse cells see nothing
+    for found, own in zip(
+        onnx.fill_any_size(multiple)(picture * keep, keep), networks.fill_hole(picture * keep, keep), strict=True
+    ):
+        assert torch.equal(found, own)
+    flow = torch.randn(1, 2, *size, generator=generator) * 40
+    assert torch.allclose(onnx.warp_any_size(picture, flow), warp(picture, flow), atol=2e-5)
+    offsets = torch.rand(1, 2, *size, generator=generator) * 2 - 1
+    assert torch.equal(onnx.flow_any_size(offsets), offsets_to_flow(offsets))
+
+
+@pytest.mark.parametrize("size", [(256, 256), (320, 192), (512, 512)], ids=lambda s: f"{s[0]}x{s[1]}")
+@pytest.mark.parametrize("run", ["fp32", "int8"])
+def test_an_onnx_file_erases_at_any_size_what_its_network_erases_there(run, size, exported, runs) -> None:
+    file, pipeline = Artifact(exported("onnx", run), threads=1), checkpoint.load(runs[run])
+    assert file.resolution == (None, None)
+    picture = convert.cut(convert.gate_pictures(max(size))[4:5], *size)[0]
+    hole = picture.mask > 0.5
+    assert hole.any()
+    truth, erased = convert.reference(pipeline, [picture])[0], file.run(picture.image, picture.mask)
+    assert erased.shape == (*size, 3) and np.array_equal(erased[~hole], picture.image[~hole])
+    error = (erased - truth)[hole]
+    assert np.abs(error).max() < 1e-4 if run == "fp32" else -10 * np.log10(np.mean(error**2)) > 45
+    noise = np.random.default_rng(0).random(picture.image.shape, np.float32)
+    assert np.array_equal(erased, file.run(np.where(hole[..., None], noise, picture.image), picture.mask))
+
+
+def test_an_onnx_file_says_which_sizes_it_takes_and_refuses_others(exported) -> None:
+    file = Artifact(exported("onnx", "fp32"), threads=1)
+    assert file.card["sizes"] == {"multiple_of": 64, "min": 64, "max": 2048}
+    assert [port["shape"][2:] for port in file.card["inputs"]] == [[None, None]] * 2
+    compared = [(at["height"], at["width"], at["passed"]) for at in file.card["parity_at"]]
+    assert compared == [(320, 192, True), (512, 512, True)]
+    for height, width in ((100, 64), (64, 2112), (0, 64)):
+        with pytest.raises(ValueError, match="multiples of 64 from 64 to 2048"):
+            file.run(np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.float32))
+    paper = artifact.read_card(exported("onnx", "paper", "auto", True))
+    assert paper["sizes"]["multiple_of"] == 32 and all(at["passed"] for at in paper["parity_at"])
+
+
+def test_an_onnx_file_is_simplified_and_says_what_erases(exported) -> None:
+    import onnx as package
+
+    graph = package.load(str(exported("onnx", "fp32"))).graph
+    kinds = Counter(node.op_type for node in graph.node)
+    assert not {"Constant", "Identity", "Reshape"} & set(kinds) and len(graph.node) < 1000
+    assert {port.name: port.doc_string for port in graph.input}["mask"] == "1 = erase, 0 = keep"
+    assert max(side for t in graph.initializer for side in (*t.dims, 0)) < 1024  # no grid of the size it was traced at
+
+
+def test_an_onnx_file_that_is_wrong_at_another_size_alone_is_refused(runs, tmp_path, monkeypatch) -> None:
+    """A fill without its coarsest levels: right at 64 x 64, where the network has none of them either."""
+    whole = onnx.fill_any_size
+
+    def shallow(multiple: int):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(onnx, "LARGEST", SIZE)
+            return whole(multiple)
+
+    monkeypatch.setattr(onnx, "fill_any_size", shallow)
+    with pytest.raises(GateFailed, match="at 512 x 512"):
+        convert.export(runs["small"], tmp_path, "onnx", edges_input=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- CoreML ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("run, precision", [("small", "int8"), ("int8", "auto")])
-def test_coreml_is_checked_and_its_card_says_how_far(run, precision, exported) -> None:
-    path = exported("coreml", run, precision, True)
+COREML = [  # folder, precision, float tensors in the place of images
+    ("small", "fp16", False),
+    ("small", "int8", True),
+    ("small", "palette6", True),
+    ("small", "palette4", False),
+    ("small8", "fp16", True),
+    ("small8", "int8", False),
+    ("small8", "int8-activations", False),
+    ("small8", "int8-activations-fp16", True),
+]
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory, runs):
+    """`packaged(run, precision, tensors)` -> path of a package that passed its gate; each made once."""
+    folder = tmp_path_factory.mktemp("packages")
+    made: dict[tuple, Path] = {}
+
+    def export(run: str, precision: str, tensors: bool) -> Path:
+        key = (run, precision, tensors)
+        if key not in made:
+            card = convert.export(runs[run], folder, "coreml", precision, edges_input=True, tensors=tensors)
+            made[key] = folder / card["file"]
+        return made[key]
+
+    return export
+
+
+@pytest.mark.parametrize("form", COREML, ids=lambda f: "-".join(map(str, f)))
+def test_a_saved_package_computes_what_its_network_erases(form, packaged, runs, pictures) -> None:
+    """Here, from the file alone, by mil.py: weights as tables, scales, types, and the 0..255 of images."""
+    run, precision, as_tensors = form
+    path = packaged(*form)
+    card, evaluate = artifact.read_card(path), coreml.evaluator(path)
+    CARD.validate(card)
+    assert card["precision"] == precision and card["evaluated_parity"]["passed"] and card["evaluated_parity"]["n"] >= 16
+    if sys.platform != "darwin":
+        assert card["parity"]["passed"] is None and any("never ran it" in note for note in card["notes"])
+    network = coreml.as_written(checkpoint.load(runs[run]), precision)
+    image, mask = tensors(pictures[:3])
+    edge = (torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)) > 0.9).float() * (1 - mask)
+    least = {"palette6": 35, "palette4": 25}.get(precision, 48)
+    for k in range(len(image)):
+        given = {"image": image[k : k + 1], "mask": mask[k : k + 1], "edges": edge[k : k + 1]}
+        erased, hole = evaluate(given), given["mask"].expand(-1, 3, -1, -1) > 0.5
+        with torch.no_grad():
+            truth = network(*given.values())["erased"]
+        assert -10 * math.log10(float((erased - truth)[hole].square().mean()) + 1e-20) > least
+        assert torch.equal(erased[~hole], given["image"][~hole])
+        if not as_tensors:
+            assert torch.equal((erased * 255).round() / 255, erased)
+
+
+@pytest.mark.parametrize("form", COREML, ids=lambda f: "-".join(map(str, f)))
+def test_a_package_says_what_it_takes(form, packaged, runs) -> None:
+    from coremltools.models import MLModel
+
+    path = packaged(*form)
+    description = MLModel(str(path), skip_model_load=True).get_spec().description
+    ports = {port.name: port for port in (*description.input, *description.output)}
     card = artifact.read_card(path)
-    assert card["kind"] == "coreml" and card["precision"] == ("int8" if precision == "int8" else "fp16")
-    assert {port["name"]: port["shape"][1] for port in card["inputs"]} == {"image": 3, "mask": 1, "edges": 1}
-    assert card["checked"]["operators"]["resample"] == 1
-    if card["parity"]["passed"] is None:  # anywhere but on macOS
-        assert any("never run" in note for note in card["notes"])
-        assert card["traced_parity"]["passed"] and card["traced_parity"]["n"] >= 16
-    if precision == "int8":
-        assert card["checked"]["int8_weights"] == sum(card["checked"]["operators"].get(k, 0) for k in ("conv",))
-    else:
-        assert any("quantized network" in note for note in card["notes"])
+    listed = {port["name"]: port for port in (*card["inputs"], *card["outputs"])}
+    assert set(ports) == set(listed) == {"image", "mask", "edges", "erased"}
+    for name, port in ports.items():
+        assert port.shortDescription == listed[name]["meaning"]
+        if form[2]:
+            assert list(port.type.multiArrayType.shape) == listed[name]["shape"] == [1, listed[name]["shape"][1], SIZE, SIZE]
+            assert listed[name]["dtype"] == "float32"
+        else:
+            image = port.type.imageType
+            colour = image.RGB if name in ("image", "erased") else image.GRAYSCALE
+            assert (image.width, image.height, image.colorSpace) == (SIZE, SIZE, colour)
+            assert listed[name]["dtype"] == "uint8" and listed[name]["quantization"]["scale"] == pytest.approx(1 / 255)
+    assert "erase" in listed["mask"]["meaning"] and ("1 = erase" if form[2] else "white") in listed["mask"]["meaning"]
+
+
+def test_weights_are_packed_and_take_as_little_as_they_say(packaged) -> None:
+    sizes = {}
+    for run, precision, as_tensors in COREML[:4]:
+        layers = artifact.contents(packaged(run, precision, as_tensors))["layers"]
+        flow = [layer for layer in layers if layer["layer"] == "clone.head.conv"]
+        assert len(flow) == 1 and flow[0]["stored"] == "float32"
+        sizes[precision] = sum(layer["bytes"] for layer in layers if layer not in flow)
+    assert 0.5 < sizes["int8"] / sizes["fp16"] < 0.56
+    assert 0.375 < sizes["palette6"] / sizes["fp16"] < 0.48 and 0.25 < sizes["palette4"] / sizes["fp16"] < 0.28
+
+
+def test_learnt_scales_are_in_the_package_and_others_are_refused(packaged, runs) -> None:
+    """Counted here from the saved program, not by the exporter's check; then a checkpoint of other scales."""
+    path, pipeline = packaged("small8", "int8-activations", False), checkpoint.load(runs["small8"])
+    block = mil.Program(path).operators
+    stored = [np.atleast_1d(op.inputs["scale"].val).astype(np.float64) for op in block
+              if op.op_type in ("quantize", "dequantize", "constexpr_affine_dequantize")]  # fmt: skip
+    learnt = list(quant.quantized_tensors(pipeline))
+    for name, scale, _ in learnt:
+        value = np.atleast_1d(scale.detach().double().numpy())
+        assert any(len(s) == len(value) and np.allclose(s, value, rtol=1e-6, atol=0) for s in stored), name
+    assert coreml.check(path, pipeline, "int8-activations")["scales"] == len(learnt)
+    for kind in ("refine.down.0.conv1:out", "refine.down.0.conv1.conv:weight"):
+        other = checkpoint.load(runs["small8"])
+        scale = next(s for name, s, _ in quant.quantized_tensors(other) if name == kind)
+        scale.data *= 1 + 1e-5
+        with pytest.raises(GateFailed, match=kind.replace(".", r"\.")):
+            coreml.check(path, other, "int8-activations")
+
+
+def test_float16_has_the_scales_as_float16_rounds_them(packaged, runs) -> None:
+    path, pipeline = packaged("small8", "int8-activations-fp16", True), checkpoint.load(runs["small8"])
+    assert coreml.check(path, pipeline, "int8-activations-fp16")["scales"] == len(list(quant.quantized_tensors(pipeline)))
+    with pytest.raises(GateFailed, match="is not in the package"):
+        coreml.check(path, pipeline, "int8-activations")
+    scale = next(s for name, s, _ in quant.quantized_tensors(pipeline) if name == "refine.down.0.conv1:out")
+    scale.data *= 1.002
+    with pytest.raises(GateFailed, match=r"refine\.down\.0\.conv1:out"):
+        coreml.check(path, pipeline, "int8-activations-fp16")
+
+
+def test_a_package_whose_grid_of_pixels_is_packed_is_refused(packaged, runs, tmp_path) -> None:
+    """What coremltools does unless told otherwise: the columns and rows that the flow is added to, in steps of pixels."""
+    import coremltools.optimize.coreml as optimize
+    from coremltools.models import MLModel
+
+    linear = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
+    model = MLModel(str(packaged("small8", "fp16", True)), skip_model_load=True)
+    packed = optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=linear))
+    packed.save(str(tmp_path / "packed.mlpackage"))
+    with pytest.raises(GateFailed, match=r"is packed, and is not|convolutions are"):
+        coreml.check(tmp_path / "packed.mlpackage", checkpoint.load(runs["small"]), "int8")
+
+
+def test_int8_activations_need_a_quantized_folder(runs, stage, tmp_path, capsys) -> None:
+    assert stage("export/to_coreml.py", runs["small"], tmp_path, "--precision", "int8-activations") == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "quantize.py" in said[0] and not list(tmp_path.iterdir())
+
+
+def test_a_missing_scikit_learn_is_named_before_minutes_of_conversion(runs, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ModuleNotFoundError, match=r"sklearn is not installed: pip install 'faceeraser\[coreml\]'"):
+        coreml.write(checkpoint.load(runs["small"]), tmp_path / "m.mlpackage", "palette4", True)
 
 
 def test_coreml_refuses_a_warp_in_half_precision(runs, tmp_path, monkeypatch) -> None:

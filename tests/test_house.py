@@ -19,14 +19,15 @@ SCRIPTS = ("train", "compress", "export", "benchmarks")
 
 # Inside faceeraser/ a module imports only from floors below its own. A new module gets its floor here.
 FLOORS = (
-    {"warp", "metrics", "faces", "edges", "quant", "timings", "flatbuffer", "gpu"},  # quant: the networks carry its taps
-    {"networks", "losses", "pairs", "effects", "artifact"},
-    {"checkpoint", "device", "form"},  # writes its folder as an artifact writes its card
+    {"warp", "metrics", "faces", "edges", "quant", "timings", "flatbuffer", "gpu", "video", "mil"},  # quant: taps
+    {"networks", "losses", "pairs", "effects", "artifact", "landmarks", "tracking"},
+    {"checkpoint", "device", "form", "serve"},  # checkpoint: writes its folder as an artifact writes its card
     {"fit", "runner"},
     {"stage"},
     {"narrowing", "peers", "tflite", "onnx", "coreml"},
     {"convert"},
     {"__init__"},
+    {"erasing"},
     {"cli"},
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}

@@ -1,12 +1,26 @@
-"""The flow contract: backward, pixels, x then y, bilinear, clamped to the border, corners aligned, in every form."""
+"""The flow contract: backward, pixels, x then y, bilinear, clamped to the border, corners aligned, in every form.
+
+Every runtime is held to one table, tests/golden/warp.npz, which tests/golden/warp.py makes without faceeraser.
+"""
+
+import os
+import runpy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
+from torch import Tensor, nn
 
+from faceeraser import artifact, gpu, mil, tflite
+from faceeraser.flatbuffer import Graph
 from faceeraser.warp import landing_in_hole, offsets_to_flow, sampling_coordinates, warp, warp_by_rows
 
 FORMS = [warp, warp_by_rows]
@@ -74,3 +88,299 @@ def test_share_of_flow_that_lands_in_the_hole():
     assert landing_in_hole(stay, mask).item() == 1.0
     assert landing_in_hole(leave, mask).item() == 0.0
     assert landing_in_hole(leave, torch.zeros_like(mask)).item() == 0.0
+
+
+# --- one table, every runtime ---------------------------------------------------------------------------------------
+
+GOLDEN = Path(__file__).parent / "golden" / "warp.npz"
+SIZES = ((7, 11), (1, 1), (1, 9), (9, 1))
+WHOLE = ("identity", "whole-pixels", "borders", "far-beyond")
+"""Cases in which every sample is a pixel: what copies pixels must copy them bit for bit."""
+
+# Largest difference from the table, whose pictures are in [0, 1]; and for `WHOLE`. A float32 coordinate near 10 has steps of
+# 1e-6; those of the first three go through grid_sample's [-1, 1] and back.
+TOLERANCE = {
+    **dict.fromkeys(("warp", "onnxruntime", "coreml"), (1e-6, 3e-7)),
+    **dict.fromkeys(("warp_by_rows", "litert", "gpu"), (1e-6, 0.0)),
+    **dict.fromkeys(("litert-resampler", "tensorflow-resampler", "gpu-resampler"), (1e-6, 0.0)),
+}
+
+Pairs = list[tuple[np.ndarray, np.ndarray]]
+"""image (1, 3, H, W) and flow (1, 2, H, W) of each of SIZES."""
+Warp = Callable[[list[Pairs]], list[list[np.ndarray]]]
+
+
+class Sizes(nn.Module):
+    """A warp of one picture of each of SIZES, so that one conversion serves them all."""
+
+    def __init__(self, form: Callable[[Tensor, Tensor], Tensor]):
+        super().__init__()
+        self.form = form
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.form(image, flow) for image, flow in zip(given[::2], given[1::2], strict=True))
+
+
+def blank_pairs() -> Pairs:
+    return [(np.zeros((1, 3, *size), np.float32), np.zeros((1, 2, *size), np.float32)) for size in SIZES]
+
+
+def flat(pairs: Pairs) -> list[np.ndarray]:
+    return [value for pair in pairs for value in pair]
+
+
+def traced() -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(value) for value in flat(blank_pairs()))
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Name -> (which of SIZES, image (1, 3, H, W), flow (1, 2, H, W), what must come out (1, 3, H, W) float64)."""
+    found = {}
+    with np.load(GOLDEN) as table:
+        for name in dict.fromkeys(key.split("/")[0] for key in table.files):
+            image, flow, warped = (table[f"{name}/{part}"].transpose(2, 0, 1)[None] for part in ("image", "flow", "warped"))
+            found[name] = SIZES.index(image.shape[2:]), np.ascontiguousarray(image), np.ascontiguousarray(flow), warped
+    return found
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> dict[str, Path]:
+    """The warp in its two forms as .tflite files."""
+    import litert_torch
+
+    folder = tmp_path_factory.mktemp("warps")
+    for name, form in tflite.WARPS.items():
+        litert_torch.convert(Sizes(form).eval(), traced()).export(str(folder / f"{name}.tflite"))
+        graph = Graph(folder / f"{name}.tflite")
+        tflite.for_any_delegate(graph)
+        graph.write(folder / f"{name}.tflite")
+    return {name: folder / f"{name}.tflite" for name in tflite.WARPS}
+
+
+@dataclass
+class Place:
+    """What a runtime starts from."""
+
+    written: dict[str, Path]
+    plugin: Path
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def place(written, resampler, tmp_path_factory) -> Place:
+    return Place(written, resampler, tmp_path_factory.mktemp("runtimes"))
+
+
+def each(run: Callable[[Pairs], Any]) -> Warp:
+    return lambda all_pairs: [[np.asarray(v) for v in run(pairs)] for pairs in all_pairs]
+
+
+def named(pairs: Pairs) -> dict[str, np.ndarray]:
+    return {f"args_{k}": value for k, value in enumerate(flat(pairs))}
+
+
+def by_torch(form: Callable[[Tensor, Tensor], Tensor]) -> Warp:
+    return each(lambda pairs: Sizes(form)(*map(torch.from_numpy, flat(pairs))))
+
+
+def by_onnxruntime(place: Place) -> Warp:
+    import onnxruntime
+
+    path = str(place.folder / "warp.onnx")
+    torch.onnx.export(Sizes(warp).eval(), traced(), path, dynamo=True, opset_version=18, verbose=False)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [port.name for port in session.get_inputs()]
+    return each(lambda pairs: session.run(None, dict(zip(names, flat(pairs), strict=True))))
+
+
+def by_coreml(place: Place) -> Warp:
+    """Its saved program, computed by faceeraser/mil.py: CoreML itself runs on macOS only."""
+    import coremltools as tools
+
+    static = torch.export.export(Sizes(warp).eval(), traced()).module()
+    model = tools.convert(
+        torch.jit.trace(static, traced(), check_trace=False), convert_to="mlprogram", skip_model_load=True,
+        inputs=[tools.TensorType(name=f"args_{k}", shape=v.shape, dtype=np.float32) for k, v in enumerate(traced())],
+        outputs=[tools.TensorType(name=f"output_{k}", dtype=np.float32) for k in range(len(SIZES))],
+        minimum_deployment_target=tools.target.iOS17, compute_precision=tools.precision.FLOAT32,
+    )  # fmt: skip
+    model.save(str(place.folder / "warp.mlpackage"))
+    program = mil.Program(place.folder / "warp.mlpackage")
+    samples = [op for op in program.operators if op.op_type == "resample"]
+    assert len(samples) == len(SIZES)
+    for op in samples:  # what they have to say, whatever torch makes of it
+        told = {name: op.inputs[name].val for name in ("sampling_mode", "padding_mode", "align_corners", "coordinates_mode")}
+        assert told == {"sampling_mode": "bilinear", "padding_mode": "border", "align_corners": True,
+                        "coordinates_mode": "normalized_minus_one_to_one"}  # fmt: skip
+
+    def run(pairs: Pairs) -> list[np.ndarray]:
+        found = program.run({name: torch.from_numpy(value) for name, value in named(pairs).items()})
+        return [found[f"output_{k}"].numpy() for k in range(len(SIZES))]
+
+    return each(run)
+
+
+def by_interpreter(make: Callable[..., Any], path: Path, delegates: list[Any] | None = None) -> Warp:
+    runner = make(str(path), num_threads=1, experimental_delegates=delegates).get_signature_runner()
+
+    def run(pairs: Pairs) -> list[np.ndarray]:
+        found = runner(**named(pairs))
+        return [found[f"output_{k}"] for k in range(len(SIZES))]
+
+    return each(run)
+
+
+def by_litert(place: Place, form: str) -> Warp:
+    from ai_edge_litert.interpreter import Interpreter, load_delegate
+
+    delegates = [load_delegate(str(place.plugin))] if form == "resampler" else None
+    return by_interpreter(Interpreter, place.written[form], delegates)
+
+
+def by_tensorflow(place: Place) -> Warp:
+    import tensorflow as tf
+
+    delegates = [tf.lite.experimental.load_delegate(str(place.plugin))]
+    return by_interpreter(tf.lite.Interpreter, place.written["resampler"], delegates)
+
+
+def by_gpu(place: Place, form: str) -> Warp:
+    def run(all_pairs: list[Pairs]) -> list[list[np.ndarray]]:
+        try:
+            ran = gpu.run(place.written[form], [named(pairs) for pairs in all_pairs])
+        except RuntimeError as error:
+            if os.environ.get("FACEERASER_NO_SKIP") == "1":
+                raise
+            pytest.skip(str(error))
+        assert ran.refused == []
+        return [[found[f"output_{k}"] for k in range(len(SIZES))] for found in ran.outputs]
+
+    return run
+
+
+RUNTIMES: dict[str, Callable[[Place], Warp]] = {
+    "warp": lambda place: by_torch(warp),
+    "warp_by_rows": lambda place: by_torch(warp_by_rows),
+    "onnxruntime": by_onnxruntime,
+    "coreml": by_coreml,
+    "litert": lambda place: by_litert(place, "rows"),
+    "litert-resampler": lambda place: by_litert(place, "resampler"),
+    "tensorflow-resampler": by_tensorflow,
+    "gpu": lambda place: by_gpu(place, "rows"),
+    "gpu-resampler": lambda place: by_gpu(place, "resampler"),
+}
+
+
+def test_the_table_is_what_its_script_makes() -> None:
+    made = runpy.run_path(str(GOLDEN.with_suffix(".py")))["table"]()
+    with np.load(GOLDEN) as kept:
+        assert set(kept.files) == set(made)
+        for name, value in made.items():
+            assert kept[name].dtype == value.dtype and np.abs(kept[name] - value).max() < 1e-12, name
+
+
+def test_the_table_has_every_kind_of_case(golden) -> None:
+    assert {golden[name][1].shape[2:] for name in golden} == set(SIZES)
+    for name, (_, image, flow, warped) in golden.items():
+        height, width = image.shape[2:]
+        x, y = flow[0, 0] + np.arange(width), flow[0, 1] + np.arange(height)[:, None]
+        assert name.startswith("identity") or image.size == 3 or np.abs(warped - image).max() > 1e-5, name
+        if name == "beyond-7x11":
+            assert (x < 0).any() and (x > width - 1).any() and (y < 0).any() and (y > height - 1).any()
+        if name.startswith(WHOLE):
+            assert np.isin(warped, image).all()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_runtime_warps_as_the_table_says(runtime: str, golden, place) -> None:
+    cases = []
+    for at, image, flow, _ in golden.values():
+        pairs = blank_pairs()
+        pairs[at] = image, flow
+        cases.append(pairs)
+    found = RUNTIMES[runtime](place)(cases)
+    off = {}
+    for (name, (at, *_, expected)), outputs in zip(golden.items(), found, strict=True):
+        assert outputs[at].shape == expected.shape and outputs[at].dtype == np.float32
+        error = float(np.abs(outputs[at] - expected).max())
+        if not error <= TOLERANCE[runtime][name.startswith(WHOLE)]:
+            off[name] = error
+    assert not off, f"{runtime} is off by {off}"
+
+
+@pytest.mark.parametrize("form", tflite.WARPS)
+def test_the_files_have_float_coordinates_and_operators_that_gpus_take(form: str, written) -> None:
+    graph = Graph(written[form])
+    taken = graph.ops(*(("GATHER",) if form == "rows" else (artifact.RESAMPLER,)))
+    assert len(taken) >= len(SIZES)
+    assert not graph.ops("GATHER_ND", "EMBEDDING_LOOKUP", "STABLEHLO_COMPOSITE")
+    assert len(graph.model.subgraphs) == 1
+    for op in taken:
+        picture, coordinates = (graph.type(int(i)) for i in op.inputs)
+        assert (picture, coordinates) == ("FLOAT32", "INT32" if form == "rows" else "FLOAT32")
+        assert graph.type(int(op.outputs[0])) == "FLOAT32"
+        for maker, tensor in graph.before(int(op.inputs[1]), ()):
+            assert maker == "CAST" or graph.type(tensor) == "FLOAT32" or graph.constant(tensor), maker
+
+
+def resampler_alone(source: Path, target: Path, picture: tuple, coordinates: tuple, samples: tuple) -> Path:
+    """A file with nothing but the operator, its tensors of these shapes."""
+    graph = Graph(source)
+    op = graph.ops(artifact.RESAMPLER)[0]
+    graph.graph.operators, graph.graph.inputs, graph.graph.outputs = [op], op.inputs, op.outputs
+    for tensor, shape in zip((*op.inputs, *op.outputs), (picture, coordinates, samples), strict=True):
+        graph.graph.tensors[int(tensor)].shape = np.array(shape, np.int32)
+    graph.model.signatureDefs = []
+    graph.write(target)
+    return target
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+def test_the_plugin_alone(channels: int, written, resampler, tmp_path) -> None:
+    """What no file of ours asks of it: several pictures, other channels, another size out than in, beyond, NaN."""
+    from ai_edge_litert.interpreter import Interpreter, load_delegate
+
+    random = np.random.default_rng(channels)
+    picture = random.random((2, 5, 6, channels), np.float32)
+    at = random.uniform(-4, 10, (2, 40, 50, 2)).astype(np.float32)
+    at[0, :2, :3], at[1, 0, 0], at[1, -1, -1] = (5, 4), (np.nan, 2), (5, 4)
+    path = resampler_alone(written["resampler"], tmp_path / "a.tflite", picture.shape, at.shape, (2, 40, 50, channels))
+    made = Interpreter(str(path), num_threads=1, experimental_delegates=[load_delegate(str(resampler))])
+    made.allocate_tensors()
+    for port, value in zip(made.get_input_details(), (picture, at), strict=True):
+        made.set_tensor(port["index"], value)
+    made.invoke()
+    sampled = runpy.run_path(str(GOLDEN.with_suffix(".py")))["sampled"]
+    at = np.nan_to_num(at, nan=0.0)
+    expected = np.stack([sampled(p, c[..., 0], c[..., 1]) for p, c in zip(picture, at, strict=True)])
+    assert np.abs(made.get_tensor(made.get_output_details()[0]["index"]) - expected).max() < 2e-6
+
+
+def test_the_plugin_refuses_what_is_no_warp(written, resampler, tmp_path) -> None:
+    from ai_edge_litert.interpreter import Interpreter, load_delegate
+
+    shapes = (1, 5, 6, 3), (1, 8, 8, 3), (1, 8, 8, 3)  # three coordinates
+    path = resampler_alone(written["resampler"], tmp_path / "a.tflite", *shapes)
+    with pytest.raises((RuntimeError, ValueError), match="Resampler: expected"):
+        made = Interpreter(str(path), experimental_delegates=[load_delegate(str(resampler))])
+        made.allocate_tensors()
+
+
+def test_the_benchmark_measures_and_judges(stage, resampler, monkeypatch, tmp_path, capsys) -> None:
+    benchmark = script("benchmarks/warp.py")
+    monkeypatch.setattr(benchmark, "GOALS", dict.fromkeys(benchmark.GOALS, 1e9))
+    words = ["benchmarks/warp.py", "--size", 24, "--rounds", 5, "--each", 5]
+    assert stage(*words, "--json", tmp_path / "warp.json") == 0
+    rows = artifact.read_result(tmp_path / "warp.json")["rows"]
+    assert [row["name"] for row in rows] == ["warp_onnxruntime", "warp_torch", "warp_cpu", "warp_resampler"]
+    for row in rows:
+        assert row["runs"] == 25 and 0 < row["median_ms"] <= row["p90_ms"] and row["max_abs"] < 1e-5
+        assert row["goal"] == (1e9 if row["name"] in ("warp_cpu", "warp_resampler") else None)
+    assert rows[0]["ratio"] == 1.0 and rows[0]["max_abs"] > 0  # two programs, not one
+    for key, value, said in (("goal", 0.0, "warp_resampler"), ("max_abs", 0.01, "from torch")):
+        monkeypatch.setattr(benchmark, "measure", lambda *_, change=(key, value): [*rows[:3], rows[3] | dict([change])])
+        capsys.readouterr()
+        assert stage(*words) == 1
+        assert said in capsys.readouterr().err
+    assert stage("benchmarks/warp.py", "--rounds", 1) == 2

@@ -14,15 +14,19 @@ import numpy as np
 TARGET = Path(__file__).with_suffix(".npz")
 
 
-def warped(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """image (H, W, C), flow (H, W, 2) in pixels, x then y, backward, clamped to the border -> float64 (H, W, C)."""
+def sampled(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """image (H, W, C) at absolute coordinates x, y (h, w), clamped to the border -> float64 (h, w, C)."""
     height, width = image.shape[:2]
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float64)
-    x = np.clip(columns + flow[..., 0].astype(np.float64), 0, width - 1)
-    y = np.clip(rows + flow[..., 1].astype(np.float64), 0, height - 1)
+    x, y = np.clip(x.astype(np.float64), 0, width - 1), np.clip(y.astype(np.float64), 0, height - 1)
     near_column = np.maximum(0, 1 - np.abs(x[..., None] - np.arange(width)))
     near_row = np.maximum(0, 1 - np.abs(y[..., None] - np.arange(height)))
     return np.einsum("ijr,ijc,rck->ijk", near_row, near_column, image.astype(np.float64))
+
+
+def warped(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """image (H, W, C), flow (H, W, 2) in pixels, x then y, backward -> float64 (H, W, C)."""
+    rows, columns = np.mgrid[0 : image.shape[0], 0 : image.shape[1]].astype(np.float64)
+    return sampled(image, columns + flow[..., 0], rows + flow[..., 1])
 
 
 def cases() -> dict[str, tuple[np.ndarray, np.ndarray]]:

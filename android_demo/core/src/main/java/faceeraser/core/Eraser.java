@@ -1,0 +1,146 @@
+package faceeraser.core;
+
+import java.io.IOException;
+import java.util.Random;
+
+/** Erases parts of a face: level it into a crop, let the network paint what the mask hides, put that back softly. */
+public final class Eraser {
+    private static final double ALIKE = 40; // dB, inside the mask: what two runtimes may differ by
+    private static final double FEATHER = 3; // how wide the blend into the photograph is, in pixels of the crop
+
+    private final Card card;
+    private final Model model;
+
+    /**
+     * @param card says what the model takes
+     * @param model takes one array for each input of the card, in its order
+     */
+    public Eraser(Card card, Model model) {
+        if (card.outputs.size() != 1) {
+            throw new IllegalArgumentException("found " + card.outputs.size() + " outputs on the card; expected one");
+        }
+        for (Card.Port port : card.inputs) {
+            if (!port.name.equals("image") && !port.name.equals("mask")) {
+                throw new IllegalArgumentException("found an input " + port.name + " on the card; expected image and mask");
+            }
+        }
+        this.card = card;
+        this.model = model;
+    }
+
+    /**
+     * A picture with parts of one face erased; outside of the mask it is the picture bit for bit.
+     *
+     * @param image the picture, left as it is
+     * @param face in its coordinates
+     * @param bits which {@link Parts}
+     */
+    public Picture erase(Picture image, Face face, int bits) throws IOException {
+        Affine map = face.aligned(card.resolution);
+        Mask mask = Parts.erased(face.moved(map), card.resolution, bits);
+        Picture crop = Sampling.cut(image, map, card.resolution, card.resolution);
+        return pasteBack(image, paint(crop, mask), map, mask);
+    }
+
+    /**
+     * Whether two models that should be the same paint the same. A GPU that counts in half precision cannot tell pixels of
+     * this network's flow apart, and its picture is then another; better a slow picture than a wrong one.
+     */
+    public static boolean agree(Card card, Model one, Model other) throws IOException {
+        // Something to copy everywhere, at no regular distance, and a hole in the middle of it.
+        int size = card.resolution;
+        Picture texture = new Picture(size, size);
+        Mask hole = new Mask(size, size);
+        Random random = new Random(1);
+        for (int i = 0; i < texture.rgb.length; i++) {
+            int x = i / 3 % size;
+            int y = i / 3 / size;
+            double wave = Math.sin(0.13 * x + 0.05 * y) + Math.sin(0.07 * x - 0.11 * y);
+            texture.rgb[i] = Picture.level(150 + 20 * wave + 12 * random.nextGaussian());
+            hole.on[i / 3] = (byte) (Math.abs(2 * x - size) < size / 2 && Math.abs(2 * y - size) < size / 2 ? 1 : 0);
+        }
+        Picture first = new Eraser(card, one).paint(texture, hole);
+        Picture second = new Eraser(card, other).paint(texture, hole);
+        double squares = 0;
+        int count = 0;
+        for (int i = 0; i < first.rgb.length; i++) {
+            if (hole.on[i / 3] != 0) {
+                double apart = (first.rgb[i] & 0xff) - (second.rgb[i] & 0xff);
+                squares += apart * apart;
+                count++;
+            }
+        }
+        return 255.0 * 255 * count >= squares * Math.pow(10, ALIKE / 10);
+    }
+
+    /** A crop with what the network paints in the mask; the rest is the crop bit for bit. */
+    Picture paint(Picture crop, Mask mask) throws IOException {
+        float[] image = new float[crop.rgb.length];
+        for (int i = 0; i < image.length; i++) {
+            image[i] = (crop.rgb[i] & 0xff) / 255f;
+        }
+        float[] hole = new float[mask.on.length];
+        for (int i = 0; i < hole.length; i++) {
+            hole[i] = mask.on[i];
+        }
+        Object[] inputs = new Object[card.inputs.size()];
+        for (int i = 0; i < inputs.length; i++) {
+            Card.Port port = card.inputs.get(i);
+            inputs[i] = port.pack(port.name.equals("image") ? image : hole);
+        }
+        float[] painted = card.outputs.get(0).unpack(model.run(inputs)[0]);
+        Picture result = crop.copy();
+        for (int i = 0; i < painted.length; i++) {
+            if (mask.on[i / 3] != 0) {
+                result.rgb[i] = Picture.level(255 * painted[i]);
+            }
+        }
+        return result;
+    }
+
+    /**
+     * Puts a crop's masked pixels back where `map` took them from. The blend runs from the mask's rim inwards, so nothing
+     * outside of the mask changes; it starts and ends level (a smoothstep), so that neither end shows as a line.
+     */
+    static Picture pasteBack(Picture image, Picture crop, Affine map, Mask mask) {
+        Picture result = image.copy();
+        Box on = mask.bounds();
+        if (on.isEmpty()) {
+            return result;
+        }
+        Affine back = map.inverse();
+        // Only where the mask is: two pixels more, for what interpolation reaches.
+        double[] corners = back.of(new double[] {on.left - 2, on.top - 2, on.right + 1, on.top - 2, on.left - 2,
+            on.bottom + 1, on.right + 1, on.bottom + 1});
+        Box box = Box.around(corners, 1, image.width, image.height);
+        if (box.isEmpty()) {
+            return result;
+        }
+        float[] weight = mask.depth();
+        for (int i = 0; i < weight.length; i++) {
+            float share = (float) Math.min(weight[i] / (FEATHER + 1), 1);
+            weight[i] = share * share * (3 - 2 * share);
+        }
+        double scale = back.scale();
+        // The crop is larger than the face was: average before sampling.
+        Picture source = scale < Sampling.SHRINKS ? Sampling.blur(crop, 0.4 / scale) : crop;
+        Picture pasted = Sampling.warp(source, back, box, scale > 1);
+        float[] alpha = Sampling.warp(weight, mask.width, mask.height, back, box);
+        // Linear sampling spreads the weight up to a pixel beyond the rim; the mask itself says where that must not show.
+        Mask inside = mask.warped(back, box);
+        for (int y = 0; y < box.height(); y++) {
+            for (int x = 0; x < box.width(); x++) {
+                int from = y * box.width() + x;
+                if (inside.on[from] == 0) {
+                    continue;
+                }
+                for (int c = 0; c < 3; c++) {
+                    int to = 3 * ((box.top + y) * image.width + box.left + x) + c;
+                    int under = image.rgb[to] & 0xff;
+                    result.rgb[to] = Picture.level(under + ((pasted.rgb[3 * from + c] & 0xff) - under) * alpha[from]);
+                }
+            }
+        }
+        return result;
+    }
+}

@@ -1,0 +1,221 @@
+package faceeraser.core;
+
+import java.util.Arrays;
+
+/** Drawing of masks: filled polygons, distances, the closing of slits. Each does what OpenCV's function of its name does. */
+final class Shapes {
+    private static final int SHIFT = 16; // fixed point: edges run at 1/65536 of a pixel, vertices lie on sixteenths
+
+    private Shapes() {
+    }
+
+    /**
+     * Fills a polygon and its outline with a value (fillPoly with vertices in sixteenths of a pixel; the even-odd rule).
+     *
+     * @param canvas width x height bytes, drawn into
+     * @param points x, y, x, y, ...; what lies outside of the canvas is left out
+     * @param convex rows begin and end at the nearest pixel, as fillConvexPoly has it, instead of the first one inside
+     */
+    static void fill(byte[] canvas, int width, int height, double[] points, byte value, boolean convex) {
+        int count = points.length / 2;
+        long[] xs = new long[count];
+        int[] columns = new int[count];
+        int[] rows = new int[count];
+        for (int i = 0; i < count; i++) {
+            int sixteenths = (int) Math.rint(points[2 * i] * 16);
+            xs[i] = (long) sixteenths << (SHIFT - 4);
+            columns[i] = sixteenths + 8 >> 4;
+            rows[i] = (int) Math.rint(points[2 * i + 1] * 16) + 8 >> 4;
+        }
+        int top = height;
+        int bottom = 0;
+        for (int i = 0, j = count - 1; i < count; j = i++) {
+            line(canvas, width, height, columns[j], rows[j], columns[i], rows[i], value);
+            top = Math.min(top, Math.max(rows[i], 0));
+            bottom = Math.max(bottom, Math.min(rows[i], height));
+        }
+        int half = 1 << (SHIFT - 1);
+        int almost = (1 << SHIFT) - 1;
+        long[] crossings = new long[count];
+        for (int y = top; y < bottom; y++) {
+            int found = 0;
+            for (int i = 0, j = count - 1; i < count; j = i++) {
+                int upper = rows[i] < rows[j] ? i : j;
+                int lower = upper == i ? j : i;
+                if (rows[upper] <= y && y < rows[lower]) {
+                    long slope = (xs[lower] - xs[upper]) / (rows[lower] - rows[upper]);
+                    crossings[found++] = xs[upper] + slope * (y - rows[upper]);
+                }
+            }
+            Arrays.sort(crossings, 0, found);
+            for (int i = 0; i + 1 < found; i += 2) {
+                int from = Math.max((int) (crossings[i] + (convex ? half : almost) >> SHIFT), 0);
+                int to = Math.min((int) (crossings[i + 1] + (convex ? half : 0) >> SHIFT), width - 1);
+                if (from <= to) {
+                    Arrays.fill(canvas, y * width + from, y * width + to + 1, value);
+                }
+            }
+        }
+    }
+
+    /** A line one pixel wide between two pixels, drawn from left to right (Bresenham's). */
+    static void line(byte[] canvas, int width, int height, int fromX, int fromY, int toX, int toY, byte value) {
+        boolean swapped = toX < fromX;
+        int x = swapped ? toX : fromX;
+        int y = swapped ? toY : fromY;
+        int dx = Math.abs(toX - fromX);
+        int dy = Math.abs(toY - fromY);
+        int stepY = swapped == toY < fromY ? 1 : -1;
+        boolean steep = dy > dx;
+        int along = Math.max(dx, dy);
+        int aside = Math.min(dx, dy);
+        int error = along - 2 * aside;
+        for (int i = 0; i <= along; i++) {
+            if (x >= 0 && x < width && y >= 0 && y < height) {
+                canvas[y * width + x] = value;
+            }
+            boolean both = error < 0;
+            error += both ? 2 * along - 2 * aside : -2 * aside;
+            x += both || !steep ? 1 : 0;
+            y += both || steep ? stepY : 0;
+        }
+    }
+
+    /**
+     * How far each pixel lies from the nearest pixel that is 0 (distanceTransform, DIST_L2, 5x5: Borgefors 1986).
+     * Two sweeps; a step to the side, a diagonal one and a knight's cost 1, 1.4 and 2.1969 (here in 1/65536).
+     */
+    static float[] distance(byte[] canvas, int width, int height) {
+        int[][] steps = {{-1, 0}, {0, -1}, {-1, -1}, {1, -1}, {-2, -1}, {2, -1}, {-1, -2}, {1, -2}};
+        int[] costs = {65536, 65536, 91750, 91750, 143976, 143976, 143976, 143976};
+        // A rim of two pixels that are far away saves asking whether a step leaves the picture.
+        int wide = width + 4;
+        int[] far = new int[wide * (height + 4)];
+        Arrays.fill(far, Integer.MAX_VALUE / 4);
+        int[] jumps = new int[steps.length];
+        for (int i = 0; i < steps.length; i++) {
+            jumps[i] = steps[i][1] * wide + steps[i][0];
+        }
+        for (int y = 0; y < height; y++) {
+            for (int x = 0; x < width; x++) {
+                int at = (y + 2) * wide + x + 2;
+                int least = canvas[y * width + x] == 0 ? 0 : Integer.MAX_VALUE / 4;
+                for (int i = 0; least > 0 && i < jumps.length; i++) {
+                    least = Math.min(least, far[at + jumps[i]] + costs[i]);
+                }
+                far[at] = least;
+            }
+        }
+        float[] result = new float[width * height];
+        for (int y = height - 1; y >= 0; y--) {
+            for (int x = width - 1; x >= 0; x--) {
+                int at = (y + 2) * wide + x + 2;
+                int least = far[at];
+                for (int i = 0; least > costs[0] && i < jumps.length; i++) {
+                    least = Math.min(least, far[at - jumps[i]] + costs[i]);
+                }
+                far[at] = least;
+                result[y * width + x] = least / 65536f;
+            }
+        }
+        return result;
+    }
+
+    /** Sets what a disc of this odd width cannot reach from outside (morphologyEx with MORPH_CLOSE): slits are closed. */
+    static Mask closed(Mask mask, int discWidth) {
+        Mask result = new Mask(mask.width, mask.height);
+        Box box = mask.bounds(); // closing adds nothing beyond it
+        if (box.isEmpty()) {
+            return result;
+        }
+        int pad = discWidth; // the disc may stand outside of the picture, where nothing is set
+        int wide = box.width() + 2 * pad;
+        int high = box.height() + 2 * pad;
+        byte[] padded = new byte[wide * high];
+        for (int y = 0; y < box.height(); y++) {
+            System.arraycopy(mask.on, (box.top + y) * mask.width + box.left, padded, (y + pad) * wide + pad, box.width());
+        }
+        byte[] grown = swept(padded, wide, high, discWidth, (byte) 1);
+        byte[] shut = swept(grown, wide, high, discWidth, (byte) 0);
+        for (int y = 0; y < box.height(); y++) {
+            System.arraycopy(shut, (y + pad) * wide + pad, result.on, (box.top + y) * mask.width + box.left, box.width());
+        }
+        return result;
+    }
+
+    /** Where a disc around the pixel meets a pixel of this value, the value; elsewhere the other one. */
+    private static byte[] swept(byte[] canvas, int width, int height, int discWidth, byte value) {
+        int radius = discWidth / 2;
+        int[] half = new int[discWidth];
+        for (int i = 0; i < discWidth; i++) {
+            half[i] = (int) Math.rint(Math.sqrt(radius * radius - (i - radius) * (i - radius)));
+        }
+        // Sums along each row tell in one step whether a row of the disc meets the value.
+        int[] sums = new int[(width + 1) * height];
+        for (int y = 0; y < height; y++) {
+            for (int x = 0; x < width; x++) {
+                sums[y * (width + 1) + x + 1] = sums[y * (width + 1) + x] + (canvas[y * width + x] == value ? 1 : 0);
+            }
+        }
+        byte[] result = new byte[width * height];
+        for (int y = 0; y < height; y++) {
+            for (int x = 0; x < width; x++) {
+                boolean met = false;
+                for (int i = Math.max(0, radius - y); !met && i < discWidth && y + i - radius < height; i++) {
+                    int row = (y + i - radius) * (width + 1);
+                    met = sums[row + Math.min(x + half[i] + 1, width)] > sums[row + Math.max(x - half[i], 0)];
+                }
+                result[y * width + x] = met ? value : (byte) (1 - value);
+            }
+        }
+        return result;
+    }
+
+    /** Fills everything between the pixels that are on (convexHull and fillConvexPoly). */
+    static Mask hull(Mask mask) {
+        Box box = mask.bounds();
+        Mask filled = new Mask(mask.width, mask.height);
+        if (box.isEmpty()) {
+            return filled;
+        }
+        // The hull of each row's first and last pixel: down along the left side, up along the right one (Andrew 1979).
+        double[] points = new double[4 * box.height() + 4];
+        int count = 0;
+        for (int side = 0; side < 2; side++) {
+            int first = count;
+            for (int i = 0; i < box.height(); i++) {
+                int y = side == 0 ? box.top + i : box.bottom - 1 - i;
+                int x = side == 0 ? firstOn(mask, y, box.left, 1) : firstOn(mask, y, box.right - 1, -1);
+                if (x < 0) {
+                    continue;
+                }
+                while (count >= first + 2 && turnsOut(points, count, x, y)) {
+                    count--;
+                }
+                points[2 * count] = x;
+                points[2 * count + 1] = y;
+                count++;
+            }
+        }
+        fill(filled.on, mask.width, mask.height, Arrays.copyOf(points, 2 * count), (byte) 1, true);
+        return filled;
+    }
+
+    private static int firstOn(Mask mask, int y, int from, int step) {
+        for (int x = from; x >= 0 && x < mask.width; x += step) {
+            if (mask.on[y * mask.width + x] != 0) {
+                return x;
+            }
+        }
+        return -1;
+    }
+
+    /** Whether the last point lies inside of the line from the one before it to (x, y), or on it. */
+    private static boolean turnsOut(double[] points, int count, double x, double y) {
+        double ax = points[2 * count - 2] - points[2 * count - 4];
+        double ay = points[2 * count - 1] - points[2 * count - 3];
+        double bx = x - points[2 * count - 4];
+        double by = y - points[2 * count - 3];
+        return ax * by - ay * bx >= 0;
+    }
+}

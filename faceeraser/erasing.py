@@ -1,0 +1,255 @@
+"""The whole way from a picture to the same picture without its faces' parts: find, landmarks, mask, model, paste.
+
+    eraser = Eraser(Path("exports/int8.tflite"))
+    erased = eraser.photograph(image)
+
+A photograph's faces are found anew; in a video they are followed (tracking.py), or come from a landmarks file. Only the crop
+of a face is ever processed, so the size of the picture costs nothing but its copy. The model runs on every frame. Frames do
+not depend on one another once their faces are known, so with several workers each erases a frame of its own while the next
+faces are being followed: the same pictures as with one, in the same order.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+
+import faceeraser
+from faceeraser import faces
+from faceeraser.artifact import KINDS, Artifact
+from faceeraser.faces import FEATURES, Face
+from faceeraser.landmarks import Landmarks
+from faceeraser.tracking import Tracker
+
+Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Finish = Callable[[np.ndarray, np.ndarray, Sequence[Face]], np.ndarray]
+"""What else is done to a picture: (the photograph, the same erased, its faces) -> the result."""
+
+STEPS = ("decode", "find", "landmarks", "mask", "cut", "model", "paste", "finish", "encode")
+
+
+class Stopwatch:
+    """Seconds spent in each of STEPS, over all threads. `since` is where a thread's next step begins."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STEPS, 0.0)
+        self._own, self._lock = threading.local(), threading.Lock()
+
+    def clear(self) -> None:
+        """Forget what was measured."""
+        self.seconds = dict.fromkeys(STEPS, 0.0)
+
+    def start(self) -> None:
+        """A step of this thread begins now."""
+        self._own.since = time.perf_counter()
+
+    def __call__(self, step: str) -> None:
+        """What this thread did since the last call, or `start`, was this step."""
+        now = time.perf_counter()
+        with self._lock:
+            self.seconds[step] += now - self._own.since
+        self._own.since = now
+
+
+@dataclass(frozen=True, eq=False)
+class Erased:
+    """A picture without its faces' parts; the faces, and for each whether glasses went with it."""
+
+    image: np.ndarray
+    faces: Sequence[Face]
+    worn: Sequence[bool]
+
+
+class Eraser:
+    """A model, and what is to be erased. `resolution` is the edge of the crop in pixels; `clock` has what each step took."""
+
+    def __init__(
+        self, model: Path, parts: Sequence[str] = FEATURES, glasses: str = "auto", *, runtime: str | None = None,
+        delegate: Path | None = None, workers: int = 1,
+    ) -> None:  # fmt: skip
+        """Load the model.
+
+        Args:
+            model: an exported file with its card, or a checkpoint folder (which needs torch).
+            parts: as for `faces.face_mask`.
+            glasses: as for `faces.face_mask`.
+            runtime: for .tflite, as for `Artifact`.
+            delegate: the same.
+            workers: how many frames of a video are erased at a time, each on one thread.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no such model, it is damaged, or it takes no square pictures.
+            ModuleNotFoundError: names the extra to install.
+        """
+        self.parts, self.glasses, self.workers, self.clock = parts, glasses, workers, Stopwatch()
+        self._paints: SimpleQueue[Paint] = SimpleQueue()
+        for _ in range(workers):
+            paint, self.resolution = _open(model, runtime, delegate)
+            self._paints.put(paint)
+
+    def photograph(self, image: np.ndarray, known: Sequence[Face] | None = None, finish: Finish | None = None) -> Erased:
+        """Erase every face of a photograph.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            known: its faces, where they come from somewhere else; None: they are found.
+            finish: see `Finish`.
+
+        Returns:
+            The photograph, whose pixels outside the faces' masks are bit-identical, its faces and who wears glasses.
+
+        Raises:
+            RuntimeError: faces are to be found, and the landmark models are missing and cannot be downloaded.
+        """
+        self.clock.start()
+        if known is None:
+            finder = faces.finder()
+            found = finder.detect(image)
+            self.clock("find")
+            seen = [face for one in found if (face := finder.landmarks(image, one)) is not None]
+            known = sorted(seen, key=lambda face: -face.width)
+            self.clock("landmarks")
+        return self._erase(image, known, [self.glasses] * len(known), finish)
+
+    def paint(self, crop: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """The model alone, on a crop of `resolution` and its mask; see `Artifact.erase`."""
+        model = self._paints.get()
+        try:
+            return model(crop, mask)
+        finally:
+            self._paints.put(model)
+
+    def frames(
+        self, images: Iterable[tuple[np.ndarray, float]], known: Tracker | Landmarks, finish: Finish | None = None
+    ) -> Iterator[Erased]:
+        """Erase every face of every frame.
+
+        Args:
+            images: frames, (H, W, 3) uint8 RGB, with the seconds since the one before.
+            known: a tracker that follows their faces, or the landmarks of each frame.
+            finish: see `Finish`; it runs in the workers' threads.
+
+        Raises:
+            ValueError: there are more frames than landmarks.
+        """
+        glasses = _Glasses(self.glasses if "eyes" in self.parts or self.glasses == "on" else "off")
+        waiting: deque[Future[Erased]] = deque()
+        with ThreadPoolExecutor(self.workers) if self.workers > 1 else _Inline() as pool:
+            try:
+                for image, around, choices in self._followed(images, known, glasses):
+                    waiting.append(pool.submit(self._erase, image, around, choices, finish))
+                    if len(waiting) >= self.workers + (self.workers > 1):  # one more than is worked on
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for one in waiting:
+                    one.cancel()
+
+    def _followed(
+        self, images: Iterable[tuple[np.ndarray, float]], known: Tracker | Landmarks, glasses: _Glasses
+    ) -> Iterator[tuple[np.ndarray, Sequence[Face], list[str]]]:
+        """(frame, its faces, what is done about the glasses of each)."""
+        frames = iter(images)
+        number = 0
+        while True:
+            self.clock.start()
+            taken = next(frames, None)
+            self.clock("decode")
+            if taken is None:
+                return
+            image, seconds = taken
+            if isinstance(known, Tracker):
+                tracked = known(image, seconds, self.clock)
+                around: Sequence[Face] = [one.face for one in tracked]
+                choices = [glasses.of(one.number, image, one.face) for one in tracked]
+            else:
+                around = known[number]
+                choices = [glasses.of(k, image, face) for k, face in enumerate(around)]
+            self.clock("mask")
+            number += 1
+            yield image, around, choices
+
+    def _erase(self, image: np.ndarray, around: Sequence[Face], glasses: Sequence[str], finish: Finish | None) -> Erased:
+        """Mask, model and paste, face by face, in the order given."""
+        self.clock.start()
+        result, worn = image.copy(), []
+        for face, choice in zip(around, glasses, strict=True):
+            mask, wears = faces.face_mask(image, face, self.resolution, self.parts, choice)
+            self.clock("mask")
+            crop, matrix = faces.align(result, face, self.resolution)
+            self.clock("cut")
+            painted = self.paint(crop, mask)
+            self.clock("model")
+            result = faces.paste_back(result, painted, matrix, mask, in_place=True)
+            self.clock("paste")
+            worn.append(wears)
+        if finish is not None and around:
+            result = finish(image, result, around)
+            self.clock("finish")
+        return Erased(result, around, worn)
+
+
+class _Inline:
+    """A pool of no threads: what is submitted is done at once. For one worker, so that nothing is switched."""
+
+    def __enter__(self) -> _Inline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def submit(self, work: Callable[..., Erased], *args: object) -> Future[Erased]:
+        done: Future[Erased] = Future()
+        done.set_result(work(*args))
+        return done
+
+
+class _Glasses:
+    """Whether someone in a video wears glasses: the mean of all looks so far, so that no single frame turns it over."""
+
+    EVERY = 15  # frames between two looks
+
+    def __init__(self, choice: str) -> None:
+        self._choice = choice
+        self._scores: dict[int, list[float]] = {}
+        self._frames: dict[int, int] = {}
+
+    def of(self, number: int, image: np.ndarray, face: Face) -> str:
+        """'on' or 'off' for the face of this number, in this frame."""
+        if self._choice != "auto":
+            return self._choice
+        seen = self._frames.get(number, 0)
+        self._frames[number] = seen + 1
+        scores = self._scores.setdefault(number, [])
+        if seen % self.EVERY == 0:
+            scores.append(faces.glasses_score(image, face))
+        return "on" if sum(scores) >= 0.5 * len(scores) else "off"
+
+
+def _open(path: Path, runtime: str | None, delegate: Path | None) -> tuple[Paint, int]:
+    """A model as a function of (crop, mask), and the edge of the crops it takes."""
+    if path.suffix not in KINDS and path.is_dir():
+        pipeline = faceeraser.load(path)
+        from faceeraser.fit import as_method
+
+        return as_method(pipeline), pipeline.config.resolution  # type: ignore[arg-type, union-attr]
+    model = Artifact(path, threads=1, runtime=runtime, delegate=delegate)
+    height, width = (side or int(model.card["resolution"]) for side in model.resolution)
+    if height != width:
+        raise ValueError(f"{path}: takes pictures of {width} x {height}; expected square ones; export again")
+    return model.erase, height
+
+
+def shares(clock: Stopwatch) -> Mapping[str, float]:
+    """What each step took of all that was measured, as shares of 1."""
+    whole = sum(clock.seconds.values()) or 1.0
+    return {step: spent / whole for step, spent in clock.seconds.items() if spent}

@@ -1,0 +1,210 @@
+"""The web demo's server: one page, the models it runs, and nothing else; the standard library is enough.
+
+    faceeraser demo --port 8000
+
+The page (web_demo/) finds faces and erases them in the browser: no picture is sent anywhere. Its files are written into
+`faceeraser/page` by `make web`, so an installed package has them where they were made before it was built. What is served
+is a fixed table of paths, made at the start: there are no listings, and no request reaches another file.
+
+Two headers of every answer matter. COOP and COEP make the page cross-origin isolated, without which a browser gives
+WebAssembly no threads. The Content-Security-Policy lets the page load and ask from its own origin alone, so that a picture
+could not leave the device even by mistake.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from faceeraser import artifact, effects, faces, tracking
+
+PAGE = Path(__file__).with_name("page")
+TYPES = {
+    ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json", ".wasm": "application/wasm", ".tflite": "application/octet-stream",
+    ".jpg": "image/jpeg", ".svg": "image/svg+xml",
+}  # fmt: skip
+HEADERS = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # WebAssembly has to be compiled, a picture of the user's has an address of the kind blob:, and that is all.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; "
+    "style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    # Asked for again each time: a page of yesterday with a model of today would be hard to understand.
+    "Cache-Control": "no-cache",
+}
+LARGEST_POST = 1 << 20
+
+
+def known() -> dict[str, Any]:
+    """What a port of faces.py and effects.py has to know of the mesh: indices, and dilations by part."""
+    names = {bit: name for name, bit in faces.PARTS.items()}
+    return {
+        "mesh_points": faces.MESH_POINTS,
+        "right_eye": faces.RIGHT_EYE, "left_eye": faces.LEFT_EYE, "oval": faces.OVAL,
+        "polygons": {names[bit]: polygons for bit, polygons in faces.POLYGONS.items()},
+        "dilation_eye_distance": faces.DILATION_EYE_DISTANCE,
+        "dilation_erased": {names[bit]: radius for bit, radius in faces.DILATION_ERASED.items()},
+        "pieces": {
+            piece: [[name for bit, name in names.items() if bit & bits], side]
+            for piece, (bits, side) in effects.PIECES.items()
+        },
+        "piece_dilation": {names[bit]: radius for bit, radius in effects.DILATION.items()},
+    }  # fmt: skip
+
+
+def _checked(model: Path) -> dict[str, Any]:
+    """The card of a model that the page can run.
+
+    Raises:
+        ValueError: it is none: of another kind, or of a form that LiteRT.js does not take.
+        FileNotFoundError: there is no such file, or no card beside it.
+    """
+    card = artifact.read_card(model)
+    if card["kind"] != "tflite":
+        raise ValueError(f"{model}: is {card['kind']}; a browser runs .tflite: make one with export/to_tflite.py")
+    if card["edges"] != "inside":
+        raise ValueError(f"{model}: takes edges as an input; the page computes none: export it with the edges inside")
+    size = card["resolution"]
+    wanted = {"image": [1, size, size, 3], "mask": [1, size, size, 1]}
+    for port in card["inputs"] + card["outputs"]:
+        shape = wanted["mask"] if "mask" in port["name"] else wanted["image"]
+        if port["shape"] != shape or port["layout"] != "NHWC" or port["dtype"] != "float32":
+            found = f"{port['name']} {port['shape']} {port['layout']} {port['dtype']}"
+            raise ValueError(f"{model}: found {found}; the page takes {shape} NHWC float32, batch 1: export it that way")
+    return card
+
+
+def table(model: str | Path, page: str | Path) -> dict[str, tuple[str, bytes | Path]]:
+    """What is served: {address: (media type, content or the file that has it)}.
+
+    Args:
+        model: an exported .tflite file with its card.
+        page: the folder that `make web` wrote.
+
+    Raises:
+        ValueError: the model is none that the page can run.
+        FileNotFoundError: the page is not built, or the model or its card is not there.
+        RuntimeError: the landmark models are missing and cannot be downloaded.
+    """
+    page, model = Path(page), Path(model)
+    if not (page / "index.html").is_file():
+        raise FileNotFoundError(
+            f"{page}: the page is not built; expected index.html there; in a checkout of the repository, with npm "
+            "installed, run: make web"
+        )
+    card = _checked(model)
+    found: dict[str, tuple[str, bytes | Path]] = {}
+    for file in sorted(page.rglob("*")):
+        if file.is_file() and file.suffix in TYPES:
+            found[f"/{file.relative_to(page).as_posix()}"] = (TYPES[file.suffix], file)
+    found["/"] = found["/index.html"]
+    # The history says how a model was trained, and with it what somebody's folders are called.
+    told = {name: value for name, value in card.items() if name != "history"}
+    for name, value in {"model": told, "faces": known()}.items():
+        found[f"/data/{name}.json"] = (TYPES[".json"], json.dumps(value).encode())
+    for path in (effects.FILE, tracking.FILE):
+        found[f"/data/{path.name}"] = (TYPES[".json"], path)
+    files = {"model.tflite": model, **faces.fetch_models()}
+    return found | {f"/data/{name}": (TYPES[".tflite"], path) for name, path in files.items()}
+
+
+class Server(ThreadingHTTPServer):
+    """Serves a `table` until it is shut down. `figures`, where given, is called with what the page's benchmark posts."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(
+        self, host: str, port: int, served: Mapping[str, tuple[str, bytes | Path]],
+        figures: Callable[[Any], None] | None = None,
+    ) -> None:  # fmt: skip
+        """port: 0 takes any that is free.
+
+        Raises:
+            ValueError: the address cannot be had.
+        """
+        self.served, self.figures = dict(served), figures
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        try:
+            super().__init__((host, port), _Handler)
+        except (OSError, OverflowError) as error:
+            raise ValueError(
+                f"cannot serve at {host}:{port} ({getattr(error, 'strerror', None) or error}); "
+                "expected a free port, and an address of this machine: try another --port"
+            ) from None
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report what went wrong, unless a browser has merely gone away."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the page."""
+        host, port = str(self.server_address[0]), self.server_address[1]
+        name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+        return f"http://{name}:{port}/"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = "faceeraser", ""
+
+    def do_GET(self) -> None:
+        self._give(body=True)
+
+    def do_HEAD(self) -> None:
+        self._give(body=False)
+
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        if self.path != "/figures" or self.server.figures is None or not length.isdigit() or int(length) > LARGEST_POST:
+            self.close_connection = True  # what was sent is not read
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"nothing takes that here\n")
+            return
+        try:
+            found = json.loads(self.rfile.read(int(length)))
+        except ValueError:
+            self._answer(HTTPStatus.BAD_REQUEST, "text/plain", b"expected JSON\n")
+            return
+        self._answer(HTTPStatus.NO_CONTENT, "text/plain", b"")
+        self.server.figures(found)
+
+    def _give(self, body: bool) -> None:
+        entry = self.server.served.get(self.path.partition("?")[0])
+        if entry is None:
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"there is nothing here\n", body)
+            return
+        kind, content = entry
+        try:
+            self._answer(HTTPStatus.OK, kind, content.read_bytes() if isinstance(content, Path) else content, body)
+        except FileNotFoundError:
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"that file is gone: build the page again\n", body)
+
+    def _answer(self, status: HTTPStatus, kind: str, content: bytes, body: bool = True) -> None:
+        self.send_response(status)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", kind)
+        if status != HTTPStatus.NO_CONTENT:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: a line for each of forty files would hide the one that says where the page is."""

@@ -1,0 +1,4 @@
+package com.google.ai.edge.litert;
+
+public final class LiteRtException extends Exception {
+}

@@ -1,0 +1,151 @@
+"""Golden vectors: what faceeraser/faces.py and effects.py make of a face, for the ports of them (web_demo, android_demo).
+
+    python tests/golden/make_face.py FOLDER
+
+FOLDER gets `face.json` and raw arrays beside it, little-endian, rows from the top, channels last, in files that are named by
+their content: `crop.upright.u8` is uint8, `.f32` float32. `face.json` is
+
+    {"known": what serve.known() tells of the mesh and its parts,
+     "cases": {name: {
+        "shape": [height, width, 3],          the picture is picture.NAME.u8
+        "models": [{"input": ARRAY, "outputs": [ARRAY, ARRAY]}, ...],   in the order they are run: detector, meshes, follow
+        "detections": [{"points": [[x, y] * 8], "score": s}, ...],
+        "mesh": [[x, y] * 468], "eyes": [[x, y], [x, y]], "eye_distance": pixels, "roll": degrees,   of the largest face
+        "followed": [[x, y] * 468],           the mesh of FaceFinder.follow() from there, in the same picture
+        "matrix": [[a, b, x], [c, d, y]],     picture to crop coordinates, of align() at 256
+        "masks": {"brows,eyes": ARRAY, ...},  of face_mask() at 256 without glasses, by what is erased: 1 = erase
+        "crop": ARRAY, "painted": ARRAY,      of align(); and what the model that ships makes of it under all parts
+        "erased": ARRAY,                      `painted` pasted back into the picture
+        "effects": {name: ARRAY}}},           on `erased`, with the fast blend
+     "video": {
+        "frames": ARRAY,                      (n, height, width, 3)
+        "seconds": s,                         from frame to frame
+        "constants": {...},                   as tracking.json has them, but for detect_every, which is small
+        "models": [...],                      as above
+        "faces": [[[x, y] * 468, ...], ...]}} the meshes of tracking.Tracker's faces in every frame
+
+where ARRAY is {"file": name, "shape": [...]}. The cases are scikit-image's astronaut (NASA, public domain): upright, turned,
+small in the picture (cubic sampling, a blurred paste) and large in it (averaged areas). What is between -0.5 and 0.5 of a
+level differs by compiler; what a port may differ by is said in its own test. In the video she moves, is gone for two frames,
+and comes back elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from skimage.data import astronaut
+
+from faceeraser import WEIGHTS, effects, faces, serve, tracking
+from faceeraser.artifact import Artifact
+
+SIZE = 256
+MASKS = ("brows,eyes,nose,mouth", "brows,eyes", "mouth", "nose")
+
+
+def pictures() -> dict[str, np.ndarray]:
+    """Name and picture, (H, W, 3) uint8 RGB, of every case."""
+    picture = np.ascontiguousarray(astronaut())
+    turn = cv2.getRotationMatrix2D((223.0, 120.0), 23.0, 0.9)
+    return {
+        "upright": picture,
+        "turned": cv2.warpAffine(picture, turn, (400, 300), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT),
+        "small": cv2.resize(picture, (333, 333), interpolation=cv2.INTER_AREA),
+        "large": cv2.resize(picture[:300, 70:390], (1280, 1200), interpolation=cv2.INTER_CUBIC),
+    }
+
+
+def video() -> np.ndarray:
+    """Frames, (10, 240, 320, 3) uint8 RGB."""
+    picture, frames = np.ascontiguousarray(astronaut()), []
+    for k in range(10):
+        shift = (-60.0 + 3 * k, -10.0 - 2 * k) if k < 5 else (-110.0 + 2 * k, -30.0)
+        matrix = np.array([[0.95, 0, shift[0]], [0, 0.95, shift[1]]])
+        frames.append(cv2.warpAffine(picture, matrix, (320, 240)))
+    frames[5][:], frames[6][:] = 90, 90
+    return np.stack(frames)
+
+
+Keep = Callable[[str, np.ndarray], dict[str, Any]]
+
+
+@contextlib.contextmanager
+def recorded(name: str, kept: Keep) -> Iterator[list[dict[str, Any]]]:
+    """What the landmark models are given meanwhile, and what they give."""
+    runs: list[dict[str, Any]] = []
+    invoke = faces._invoke
+
+    def recording(interpreter: Any, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        outputs = invoke(interpreter, given)
+        at = f"{name}.{len(runs)}"
+        told = [kept(f"output{k}.{at}", output) for k, output in enumerate(outputs)]
+        runs.append({"input": kept(f"input.{at}", given.astype(np.float32)), "outputs": told})
+        return outputs
+
+    faces._invoke = recording
+    try:
+        yield runs
+    finally:
+        faces._invoke = invoke
+
+
+def write(folder: Path) -> None:
+    """Write `face.json` and its arrays into a folder that exists."""
+
+    def kept(name: str, array: np.ndarray) -> dict[str, Any]:
+        file = f"{name}.{'u8' if array.dtype == np.uint8 else 'f32'}"
+        array.tofile(folder / file)
+        return {"file": file, "shape": list(array.shape)}
+
+    model, finder = Artifact(WEIGHTS / "int8.tflite"), faces.FaceFinder()
+    cases = {}
+    for name, picture in pictures().items():
+        with recorded(name, kept) as runs:
+            detections = finder.detect(picture)
+            meshes = [finder.landmarks(picture, found) for found in detections]
+            face = max((mesh for mesh in meshes if mesh is not None), key=lambda mesh: mesh.width)
+            followed = finder.follow(picture, face)
+            assert followed is not None
+        masks = {parts: faces.face_mask(picture, face, SIZE, parts.split(","), "off")[0].astype(np.uint8) for parts in MASKS}
+        crop, matrix = faces.align(picture, face, SIZE)
+        painted = model.erase(crop, masks[MASKS[0]])
+        erased = faces.paste_back(picture, painted, matrix, masks[MASKS[0]])
+        kept(f"picture.{name}", picture)
+        cases[name] = {
+            "shape": list(picture.shape), "models": runs,
+            "detections": [{"points": found.points.tolist(), "score": found.score} for found in detections],
+            "mesh": face.mesh.tolist(), "followed": followed.mesh.tolist(), "eyes": face.eyes.tolist(),
+            "eye_distance": face.eye_distance, "roll": face.roll,
+            "matrix": matrix.tolist(),
+            "masks": {parts: kept(f"mask-{parts.replace(',', '-')}.{name}", mask) for parts, mask in masks.items()},
+            "crop": kept(f"crop.{name}", crop), "painted": kept(f"painted.{name}", painted),
+            "erased": kept(f"erased.{name}", erased),
+            "effects": {
+                effect: kept(f"effect-{effect}.{name}", effects.apply(what, picture, erased, face, "fast"))
+                for effect, what in effects.read().items()
+            },
+        }  # fmt: skip
+    constants = replace(tracking.read(), detect_every=3)
+    tracker, frames = tracking.Tracker(finder, constants), video()
+    with recorded("video", kept) as runs:
+        tracked = [[one.face.mesh.tolist() for one in tracker(frame, 0.04)] for frame in frames]
+    assert [len(found) for found in tracked] == [1, 1, 1, 1, 1, 0, 0, 1, 1, 1], "she is there, gone, and there again"
+    moving = {
+        "frames": kept("video", frames), "seconds": 0.04, "constants": asdict(constants), "models": runs, "faces": tracked,
+    }  # fmt: skip
+    (folder / "face.json").write_text(json.dumps({"known": serve.known(), "cases": cases, "video": moving}))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("expected one argument, the folder to write into")
+    Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
+    write(Path(sys.argv[1]))

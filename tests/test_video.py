@@ -1,0 +1,498 @@
+"""Videos and cameras: what is read and written, how faces are followed, and what can be wrong with either."""
+
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from faceeraser import cli, faces, tracking, video
+from faceeraser.erasing import Eraser
+from faceeraser.tracking import Constants, OneEuro, Tracker
+
+ROOT = Path(__file__).resolve().parent.parent
+FPS = 25.0
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> np.ndarray:
+    import skimage.data
+
+    return np.ascontiguousarray(skimage.data.astronaut())
+
+
+def scene(image: np.ndarray, shift: float = 0.0, turn: float = 0.0, size: tuple[int, int] = (320, 240)) -> np.ndarray:
+    """The astronaut's head in a small frame."""
+    matrix = cv2.getRotationMatrix2D((224, 110), turn, 0.8)
+    matrix[:, 2] += [size[0] / 2 - 224 + shift, size[1] / 2 - 110]
+    return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
+
+
+def moving(image: np.ndarray, count: int) -> list[np.ndarray]:
+    return [scene(image, 25 * np.sin(k / 6), 6 * np.sin(k / 9)) for k in range(count)]
+
+
+def write(path: Path, frames: list[np.ndarray], fps: float = FPS) -> Path:
+    with video.writing(path, fps) as one:
+        for frame in frames:
+            one(frame)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(astronaut: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 frames of the astronaut, moving, without loss."""
+    return write(tmp_path_factory.mktemp("clip") / "clip.mkv", moving(astronaut, 24))
+
+
+@pytest.fixture(scope="module")
+def finder(landmarks: None) -> faces.FaceFinder:
+    return faces.finder()
+
+
+def run(*words: object) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def errors(capfd: pytest.CaptureFixture[str]) -> str:
+    """The one line of the error; by descriptor, so that what a library prints counts too. (LiteRT's greeting does not.)"""
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("INFO: Created TensorFlow Lite")]
+    assert line.startswith("faceeraser: "), line
+    return line
+
+
+# --- reading and writing ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", list(video.WRITABLE))
+def test_what_is_written_can_be_read(ending, tmp_path, astronaut):
+    frames = moving(astronaut, 5)
+    back = video.Clip(write(tmp_path / f"a{ending}", frames))
+    read = list(back)
+    assert len(read) == back.read == back.frames == 5 and back.fps == pytest.approx(FPS) and not back.cut_short
+    worst = max(np.abs(a.astype(int) - b).mean() for a, b in zip(frames, read, strict=True))
+    assert worst == 0 if ending == ".mkv" else worst < 8
+    assert files(tmp_path) == [f"a{ending}"]
+
+
+def test_an_odd_row_and_column_are_left_out(tmp_path):
+    odd = np.random.default_rng(0).integers(0, 255, (33, 47, 3), dtype=np.uint8)
+    (back,) = video.Clip(write(tmp_path / "a.mkv", [odd]))
+    assert np.array_equal(back, odd[:32, :46])
+
+
+@pytest.mark.parametrize("reason", ["error", "interrupt", "no frame", "another size", "full disk"])
+def test_nothing_half_written_is_left(reason, tmp_path, monkeypatch, astronaut):
+    frame = scene(astronaut)
+    expected: type[BaseException] = KeyboardInterrupt if reason == "interrupt" else ValueError
+    if reason == "full disk":
+        real = video._opened
+
+        def fewer(path: str, *backend: int) -> cv2.VideoCapture:
+            Path(path).write_bytes(Path(path).read_bytes()[:50])
+            return real(path, *backend)
+
+        monkeypatch.setattr(video, "_opened", fewer)
+    (tmp_path / "a.mp4").write_text("mine")
+    with pytest.raises(expected), video.writing(tmp_path / "a.mp4", FPS) as one:
+        if reason != "no frame":
+            one(frame)
+        if reason == "another size":
+            one(frame[:100])
+        if reason in ("error", "interrupt"):
+            raise expected("stop")
+    assert files(tmp_path) == ["a.mp4"] and (tmp_path / "a.mp4").read_text() == "mine"
+
+
+def test_the_sound_comes_along_where_ffmpeg_is(tmp_path, clip, monkeypatch):
+    """A real ffmpeg makes a clip with a tone, and reads its length back out of the result."""
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None:
+        if os.environ.get("FACEERASER_NO_SKIP") == "1":
+            pytest.fail("ffmpeg is not installed, and FACEERASER_NO_SKIP=1")
+        pytest.skip("ffmpeg is not installed")
+    source = tmp_path / "tone.mp4"
+    tone = ["-f", "lavfi", "-i", "sine=440:duration=1", "-shortest", "-c:v", "mpeg4", str(source)]
+    subprocess.run([ffmpeg, "-v", "error", "-i", str(clip), *tone], check=True)
+
+    def seconds_of_sound(path: Path) -> float:
+        raw = ["-v", "error", "-i", str(path), "-map", "0:a?", "-f", "s16le", "-ar", "8000", "-ac", "1", "-"]
+        return len(subprocess.run([ffmpeg, *raw], capture_output=True, check=False).stdout) / 16000
+
+    for name in ("a.mp4", "a.mkv", "a.avi"):
+        with video.writing(tmp_path / name, FPS, sound_of=source) as one:
+            for frame in video.Clip(source):
+                one(frame)
+        assert seconds_of_sound(tmp_path / name) == pytest.approx(seconds_of_sound(source), abs=0.1), name
+        assert len(list(video.Clip(tmp_path / name))) == 24  # (an .avi says a frame more: it counts by the sound)
+    with video.writing(tmp_path / "silent.mp4", FPS, sound_of=clip) as one:
+        one(next(iter(video.Clip(clip))))
+    assert seconds_of_sound(tmp_path / "silent.mp4") == 0, "a video without sound stays without"
+    monkeypatch.setenv("PATH", "")
+    with video.writing(tmp_path / "b.mp4", FPS, sound_of=source) as one:
+        one(next(iter(video.Clip(source))))
+    assert seconds_of_sound(tmp_path / "b.mp4") == 0 and files(tmp_path).count("b.mp4") == 1
+
+
+def test_an_ffmpeg_that_fails_costs_the_sound_and_not_the_video(tmp_path, clip, monkeypatch):
+    """The one on the PATH is called twice, first to copy the sound as it is; it writes half a file and fails."""
+    fake = tmp_path / "bin" / "ffmpeg"
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\necho "$@" >>"$0.log"\nfor last; do :; done\necho half >"$last"\nexit 1\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(fake.parent))
+    with video.writing(tmp_path / "out.mkv", FPS, sound_of=clip) as one:
+        for frame in video.Clip(clip):
+            one(frame)
+    assert video.Clip(tmp_path / "out.mkv").frames == 24
+    first, second = Path(f"{fake}.log").read_text().splitlines()
+    assert "-c:a copy" in first and "-c:a" not in second and "1:a?" in first
+    assert files(tmp_path) == ["bin/ffmpeg", "bin/ffmpeg.log", "out.mkv"]
+
+
+# --- following faces -------------------------------------------------------------------------------------------------
+
+
+def test_the_constants_are_the_ones_that_the_programs_share():
+    assert json.loads(tracking.FILE.read_text()).keys() == Constants.__dataclass_fields__.keys()
+    assert tracking.read().detect_every >= 1
+
+
+def test_the_filter_steadies_what_rests_and_does_not_trail_behind_what_moves():
+    """Against the two limits: noise at rest falls to a third, and a steady walk is followed to within a fiftieth of an eye
+    distance, where a plain low pass of the same rest would be a third behind.
+    """
+    constants, rng, unit = tracking.read(), np.random.default_rng(0), 90.0
+    noise = rng.normal(0, 0.003 * unit, (200, 468, 2))
+    still = OneEuro(constants)
+    rest = np.array([still(100 + one, unit, 1 / 30) for one in noise])
+    shaking = np.abs(np.diff(rest[50:], axis=0)).mean() / np.abs(np.diff(noise[50:], axis=0)).mean()
+    assert shaking < 0.35
+    walk = np.arange(200)[:, None, None] * np.full((1, 468, 2), 2.0 * unit / 30)  # two eye distances a second
+    smooth = OneEuro(constants)
+    behind = np.array([one - smooth(one, unit, 1 / 30) for one in walk])[50:] / unit
+    assert 0 <= behind.mean() < 0.02
+    slow = OneEuro(Constants(constants.min_cutoff_hz, 0.0, constants.derivative_cutoff_hz, 1))
+    assert np.array([one - slow(one, unit, 1 / 30) for one in walk])[50:].mean() / unit > 0.25
+
+
+def test_the_filter_does_not_depend_on_how_large_the_face_is_or_how_many_frames_a_second():
+    rng = np.random.default_rng(1)
+    path = np.cumsum(rng.normal(0, 1, (60, 10, 2)), axis=0)
+    small, large = OneEuro(tracking.read()), OneEuro(tracking.read())
+    for mesh in path:
+        a, b = small(mesh, 50.0, 1 / 30), large(7 * mesh, 350.0, 1 / 30)
+        assert np.allclose(7 * a, b)
+    once, twice = OneEuro(tracking.read()), OneEuro(tracking.read())
+    ramp = [np.full((1, 2), 3.0 * k) for k in range(40)]
+    for k, mesh in enumerate(ramp):
+        a = once(mesh, 90.0, 1 / 15)
+        if k:
+            twice((ramp[k - 1] + mesh) / 2, 90.0, 1 / 30)
+        b = twice(mesh, 90.0, 1 / 30)
+    assert np.abs(a - b).max() < 0.02 * 90
+
+
+class Finder:
+    """Stands in for the models: says what was asked of it, and sees the faces it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.there: list[faces.Face] = []
+
+    def detect(self, image: np.ndarray, min_score: float = 0.5, closer: bool = True) -> list[faces.Detection]:
+        self.asked.append("closer" if closer else "detect")
+        boxes = [np.stack([face.mesh.min(0), face.mesh.max(0)]) for face in self.there]
+        return [faces.Detection(np.vstack([box, np.zeros((6, 2))]), 0.9) for box in boxes]
+
+    def landmarks(self, image: np.ndarray, found: faces.Detection) -> faces.Face | None:
+        self.asked.append("landmarks")
+        return min(self.there, key=lambda face: float(np.abs(face.mesh.min(0) - found.box[0]).sum()))
+
+    def follow(self, image: np.ndarray, face: faces.Face) -> faces.Face | None:
+        near = [one for one in self.there if np.abs(one.mesh - face.mesh).mean() < 0.5 * face.width]
+        return near[0] if near else None
+
+
+def a_face(x: float, y: float = 100.0) -> faces.Face:
+    from faceeraser.landmarks import _mean_face
+
+    return faces.Face((_mean_face() * 40 + [x, y]).astype(np.float32))
+
+
+def test_the_detector_rests_while_a_face_is_followed_and_looks_again_now_and_then():
+    finder, blank = Finder(), np.zeros((200, 400, 3), np.uint8)
+    tracker = Tracker(finder, Constants(1.0, 10.0, 1.0, 10))  # type: ignore[arg-type]
+    finder.there = [a_face(100)]
+    seen = [tracker(blank, 0.04) for _ in range(31)]
+    assert tracker.frames == 31 and tracker.looks == 4 and finder.asked.count("landmarks") == 1
+    assert {one.number for frame in seen for one in frame} == {1}
+    finder.there.append(a_face(300))
+    numbers = [[one.number for one in tracker(blank, 0.04)] for _ in range(12)]
+    assert numbers[0] == [1] and numbers[-1] == [1, 2], "who comes in is seen at the next look"
+    assert 0 < numbers.index([1, 2]) <= 10
+
+
+def test_a_face_that_is_lost_is_looked_for_at_once_and_then_on_every_frame():
+    finder, blank = Finder(), np.zeros((200, 400, 3), np.uint8)
+    tracker = Tracker(finder, Constants(1.0, 10.0, 1.0, 10))  # type: ignore[arg-type]
+    finder.there = [a_face(100)]
+    tracker(blank, 0.04), tracker(blank, 0.04)
+    finder.there, finder.asked = [a_face(320)], []
+    (found,) = tracker(blank, 0.04)
+    assert finder.asked == ["closer", "landmarks"] and found.number == 2, "a jump is another face, with a filter of its own"
+    assert np.array_equal(found.face.mesh, finder.there[0].mesh)
+    finder.there, finder.asked = [], []
+    assert [tracker(blank, 0.04) for _ in range(10)] == [[]] * 10
+    assert finder.asked[0] == "closer" and len(finder.asked) == 10 and finder.asked.count("closer") == 1
+    assert tracker(blank, 0.04) == [] and finder.asked[-1] == "closer"
+
+
+def test_two_that_follow_one_face_become_one():
+    finder, blank = Finder(), np.zeros((200, 400, 3), np.uint8)
+    tracker = Tracker(finder, Constants(1.0, 10.0, 1.0, 10))  # type: ignore[arg-type]
+    finder.there = [a_face(170), a_face(230)]
+    assert len(tracker(blank, 0.04)) == 2
+    finder.there = [a_face(200)]
+    finder.follow = lambda image, face: finder.there[0]  # type: ignore[method-assign]
+    assert [one.number for one in tracker(blank, 0.04)] == [1]
+
+
+def test_the_astronaut_is_followed_and_steadied(finder, astronaut):
+    """A head that rests under a camera's noise: the landmarks tremble at most half as much, and the detector hardly runs."""
+    rng = np.random.default_rng(0)
+    still = scene(astronaut, size=(320, 240)).astype(float)
+    tracker = Tracker(finder)
+    frames = [np.clip(still + rng.normal(0, 4, still.shape), 0, 255).astype(np.uint8) for _ in range(25)]
+    tracks = [tracker(frame, 1 / 30)[0] for frame in frames]
+    raw, smooth = (np.array([getattr(one, which).mesh for one in tracks[5:]]) for which in ("seen", "face"))
+    assert np.abs(np.diff(smooth, axis=0)).mean() < 0.5 * np.abs(np.diff(raw, axis=0)).mean()
+    assert tracker.looks == 3 and tracks[-1].number == 1
+    (anew,) = finder(frames[-1])
+    assert np.abs(tracks[-1].face.mesh - anew.mesh).mean() < 0.03 * anew.eye_distance
+    assert tracker(np.full_like(frames[0], 128), 1 / 30) == [], "the landmark model says when it is lost"
+
+
+# --- erasing ---------------------------------------------------------------------------------------------------------
+
+
+def test_two_workers_give_the_frames_of_one_in_the_same_order(finder, clip):
+    def erased(workers: int) -> list[np.ndarray]:
+        images = ((image, 1 / FPS) for image in video.Clip(clip))
+        return [one.image for one in Eraser(cli.SHIPPED, workers=workers).frames(images, Tracker(finder))]
+
+    one, two = erased(1), erased(2)
+    assert len(one) == 24 and all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not any(np.array_equal(a, b) for a, b in itertools.pairwise(one))
+
+
+def test_a_video_is_erased_beside_itself_and_steadily(finder, clip, tmp_path, capfd, monkeypatch):
+    """Every frame, nothing outside the face; and where the head's movement is taken out again, the hole is as steady as the
+    skin around it.
+    """
+    monkeypatch.setenv("PATH", "")
+    source = Path(shutil.copy(clip, tmp_path / "clip.mkv"))
+    assert run("erase", source, tmp_path / "out.mkv") == 0
+    said = capfd.readouterr().out
+    assert "1 face in 24 of 24 frames, looked for in 3, " in said and "frames a second" in said and "no ffmpeg" in said
+    before, after = (list(video.Clip(path)) for path in (source, tmp_path / "out.mkv"))
+    level, hole = [], np.ones((240, 320), bool)
+    for k, (image, erased) in enumerate(zip(before, after, strict=True)):
+        changed = (image != erased).any(2)
+        assert 0.01 < changed.mean() < 0.2
+        rows, columns = np.nonzero(changed)
+        (face,) = finder(image)[:1]
+        low, high = face.mesh.min(0), face.mesh.max(0)
+        assert low[0] <= columns.min() and columns.max() <= high[0] and low[1] <= rows.min() and rows.max() <= high[1]
+        back = cv2.invertAffineTransform(cv2.getRotationMatrix2D((224, 110), 6 * np.sin(k / 9), 0.8))
+        shift = np.array([160 - 224 + 25 * np.sin(k / 6), 120 - 110])
+        back[:, 2] -= back[:, :2] @ shift
+        back[:, 2] -= [224 - 160, 110 - 120]
+        level.append(cv2.warpAffine(erased, back, (320, 240), flags=cv2.INTER_CUBIC).astype(float))
+        hole &= cv2.warpAffine(changed.astype(np.uint8), back, (320, 240)) > 0
+    assert hole.sum() > 500
+    flicker = np.abs(np.diff(level, axis=0)).mean(3)[:, hole].mean(1)
+    assert flicker.max() < 4, "levels of 255 between two frames"
+
+
+def test_an_effect_on_a_video(finder, clip, tmp_path):
+    assert run("effect", "mono-eye", clip, tmp_path / "out.mkv") == 0
+    erased = list(video.Clip(tmp_path / "out.mkv"))
+    assert len(erased) == 24
+    image = next(iter(video.Clip(clip)))
+    (face,) = finder(image)[:1]
+    middle = face.eyes.mean(0) + np.array([0, -0.22 * face.eye_distance])
+    x, y = np.round(middle).astype(int)
+    eye = cv2.cvtColor(erased[0], cv2.COLOR_RGB2GRAY)[y - 6 : y + 7, x - 8 : x + 9]
+    bare = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[y - 6 : y + 7, x - 8 : x + 9]
+    assert eye.min() < bare.min() - 30, "a pupil where there was skin"
+
+
+def test_glasses_in_a_video_are_decided_by_all_looks(astronaut, finder, monkeypatch):
+    """A score that wavers about the half would take them off and put them on again."""
+    from faceeraser.erasing import _Glasses
+
+    scores = itertools.cycle([0.9, 0.2, 0.8, 0.3])
+    monkeypatch.setattr(faces, "glasses_score", lambda image, face: next(scores))
+    (face,) = finder(astronaut)[:1]
+    glasses = _Glasses("auto")
+    assert {glasses.of(1, astronaut, face) for _ in range(8 * _Glasses.EVERY)} == {"on"}
+    assert _Glasses("off").of(1, astronaut, face) == "off"
+
+
+# --- what can be wrong -----------------------------------------------------------------------------------------------
+
+
+def test_videos_that_are_none(tmp_path, capfd):
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "text.mov").write_bytes(b"no video\n" * 1000)
+    (tmp_path / "folder.mp4").mkdir()
+    for name, found in (
+        ("gone.mp4", "gone.mp4: no such file"),
+        ("empty.mp4", "the file is empty"),
+        ("text.mov", "is no video in any format"),
+        ("folder.mp4", "no photographs or videos in it"),
+    ):
+        assert run("erase", tmp_path / name, tmp_path / "out") == 2
+        assert found in errors(capfd), name
+    assert files(tmp_path) == ["empty.mp4", "text.mov"]
+
+
+def test_a_video_with_no_frames(tmp_path, capfd, clip):
+    """A container with its header and nothing in it."""
+    content = clip.read_bytes()
+    (tmp_path / "a.mkv").write_bytes(content[: content.index(b"\x1f\x43\xb6\x75")])  # up to the first cluster
+    assert run("erase", tmp_path / "a.mkv") == 2
+    assert "a.mkv: " in (line := errors(capfd)) and ("no frame that can be read" in line or "is no video" in line)
+    assert files(tmp_path) == ["a.mkv"]
+
+
+def test_a_video_that_is_cut_short_is_done_as_far_as_it_goes(finder, astronaut, tmp_path, capfd):
+    whole = write(tmp_path / "whole.avi", moving(astronaut, 24))
+    (tmp_path / "cut.avi").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert run("erase", tmp_path / "cut.avi", tmp_path / "out.mkv") == 2
+    line = errors(capfd)
+    assert "of 24 frames: it is damaged or cut short; what could be read is in" in line
+    done = len(list(video.Clip(tmp_path / "out.mkv")))
+    assert 6 <= done <= 18 and f"ends after {done} of 24" in line
+
+
+def test_a_video_without_a_face_is_not_written(finder, tmp_path, capfd):
+    grey = write(tmp_path / "grey.mp4", [np.full((120, 160, 3), 128, np.uint8)] * 4)
+    assert run("erase", grey) == 2
+    assert "grey.mp4: no face found, nothing written" in errors(capfd) and files(tmp_path) == ["grey.mp4"]
+
+
+def test_a_face_that_comes_and_goes(finder, astronaut, tmp_path, capfd):
+    frames = [np.full((240, 320, 3), 128, np.uint8)] * 3 + moving(astronaut, 6) + [np.full((240, 320, 3), 128, np.uint8)] * 3
+    assert run("erase", write(tmp_path / "a.mkv", frames), tmp_path / "out.mkv") == 0
+    assert "1 face in 6 of 12 frames" in capfd.readouterr().out
+    same = [np.array_equal(a, b) for a, b in zip(frames, video.Clip(tmp_path / "out.mkv"), strict=True)]
+    assert same == [True] * 3 + [False] * 6 + [True] * 3, "erased from its first frame on, and gone with it"
+
+
+def test_a_file_whose_name_tells_nothing_is_opened_by_what_it_is(tmp_path, clip, astronaut):
+    from PIL import Image
+
+    shutil.copy(clip, tmp_path / "film.dat")
+    Image.fromarray(astronaut).save(tmp_path / "photo.dat", format="PNG")
+    (tmp_path / "neither.dat").write_text("")
+    assert [cli.is_film(tmp_path / f"{name}.dat") for name in ("film", "photo", "neither")] == [True, False, False]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a signal")
+def test_an_interrupted_video_leaves_nothing(landmarks, tmp_path, astronaut):
+    source = write(tmp_path / "long.mkv", moving(astronaut, 24) * 12)
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from faceeraser.cli import main; sys.exit(main(['erase', *sys.argv[1:]]))"
+    )
+    words = [sys.executable, "-c", code, str(source), str(tmp_path / "out.mp4")]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as going:
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob(".out.*")) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert list(tmp_path.glob(".out.*")), "it is being written"
+        going.send_signal(signal.SIGINT)
+        said = going.communicate(timeout=60)[1]
+    assert going.returncode == 130 and "stopped" in said and "Traceback" not in said
+    assert files(tmp_path) == ["long.mkv"]
+
+
+# --- cameras ---------------------------------------------------------------------------------------------------------
+
+
+class Capture:
+    """A camera of so many frames; then Ctrl-C."""
+
+    def __init__(self, frames: list[np.ndarray], ends: type[BaseException] = KeyboardInterrupt) -> None:
+        self._frames, self._ends = iter(frames), ends
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, what: int) -> float:
+        return 20.0 if what == cv2.CAP_PROP_FPS else 0.0
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        frame = next(self._frames, None)
+        if frame is None:
+            raise self._ends
+        time.sleep(0.12)  # a slow one: it gives 8 frames a second and says 20
+        return True, np.ascontiguousarray(frame[..., ::-1])
+
+    def release(self) -> None:
+        pass
+
+
+def camera(monkeypatch: pytest.MonkeyPatch, frames: list[np.ndarray]) -> None:
+    real = video._opened
+    monkeypatch.setattr(video, "_opened", lambda source, *more: Capture(frames) if source == 0 else real(source, *more))
+
+
+def test_a_camera_is_recorded_until_it_is_stopped_and_at_the_speed_of_life(finder, astronaut, tmp_path, capfd, monkeypatch):
+    camera(monkeypatch, moving(astronaut, 10))
+    began = time.monotonic()
+    assert run("erase", "--camera", "0", tmp_path / "out.mkv") == 0
+    passed = time.monotonic() - began
+    said = capfd.readouterr()
+    assert "Ctrl-C ends it" in said.err and re.search(r"camera 0: 1 face in ([6-9]) of \1 frames", said.out)
+    recorded = list(video.Clip(tmp_path / "out.mkv"))
+    assert len(recorded) >= 12, "at most eight a second came, and twenty a second are shown"
+    assert len(recorded) / 20 < passed
+    assert files(tmp_path) == ["out.mkv"]
+
+
+def test_a_camera_without_out_is_shown_where_there_are_windows(finder, astronaut, capfd, monkeypatch):
+    camera(monkeypatch, moving(astronaut, 10))
+    assert run("erase", "--camera") == 2
+    line = errors(capfd)
+    assert "has no windows" in line and "faceeraser erase --camera 0 out.mp4" in line
+    shown: list[np.ndarray] = []
+    keys = iter([-1, -1, ord("q")])
+    for name, made in {
+        "namedWindow": lambda *_: None, "imshow": lambda _, image: shown.append(image), "waitKey": lambda _: next(keys),
+        "getWindowProperty": lambda *_: 1.0, "destroyAllWindows": lambda: None,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(cv2, name, made)
+    camera(monkeypatch, moving(astronaut, 10))
+    assert run("erase", "--camera") == 0
+    assert len(shown) == 3 and "camera 0: 1 face in 3 of 3 frames" in capfd.readouterr().out
+
+
+def test_a_camera_that_is_not_there(landmarks, tmp_path, capfd):
+    assert run("erase", "--camera", "63", tmp_path / "out.mp4") == 2
+    assert "camera 63 cannot be opened" in errors(capfd) and files(tmp_path) == []

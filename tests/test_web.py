@@ -1,0 +1,720 @@
+"""The web demo: its arithmetic against Python's, its page in headless Chromium, its server; that no picture leaves it."""
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from chromium import Chromium, program
+from PIL import Image
+
+from faceeraser import WEIGHTS, artifact, cli, device, effects, faces, serve
+from faceeraser.artifact import Artifact
+from faceeraser.erasing import Eraser
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "web_demo"
+MODEL = WEIGHTS / "int8.tflite"
+ALL = ("brows", "eyes", "nose", "mouth")
+GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan", "--ignore-gpu-blocklist")
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
+
+def missing(what: str) -> None:
+    """Skip visibly, or fail under FACEERASER_NO_SKIP=1."""
+    if os.environ.get("FACEERASER_NO_SKIP") == "1":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="module")
+def page(landmarks: None) -> Path:
+    """The page as it stands in web_demo/src, built."""
+    if shutil.which("node") is None or not (DEMO / "node_modules" / "@litertjs").is_dir():
+        missing("the page cannot be built: no node, or no LiteRT.js in web_demo/node_modules; run: make web")
+    subprocess.run(["node", "build.js"], cwd=DEMO, check=True, capture_output=True)
+    return serve.PAGE
+
+
+@pytest.fixture(scope="module")
+def server(page: Path) -> Iterator[serve.Server]:
+    with serve.Server("127.0.0.1", 0, serve.table(MODEL, page)) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+class Page:
+    """The demo in a browser, as a test uses it."""
+
+    def __init__(self, browser: Chromium, url: str) -> None:
+        self.browser = browser
+        browser.open(url)
+        self.run("await ready")
+
+    def run(self, script: str) -> Any:
+        """The value of some statements on the page, which see its `app`."""
+        return self.browser.run(f"(async () => {{ const {{app, ready}} = await import('/page.js'); {script} }})()")
+
+    def until(self, condition: str, seconds: float = 60.0) -> None:
+        """Wait for a condition on the page."""
+        met = self.run(
+            f"for (const end = Date.now() + {1000 * seconds}; Date.now() < end;) {{ if ({condition}) return true;"
+            "await new Promise((r) => setTimeout(r, 30)); } return false"
+        )
+        assert met, f"{condition} did not come true; the page says: {self.text('message')!r}"
+
+    def text(self, name: str) -> str:
+        return str(self.run(f"return document.getElementById('{name}').textContent"))
+
+    def wrong(self) -> bool:
+        return bool(self.run("return document.getElementById('message').classList.contains('wrong')"))
+
+    def choose(self, file: Path, said: str) -> str:
+        """Give the page a file as a user does, and wait for its line; returns the line."""
+        node = self.browser.ask("DOM.querySelector", nodeId=self.browser.ask("DOM.getDocument")["root"]["nodeId"],
+                                selector="#file")["nodeId"]  # fmt: skip
+        self.browser.ask("DOM.setFileInputFiles", files=[str(file)], nodeId=node)
+        self.until(f"document.getElementById('message').textContent.includes({json.dumps(said)})")
+        return self.text("message")
+
+    def effect(self, name: str) -> None:
+        """Choose an effect for the picture that is shown, and wait for it."""
+        self.run(
+            "const last = app.erased;"
+            f"document.querySelector('input[name=effect][value=\"{name}\"]').click();"
+            "while (app.erased === last) await new Promise((r) => setTimeout(r, 20));"
+        )
+
+    def erased(self) -> np.ndarray:
+        """What the page made last, (H, W, 3) uint8."""
+        width, height, text = self.run(
+            "const {width, height, data} = app.erased; let text = '';"
+            "for (let k = 0; k < data.length; k += 32768) text += String.fromCharCode(...data.subarray(k, k + 32768));"
+            "return [width, height, btoa(text)]"
+        )
+        return np.frombuffer(base64.b64decode(text), np.uint8).reshape(height, width, 4)[..., :3]
+
+    def exceptions(self) -> list[str]:
+        return [json.dumps(e["params"])[:300] for e in self.browser.events if e["method"] == "Runtime.exceptionThrown"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    with Chromium() as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def demo(browser: Chromium, server: serve.Server) -> Iterator[Page]:
+    made = Page(browser, server.url)
+    yield made
+    assert not made.exceptions()
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> np.ndarray:
+    from skimage.data import astronaut as picture
+
+    return np.ascontiguousarray(picture())
+
+
+@pytest.fixture(scope="module")
+def portrait(astronaut: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As PNG: two decoders of a JPEG need not agree."""
+    path = tmp_path_factory.mktemp("portrait") / "portrait.png"
+    Image.fromarray(astronaut).save(path)
+    return path
+
+
+def erased_by_python(image: np.ndarray, parts: Sequence[str] = ALL) -> tuple[np.ndarray, Sequence[faces.Face]]:
+    done = Eraser(MODEL, parts, "off").photograph(image)
+    return done.image, done.faces
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.abs(a.astype(int) - b.astype(int))
+
+
+# --- the arithmetic ---------------------------------------------------------------------------------------------------
+
+
+def test_the_arithmetic_is_pythons(landmarks: None, tmp_path: Path) -> None:
+    """Every step on golden vectors: what the models are given, meshes, crops, masks, pasting, all effects; on four faces."""
+    if shutil.which("node") is None:
+        missing("no node here: install it to compare the page's arithmetic")
+    subprocess.run([sys.executable, "tests/golden/make_face.py", tmp_path], cwd=ROOT, check=True, capture_output=True)
+    done = subprocess.run(
+        ["node", "--test", "web_demo/tests/"], cwd=ROOT, env={**os.environ, "GOLDEN": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert "# pass 4" in done.stdout, "more than forty comparisons"
+
+
+@pytest.fixture(scope="module")
+def given(astronaut: np.ndarray, landmarks: None) -> tuple[np.ndarray, np.ndarray]:
+    """The astronaut's crop and mask, as the model takes them."""
+    face = faces.find_faces(astronaut)[0]
+    mask = faces.face_mask(astronaut, face, 256, ALL, "off")[0]
+    return faces.align(astronaut, face)[0].astype(np.float32) / 255, mask.astype(np.float32)
+
+
+def painted(page: Page, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """What the model on the page makes of it, (256, 256, 3) float32."""
+    first, second = (base64.b64encode(array.tobytes()).decode() for array in (image, mask))
+    text = page.run(
+        "const floats = (text) => new Float32Array(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);"
+        f"const painted = await app.engine.eraser(floats('{first}'), floats('{second}'));"
+        "const bytes = new Uint8Array(painted.buffer); let text = '';"
+        "for (let k = 0; k < bytes.length; k += 32768) text += String.fromCharCode(...bytes.subarray(k, k + 32768));"
+        "return btoa(text)"
+    )
+    return np.frombuffer(base64.b64decode(text), np.float32).reshape(256, 256, 3)
+
+
+def test_the_model_gives_what_it_gives_natively(demo: Page, given: tuple[np.ndarray, np.ndarray]) -> None:
+    """The same floats into the same file."""
+    image, mask = given
+    found = painted(demo, image, mask)
+    apart = np.abs(found - Artifact(MODEL).run(image, mask))
+    print(f"page and native: at most {apart.max():.2g}, mean {apart.mean():.2g}")
+    assert apart.max() < 1e-4
+    assert np.abs(found - image)[mask > 0].mean() > 0.02, "something was painted"
+    assert np.abs(found - image)[mask == 0].max() < 1e-6
+
+
+def test_the_model_runs_on_webgpu(server: serve.Server, given: tuple[np.ndarray, np.ndarray]) -> None:
+    """On a GPU that Chromium emulates: the route and the arithmetic are WebGPU's, its times nobody's."""
+    image, mask = given
+    with Chromium(flags=GPU) as chromium:
+        made = Page(chromium, f"{server.url}?run=webgpu")
+        if "offers no GPU" in made.text("runs"):
+            missing("this Chromium emulates no GPU (SwiftShader)")
+        assert "Runs on WebGPU. A part of the network runs beside the GPU" in made.text("runs")
+        apart = (painted(made, image, mask) - Artifact(MODEL).run(image, mask))[mask > 0]
+        print(f"WebGPU and native, inside the hole: {-10 * np.log10((apart**2).mean()):.1f} dB")
+        # A GPU computes in floats what the file has in int8, so textures are copied from a little elsewhere.
+        assert -10 * np.log10((apart**2).mean()) > 40
+        assert not made.exceptions()
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_erased_as_python_erases_it(demo: Page, portrait: Path, astronaut: np.ndarray) -> None:
+    assert demo.choose(portrait, "1 face") == "portrait.png: 1 face"
+    expected, found = erased_by_python(astronaut)
+    mesh = np.array(demo.run("return app.faces[0].mesh"))
+    mask = np.array(demo.run(
+        "const {faceMask} = await import('/faces.js');"
+        f"return [...faceMask(app.faces[0], 256, {json.dumps(ALL)})]"
+    )).reshape(256, 256) > 0  # fmt: skip
+    there = faces.face_mask(astronaut, found[0], 256, ALL, "off")[0]
+    picture = demo.erased()
+    changed = (expected != astronaut).any(2)
+    apart = difference(picture, expected)
+    shift = np.hypot(*(mesh - found[0].mesh).T)
+    overlap = (mask & there).sum() / (mask | there).sum()
+    print(f"landmarks {shift.max():.3f} px, masks {overlap:.4f}, erased {apart.max()}, mean {apart[changed].mean():.3f}")
+    assert len(found) == 1 and shift.max() < 0.1
+    assert overlap > 0.99
+    # Of the crop a dozen values in 200,000 are a level apart. That is enough for int8 to round otherwise here and there and
+    # to move what is copied: five such values alone make the network's output differ by 0.6 levels on average.
+    assert apart[changed].mean() < 1.0 and apart.max() <= 20
+    assert difference(picture, astronaut)[~changed].max() <= 1
+    assert changed.sum() > 1000 and difference(expected, astronaut)[changed].mean() > 5
+
+
+def test_effects_look_as_pythons_fast_ones(demo: Page, portrait: Path, astronaut: np.ndarray) -> None:
+    demo.choose(portrait, "1 face")
+    erased, found = erased_by_python(astronaut)
+    for name, effect in effects.read().items():
+        demo.effect(name)
+        expected = effects.apply(effect, astronaut, erased, found[0], "fast")
+        changed = (expected != erased).any(2)
+        apart = difference(demo.erased(), expected)[changed].mean()
+        assert apart < 1.0, f"{name}: {apart:.2f} levels apart"
+        assert difference(erased, expected)[changed].mean() > 4, name
+    assert demo.run("return [...document.querySelectorAll('#parts input:disabled')].map((i) => i.value)") == list(ALL)
+
+
+def test_parts_that_are_not_chosen_stay(demo: Page, portrait: Path, astronaut: np.ndarray) -> None:
+    demo.choose(portrait, "1 face")
+    whole = demo.erased()
+    demo.run(
+        "const last = app.erased; document.querySelector('#parts input[value=mouth]').click();"
+        "while (app.erased === last) await new Promise((r) => setTimeout(r, 20));"
+    )
+    kept = demo.erased()
+    expected, _ = erased_by_python(astronaut, ("brows", "eyes", "nose"))
+    lips = (expected == astronaut).all(2) & (whole != astronaut).any(2)
+    assert lips.sum() > 300 and difference(whole, astronaut)[lips].mean() > 5
+    assert difference(kept, astronaut)[lips].mean() < 0.2
+
+
+def test_glasses_are_a_pair_that_fits(demo: Page, portrait: Path, astronaut: np.ndarray) -> None:
+    """Python's, where no frame stands out; the strokes of its drawing have no round ends."""
+    demo.choose(portrait, "1 face")
+    found = demo.run(
+        "const {faceMask} = await import('/faces.js'); return [...faceMask(app.faces[0], 256, ['brows', 'eyes', 'glasses'])]"
+    )
+    face = faces.find_faces(astronaut)[0]
+    crop, matrix = faces.align(astronaut, face, 512)
+    assert faces.segment_glasses(crop, face.moved(matrix)) is None
+    mine = np.array(found).reshape(256, 256) > 0
+    bare, pair = (faces.face_mask(astronaut, face, 256, ("brows", "eyes"), glasses)[0] for glasses in ("off", "on"))
+    assert (mine & pair).sum() / (mine | pair).sum() > 0.98 > (bare & pair).sum() / (bare | pair).sum()
+
+
+def test_a_picture_is_dropped_and_the_result_saved(demo: Page, browser: Chromium, portrait: Path, tmp_path: Path) -> None:
+    data = base64.b64encode(portrait.read_bytes()).decode()
+    demo.run(
+        f"const bytes = Uint8Array.from(atob('{data}'), (c) => c.charCodeAt(0)); const dropped = new DataTransfer();"
+        "dropped.items.add(new File([bytes], 'dropped.png', {type: 'image/png'}));"
+        "document.getElementById('stage').dispatchEvent(new DragEvent('drop', {dataTransfer: dropped, bubbles: true}))"
+    )
+    demo.until("document.getElementById('message').textContent === 'dropped.png: 1 face'")
+    browser.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    demo.run("document.getElementById('save').click()")
+    saved = tmp_path / "dropped-erased.png"
+    for _ in range(100):
+        if saved.exists():
+            break
+        demo.run("await new Promise((r) => setTimeout(r, 50))")
+    assert (np.array(Image.open(saved).convert("RGB")) == demo.erased()).all()
+
+
+def test_the_slider_shows_before_and_after(demo: Page, portrait: Path, astronaut: np.ndarray) -> None:
+    demo.choose(portrait, "1 face")
+
+    def shown(split: float) -> np.ndarray:
+        data = demo.run(
+            f"const s = document.getElementById('split'); s.value = {split}; s.dispatchEvent(new Event('input'));"
+            "return document.getElementById('view').toDataURL().split(',')[1]"
+        )
+        picture = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+        return np.asarray(picture)[..., ::-1]
+
+    erased = demo.erased()
+    assert (shown(0) == erased).all() and (shown(1) == astronaut).all()
+    half = shown(0.5)
+    assert (half[:, :250] == astronaut[:, :250]).all() and (half[:, 262:] == erased[:, 262:]).all()
+
+
+def test_it_uses_threads_and_says_so(demo: Page) -> None:
+    assert demo.run("return crossOriginIsolated")
+    threads = min(4, os.cpu_count() or 1)
+    assert demo.run("return app.engine.told") == {"runs": "wasm", "threads": threads, "why": ""}
+    assert f"WebAssembly, {threads} thread" in demo.text("runs")
+
+
+def test_without_a_gpu_webgpu_is_refused_in_a_line_and_webassembly_runs(browser: Chromium, server: serve.Server) -> None:
+    made = Page(browser, f"{server.url}?run=webgpu")
+    assert "WebGPU cannot be used here" in made.text("runs") and "WebAssembly runs instead" in made.text("runs")
+    assert made.run("return app.engine.told.runs") == "wasm"
+    made.run("document.getElementById('example').click()")
+    made.until("app.faces.length === 1")
+    assert not made.exceptions()
+
+
+def test_it_fits_a_phone(demo: Page, browser: Chromium) -> None:
+    browser.window(390, 844)
+    try:
+        demo.run("document.getElementById('example').click()")
+        demo.until("app.faces.length === 1")
+        assert demo.run("return document.documentElement.scrollWidth") <= 390
+        box = demo.run("return document.getElementById('camera').getBoundingClientRect().toJSON()")
+        assert box["left"] >= 0 and box["right"] <= 390 and box["height"] >= 36, "a thumb can press it"
+    finally:
+        browser.window(1200, 900)
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_without_a_face_is_shown_and_told(demo: Page, tmp_path: Path) -> None:
+    from skimage.data import coffee
+
+    Image.fromarray(coffee()).save(tmp_path / "coffee.png")
+    assert "coffee.png: no face found" in demo.choose(tmp_path / "coffee.png", "no face") and demo.wrong()
+    assert (demo.erased() == coffee()).all()
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\nrubbish", b"", b"text"], ids=["cut short", "empty", "text"])
+def test_a_damaged_file_is_told(demo: Page, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "broken.png").write_bytes(content)
+    line = demo.choose(tmp_path / "broken.png", "damaged")
+    assert line.startswith("broken.png: ") and "\n" not in line and demo.wrong()
+
+
+def test_a_picture_that_is_too_small_is_told(demo: Page, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 40)).save(tmp_path / "dot.png")
+    assert "8 x 40 pixels" in demo.choose(tmp_path / "dot.png", "pixels") and demo.wrong()
+
+
+def test_a_camera_that_may_not_be_used_is_told(server: serve.Server) -> None:
+    with Chromium(flags=CAMERA[:1]) as chromium:  # there is one, and nobody who says yes
+        made = Page(chromium, server.url)
+        chromium.ask("Browser.setPermission", permission={"name": "camera"}, setting="denied", origin=server.url)
+        made.run("document.getElementById('camera').click()")
+        made.until("document.getElementById('message').classList.contains('wrong')")
+        assert made.text("message").startswith("The camera may not be used")
+        assert not made.exceptions()
+
+
+def test_that_there_is_no_camera_is_told(demo: Page) -> None:
+    demo.run(
+        "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('none', 'NotFoundError') };"
+        "document.getElementById('camera').click()"
+    )
+    demo.until("document.getElementById('message').classList.contains('wrong')")
+    assert demo.text("message").startswith("No camera found")
+
+
+# --- camera, benchmark, offline ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def video(astronaut: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second of the astronaut, who sways: raw frames, as Chromium's fake camera takes them."""
+    path = tmp_path_factory.mktemp("video") / "astronaut.y4m"
+    with path.open("wb") as file:
+        file.write(b"YUV4MPEG2 W640 H480 F25:1 Ip A1:1 C420jpeg\n")
+        for k in range(25):
+            angle = 2 * np.pi * k / 25
+            matrix = np.array([[1.6, 0, -40 + 12 * np.cos(angle)], [0, 1.6, -20 + 8 * np.sin(angle)]])
+            frame = cv2.warpAffine(astronaut, matrix, (640, 480))
+            file.write(b"FRAME\n" + cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420).tobytes())
+    return path
+
+
+def test_the_camera_is_erased_frame_after_frame(server: serve.Server, video: Path) -> None:
+    flags = [*CAMERA, f"--use-file-for-fake-video-capture={video}"]
+    with Chromium(flags=flags) as chromium:
+        made = Page(chromium, server.url)
+        made.run("document.getElementById('camera').click()")
+        made.until("app.frames >= 12", 120)
+        made.until("app.faces.length === 1")
+        assert made.run("return app.fps") > 0
+        assert "frames per second" in made.text("figures") and made.text("message") == "Camera: 1 face"
+        eyes = made.run("return app.faces[0].eyeDistance")
+        assert 55 < eyes < 90
+        # Where the mouth was there is skin: no part of the frame is as red as lips now.
+        lips = made.run(
+            "const {mesh} = app.faces[0]; const [x, y] = [0, 1].map((a) => Math.round((mesh[13][a] + mesh[14][a]) / 2));"
+            "const {data, width} = app.erased; const at = 4 * (y * width + x); return [...data.slice(at, at + 3)]"
+        )
+        assert min(lips) > 90, f"teeth and lips are gone: {lips}"
+        made.effect("mono-eye")
+        made.until("app.frames >= 16")
+        made.run("document.getElementById('camera').click()")
+        assert made.text("message") == "Camera stopped." and made.run("return app.stream === null")
+        assert not made.exceptions()
+
+
+def test_the_benchmark_gives_its_figures_on_the_page_and_to_who_asks(page: Path, browser: Chromium) -> None:
+    posted: list[Any] = []
+    with serve.Server("127.0.0.1", 0, serve.table(MODEL, page), posted.append) as own:
+        threading.Thread(target=own.serve_forever, daemon=True).start()
+        made = Page(browser, f"{own.url}?bench=1&frames=8&effect=mono-eye&post=1")
+        figures = json.loads(made.text("bench"))
+        assert figures == made.run("return window.bench") and posted == [figures]
+        own.shutdown()
+    assert figures["frames"] == figures["frames_with_face"] == 8 and figures["fps"] > 0
+    assert {"landmarks", "mask", "cut", "model", "paste", "effect", "show", "grab"} <= set(figures["steps"])
+    for step in figures["steps"].values():
+        assert 0 <= step["median_ms"] <= step["p90_ms"] and step["n"] <= 8
+    assert figures["steps"]["model"]["mean_ms"] > 1
+    assert figures["sha256"] == artifact.sha256_of(MODEL) and figures["runs"] == "wasm" and figures["effect"] == "mono-eye"
+    assert 1000 / figures["fps"] > sum(step["mean_ms"] for step in figures["steps"].values()) * 0.9
+    assert not made.exceptions()
+
+
+def test_the_benchmark_script_writes_a_result(page: Path, tmp_path: Path, stage, capsys) -> None:
+    told = tmp_path / "web.json"
+    assert stage("benchmarks/web.py", "--frames", 3, "--effects", "none", "small-face", "--json", told) == 0
+    rows = artifact.read_result(told)["rows"]
+    assert [row["effect"] for row in rows] == ["none", "small-face"]
+    assert all(row["fps"] > 0 and row["model_ms"] > 1 and row["frames_with_face"] == 3 for row in rows)
+    assert "small-face" in capsys.readouterr().out
+    assert stage("benchmarks/web.py", "--browser", tmp_path / "none") == 2
+    assert stage("benchmarks/web.py", "--effects", "ghost") == 2
+    assert stage("benchmarks/web.py", "--timeout", 0.2, "--browser", shutil.which("true")) == 2
+    assert [line.startswith("web.py: ") for line in capsys.readouterr().err.splitlines()] == [True] * 3
+
+
+def test_the_benchmark_script_times_a_phones_browser(page: Path, tmp_path: Path, stage, monkeypatch, capsys) -> None:
+    """An adb whose device is this machine, and an `am` there that opens what an intent names in Chromium."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    log, url = tmp_path / "log", '$(printf "%s\\n" "$@" | grep ^http)'
+    scripts = {
+        "adb": f"""#!/bin/sh
+            case "$1 $3" in
+            devices*) printf 'List of devices attached\nphone\tdevice\n';;
+            *reverse) echo "$@" >> {log};;
+            *shell) for text; do :; done
+                PATH={tools}:$PATH exec sh -c "$(printf '%s' "$text" | sed 's#/data/local/tmp#{tmp_path}#g')";;
+            esac
+            """,
+        "am": f"""#!/bin/sh
+            echo "am $@" >> {log}
+            case "$1" in
+            force-stop) kill $(cat {tmp_path}/browser); rm -f {tmp_path}/browser;;
+            *) {program()} --headless=new --no-sandbox --user-data-dir={tmp_path}/profile "{url}" >/dev/null 2>&1 &
+               echo $! > {tmp_path}/browser;;
+            esac
+            """,
+    }
+    for name, text in scripts.items():
+        (tools / name).write_text("\n".join(line.strip() for line in text.splitlines()))
+        (tools / name).chmod(0o755)
+    monkeypatch.setattr(device, "find_adb", lambda: tools / "adb")
+    told = tmp_path / "web.json"
+    try:
+        assert stage("benchmarks/web.py", "--phone", "--frames", 2, "--json", told) == 0, capsys.readouterr().err
+    finally:
+        if (left := tmp_path / "browser").exists():
+            os.kill(int(left.read_text()), signal.SIGKILL)
+    (row,) = artifact.read_result(told)["rows"]
+    assert row["frames_with_face"] == 2 and "conditions" in row
+    assert row["emulated"] and "fps" in row["discarded"] and "fps" not in row, "these times are no phone's"
+    done = log.read_text().splitlines()
+    assert done[0].startswith("-s phone reverse tcp:") and "--remove" in done[-1]
+    assert done[1].startswith("am start -a android.intent.action.VIEW -d http://127.0.0.1:")
+    assert done[1].endswith("com.android.chrome") and done[-2] == "am force-stop com.android.chrome"
+
+
+@contextlib.contextmanager
+def started() -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`faceeraser demo`, running, and its address."""
+    # A shell in the background leaves its children deaf to Ctrl-C: whoever started the tests, this one hears it.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "faceeraser.cli", "demo", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    try:
+        assert process.stdout
+        line = process.stdout.readline()
+        assert line.startswith("http://127.0.0.1:") and "int8.tflite" in line
+        yield process, line.split()[0]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_once_loaded_it_works_without_its_server(page: Path) -> None:
+    with Chromium() as chromium:
+        with started() as (_, url):
+            made = Page(chromium, url)
+            made.until("/offline from now/.test(document.getElementById('offline').textContent)")
+        again = Page(chromium, url)
+        assert again.text("message") == "Ready." and again.run("return crossOriginIsolated")
+        again.run("document.getElementById('example').click()")
+        again.until("app.faces.length === 1")
+        assert not again.exceptions()
+
+
+def test_no_request_leaves_the_origin(browser: Chromium, server: serve.Server, portrait: Path, page: Path) -> None:
+    made = Page(browser, server.url)
+    made.choose(portrait, "1 face")
+    made.effect("comic")
+    made.until("document.getElementById('offline').textContent")
+    # What the browser's last page still asked for is not this one's.
+    sent = [event["params"] for event in browser.events if event["method"] == "Network.requestWillBeSent"]
+    asked = {each["request"]["url"] for each in sent if each["documentURL"].startswith(server.url)}
+    assert f"{server.url}data/model.tflite" in asked and f"{server.url}astronaut.jpg" in asked
+    assert not [url for url in asked if not url.startswith((server.url, f"blob:{server.url}"))]
+    # And the header would not let one: another origin, that listens, hears nothing.
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def hear(link: socket.socket) -> None:
+            with link:
+                # Chromium opens a connection ahead of asking whether a form may be sent: over that comes nothing.
+                if text := link.recv(100):
+                    heard.append(text)
+
+        def listen() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    link, _ = other.accept()
+                    threading.Thread(target=hear, args=(link,), daemon=True).start()
+
+        threading.Thread(target=listen, daemon=True).start()
+        port = other.getsockname()[1]
+        there = f"http://127.0.0.1:{port}/"
+        for attempt in (
+            f"await fetch('{there}', {{method: 'POST', mode: 'no-cors', body: '1'}}).catch(() => 0)",
+            f"navigator.sendBeacon('{there}', '1')",
+            f"new Image().src = '{there}'",
+            f"new WebSocket('ws://127.0.0.1:{port}/')",
+            f"const form = document.createElement('form'); form.method = 'post'; form.action = '{there}';"
+            "document.body.append(form); form.submit()",
+        ):
+            with contextlib.suppress(AssertionError):  # some of them say no by an exception
+                made.run(attempt)
+        made.run("await new Promise((r) => setTimeout(r, 300))")
+        # The control: what the page may not do, this test can.
+        with socket.create_connection(("127.0.0.1", port)) as link:
+            link.sendall(b"here")
+            assert link.recv(1) == b""
+    assert heard == [b"here"]
+    sources = "".join(path.read_text() for path in (DEMO / "src").iterdir() if path.suffix in {".js", ".html", ".css"})
+    assert "https://" not in sources
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
+
+
+def ask(server: serve.Server, path: str, method: str = "GET", body: str | None = None) -> tuple[int, dict[str, str], bytes]:
+    link = http.client.HTTPConnection(*server.server_address[:2], timeout=30)
+    link.putrequest(method, path, skip_accept_encoding=True)
+    if body is not None:
+        link.putheader("Content-Length", str(len(body)))
+    link.endheaders(body.encode() if body else None)
+    answer = link.getresponse()
+    content = answer.read()
+    link.close()
+    return answer.status, dict(answer.getheaders()), content
+
+
+@pytest.fixture
+def small(tmp_path: Path, landmarks: None) -> Iterator[serve.Server]:
+    """A server of a page that is no page, which needs neither npm nor a browser."""
+    (tmp_path / "page" / "litert").mkdir(parents=True)
+    (tmp_path / "page" / "index.html").write_text("<!doctype html>")
+    (tmp_path / "page" / "litert" / "x.wasm").write_bytes(b"\0asm")
+    (tmp_path / "secret.js").write_text("secret")
+    (tmp_path / "page" / "note.txt").write_text("secret")
+    posted: list[Any] = []
+    with serve.Server("127.0.0.1", 0, serve.table(MODEL, tmp_path / "page"), posted.append) as made:
+        made.posted = posted  # type: ignore[attr-defined]
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield made
+        made.shutdown()
+
+
+def test_every_answer_isolates_the_page_and_says_what_it_is(small: serve.Server) -> None:
+    for path, kind in {
+        "/": "text/html; charset=utf-8", "/?bench=1": "text/html; charset=utf-8", "/litert/x.wasm": "application/wasm",
+        "/data/model.tflite": "application/octet-stream", "/data/model.json": "application/json", "/nothing": "text/plain",
+    }.items():  # fmt: skip
+        status, headers, content = ask(small, path)
+        assert status == (404 if path == "/nothing" else 200) and headers["Content-Type"] == kind
+        assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+        rules = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in rules and "connect-src 'self';" in rules and "unsafe-inline" not in rules
+        assert int(headers["Content-Length"]) == len(content)
+    assert ask(small, "/data/model.tflite")[2] == MODEL.read_bytes()
+    assert ask(small, "/", "HEAD")[2] == b"" and ask(small, "/", "PUT")[0] == 501
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/../secret.js", "/litert/../../secret.js", "/%2e%2e/secret.js", "//secret.js", "/litert/", "/litert", "/data/",
+     "/note.txt", "/..%2fsecret.js", "/\\..\\secret.js", "secret.js", "/data/../../secret.js"],
+)  # fmt: skip
+def test_nothing_but_the_table_is_served(small: serve.Server, path: str) -> None:
+    status, _, content = ask(small, path)
+    assert status == 404 and b"secret" not in content and b"x.wasm" not in content
+
+
+def test_figures_are_taken_only_where_they_are_wanted(small: serve.Server) -> None:
+    assert ask(small, "/figures", "POST", '{"fps": 3}')[0] == 204
+    assert ask(small, "/figures", "POST", "no JSON")[0] == 400
+    assert ask(small, "/", "POST", "{}")[0] == 404
+    assert ask(small, "/figures", "POST")[0] == 404, "no length is told"
+    assert small.posted == [{"fps": 3}]  # type: ignore[attr-defined]
+    small.figures = None
+    assert ask(small, "/figures", "POST", "{}")[0] == 404
+
+
+def test_the_page_is_told_of_the_mesh_what_python_knows(small: serve.Server) -> None:
+    told = json.loads(ask(small, "/data/faces.json")[2])
+    assert told["polygons"] == {"brows": [faces.RIGHT_BROW, faces.LEFT_BROW], "eyes": [faces.RIGHT_EYE, faces.LEFT_EYE],
+                                "nose": [faces.NOSE_OUTLINE], "mouth": [faces.LIPS]}  # fmt: skip
+    assert told["dilation_erased"] == {"brows": 9.0, "eyes": 13.0, "nose": 16.0, "mouth": 14.0}
+    assert told["pieces"]["left_eye"] == [["eyes"], 1] and told["pieces"]["face"] == [list(ALL), 0]
+    card = json.loads(ask(small, "/data/model.json")[2])
+    assert card["sha256"] == artifact.sha256_of(MODEL) and "history" not in card
+    assert json.loads(ask(small, "/data/effects.json")[2]) == json.loads(effects.FILE.read_text())
+
+
+def errors(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of the error."""
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("faceeraser: ")
+    return line
+
+
+def test_a_port_that_is_taken_is_told(small: serve.Server, capsys, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(serve, "PAGE", tmp_path / "page")
+    port = small.server_address[1]
+    assert cli.main(["demo", "--port", str(port)]) == 2
+    line = errors(capsys)
+    assert f"127.0.0.1:{port}" in line and "--port" in line
+    assert cli.main(["demo", "--port", "99999"]) == 2 and "99999" in errors(capsys)
+
+
+def test_a_page_that_is_not_built_is_told(capsys, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(serve, "PAGE", tmp_path / "page")
+    assert cli.main(["demo"]) == 2
+    assert "make web" in errors(capsys)
+
+
+def test_a_model_that_the_page_cannot_run_is_told(capsys, monkeypatch, tmp_path: Path, landmarks: None) -> None:
+    (tmp_path / "index.html").write_text("<!doctype html>")
+    monkeypatch.setattr(serve, "PAGE", tmp_path)
+    monkeypatch.delattr(serve, "Server")  # what is not refused would be served until somebody stops it
+    copy = tmp_path / "copy.tflite"
+    shutil.copy(MODEL, copy)
+    assert cli.main(["demo", "--model", str(copy)]) == 2 and "no card" in errors(capsys)
+    assert cli.main(["demo", "--model", str(tmp_path / "none.tflite")]) == 2 and "no such file" in errors(capsys)
+    card = json.loads(artifact.card_path(MODEL).read_text())
+
+    def refused(**changes: Any) -> str:
+        artifact.card_path(copy).write_text(json.dumps({**card, **changes}))
+        assert cli.main(["demo", "--model", str(copy)]) == 2
+        return errors(capsys)
+
+    assert "edges" in refused(edges="input")
+    assert ".tflite" in refused(kind="onnx")
+    assert "int8" in refused(inputs=[{**card["inputs"][0], "dtype": "int8"}, card["inputs"][1]])
+    assert "[1, 3, 256, 256]" in refused(inputs=[{**card["inputs"][0], "shape": [1, 3, 256, 256]}, card["inputs"][1]])
+    assert "do not belong together" in refused(sha256="0" * 64)
+
+
+def test_the_command_serves_until_ctrl_c(page: Path) -> None:
+    with started() as (process, url):
+        link = http.client.HTTPConnection(url.split("/")[2], timeout=30)
+        link.request("GET", "/")
+        assert b"<title>FaceEraser</title>" in link.getresponse().read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+# --- the packages -----------------------------------------------------------------------------------------------------
+
+
+def test_packages_are_pinned_and_name_no_registry() -> None:
+    wanted = json.loads((DEMO / "package.json").read_text())["dependencies"]
+    lock = json.loads((DEMO / "package-lock.json").read_text())["packages"]
+    assert wanted == {"@litertjs/core": lock["node_modules/@litertjs/core"]["version"]}
+    others = [package for name, package in lock.items() if name]
+    assert others and all("resolved" not in package and package["integrity"].startswith("sha512-") for package in others)

@@ -1,0 +1,103 @@
+// From a picture to the picture without the parts of its faces: what `faceeraser erase` and `faceeraser effect` do.
+
+import {apply} from './effects.js';
+import {Finder, alignMatrix, faceMask, pasteBack} from './faces.js';
+import {cut, scaled} from './picture.js';
+import {Tracker} from './tracking.js';
+
+/** @typedef {import('./picture.js').Picture} Picture */
+/** @typedef {{parts: string[], effect: string}} Choice which parts to erase, and an effect's name or '' */
+
+/** Adds up where the milliseconds go, by step. */
+export class Clock {
+  constructor() {
+    this.steps = {};
+    this.last = performance.now();
+    this.tick = this.tick.bind(this);
+  }
+
+  /** What has passed since the last call was `step`. */
+  tick(step) {
+    const now = performance.now();
+    this.steps[step] = (this.steps[step] ?? 0) + now - this.last;
+    this.last = now;
+  }
+}
+
+/** Erases faces in pictures, and in frames that follow each other. */
+export class Eraser {
+  /**
+   * @param {import('./engine.js').Engine} engine
+   * @param {{faces: Object, effects: Object, tracking: Object}} data what stands in faces.json, effects.json, tracking.json
+   */
+  constructor(engine, data) {
+    this.engine = engine;
+    this.effects = data.effects.effects;
+    this.constants = data.tracking;
+    this.finder = new Finder(engine.detector, engine.landmarker, data.faces);
+    this.parts = Object.keys(data.faces.polygons);
+    this.begin();
+  }
+
+  /** Forget the faces that were followed: the next frame is another video's. */
+  begin() {
+    this.tracker = new Tracker(this.finder, this.constants);
+  }
+
+  /**
+   * The faces of a picture, the largest first.
+   * @param {Picture} image
+   * @param {Clock} clock
+   */
+  async find(image, clock) {
+    const found = await this.finder.detect(image);
+    clock.tick('find');
+    const faces = [];
+    for (const one of found) {
+      const face = await this.finder.landmarks(image, one);
+      if (face) faces.push(face);
+    }
+    clock.tick('landmarks');
+    return faces.sort((a, b) => b.width - a.width);
+  }
+
+  /** The faces of the next frame, which comes `seconds` after the last one. */
+  follow(image, seconds, clock) {
+    return this.tracker.next(image, seconds, clock.tick);
+  }
+
+  /**
+   * Erase parts of faces, and put an effect's elements on them.
+   * @param {Picture} image RGBA
+   * @param {import('./faces.js').Face[]} faces
+   * @param {Choice} choice with an effect all parts are erased
+   * @param {Clock} clock
+   * @returns {Promise<Picture>} RGBA; pixels outside the masks are the picture's own
+   */
+  async erase(image, faces, {parts, effect}, clock) {
+    const erased = {...image, data: new Uint8ClampedArray(image.data)};
+    const glasses = parts.filter((part) => part === 'glasses');
+    for (const face of faces) {
+      await this.eraseFace(erased, face, effect ? [...this.parts, ...glasses] : parts, clock);
+    }
+    if (effect) for (const face of faces) apply(this.effects[effect], image, erased, face);
+    clock.tick('effect');
+    return erased;
+  }
+
+  async eraseFace(erased, face, parts, clock) {
+    const {size} = this.engine;
+    const mask = faceMask(face, size, parts);
+    clock.tick('mask');
+    const matrix = alignMatrix(face, size);
+    const crop = cut(erased, matrix, size, size);
+    clock.tick('cut');
+    const painted = await this.engine.eraser(scaled(crop, 1 / 255), Float32Array.from(mask));
+    clock.tick('model');
+    mask.forEach((there, k) => {
+      if (there) for (let c = 3 * k; c < 3 * k + 3; c++) crop.data[c] = painted[c] * 255;
+    });
+    pasteBack(erased, crop, matrix, mask);
+    clock.tick('paste');
+  }
+}
