@@ -126,7 +126,7 @@ def load(spec: Mapping[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
 
         make, version, plug = module.Interpreter, tflite_runtime.__version__, module.load_delegate
     about = {"version": version, "import_mb": peak_mb()}
-    plugins = [plug(spec["delegate"])] if spec["delegate"] else None
+    plugins = [plug(spec["delegate"])] if spec.get("delegate") else None
     interpreter = make(model_path=path, num_threads=threads, experimental_delegates=plugins)
     interpreter.allocate_tensors()
     for port in interpreter.get_input_details():

@@ -166,7 +166,7 @@ def test_what_lies_between_two_parts_goes_with_them(astronaut):
     assert pieces(parts) > 1 and pieces(mask) == 1 and pieces(~mask) == 1
     assert mask[parts].all()
     reach = cv2.distanceTransform((~parts).astype(np.uint8), cv2.DIST_L2, 5)[mask].max()
-    assert reach < 0.15 * level.eye_distance
+    assert reach < 0.2 * level.eye_distance
 
 
 def test_the_colour_profile_comes_along(photo, model):

