@@ -267,8 +267,8 @@ def test_the_card_is_of_the_schemas_form_and_the_file_has_every_layer(form, expo
 def test_exactly_file_and_card_are_published(exported) -> None:
     path = exported("tflite", "fp32")
     names = {p.name for p in path.parent.iterdir()}
-    assert path.name == "fp32.tflite" and {"fp32.tflite", "fp32.tflite.json"} <= names
-    assert exported("tflite", "small", "fp16", True).name == "small-fp16-edges.tflite"
+    assert path.name == "fp32-web.tflite" and {"fp32-web.tflite", "fp32-web.tflite.json"} <= names
+    assert exported("tflite", "small", "fp16", True, "cpu").name == "small-fp16-edges.tflite"
     assert exported("onnx", "small", "auto", True).name == "small-edges.onnx"
     assert all(name.removesuffix(".json").endswith((".tflite", ".onnx", ".mlpackage")) for name in names)
 
