@@ -204,7 +204,7 @@ def test_the_model_runs_on_webgpu(server: serve.Server, given: tuple[np.ndarray,
         made = Page(chromium, f"{server.url}?run=webgpu")
         if "offers no GPU" in made.text("runs"):
             missing("this Chromium emulates no GPU (SwiftShader)")
-        assert "Runs on WebGPU. A part of the network runs beside the GPU" in made.text("runs")
+        assert "Runs on WebGPU." in made.text("runs")
         apart = (painted(made, image, mask) - Artifact(MODEL).run(image, mask))[mask > 0]
         print(f"WebGPU and native, inside the hole: {-10 * np.log10((apart**2).mean()):.1f} dB")
         # A GPU computes in floats what the file has in int8, so textures are copied from a little elsewhere.
@@ -649,7 +649,7 @@ def test_the_page_is_told_of_the_mesh_what_python_knows(small: serve.Server) -> 
     told = json.loads(ask(small, "/data/faces.json")[2])
     assert told["polygons"] == {"brows": [faces.RIGHT_BROW, faces.LEFT_BROW], "eyes": [faces.RIGHT_EYE, faces.LEFT_EYE],
                                 "nose": [faces.NOSE_OUTLINE], "mouth": [faces.LIPS]}  # fmt: skip
-    assert told["dilation_erased"] == {"brows": 9.0, "eyes": 13.0, "nose": 16.0, "mouth": 14.0}
+    assert told["dilation_erased"] == {"brows": 9.0, "eyes": 13.0, "nose": 16.0, "mouth": 26.0}
     assert told["pieces"]["left_eye"] == [["eyes"], 1] and told["pieces"]["face"] == [list(ALL), 0]
     card = json.loads(ask(small, "/data/model.json")[2])
     assert card["sha256"] == artifact.sha256_of(MODEL) and "history" not in card
