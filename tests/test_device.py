@@ -600,8 +600,8 @@ def small_fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         # Four steps of edge tracking, not 48: conversion takes as long as the graph has operators.
         patch.setattr(networks, "canny_tensor", partial(edges.canny_tensor, hysteresis_steps=4))
-        assert script("export/to_tflite.py").main([str(folder / "fp32"), str(folder)]) == 0
-    return folder / "fp32.tflite"
+        assert script("export/to_tflite.py").main([str(folder / "fp32"), str(folder), "--flavour", "web"]) == 0
+    return folder / "fp32-web.tflite"
 
 
 @pytest.mark.slow
