@@ -591,8 +591,8 @@ def qemu_row(name: str, model: Path, native: Path, emulated: Path, pictures: int
     whole = {kind: value.dtype.kind for kind, value in pairs[0][0].items()}
     floats = [n for n, k in whole.items() if k == "f"]
     if not floats:
-        raise ValueError(f"{artifact.portable(model)} gives no float outputs, and rounded ones hide how far apart two machines "
-                         "are; export it with --flavour web")  # fmt: skip
+        what = "gives no float outputs, and rounded ones hide how far apart two machines are; export it with --flavour web"
+        raise ValueError(f"{artifact.portable(model)} {what}")
 
     def over(names: Sequence[str], a: int, b: int) -> list[dict[str, Any]]:
         return [runner.compare({n: p[a][n] for n in names}, {n: p[b][n] for n in names}) for p in pairs if names]

@@ -59,7 +59,7 @@ def costs_of_halving(
     """
     whole = tuning.pipeline
     found = {}
-    for network in ("", "edge", "clone", "refine"):
+    for network in ("", *whole.PHASES["all"]):
         tuning.pipeline = narrowing.halve_network(whole, network, rows) if network else copy.deepcopy(whole)
         tuning.fit(folder, f"half of {network}" if network else "all of it", steps=steps)
         found[network] = tuning.measure()
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
         truth, mask, *_ = (torch.stack(x) for x in zip(*items, strict=True))
         keep, layers, ratios, dropped, costs = args.keep, [], None, [], {}
         if args.drop_blocks:
-            for network in ("edge", "clone"):
+            for network in tuning.pipeline.config.blocks:
                 dropped += narrowing.drop_blocks(tuning.pipeline, network, args.drop_blocks, truth, mask)
         if args.allocate == "sensitivity":
             layers = narrowing.sensitivity(tuning.pipeline, truth, mask)

@@ -20,10 +20,8 @@ from tabulate import tabulate
 
 from faceeraser import checkpoint, pairs, quant, stage
 from faceeraser.fit import agreed, distillation_loss
-from faceeraser.networks import FaceEraser
+from faceeraser.networks import Inpainter
 
-# What may stay in float, from a network's end backwards: a float layer in the middle would be read by an int8 one.
-TAILS = (("clone.head", "clone.up.1", "clone.up.0"), ("refine.head",))
 ENOUGH = 0.1  # share of all layers' harm from which a layer stays in float
 
 
@@ -41,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     return made
 
 
-def harm_of_int8(pipeline: FaceEraser, truth: torch.Tensor, mask: torch.Tensor) -> list[dict[str, Any]]:
+def harm_of_int8(pipeline: Inpainter, truth: torch.Tensor, mask: torch.Tensor) -> list[dict[str, Any]]:
     """What each layer's int8 alone does to a prepared and calibrated network, the most harmful first: rows of layer and
     harm, the distance (`fit.distillation_loss`) to the same network in float. A layer is a convolution or a stored tensor.
     """
@@ -59,11 +57,15 @@ def harm_of_int8(pipeline: FaceEraser, truth: torch.Tensor, mask: torch.Tensor) 
     return sorted(rows, key=lambda row: -row["harm"])
 
 
-def kept_in_float(rows: list[dict[str, Any]], already: tuple[str, ...]) -> tuple[str, ...]:
-    """The layers to leave in float: `already` and, from each network's head backwards, those that do ENOUGH of all harm."""
+def kept_in_float(
+    rows: list[dict[str, Any]], already: tuple[str, ...], tails: tuple[tuple[str, ...], ...]
+) -> tuple[str, ...]:
+    """The layers to leave in float: `already` and, from each network's head backwards (`Inpainter.TAILS`: a float layer in
+    the middle would be read by an int8 one), those that do ENOUGH of all harm.
+    """
     total = sum(row["harm"] for row in rows)
     kept = list(already)
-    for tail in TAILS:
+    for tail in tails:
         for layer in tail:
             share = sum(row["harm"] for row in rows if row["layer"].startswith(layer + ".")) / max(total, 1e-12)
             if layer not in already and share < ENOUGH:
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
         truth, mask, *_ = (torch.stack(x) for x in zip(*items, strict=True))
         with tuning.as_trained():
             layers = agreed(harm_of_int8(pipeline, truth, mask))
-        if args.keep_float == "auto" and (more := kept_in_float(layers, floats)) != floats:
+        if args.keep_float == "auto" and (more := kept_in_float(layers, floats, pipeline.TAILS)) != floats:
             tuning.pipeline = pipeline = plain
             prepare(tuning, more, args.calibration)
         calibrated = tuning.measure()

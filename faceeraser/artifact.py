@@ -711,8 +711,8 @@ def _tflite_contents(path: Path) -> tuple[list[str], list[Fields]]:
         tensor = graph.graph.tensors[weights]
         scales = tensor.quantization.scale if tensor.quantization is not None else None
         size = len(graph.model.buffers[tensor.buffer].data) + (0 if scales is None else 4 * len(scales))
-        # The path of modules that made it: '.../FaceEraser_pipeline/...EdgeGenerator_edge/...Conv_stem/...'.
-        made = bytes(graph.graph.tensors[int(op.outputs[0])].name).decode().split("FaceEraser_pipeline/")[-1].split(";")[0]
+        # The path of modules that made it: '.../_pipeline/...EdgeGenerator_edge/...Conv_stem/...'.
+        made = bytes(graph.graph.tensors[int(op.outputs[0])].name).decode().split("_pipeline/")[-1].split(";")[0]
         name = ".".join(part.rpartition("_")[2] for part in made.split("/"))
         layers.append(_layer(name, graph.name(op), graph.type(weights).lower(), size))
     return [graph.name(op) for op in graph.graph.operators], layers

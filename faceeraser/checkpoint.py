@@ -31,9 +31,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from faceeraser import quant
+from faceeraser import peers, quant
 from faceeraser.artifact import sha256_of, versions, write_json
-from faceeraser.networks import Config, FaceEraser, shape_to
+from faceeraser.networks import Config, Inpainter, shape_to
 
 FORMAT = 1
 
@@ -72,7 +72,7 @@ def writing(target: Path | str, overwrite: bool = False, resume: bool = False) -
 
 
 def save(
-    folder: Path, pipeline: FaceEraser, *, stage: str, options: Mapping[str, Any], metrics: Mapping[str, Any],
+    folder: Path, pipeline: Inpainter, *, stage: str, options: Mapping[str, Any], metrics: Mapping[str, Any],
     parent: Path | str | None = None, data: Mapping[str, Any] | None = None,
     discriminators: nn.Module | None = None, samples: Image.Image | None = None, extra: Mapping[str, Any] | None = None,
     half: bool = False,
@@ -133,7 +133,7 @@ def history(folder: Path | str) -> list[dict[str, Any]]:
     return entries
 
 
-def load(folder: Path | str) -> FaceEraser:
+def load(folder: Path | str) -> Inpainter:
     """A pipeline in eval mode from a stage's folder, strictly: every tensor in its place and none left over.
 
     Raises:
@@ -169,13 +169,13 @@ def _read_scales(folder: Path) -> dict[str, dict[str, Any]] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def build(config: Config, state: Mapping[str, Tensor], scales: Mapping[str, Any] | None = None) -> FaceEraser:
+def build(config: Config, state: Mapping[str, Tensor], scales: Mapping[str, Any] | None = None) -> Inpainter:
     """A pipeline in eval mode from its structure, its weights and, if quantized, its scales.
 
     Raises:
         ValueError: tensors are missing, left over or of the wrong shape.
     """
-    pipeline = FaceEraser(config, width=4)
+    pipeline = peers.build(config, width=4)
     if config.fused:
         quant.fuse(pipeline)
     shape_to(pipeline, state)

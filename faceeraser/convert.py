@@ -42,7 +42,7 @@ from tqdm import tqdm
 
 from faceeraser import artifact, checkpoint, coreml, form, onnx, quant, tflite
 from faceeraser.edges import canny
-from faceeraser.networks import FaceEraser, count
+from faceeraser.networks import Inpainter, count
 from faceeraser.pairs import evaluation_pairs
 from faceeraser.stage import GateFailed, finish
 
@@ -162,7 +162,7 @@ def gate_pictures(resolution: int, data: Path | str | None = None) -> list[Pictu
     return found
 
 
-def other_sizes(pipeline: FaceEraser) -> list[tuple[int, int]]:
+def other_sizes(pipeline: Inpainter) -> list[tuple[int, int]]:
     """(height, width) at which an .onnx file is compared as well: 320 x 192 and 512 x 512 for most networks."""
     step = max(64, onnx.multiple_of(pipeline.config))
     return [(5 * step, 3 * step), (8 * step, 8 * step)]
@@ -242,7 +242,7 @@ def _edges_of(picture: Picture) -> np.ndarray:
 
 
 def reference(
-    pipeline: FaceEraser, pictures: Sequence[Picture], edges_input: bool = False, output: str = "erased"
+    pipeline: Inpainter, pictures: Sequence[Picture], edges_input: bool = False, output: str = "erased"
 ) -> list[np.ndarray]:
     """What the checkpoint's own network erases: (R, R, 3) float32 for each picture; fake-quantized if it is quantized."""
     pipeline.eval()
@@ -306,7 +306,7 @@ def parity(
 # --- export: convert, check, gate, publish --------------------------------------------------------------------------
 
 
-def own_precision(pipeline: FaceEraser, kind: str) -> str:
+def own_precision(pipeline: Inpainter, kind: str) -> str:
     """What 'auto' stands for: int8 for a quantized network, else fp32; fp16 for CoreML."""
     return "fp16" if kind == "coreml" else "int8" if pipeline.config.quantized else "fp32"
 
@@ -425,7 +425,7 @@ def export(
     return card
 
 
-def _needs(pipeline: FaceEraser) -> int:
+def _needs(pipeline: Inpainter) -> int:
     """Bytes that an export may take for a while: weights in float three times over, and the graph."""
     return 12 * sum(p.numel() for p in pipeline.parameters()) + (4 << 20)
 
@@ -483,7 +483,7 @@ def _publish(staged: Path, path: Path) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
-def _check_precision(source: Path, pipeline: FaceEraser, kind: str, precision: str) -> None:
+def _check_precision(source: Path, pipeline: Inpainter, kind: str, precision: str) -> None:
     if precision not in PRECISIONS[kind]:
         raise ValueError(f"{precision} is not a precision for {kind}: expected one of {', '.join(PRECISIONS[kind])}")
     if kind == "coreml":
@@ -497,7 +497,7 @@ def _check_precision(source: Path, pipeline: FaceEraser, kind: str, precision: s
         raise ValueError(f"{source} is quantized, found --precision {precision}: export the folder it was made from")
 
 
-def _notes(pipeline: FaceEraser, kind: str, precision: str) -> list[str]:
+def _notes(pipeline: Inpainter, kind: str, precision: str) -> list[str]:
     """What a reader of the card has to know besides its figures."""
     quantized = pipeline.config.quantized
     notes = []

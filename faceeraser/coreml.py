@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from faceeraser import form, mil, quant
 from faceeraser.artifact import IMAGE_MEANINGS, MEANINGS
-from faceeraser.networks import FaceEraser
+from faceeraser.networks import Inpainter
 from faceeraser.quant import FakeQuant, QuantConv2d
 from faceeraser.stage import GateFailed
 from faceeraser.warp import warp
@@ -37,7 +37,7 @@ def stores_activations(precision: str) -> bool:
     return precision.startswith("int8-activations")
 
 
-def as_written(pipeline: FaceEraser, precision: str) -> FaceEraser:
+def as_written(pipeline: Inpainter, precision: str) -> Inpainter:
     """The network that a package of this precision computes, as a copy, norms folded.
 
     Of a quantized network: with its int8 activations where the precision has them, else in float; its weights on their int8
@@ -91,7 +91,7 @@ class _Images(nn.Module):
 
 
 def write(
-    pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = False, tensors: bool = False
+    pipeline: Inpainter, path: Path, precision: str, edges_input: bool = False, tensors: bool = False
 ) -> None:  # fmt: skip
     """Write an .mlpackage (mlprogram, iOS 17) with the warp as `resample`.
 
@@ -231,7 +231,7 @@ def evaluator(path: Path) -> Callable[[Mapping[str, Tensor]], Tensor]:
     return run
 
 
-def check(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
+def check(path: Path, pipeline: Inpainter, precision: str) -> dict[str, Any]:
     """Assert on the saved package, read again, what must hold of it; returns what was counted, for the card.
 
     Raises:
@@ -283,7 +283,7 @@ def check(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
 
 
 def _check_scales(
-    block: list[Any], pipeline: FaceEraser, precision: str, wrong: Callable[[str], GateFailed]
+    block: list[Any], pipeline: Inpainter, precision: str, wrong: Callable[[str], GateFailed]
 ) -> int:  # fmt: skip
     """Every learnt scale is in the program, and it quantizes nothing by any other; returns how many there are."""
     halved = precision != "int8-activations"

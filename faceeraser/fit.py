@@ -33,17 +33,18 @@ from tqdm import tqdm
 from faceeraser import losses, quant
 from faceeraser.checkpoint import read_state, write_state
 from faceeraser.edges import canny_tensor
-from faceeraser.networks import FaceEraser, PatchDiscriminator, gray
+from faceeraser.networks import Inpainter, PatchDiscriminator, gray
 from faceeraser.pairs import Pair, to_tensors
 
-PHASES = ("edge", "inpaint", "all")
+PHASES = ("edge", "structure", "inpaint", "all")
 
 
 @dataclass
 class Recipe:
     """What a run is told. Defaults are the paper's (sections 3.4 and 4.1).
 
-    phase: 'edge' trains G_edge; 'inpaint' G_pc and G_ref with the edges frozen; 'all' everything (fine-tuning).
+    phase: 'edge' trains G_edge; 'inpaint' G_pc and G_ref with the edges frozen; 'all' everything (fine-tuning). What of the
+        peers' they train, and StructureFlow's 'structure', says their `PHASES`.
     adversarial, feature_matching, perceptual, l1, style, clone: coefficients of equations 1 and 4; None is the paper's.
     shading, texture, landing, coherence: coefficients of the mobile preset's own terms; losses.py says what each is.
     region: L1 terms over the whole 'image' (the paper) or inside the 'hole' only, on the composite.
@@ -150,7 +151,7 @@ def agreed(value: Any) -> Any:
     return told[0]
 
 
-def _average_statistics(pipeline: FaceEraser, world: int) -> None:
+def _average_statistics(pipeline: Inpainter, world: int) -> None:
     """Mean over the process group of what the batch norms of each process have seen of its own pictures."""
     if world == 1:
         return
@@ -177,7 +178,7 @@ def norm_scales(network: nn.Module) -> list[nn.Parameter]:
     return [m.weight for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
-def _groups(pipeline: FaceEraser, parameters: list[nn.Parameter], recipe: Recipe) -> list[dict[str, Any]]:
+def _groups(pipeline: Inpainter, parameters: list[nn.Parameter], recipe: Recipe) -> list[dict[str, Any]]:
     """Parameters by the share of the learning rate they get. Adam's step is the rate itself, whatever the gradient, so
     quantization scales, about 0.005, need a smaller one than weights, and norm scales, about 1, a larger one to be
     driven to zero within a short sparsity run.
@@ -203,20 +204,22 @@ class _Terms:
 
 
 def distillation_loss(student: dict[str, Tensor], teacher: dict[str, Tensor], mask: Tensor, phase: str) -> Tensor:
-    """How far a student's edges, flow (in half pictures) and erased picture are from its teacher's, inside the hole.
+    """How far a student's edges, flow (in half pictures) and erased picture are from its teacher's, inside the hole, of what
+    the model has of these.
 
-    Both dictionaries are what `FaceEraser.forward` returns. Pictures are compared by their shading: texture follows from
+    Both dictionaries are what `Inpainter.forward` returns. Pictures are compared by their shading: texture follows from
     the flow, and while that is still a pixel off, the nearest picture to a textured one is a smooth one. Phase 'inpaint'
     leaves the frozen edges out.
     """
     total = losses.shading_loss(student["erased"], teacher["erased"], mask)
-    total = total + losses.l1_loss(student["offsets"], teacher["offsets"], mask)
-    if phase == "all":
+    if "offsets" in student:
+        total = total + losses.l1_loss(student["offsets"], teacher["offsets"], mask)
+    if phase == "all" and "edges_hat" in student:
         total = total + 0.1 * losses.l1_loss(student["edges_hat"], teacher["edges_hat"], mask)
     return total
 
 
-def _told_apart(pipeline: FaceEraser) -> list[nn.Module]:
+def _told_apart(pipeline: Inpainter) -> list[nn.Module]:
     """The layers whose features are distilled: those that end a stage of one of the three networks, in order."""
     found: list[nn.Module] = []
     for body in (pipeline.edge, pipeline.clone):
@@ -227,7 +230,7 @@ def _told_apart(pipeline: FaceEraser) -> list[nn.Module]:
 class _Watched:
     """Keeps what `_told_apart` layers gave in the last forward pass: `maps`, in the order they were run."""
 
-    def __init__(self, pipeline: FaceEraser):
+    def __init__(self, pipeline: Inpainter):
         self.maps: list[Tensor] = []
         self.hooks = [layer.register_forward_hook(self._keep) for layer in _told_apart(pipeline)]
 
@@ -265,8 +268,8 @@ def attention_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
 
 
 def _objective(
-    terms: _Terms, recipe: Recipe, outputs: dict[str, Tensor], picture: Tensor, batch: tuple[Tensor, ...],
-    features: nn.Module | None, edge_truth: Tensor | None, half: bool,
+    terms: _Terms, recipe: Recipe, pipeline: Inpainter, outputs: dict[str, Tensor], picture: Tensor,
+    batch: tuple[Tensor, ...], features: nn.Module | None, edge_truth: Tensor | None, half: bool,
 ) -> None:  # fmt: skip
     """Add what a recipe asks of `outputs`, whose result is `picture`: all but the adversarial and the teacher's terms."""
     truth, mask, target, skin, sharp = batch
@@ -274,13 +277,16 @@ def _objective(
         hole = target if recipe.region == "hole" else None
         if recipe.l1:
             terms.add("l1", recipe.l1, losses.l1_loss(picture, truth, hole))
-        if recipe.clone:
+        if recipe.phase != "structure":
+            for name, value in pipeline.own_terms(outputs, truth, mask, hole).items():
+                terms.add(name, 1.0, value)
+        if recipe.clone and "cloned" in outputs:
             terms.add("clone", recipe.clone, losses.l1_loss(outputs["cloned"], truth, hole))
         if recipe.shading:
             terms.add("shading", recipe.shading, losses.shading_loss(picture, truth, target))
-        if recipe.landing:
+        if recipe.landing and "flow" in outputs:
             terms.add("landing", recipe.landing, losses.landing_loss(outputs["flow"], mask, 1.0 - skin))
-        if recipe.coherence:
+        if recipe.coherence and "flow" in outputs:
             terms.add("coherence", recipe.coherence, losses.coherence_loss(outputs["flow"], mask))
         if features is not None:
             with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
@@ -291,14 +297,14 @@ def _objective(
                 terms.add("style", recipe.style, losses.style_loss(fake_maps, real_maps))
             if recipe.texture:
                 terms.add("texture", recipe.texture, losses.texture_loss(fake_maps, real_maps, target * sharp))
-    if recipe.edge_l1 and recipe.phase != "inpaint" and edge_truth is not None:
+    if recipe.edge_l1 and recipe.phase in ("edge", "all") and edge_truth is not None and "edges_hat" in outputs:
         told = F.interpolate(edge_truth, size=outputs["edges_hat"].shape[-2:], mode="nearest")
         terms.add("edge", recipe.edge_l1, F.binary_cross_entropy(outputs["edges_hat"].float(), told))
 
 
 def fit(
-    pipeline: FaceEraser, data: Dataset, recipe: Recipe, workdir: Path, *, critics: nn.ModuleDict | None = None,
-    teacher: FaceEraser | None = None, vgg: Path | None = None, resume: bool = False,
+    pipeline: Inpainter, data: Dataset, recipe: Recipe, workdir: Path, *, critics: nn.ModuleDict | None = None,
+    teacher: Inpainter | None = None, vgg: Path | None = None, resume: bool = False,
     look: list[Pair] | None = None, title: str = "train",
 ) -> dict[str, Any]:  # fmt: skip
     """Train `pipeline` in place and return what happened: mean losses of the last steps, pictures, seconds.
@@ -321,8 +327,10 @@ def fit(
     if world > 1 and device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(pipeline)
     half = recipe.precision == "bf16" or (recipe.precision == "auto" and has_bfloat16(device))
-    names = {"edge": ["edge"], "inpaint": ["clone", "refine"], "all": ["edge", "clone", "refine"]}[recipe.phase]
-    trained = [pipeline.get_submodule(name) for name in names]
+    if recipe.phase not in pipeline.PHASES:
+        model, phases = pipeline.config.model, ", ".join(pipeline.PHASES)
+        raise ValueError(f"phase {recipe.phase!r}: {model} has no such phase, expected one of {phases}")
+    trained = [pipeline.get_submodule(name) for name in pipeline.PHASES[recipe.phase]]
     pipeline.requires_grad_(False)
     for network in trained:
         network.requires_grad_(True)
@@ -338,7 +346,7 @@ def fit(
         )
         d_optimizer = torch.optim.Adam(critic.parameters(), lr=recipe.d_lr, betas=(recipe.beta1, recipe.beta2))
     features = None
-    if recipe.phase != "edge" and (recipe.perceptual or recipe.style or recipe.texture):
+    if recipe.phase in ("inpaint", "all") and (recipe.perceptual or recipe.style or recipe.texture):
         features = losses.feature_network(recipe.features, vgg)
         features = features.to(device) if features is not None else None
     teacher_optimizer = None
@@ -410,26 +418,26 @@ def fit(
             if recipe.phase == "edge":
                 edges, edges_hat = pipeline.complete_edges(truth, mask)
                 outputs = {"edges": edges, "edges_hat": edges_hat}
+            elif recipe.phase == "structure":
+                outputs = pipeline.complete_structure(truth, mask)
+                truth = outputs["structure_truth"]
             else:
                 outputs = pipeline(truth, mask)
             taught = None
-            if teacher is not None and recipe.distil:
-                same = recipe.phase != "edge" and teacher.config.shrink == pipeline.config.shrink
+            if teacher is not None and recipe.distil and recipe.phase in ("inpaint", "all"):
+                same = "edges" in outputs and teacher.config.shrink == pipeline.config.shrink
                 with torch.set_grad_enabled(recipe.online):
                     taught = teacher(truth, mask, outputs["edges"] if same else None)
-            picture = (
-                outputs["edges_hat"]
-                if recipe.phase == "edge"
-                else outputs["erased" if recipe.region == "hole" else "refined"]
-            )
+            first = {"edge": "edges_hat", "structure": "structure_hat"}
+            picture = outputs[first.get(recipe.phase, "erased" if recipe.region == "hole" else "refined")]
             with torch.no_grad():
                 edge_truth = None
-                if recipe.phase == "edge" or recipe.edge_l1:
+                if recipe.phase == "edge" or (recipe.edge_l1 and "edges_hat" in outputs):
                     with torch.autocast(device.type, enabled=False):
                         seen = gray(pipeline.shrunk(truth))
                         edge_truth = canny_tensor(seen, torch.zeros_like(seen))
             if critic is not None and d_optimizer is not None:
-                beside = seen if recipe.phase == "edge" else outputs["edges_hat"].detach()
+                beside = seen if recipe.phase == "edge" else outputs.get("edges_hat", mask).detach()
                 real = edge_truth if recipe.phase == "edge" else truth
                 score_real, _ = critic(torch.cat([real, beside], 1))
                 score_fake, _ = critic(torch.cat([picture.detach(), beside], 1))
@@ -450,14 +458,14 @@ def fit(
             terms.add("adversarial", adversarial, losses.generator_loss(score))
             critic.requires_grad_(True)
         batch = (truth, mask, target, skin, sharp)
-        _objective(terms, recipe, outputs, picture, batch, features, edge_truth, half)
+        _objective(terms, recipe, pipeline, outputs, picture, batch, features, edge_truth, half)
         if taught is not None and teacher_optimizer is not None and teacher is not None:
             own = _Terms()
-            _objective(own, recipe, taught, taught["erased"], batch, features, edge_truth, half)
+            _objective(own, recipe, teacher, taught, taught["erased"], batch, features, edge_truth, half)
             update(teacher_optimizer, own.total, list(teacher.parameters()), recipe.lr * factor)
             terms.values["teacher"] = own.total.detach()
             taught = {name: value.detach() for name, value in taught.items()}
-        if taught is not None and recipe.phase != "edge":
+        if taught is not None:
             terms.add("distil", recipe.distil, distillation_loss(outputs, taught, mask, recipe.phase))
             if watched:
                 weight = recipe.distil * recipe.distil_features
@@ -528,7 +536,7 @@ class _Log:
             self.writer.close()
 
 
-def calibrate(pipeline: FaceEraser, data: Dataset, pictures: int = 32, batch: int = 8) -> None:
+def calibrate(pipeline: Inpainter, data: Dataset, pictures: int = 32, batch: int = 8) -> None:
     """Choose the activation scales of a freshly prepared network from training pairs 0 to `pictures`."""
     quant.set_calibrating(pipeline, True)
     device = next(pipeline.parameters()).device
@@ -541,7 +549,7 @@ def calibrate(pipeline: FaceEraser, data: Dataset, pictures: int = 32, batch: in
     quant.set_calibrating(pipeline, False)
 
 
-def run(pipeline: FaceEraser, pairs: list[Pair], batch: int = 8) -> dict[str, Tensor]:
+def run(pipeline: Inpainter, pairs: list[Pair], batch: int = 8) -> dict[str, Tensor]:
     """Outputs of a pipeline on evaluation pairs, concatenated on the CPU, in float32 and without gradients."""
     truth, mask = to_tensors(pairs)
     device = next(pipeline.parameters()).device
@@ -557,7 +565,7 @@ def run(pipeline: FaceEraser, pairs: list[Pair], batch: int = 8) -> dict[str, Te
     return {name: torch.cat(values) for name, values in parts.items()}
 
 
-def as_method(pipeline: FaceEraser) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def as_method(pipeline: Inpainter) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """A pipeline as the benchmarks take a method: (image uint8 (H, W, 3), mask uint8 (H, W)) -> painted uint8.
 
     The paper's network paints the whole picture and is shown so; the mobile one paints the hole.
@@ -571,15 +579,19 @@ def as_method(pipeline: FaceEraser) -> Callable[[np.ndarray, np.ndarray], np.nda
     return method
 
 
-def sample_sheet(pipeline: FaceEraser, pairs: list[Pair], columns: int = 4) -> Image.Image:
-    """What a pipeline does on a few pairs, one a row: hole, edges, cloned, erased, truth."""
+def sample_sheet(pipeline: Inpainter, pairs: list[Pair], columns: int = 4) -> Image.Image:
+    """What a pipeline does on a few pairs, one a row: hole, what it found on the way (edges or structure, a coarse or a
+    cloned picture), erased, truth.
+    """
     pairs = pairs[:columns]
     outputs = run(pipeline, pairs)
     rows = []
     for i, pair in enumerate(pairs):
         hole = pair.truth * (1 - pair.mask[:, :, None])
         cells = [hole]
-        for name in ("edges_hat", "cloned", "erased"):
+        for name in ("edges_hat", "structure_hat", "coarse", "cloned", "erased"):
+            if name not in outputs:
+                continue
             cell = (outputs[name][i].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
             cells.append(np.repeat(cell, 3, 2) if cell.shape[2] == 1 else cell)
         rows.append(np.concatenate([*cells, pair.truth], 1))

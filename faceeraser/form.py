@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from faceeraser import quant
-from faceeraser.networks import FaceEraser
+from faceeraser.networks import Inpainter
 
 
 class Form(nn.Module):
@@ -19,7 +19,7 @@ class Form(nn.Module):
     output: 'erased', or another of the pipeline's pictures.
     """
 
-    def __init__(self, pipeline: FaceEraser, channels_last: bool, output: str = "erased"):
+    def __init__(self, pipeline: Inpainter, channels_last: bool, output: str = "erased"):
         super().__init__()
         self.pipeline, self.channels_last, self.output = pipeline, channels_last, output
 
@@ -30,7 +30,7 @@ class Form(nn.Module):
         return {self.output: self.pipeline(*first)[self.output].permute(0, 2, 3, 1)}
 
 
-def frozen(pipeline: FaceEraser) -> FaceEraser:
+def frozen(pipeline: Inpainter) -> Inpainter:
     """A copy to export: eval mode, norms folded where they can be, emitting its learnt scales if it is quantized."""
     network = copy.deepcopy(pipeline).cpu().eval().requires_grad_(False)
     if not network.config.fused and network.config.norm == "batch":

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from faceeraser.fit import distillation_loss, norm_scales
 from faceeraser.losses import l1_loss
-from faceeraser.networks import FaceEraser, count
+from faceeraser.networks import Inpainter, count
 
 IMPORTANCES = ("magnitude", "taylor")
 ROUND_TO = 8  # mobile kernels work on 8 channels at a time: 13 cost as much as 16
 _LEAST = 0.9  # no layer loses more than this share, or a stream of the network would be cut
 
 
-def _example(pipeline: FaceEraser) -> dict[str, Tensor]:
+def _example(pipeline: Inpainter) -> dict[str, Tensor]:
     side = max(64, 32 * (pipeline.config.resolution // 128))
     parameter = next(pipeline.parameters())
     return {
@@ -36,32 +36,43 @@ def _example(pipeline: FaceEraser) -> dict[str, Tensor]:
 
 
 def _outputs(outputs: dict[str, Tensor]) -> list[Tensor]:
-    return [outputs["erased"], outputs["edges_hat"], outputs["offsets"]]
+    return [outputs[name] for name in ("erased", "edges_hat", "offsets") if name in outputs]
 
 
-def _heads(pipeline: FaceEraser) -> list[nn.Module]:
-    return [pipeline.edge.head.conv, pipeline.clone.head.conv, pipeline.refine.head.conv]
+def _heads(pipeline: Inpainter) -> list[nn.Module]:
+    return [pipeline.get_submodule(f"{name}.conv") for name in pipeline.HEADS]
 
 
-def _pruner(pipeline: FaceEraser, importance: Callable, steps: int, ratios: Mapping[str, float]) -> tp.MetaPruner:
+def _pruner(pipeline: Inpainter, importance: Callable, steps: int, ratios: Mapping[str, float]) -> tp.MetaPruner:
     by_layer = {pipeline.get_submodule(name): share for name, share in ratios.items()}
-    return tp.pruner.MetaPruner(
-        pipeline, _example(pipeline), importance=importance, global_pruning=False, pruning_ratio=0.0,
-        pruning_ratio_dict=by_layer, max_pruning_ratio=_LEAST, iterative_steps=steps, ignored_layers=_heads(pipeline),
-        round_to=ROUND_TO, output_transform=_outputs,
-    )  # fmt: skip
+    with pipeline.channels_only():
+        return tp.pruner.MetaPruner(
+            pipeline, _example(pipeline), importance=importance, global_pruning=False, pruning_ratio=0.0,
+            pruning_ratio_dict=by_layer, max_pruning_ratio=_LEAST, iterative_steps=steps,
+            ignored_layers=_heads(pipeline), round_to=ROUND_TO, output_transform=_outputs,
+        )  # fmt: skip
 
 
-def _backward(pipeline: FaceEraser, truth: Tensor, mask: Tensor) -> None:
+def _graph(pipeline: Inpainter) -> tp.DependencyGraph:
+    """Which layers lose channels together."""
+    with pipeline.channels_only():
+        return tp.DependencyGraph().build_dependency(pipeline, _example(pipeline), output_transform=_outputs)
+
+
+def _backward(pipeline: Inpainter, truth: Tensor, mask: Tensor) -> None:
     """Leave the gradient of the L1 objective on every parameter, for first-order Taylor scores."""
     pipeline.zero_grad()
     outputs = pipeline(truth, mask)
-    loss = l1_loss(outputs["erased"], truth, mask) + l1_loss(outputs["cloned"], truth, mask)
-    (loss + 0.1 * (outputs["edges_hat"] - outputs["edges"]).abs().mean()).backward()
+    loss = l1_loss(outputs["erased"], truth, mask)
+    if "cloned" in outputs:
+        loss = loss + l1_loss(outputs["cloned"], truth, mask)
+    if "edges_hat" in outputs:
+        loss = loss + 0.1 * (outputs["edges_hat"] - outputs["edges"]).abs().mean()
+    loss.backward()
 
 
 def prune_steps(
-    pipeline: FaceEraser, keep: float, steps: int = 1, importance: str = "magnitude",
+    pipeline: Inpainter, keep: float, steps: int = 1, importance: str = "magnitude",
     batch: tuple[Tensor, Tensor] | None = None, ratios: Mapping[str, float] | None = None,
 ) -> Iterator[int]:  # fmt: skip
     """Prune `pipeline` in place to `keep` of each layer's channels, in equal steps; yields after each, to fine-tune.
@@ -95,7 +106,7 @@ def prune_steps(
         yield step
 
 
-def _narrowed(pipeline: FaceEraser, keep: float, ratios: Mapping[str, float] | None = None) -> tuple[float, int]:
+def _narrowed(pipeline: Inpainter, keep: float, ratios: Mapping[str, float] | None = None) -> tuple[float, int]:
     """(GMACs at 256 x 256, parameters) that a copy has once it is pruned so."""
     trial = copy.deepcopy(pipeline)
     for _step in prune_steps(trial, keep, ratios=ratios):
@@ -103,7 +114,7 @@ def _narrowed(pipeline: FaceEraser, keep: float, ratios: Mapping[str, float] | N
     return count(trial)
 
 
-def keep_for_gmacs(pipeline: FaceEraser, gmacs: float) -> float:
+def keep_for_gmacs(pipeline: Inpainter, gmacs: float) -> float:
     """The largest share of channels to keep so that the pipeline costs at most `gmacs` at 256 x 256.
 
     Raises:
@@ -112,10 +123,10 @@ def keep_for_gmacs(pipeline: FaceEraser, gmacs: float) -> float:
     return _largest(pipeline, Budget(gmacs), lambda keep: _narrowed(pipeline, keep), 1 - _LEAST, 1.0)
 
 
-def least_cost(pipeline: FaceEraser, fewer_blocks: int = 0) -> tuple[float, int]:
+def least_cost(pipeline: Inpainter, fewer_blocks: int = 0) -> tuple[float, int]:
     """(GMACs at 256 x 256, parameters) of the narrowest network that pruning can make of it, with fewer residual blocks."""
     trial = copy.deepcopy(pipeline)
-    for body in (trial.edge, trial.clone):
+    for body in (trial.get_submodule(name) for name in trial.config.blocks):
         body.blocks = body.blocks[: max(0, len(body.blocks) - fewer_blocks)]
     channels = {name: layer.out_channels for name, layer in _roots(trial).items()}
     return _narrowed(trial, 1.0, {name: _possible_shares(width)[-1] for name, width in channels.items()})
@@ -138,7 +149,7 @@ class Budget:
 
 
 def _largest(
-    pipeline: FaceEraser, budget: Budget, cost: Callable[[float], tuple[float, int]], low: float, high: float
+    pipeline: Inpainter, budget: Budget, cost: Callable[[float], tuple[float, int]], low: float, high: float
 ) -> float:
     """The largest number in [low, high), by bisection, whose cost is within the budget; cost grows with it."""
     if budget.holds(now := count(pipeline)):
@@ -157,9 +168,9 @@ def _largest(
     return low
 
 
-def _roots(pipeline: FaceEraser) -> dict[str, nn.Conv2d]:
+def _roots(pipeline: Inpainter) -> dict[str, nn.Conv2d]:
     """{name: layer} of every group of layers that lose channels together, by its first one, if it can lose any."""
-    graph = tp.DependencyGraph().build_dependency(pipeline, _example(pipeline), output_transform=_outputs)
+    graph = _graph(pipeline)
     names = {module: name for name, module in pipeline.named_modules()}
     groups = graph.get_all_groups(ignored_layers=_heads(pipeline), root_module_types=[nn.Conv2d])
     layers = [group[0].dep.target.module for group in groups]
@@ -174,7 +185,7 @@ def _possible_shares(channels: int) -> list[float]:
     return [k / eights for k in range(eights) if k / eights <= _LEAST] or [0.0]
 
 
-def sensitivity(pipeline: FaceEraser, truth: Tensor, mask: Tensor, cut: float = 0.25) -> list[dict[str, Any]]:
+def sensitivity(pipeline: Inpainter, truth: Tensor, mask: Tensor, cut: float = 0.25) -> list[dict[str, Any]]:
     """What it costs to take channels from each layer, measured: a row for every group of layers that lose them together.
 
     Each row: layer (the group's first), channels, damage (the distance of `fit.distillation_loss` between the pictures,
@@ -190,7 +201,7 @@ def sensitivity(pipeline: FaceEraser, truth: Tensor, mask: Tensor, cut: float = 
     for name, layer in _roots(pipeline).items():
         trial = copy.deepcopy(pipeline)
         own = trial.get_submodule(name)
-        built = tp.DependencyGraph().build_dependency(trial, _example(trial), output_transform=_outputs)
+        built = _graph(trial)
         everything = built.get_pruning_group(own, tp.prune_conv_out_channels, list(range(layer.out_channels)))
         weakest = score(everything).argsort()[: max(1, round(cut * layer.out_channels))].tolist()
         built.get_pruning_group(own, tp.prune_conv_out_channels, weakest).prune()
@@ -204,7 +215,7 @@ def sensitivity(pipeline: FaceEraser, truth: Tensor, mask: Tensor, cut: float = 
     return rows
 
 
-def ratios_for(pipeline: FaceEraser, budget: Budget, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def ratios_for(pipeline: Inpainter, budget: Budget, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The share of channels that each layer gives up, {layer: share}, for the pipeline to be within a budget.
 
     rows: of `sensitivity`. Damage is taken to grow with the square of the channels that go over those that stay, so that
@@ -250,8 +261,8 @@ def rescaled(rows: Sequence[Mapping[str, Any]], costs: Mapping[str, float], cut:
     return [{**row, "damage": row["damage"] * factor[row["layer"].split(".")[0]]} for row in rows]
 
 
-def halve_network(pipeline: FaceEraser, network: str, rows: Sequence[Mapping[str, Any]]) -> FaceEraser:
-    """A copy whose 'edge', 'clone' or 'refine' has lost half of its layers' channels; rows of `sensitivity`."""
+def halve_network(pipeline: Inpainter, network: str, rows: Sequence[Mapping[str, Any]]) -> Inpainter:
+    """A copy of which a network ('edge', 'clone', 'refine') has lost half of its layers' channels; rows of `sensitivity`."""
     trial = copy.deepcopy(pipeline)
     ratios = {row["layer"]: 0.5 for row in rows if row["layer"].startswith(network + ".")}
     for _step in prune_steps(trial, 1.0, ratios=ratios):
@@ -259,8 +270,8 @@ def halve_network(pipeline: FaceEraser, network: str, rows: Sequence[Mapping[str
     return trial
 
 
-def drop_blocks(pipeline: FaceEraser, network: str, number: int, truth: Tensor, mask: Tensor) -> list[dict[str, Any]]:
-    """Take `number` residual blocks out of the 'edge' or the 'clone' network, in place, one after another: each time the
+def drop_blocks(pipeline: Inpainter, network: str, number: int, truth: Tensor, mask: Tensor) -> list[dict[str, Any]]:
+    """Take `number` residual blocks out of a network that has them, in place, one after another: each time the
     one without which the pictures, the flow and the edges (`fit.distillation_loss`) change least.
 
     Returns a row for each: network, block (its place among the original ones) and damage.
@@ -269,7 +280,7 @@ def drop_blocks(pipeline: FaceEraser, network: str, number: int, truth: Tensor, 
         ValueError: the network has no such number of blocks.
     """
     body = pipeline.get_submodule(network)
-    blocks = body.blocks if network in ("edge", "clone") else None
+    blocks = body.blocks if network in pipeline.config.blocks else None
     if not isinstance(blocks, nn.ModuleList) or not 0 < number <= len(blocks):
         have = f"{len(blocks)} residual blocks" if isinstance(blocks, nn.ModuleList) else "no residual blocks"
         raise ValueError(f"{number} blocks of {network!r} are to go, and it has {have}")
@@ -291,7 +302,7 @@ def drop_blocks(pipeline: FaceEraser, network: str, number: int, truth: Tensor, 
     return rows
 
 
-def require_scales(pipeline: FaceEraser) -> None:
+def require_scales(pipeline: Inpainter) -> None:
     """Raises ValueError unless the generators have norms with scale factors, which network slimming needs."""
     if not norm_scales(pipeline):
         found = "instance norm without scales" if pipeline.config.norm == "instance" else "no norm (already fused)"
@@ -301,12 +312,12 @@ def require_scales(pipeline: FaceEraser) -> None:
         )
 
 
-def scale_values(pipeline: FaceEraser) -> Tensor:
+def scale_values(pipeline: Inpainter) -> Tensor:
     """Absolute scale factors of all norms, (channels,), on the CPU."""
     return torch.cat([s.detach().abs().cpu() for s in norm_scales(pipeline)])
 
 
-def slim(pipeline: FaceEraser, share: float) -> float:
+def slim(pipeline: Inpainter, share: float) -> float:
     """Remove in place the `share` of channels with the smallest scale factors: one threshold for the whole pipeline, and
     from each layer whole eights of what is below it.
 
@@ -321,7 +332,7 @@ def slim(pipeline: FaceEraser, share: float) -> float:
         raise ValueError(f"share {share}: expected a share of the channels between 0 and 1, such as 0.3")
     pipeline.eval().requires_grad_(True)
     score = tp.importance.BNScaleImportance(normalizer=None)
-    graph = tp.DependencyGraph().build_dependency(pipeline, _example(pipeline), output_transform=_outputs)
+    graph = _graph(pipeline)
     scales = {}
     for name, layer in _roots(pipeline).items():
         group = graph.get_pruning_group(layer, tp.prune_conv_out_channels, list(range(layer.out_channels)))
@@ -336,7 +347,7 @@ def slim(pipeline: FaceEraser, share: float) -> float:
     return threshold
 
 
-def share_for(pipeline: FaceEraser, budget: Budget) -> float:
+def share_for(pipeline: Inpainter, budget: Budget) -> float:
     """The smallest share that `slim` has to remove for the pipeline to be within a budget.
 
     Raises:
@@ -351,6 +362,6 @@ def share_for(pipeline: FaceEraser, budget: Budget) -> float:
     return 1 - _largest(pipeline, budget, cost, 1 - _LEAST, 0.999)
 
 
-def widths(pipeline: FaceEraser) -> dict[str, int]:
+def widths(pipeline: Inpainter) -> dict[str, int]:
     """Output channels of every convolution, by name."""
     return {n: m.out_channels for n, m in pipeline.named_modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)}

@@ -18,14 +18,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.utils.flop_counter import FlopCounterMode
 
 from faceeraser.edges import canny_tensor
 from faceeraser.quant import Tap
@@ -33,6 +35,11 @@ from faceeraser.warp import offsets_to_flow, warp
 
 VARIANTS = ("unet_attention", "unet", "auto_encoder")
 PRESETS = ("paper", "mobile")
+# The models there are, and their networks that have residual blocks: FaceEraser here, the others in faceeraser/peers.py.
+MODELS = {"faceeraser": ("edge", "clone"), "edgeconnect": ("edge", "paint"), "structureflow": ("structure", "texture"),
+          "hifill": ()}  # fmt: skip
+# The heads that predict a flow. They are never quantized: an int8 tanh has steps of 1/128, a whole pixel at 256 px.
+FLOW_HEADS = {"faceeraser": ("clone.head",), "structureflow": ("texture.flow",)}
 # What is missing from the cloned picture is small; without the gain, Adam's first steps on the head's 49 x width weights
 # would move the picture by more than its range (measured: 9 dB after 20 steps, from 34 dB before the first).
 RESIDUAL_GAIN = 0.1
@@ -47,8 +54,9 @@ DETAIL_GAIN = 1.25
 class Config:
     """Structure of the generators (never their widths).
 
+    model: one of MODELS.
     variant: refine network, Table 1's rows: 'auto_encoder' (AE), 'unet', 'unet_attention' (UNet + CA, the paper's).
-    blocks: residual blocks kept in the edge and clone networks (8 in the paper, section 3.3).
+    blocks: residual blocks kept in each network that has them (8 in the paper, section 3.3).
     fill: the clone network sees the hole filled smoothly; flow only inside the hole, and what is warped is the picture's
         detail (the picture less its shading), laid on that fill: a copy brings pores with it and no colour step.
     shrink: the three networks see the picture at 1 / shrink of its size; the fill, the detail, the warp and the composite
@@ -62,6 +70,7 @@ class Config:
     """
 
     preset: str = "mobile"
+    model: str = "faceeraser"
     variant: str = "unet_attention"
     norm: str = "batch"
     padding: str = "zeros"
@@ -83,15 +92,19 @@ class Config:
         """The configuration of a preset, 'paper' or 'mobile'.
 
         Raises:
-            ValueError: the preset or the variant is not known.
+            ValueError: the preset, the model or the variant is not known.
         """
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r} is not known: expected one of {', '.join(PRESETS)}")
         if changes.get("variant", VARIANTS[0]) not in VARIANTS:
             raise ValueError(f"variant {changes['variant']!r} is not known: expected one of {', '.join(VARIANTS)}")
+        model = changes.get("model", "faceeraser")
+        if model not in MODELS:
+            raise ValueError(f"model {model!r} is not known: expected one of {', '.join(MODELS)}")
+        own = {"blocks": dict.fromkeys(MODELS[model], 8), "float_layers": FLOW_HEADS.get(model, ())}
         paper = {"norm": "instance", "padding": "reflect", "upsampling": "transposed", "fill": False, "halved": (),
                  "shrink": 1, "residual": False}  # fmt: skip
-        return cls(preset=preset, **{**(paper if preset == "paper" else {}), **changes})
+        return cls(preset=preset, **{**own, **(paper if preset == "paper" else {}), **changes})
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Config:
@@ -128,7 +141,7 @@ class Conv(nn.Module):
 
     With `config.separable`, kernels of 3 and 4 are a `Depthwise` and a 1 x 1 convolution.
 
-    act: 'relu', 'sigmoid', 'tanh' or None. The convolution has no bias where a norm follows, which would cancel it.
+    act: 'relu', 'elu', 'sigmoid', 'tanh' or None. The convolution has no bias where a norm follows, which would cancel it.
     """
 
     def __init__(
@@ -146,7 +159,8 @@ class Conv(nn.Module):
         else:
             self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, bias=not norm, padding_mode=config.padding)
         self.norm = _norm(config, c_out) if norm else nn.Identity()
-        self.act = {"relu": nn.ReLU(), "sigmoid": nn.Sigmoid(), "tanh": nn.Tanh(), None: nn.Identity()}[act]
+        acts = {"relu": nn.ReLU(), "elu": nn.ELU(), "sigmoid": nn.Sigmoid(), "tanh": nn.Tanh(), None: nn.Identity()}
+        self.act = acts[act]
         if act == "sigmoid":
             self.before = Tap("signed")  # a sigmoid is an int8 operator of its own: its input is stored too
         kind = {"relu": "relu", "sigmoid": "sigmoid"}.get(act or "", "signed") if tap == "auto" else tap
@@ -195,7 +209,7 @@ class Completion(nn.Module):
     """
 
     def __init__(
-        self, config: Config, c_in: int, c_out: int, width: int, blocks: int, act: str, tap: str | None, halved: bool
+        self, config: Config, c_in: int, c_out: int, width: int, blocks: int, act: str | None, tap: str | None, halved: bool
     ):
         super().__init__()
         self.halved = halved
@@ -398,6 +412,14 @@ def fill_hole(visible: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     return filled, F.interpolate(shading, size=visible.shape[-2:], mode="bilinear", align_corners=False)
 
 
+def touched(mask: Tensor, size: int) -> Tensor:
+    """The cells (N, 1, H / size, W / size) of a mask (N, 1, H, W) of which any pixel is 1.
+
+    By a difference, not by a maximum: a converter would make that int8, and the warp's coordinates are multiplied by it.
+    """
+    return 1.0 - F.relu(1.0 - F.avg_pool2d(mask, size) * size**2) if size > 1 else mask
+
+
 def copyable(detail: Tensor) -> Tensor:
     """Detail of a picture (N, C, H, W) without what no skin has: pores and creases pass, outlines fade out.
 
@@ -406,25 +428,31 @@ def copyable(detail: Tensor) -> Tensor:
     return detail * F.relu(1.0 - (detail / STRONGEST_DETAIL).square().square())
 
 
-class FaceEraser(nn.Module):
-    """The whole pipeline. `forward(image, mask)` returns a dictionary of (N, C, H, W) tensors.
+class Inpainter(nn.Module):
+    """What every model is to the rest of the house: `forward(image, mask)` returns a dictionary of (N, C, H, W) tensors.
 
-    image in [0, 1], mask with 1 = erase (binarised at 0.5). Keys: `edges`, `edges_hat`, `offsets`, `flow` (pixels),
-    `cloned`, `refined`, `erased`. Whatever stands in the picture where the mask is 1 never reaches an output.
+    image in [0, 1], mask with 1 = erase (binarised at 0.5). Keys: `refined`, the picture as it was painted; `erased`, that
+    inside the hole and the input outside; and what the model has on its way there, such as `edges_hat` or `flow` (pixels).
+    Whatever stands in the picture where the mask is 1 never reaches an output.
 
     `warp`, `to_flow` and `fill` are forms of the warp and the fill; an exporter swaps in those its runtime takes.
     """
 
-    def __init__(self, config: Config, width: int = 16, edge_width: int | None = None):
+    PHASES: ClassVar[Mapping[str, tuple[str, ...]]]
+    """What each phase of training trains, in the order of training: 'inpaint', 'all', and what goes before, if any does."""
+    HEADS: tuple[str, ...]
+    """The last layer of each network, whose channels are what it is for."""
+    TAILS: tuple[tuple[str, ...], ...]
+    """What may stay in float when it is quantized, from a network's end backwards."""
+    WARPS: tuple[str, ...] = ()
+    """What is warped, in order: a 'picture', which is never quantized before it is, or 'features'."""
+
+    def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        self.edge = EdgeGenerator(config, edge_width or width)
-        self.clone = PixelCloneGenerator(config, width)
-        self.refine = RefineGenerator(config, width)
         self.warp: Callable[[Tensor, Tensor], Tensor] = warp
         self.to_flow: Callable[[Tensor], Tensor] = offsets_to_flow
         self.fill: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = fill_hole
-        self.initialise()
 
     def initialise(self) -> None:
         """Draw all weights anew (He's), with norms as they are at first; the heads of a residual network start at zero."""
@@ -436,19 +464,35 @@ class FaceEraser(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         if self.config.residual:  # starts as the smooth fill, and learns what that lacks
-            for head in (self.clone.head, self.refine.head):
-                nn.init.zeros_(head.conv.weight)
+            for head in map(self.get_submodule, self.HEADS):
+                if isinstance(head, Conv) and not isinstance(head.act, nn.Sigmoid):
+                    nn.init.zeros_(head.get_submodule("conv").get_parameter("weight"))
+
+    @property
+    def first(self) -> str | None:
+        """The network that has a phase of its own, before the others are trained: 'edge', 'structure' or None."""
+        return next((phase for phase in self.PHASES if phase not in ("inpaint", "all")), None)
+
+    def own_terms(
+        self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, where: Tensor | None
+    ) -> dict[str, Tensor]:
+        """What this model's own paper adds to the objective that all share, {name: weighted loss} of what `forward` gave for
+        a truth (N, 3, H, W) and a mask (N, 1, H, W). where: what L1 terms are taken over, None for the whole picture.
+        """
+        return {}
+
+    @contextmanager
+    def channels_only(self) -> Iterator[None]:
+        """While in it, what moves pixels and leaves channels alone may be left out: a graph of channels is traced."""
+        yield
 
     def shrunk(self, image: Tensor) -> Tensor:
         """What the networks see of a picture (N, C, H, W): its mean over cells of `config.shrink` pixels."""
         return F.avg_pool2d(image.float(), self.config.shrink) if self.config.shrink > 1 else image
 
     def _touched(self, mask: Tensor) -> Tensor:
-        """The cells (N, 1, h, w) of a mask (N, 1, H, W) of which any pixel is 1. By a difference, not by a maximum: a
-        converter would make that int8, and the warp's coordinates are multiplied by it.
-        """
-        shrink = self.config.shrink
-        return 1.0 - F.relu(1.0 - F.avg_pool2d(mask.float(), shrink) * shrink**2) if shrink > 1 else mask
+        """The cells (N, 1, h, w) of a mask (N, 1, H, W) of which any pixel is 1, as large as the networks see it."""
+        return touched(mask.float(), self.config.shrink)
 
     def _enlarged(self, x: Tensor, mode: str) -> Tensor:
         if self.config.shrink == 1:
@@ -457,7 +501,7 @@ class FaceEraser(nn.Module):
         return F.interpolate(x.float(), scale_factor=float(self.config.shrink), mode=mode, **smooth)
 
     def complete_edges(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(edges, edges_hat) of a picture, as large as the networks see it: phase 1 alone.
+        """(edges, edges_hat) of a picture, as large as the networks see it: phase 1 alone, of a model with an edge network.
 
         `edges` (N, 1, H, W), as large as the picture, are taken as given when passed.
         """
@@ -473,6 +517,24 @@ class FaceEraser(nn.Module):
             luma = gray(seen) * keep
             edges = canny_tensor(luma, small_mask) if edges is None else self._touched(edges) * keep
         return edges, self.edge(luma, edges, small_mask)
+
+
+class FaceEraser(Inpainter):
+    """The whole pipeline of the paper. Keys of what it returns: `edges`, `edges_hat`, `offsets`, `flow` (pixels),
+    `cloned`, `refined`, `erased`.
+    """
+
+    PHASES: ClassVar = {"edge": ("edge",), "inpaint": ("clone", "refine"), "all": ("edge", "clone", "refine")}
+    HEADS = ("edge.head", "clone.head", "refine.head")
+    TAILS = (("clone.head", "clone.up.1", "clone.up.0"), ("refine.head",))
+    WARPS = ("picture",)
+
+    def __init__(self, config: Config, width: int = 16, edge_width: int | None = None):
+        super().__init__(config)
+        self.edge = EdgeGenerator(config, edge_width or width)
+        self.clone = PixelCloneGenerator(config, width)
+        self.refine = RefineGenerator(config, width)
+        self.initialise()
 
     def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> dict[str, Tensor]:
         mask = (mask >= 0.5).to(image.dtype)
@@ -535,11 +597,13 @@ def shape_to(network: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def count(network: nn.Module, resolution: int = 256) -> tuple[float, int]:
-    """(GMACs at resolution x resolution, parameters) of a pipeline: convolutions, transposed and dense layers.
+    """(GMACs at resolution x resolution, parameters) of a pipeline: convolutions, transposed and dense layers, and the
+    products of matrices that attention makes.
 
     Multiply-accumulates are counted in one forward pass, on the tensors as they are, for one picture.
     """
     macs = 0
+    products = FlopCounterMode(display=False)
 
     def on_conv(module: Any, inputs: Any, output: Tensor) -> None:
         nonlocal macs
@@ -550,11 +614,12 @@ def count(network: nn.Module, resolution: int = 256) -> tuple[float, int]:
     training = network.training
     device = next(network.parameters()).device
     try:
-        with torch.no_grad():
+        with torch.no_grad(), products:
             network.eval()(torch.zeros(1, 3, resolution, resolution, device=device),
                            torch.zeros(1, 1, resolution, resolution, device=device))  # fmt: skip
     finally:
         network.train(training)
         for hook in hooks:
             hook.remove()
+    macs += products.get_flop_counts()["Global"].get(torch.ops.aten.bmm, 0) // 2
     return macs / 1e9, sum(p.numel() for n, p in network.named_parameters() if not n.endswith("scale"))

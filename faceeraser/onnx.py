@@ -21,7 +21,7 @@ from torch import Tensor
 
 from faceeraser import form, quant
 from faceeraser.artifact import MEANINGS
-from faceeraser.networks import Config, FaceEraser
+from faceeraser.networks import Config, Inpainter
 from faceeraser.quant import QuantConv2d
 from faceeraser.stage import GateFailed
 
@@ -93,7 +93,7 @@ def fill_any_size(multiple: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Ten
     return fill
 
 
-def write(pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = False) -> None:
+def write(pipeline: Inpainter, path: Path, precision: str, edges_input: bool = False) -> None:
     """Write an .onnx file, opset 18, the warp as GridSample: NCHW float32 inputs `image`, `mask` (`edges`), output `erased`.
 
     Height and width are open: multiples of `multiple_of`, at most LARGEST. Batch 1.
@@ -172,7 +172,7 @@ def _fold_weights(model: Any) -> None:
     graph.initializer.extend(t for name, t in values.items() if name in read)
 
 
-def check(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
+def check(path: Path, pipeline: Inpainter, precision: str) -> dict[str, Any]:
     """Assert on the written file what must hold of it; returns what was counted, for the card.
 
     Raises:

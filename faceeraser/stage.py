@@ -28,7 +28,7 @@ from tabulate import tabulate
 
 from faceeraser import artifact, checkpoint, faces, metrics
 from faceeraser.fit import Recipe, as_method, calibrate, fit, run, sample_sheet
-from faceeraser.networks import FaceEraser, count
+from faceeraser.networks import Inpainter, count
 from faceeraser.pairs import Pair, TrainingPairs, describe, evaluation_pairs, to_tensors
 from faceeraser.warp import landing_in_hole
 
@@ -129,7 +129,7 @@ class FineTuning:
         self.data = TrainingPairs(args.data, size, args.seed, limit=args.limit, real=real)
         self.look = evaluation_pairs(args.data, "tune", self.pipeline.config.resolution, 24)
 
-    def _teacher(self) -> FaceEraser:
+    def _teacher(self) -> Inpainter:
         """--teacher, once it is known that this network can learn from it."""
         args, own = self.args, self.pipeline.config
         if args.teacher.is_file():
@@ -137,10 +137,14 @@ class FineTuning:
         teacher = checkpoint.load(args.teacher)
         if teacher.config.quantized:
             raise ValueError(f"--teacher {args.teacher} is quantized; expected the float network it was made from")
-        if (teacher.config.fill, teacher.config.residual) != (own.fill, own.residual):
+        if args.distil_features and own.model != "faceeraser":
+            raise ValueError(f"--distil-features {args.distil_features}: only FaceEraser's can be, not {own.model}'s")
+        kinds = [(config.model, config.fill, config.residual) for config in (teacher.config, own)]
+        if kinds[0] != kinds[1]:
+            found, expected = (f"{config.model}, preset {config.preset}" for config in (teacher.config, own))
             raise ValueError(
-                f"--teacher {args.teacher} is of another kind, preset {teacher.config.preset} where this network's is "
-                f"{own.preset}: its flow and pictures mean something else; expected the network that this one was made from"
+                f"--teacher {args.teacher} is of another kind, {found} where this network is {expected}: its flow and "
+                "pictures mean something else; expected the network that this one was made from"
             )
         return teacher
 
@@ -266,16 +270,20 @@ def photographs(photos: Path) -> list[Path]:
     return [files[k] for k in np.random.default_rng(1).permutation(len(files))]
 
 
-def measure(pipeline: FaceEraser, pairs: Sequence[Pair]) -> dict[str, Any]:
+def measure(pipeline: Inpainter, pairs: Sequence[Pair]) -> dict[str, Any]:
     """GMACs and parameters at 256 x 256, the three figures on `pairs` and `flow_in_hole`, rounded for a table.
 
-    flow_in_hole: share of the hole's flow that copies from the hole itself, where there is nothing to copy (0 is ideal).
+    flow_in_hole: of a model that has such a flow, share of the hole's flow that copies from the hole itself, where there is
+    nothing to copy (0 is ideal).
     """
     gmacs, params = count(pipeline)
     row = metrics.score(as_method(pipeline), pairs).row
     figures = {name: round(row[name], 3) if row[name] is not None else None for name in FIGURES}
-    landed = landing_in_hole(run(pipeline, list(pairs))["flow"], to_tensors(list(pairs))[1]).mean()
-    return {"gmacs": round(gmacs, 4), "params": params, **figures, "flow_in_hole": round(float(landed), 3), "n": row["n"]}
+    flow = run(pipeline, list(pairs)).get("flow")
+    landed = {}
+    if flow is not None:
+        landed["flow_in_hole"] = round(float(landing_in_hole(flow, to_tensors(list(pairs))[1]).mean()), 3)
+    return {"gmacs": round(gmacs, 4), "params": params, **figures, **landed, "n": row["n"]}
 
 
 def finish(title: str, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from faceeraser import form, quant
 from faceeraser.artifact import RESAMPLER
 from faceeraser.flatbuffer import Graph
-from faceeraser.networks import FaceEraser
+from faceeraser.networks import Inpainter
 from faceeraser.quant import QuantConv2d
 from faceeraser.stage import GateFailed
 from faceeraser.warp import sample_rows, sampling_coordinates, warp_by_rows
@@ -51,7 +51,7 @@ _COMPOSITE = "faceeraser.resampler"
 
 
 def write(
-    pipeline: FaceEraser, path: Path, precision: str, edges_input: bool = False, flavour: str = "cpu", output: str = "erased"
+    pipeline: Inpainter, path: Path, precision: str, edges_input: bool = False, flavour: str = "cpu", output: str = "erased"
 ) -> None:
     """Write a .tflite file: NHWC inputs `image`, `mask` (`edges`), output `erased`, batch 1; the mask's tensor is called
     `mask_where_1_is_erased`.
@@ -67,7 +67,7 @@ def write(
     network = form.frozen(pipeline)
     network.warp, network.to_flow = WARPS[made.warp], _flow_in_planes
     # By the least cut between NHWC and NCHW; the other way, which goes by the order of nodes, leaves ten TRANSPOSE more.
-    litert_torch.config.layout_optimize_partitioner = "MINCUT"
+    litert_torch.config.layout_optimize_partitioner = __import__("os").environ.get("PART","MINCUT")
     options: dict[str, Any] = {}
     if precision == "int8":
         from litert_torch.quantize import pt2e_quantizer, quant_config
@@ -343,7 +343,7 @@ def _resample_in_float(graph: Graph, operators: list[Any]) -> list[Any]:
     return kept
 
 
-def check(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
+def check(path: Path, pipeline: Inpainter, precision: str) -> dict[str, Any]:
     """Assert on the written file what must hold of it; returns what was counted, for the card.
 
     Raises:
@@ -357,15 +357,18 @@ def check(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
         return GateFailed(f"{path.name}: {words}")
 
     lookups = graph.ops("GATHER", RESAMPLER)
-    if len(lookups) != (1 if graph.ops(RESAMPLER) else 4) or graph.ops("GATHER_ND"):
-        raise wrong(f"{len(lookups)} look-ups, expected the warp as 4, or as one {RESAMPLER}, and no GATHER_ND")
+    if len(lookups) != len(pipeline.WARPS) * (1 if graph.ops(RESAMPLER) else 4) or graph.ops("GATHER_ND"):
+        told = "the warp as 4, or as one" if pipeline.WARPS else "none, nor any"
+        raise wrong(f"{len(lookups)} look-ups, expected {told} {RESAMPLER}, and no GATHER_ND")
     # Back from the sampled rows to the flow's convolution and to the picture; then on to the warped picture.
     around = {int(t) for op in lookups for t in op.outputs}
     warped = set(around)
     for op in graph.graph.operators:
         if graph.name(op) in ("MUL", "ADD", "SUB", "RESHAPE", "TRANSPOSE") and any(int(i) in warped for i in op.inputs):
             warped |= {int(t) for t in op.outputs}
-    for tensor in around:
+    # Features may be stored in 8 bits before they are fetched; what says where from may not.
+    read = {int(op.inputs[1]) for op in lookups} if "features" in pipeline.WARPS else around
+    for tensor in read:
         for maker, t in graph.before(tensor, ("CONV_2D", "TRANSPOSE_CONV")):
             taken = graph.type(t) == "UINT8" and t in graph.graph.inputs  # eight bits of the picture itself, cast at once
             if graph.type(t) not in ("FLOAT32", "INT32", "BOOL") and not taken:
@@ -386,7 +389,7 @@ def check(path: Path, pipeline: FaceEraser, precision: str) -> dict[str, Any]:
     return found
 
 
-def _check_scales(graph: Graph, pipeline: FaceEraser, wrong: Callable[[str], GateFailed]) -> int:
+def _check_scales(graph: Graph, pipeline: Inpainter, wrong: Callable[[str], GateFailed]) -> int:
     """Every learnt scale is in the file, and the file quantizes no activation by any other; returns how many there are."""
     activations: set[tuple[float, int]] = set()
     weights: list[np.ndarray] = []

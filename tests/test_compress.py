@@ -341,7 +341,7 @@ def test_the_layer_that_int8_harms_most_is_found_and_stays_in_float():
     rows = quantize.harm_of_int8(pipeline, *a_batch())
     assert rows[0]["layer"] == "clone.up.1.conv.out" and rows[0]["harm"] > 3 * rows[1]["harm"]
     assert not any(m.bypassed for m in pipeline.modules() if isinstance(m, quant.FakeQuant | quant.QuantConv2d))
-    kept = quantize.kept_in_float(rows, ("clone.head",))
+    kept = quantize.kept_in_float(rows, ("clone.head",), FaceEraser.TAILS)
     assert kept[:2] == ("clone.head", "clone.up.1")
 
 
@@ -349,9 +349,10 @@ def test_only_a_tail_stays_in_float_and_only_where_int8_harms_enough():
     quantize = script("compress/quantize.py")
     harm = {"clone.up.1.conv.out": 1.0, "clone.up.0.conv.out": 9.0, "refine.head.out": 0.5, "edge.head.out": 89.5}
     rows = [{"layer": layer, "harm": value} for layer, value in harm.items()]
-    assert quantize.kept_in_float(rows, ("clone.head",)) == ("clone.head",), "up.1 is between up.0 and the head"
+    kept = quantize.kept_in_float(rows, ("clone.head",), FaceEraser.TAILS)
+    assert kept == ("clone.head",), "up.1 is between up.0 and the head"
     rows[0]["harm"], rows[2]["harm"] = 40.0, 40.0
-    assert quantize.kept_in_float(rows, ("clone.head",)) == ("clone.head", "clone.up.1", "refine.head")
+    assert quantize.kept_in_float(rows, ("clone.head",), FaceEraser.TAILS) == ("clone.head", "clone.up.1", "refine.head")
 
 
 @pytest.fixture(scope="module")
@@ -435,7 +436,7 @@ def test_a_budget_that_cannot_be_meant_is_one_line(runs, stage, skin, tmp_path, 
 @pytest.mark.parametrize(
     ("teacher", "message"),
     [(None, "no teacher to distil from"), ("int8", "is quantized; expected the float network"),
-     ("paper", "of another kind, preset paper where this network's is mobile"), ("file", "found a file, expected a check")],
+     ("paper", "of another kind, faceeraser, preset paper where this"), ("file", "found a file, expected a check")],
 )  # fmt: skip
 def test_a_teacher_of_another_kind_is_refused(runs, stage, skin, tmp_path, capsys, teacher, message):
     with checkpoint.writing(tmp_path / "paper") as partial:

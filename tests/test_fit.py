@@ -67,7 +67,7 @@ def test_a_student_comes_closer_to_its_teacher(skin, tmp_path):
 
 def test_an_unknown_phase_and_a_missing_discriminator_are_refused(skin, tmp_path):
     data = pairs.TrainingPairs(skin, 64)
-    with pytest.raises(ValueError, match="expected one of edge, inpaint, all"):
+    with pytest.raises(ValueError, match="expected one of edge, structure, inpaint, all"):
         fit.fit(small(), data, fit.Recipe(phase="paint"), tmp_path)
     with pytest.raises(ValueError, match="needs discriminators"):
         fit.fit(small(), data, fit.Recipe(features="off"), tmp_path)

@@ -17,14 +17,19 @@ from typing import Any
 
 import torch
 
-from faceeraser import checkpoint, fit, pairs, stage
-from faceeraser.networks import PRESETS, VARIANTS, Config, FaceEraser
+from faceeraser import checkpoint, fit, pairs, peers, stage
+from faceeraser.networks import MODELS, PRESETS, VARIANTS, Config, Inpainter
 
 
 def build_parser() -> argparse.ArgumentParser:
     made = stage.parser(__doc__, source="DATA")
     made.add_argument("--phase", choices=fit.PHASES, required=True)
-    made.add_argument("--edge", type=Path, metavar="FOLDER", help="checkpoint whose edge network is taken, frozen")
+    made.add_argument(
+        "--model", choices=tuple(MODELS), default="faceeraser", help="FaceEraser, or one of its peers (default: %(default)s)"
+    )
+    made.add_argument(
+        "--edge", type=Path, metavar="FOLDER", help="checkpoint whose first network (edges, or structure) is taken, frozen"
+    )
     made.add_argument("--init", type=Path, metavar="FOLDER", help="checkpoint whose weights to start from")
     made.add_argument("--preset", choices=PRESETS, default="mobile")
     made.add_argument("--variant", choices=VARIANTS, default=VARIANTS[0], help="refine network (Table 1's rows)")
@@ -65,6 +70,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--without", nargs="+", choices=("edges", "fill", "residual", "halving"), default=[],
         help="leave out a part of the mobile preset, to see what it gives",
     )  # fmt: skip
+    made.add_argument(
+        "--norm",
+        choices=("instance", "batch"),
+        help="default: instance for paper, batch for mobile (HiFill's paper has none)",
+    )
     made.add_argument("--separable", action="store_true", help="depthwise and 1 x 1 convolutions in place of full ones")
     made.add_argument("--blocks", type=int, help="residual blocks of the edge and clone networks (default: 8)")
     made.add_argument("--half-weights", action="store_true", help="store the weights in half precision, in half the bytes")
@@ -103,8 +113,8 @@ def recipe_of(args: argparse.Namespace) -> fit.Recipe:
     )
 
 
-def network_of(args: argparse.Namespace) -> FaceEraser:
-    """A fresh pipeline, or the one of --init; with the edge network of --edge."""
+def network_of(args: argparse.Namespace) -> Inpainter:
+    """A fresh pipeline, or the one of --init; with the first network of --edge."""
     if args.init:
         pipeline = checkpoint.load(args.init)
         shrink = pipeline.config.shrink if args.shrink is None else args.shrink
@@ -116,28 +126,44 @@ def network_of(args: argparse.Namespace) -> FaceEraser:
     if args.blocks is not None:
         if args.blocks < 0:
             raise ValueError(f"--blocks {args.blocks}: expected a number of residual blocks, 0 or more")
-        left_out["blocks"] = {"edge": args.blocks, "clone": args.blocks}
+        left_out["blocks"] = dict.fromkeys(MODELS[args.model], args.blocks)
     if args.shrink is not None:
         left_out["shrink"] = args.shrink
-    config = Config.of(args.preset, variant=args.variant, resolution=args.size, **left_out)
-    pipeline = FaceEraser(config, args.width)
+    if args.norm is not None:
+        left_out["norm"] = args.norm
+    if args.model != "faceeraser" and (args.variant != VARIANTS[0] or {"edges", "residual", "halving"} & set(args.without)):
+        raise ValueError(f"--variant and --without tell of FaceEraser's parts; {args.model} is trained whole")
+    config = Config.of(args.preset, model=args.model, variant=args.variant, resolution=args.size, **left_out)
+    pipeline = peers.build(config, args.width)
     if args.edge:
         trained = checkpoint.load(args.edge)
         if trained.config.preset != args.preset:
             raise ValueError(f"{args.edge}: its preset is {trained.config.preset}, expected {args.preset} as asked")
+        if trained.config.norm != config.norm:
+            raise ValueError(
+                f"{args.edge}: its norms are {trained.config.norm}, these are {config.norm}; give the same --norm"
+            )
         if trained.config.separable != config.separable:
             raise ValueError(f"{args.edge}: its convolutions are separable or not as these are not; train its edges alike")
-        pipeline.edge = trained.edge
-        blocks = {**config.blocks, "edge": trained.config.blocks["edge"]}
+        first = pipeline.first
+        if first is None:
+            raise ValueError(f"--edge {args.edge}: {args.model} has no network that is trained first; leave it out")
+        if first != trained.first:
+            raise ValueError(f"{args.edge}: {trained.config.model} has no {first} network, which {args.model} is to take")
+        setattr(pipeline, first, trained.get_submodule(first))
+        blocks = {**config.blocks, first: trained.config.blocks[first]}
         halved = [*[name for name in config.halved if name != "edge"], *[n for n in trained.config.halved if n == "edge"]]
         pipeline.config = replace(config, blocks=blocks, halved=tuple(halved))
     return pipeline
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.phase == "inpaint" and not (args.edge or args.init):
-        raise ValueError("--phase inpaint needs the edges of phase 1: --edge FOLDER (train.py ... --phase edge makes it)")
     pipeline = network_of(args)
+    if args.phase == "inpaint" and pipeline.first and not (args.edge or args.init):
+        told = "the edges" if pipeline.first == "edge" else "the structure network"
+        raise ValueError(
+            f"--phase inpaint needs {told} of phase 1: --edge FOLDER (train.py ... --phase {pipeline.first} makes it)"
+        )
     unit = 32 * pipeline.config.shrink
     if args.size % unit:
         raise ValueError(f"--size {args.size}: expected a multiple of {unit}, as the refine network halves five times")

@@ -1,0 +1,204 @@
+"""Does FaceEraser's warp pay for itself on a phone? The paper and its peers through one chain, to an int8 file each.
+
+    python benchmarks/peers.py data/faces --json benchmarks/results/peers.json --plot docs/peers.png
+
+Each model (FaceEraser, EdgeConnect, StructureFlow, HiFill) in the mobile preset, at one width, on the same pairs, for the
+same steps and the same terms: its first network, then colour (L1 in the hole), then texture (`COPIES`; what speaks of a flow
+of pixels counts for FaceEraser alone); half of the channels pruned with the trained network as teacher; quantization-aware
+training; a .tflite file. All of it once a seed. Figures are the files' own, on all validation pairs; milliseconds are taken
+side by side. A model without a network of its own to train first has those steps too. Runs that are there already are kept.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faceeraser import artifact, checkpoint, metrics, stage
+from faceeraser.networks import MODELS
+
+ROOT = Path(__file__).resolve().parent.parent
+FIRST = {"faceeraser": "edge", "edgeconnect": "edge", "structureflow": "structure"}
+FIGURES = (*stage.FIGURES, "texture_swd_centred", "psnr", "mae")
+PLAIN = ("--perceptual", "off", "--clone", "0")
+COPIES = (
+    "--perceptual", "filterbank", "--perceptual-weight", "0", "--style", "0", "--l1", "0", "--clone", "0", "--shading", "1",
+    "--texture", "0.3", "--landing", "0.3", "--coherence", "0.1", "--real", "0.3",
+)  # fmt: skip
+
+
+def commands(args: Namespace) -> dict[tuple[str, int], list[list[str]]]:
+    """{(model, seed): its commands, one after another}."""
+    plan: dict[tuple[str, int], list[list[str]]] = {}
+    data, (first, smooth, copies, prune, quantize) = str(args.data), map(str, args.steps)
+    for seed in range(args.seeds):
+        for model in MODELS:
+            at = {
+                name: str(args.target / f"{model}-{name}-{seed}") for name in ("first", "smooth", "fp32", "pruned", "int8")
+            }
+            common = ["--model", model, "--width", str(args.width), "--adversarial", "0", "--seed", str(seed)]
+            small = ["--size", "128", "--shrink", "1"]
+            tuned = ["--data", data, "--size", "128", "--seed", str(seed), "--teacher", at["fp32"]]
+            words = []
+            if model in FIRST:
+                edges = ["--edge-l1", "1"] if FIRST[model] == "edge" else []
+                words.append(["train/train.py", data, at["first"], *common, *small, "--phase", FIRST[model],
+                              "--steps", first, "--perceptual", "off", *edges])  # fmt: skip
+                begin, count = ["--edge", at["first"]], smooth
+            else:
+                begin, count = [], str(int(first) + int(smooth))
+            words += [
+                ["train/train.py", data, at["smooth"], *common, *small, "--phase", "inpaint", *begin,
+                 "--steps", count, *PLAIN],
+                ["train/train.py", data, at["fp32"], *common, "--size", "256", "--shrink", "2", "--phase", "inpaint",
+                 "--init", at["smooth"], "--steps", copies, *COPIES],
+                ["compress/prune.py", at["fp32"], at["pruned"], "--keep", "0.5", "--rounds", "1", "--steps", prune, *tuned],
+                ["compress/quantize.py", at["pruned"], at["int8"], "--steps", quantize, *tuned],
+                ["export/to_tflite.py", at["int8"], str(exports(args)), "--flavour", "web", *stage.LOOSER_GATE],
+            ]  # fmt: skip
+            plan[model, seed] = words
+    return plan
+
+
+def exports(args: Namespace) -> Path:
+    """Where the files are."""
+    folder: Path = args.target / "exports"
+    return folder
+
+
+def file_of(args: Namespace, model: str, seed: int) -> Path:
+    """The exported file of a model and a seed."""
+    return exports(args) / f"{model}-int8-{seed}-web.tflite"
+
+
+def train_all(args: Namespace) -> None:
+    """Run what is not there yet: a model's commands one after another, the models side by side."""
+    plan = commands(args)
+    left = [[words for words in told if not made(args, key, words).exists()] for key, told in plan.items()]
+    for depth in range(max(map(len, left))):
+        stage.run_all([told[depth] for told in left if depth < len(told)], ROOT, independent=True)
+
+
+def made(args: Namespace, key: tuple[str, int], words: Sequence[str]) -> Path:
+    """What a command leaves."""
+    return file_of(args, *key) if words[0].startswith("export/") else Path(words[2])
+
+
+def measured(args: Namespace) -> list[dict[str, Any]]:
+    """A row for each model, means over the seeds and `std`; and the classical fills."""
+    files = {(model, seed): file_of(args, model, seed) for seed in range(args.seeds) for model in MODELS}
+    named = [f"{model}-{seed}={path}" for (model, seed), path in files.items()]
+    took, found = args.target / "latency.json", args.target / "fidelity.json"
+    stage.run_all(
+        [["benchmarks/latency.py", *named, "--runtimes", "litert", "--json", str(took)],
+         ["benchmarks/fidelity.py", *named[1:], "--reference", named[0], "--data", str(args.data), "--latency", str(took),
+          "--json", str(found)]], ROOT,
+    )  # fmt: skip
+    result = artifact.read_result(found)
+    by_name = {row["name"]: row for row in result["rows"]}
+    rows: list[dict[str, Any]] = []
+    for model in MODELS:
+        each = [by_name[f"{model}-{seed}"] for seed in range(args.seeds)]
+        history = checkpoint.history(args.target / f"{model}-int8-0")
+        row: dict[str, Any] = {
+            "name": model,
+            "kind": "int8",
+            "seeds": len(each),
+            "perceptual": "filterbank",
+            "n": each[0]["n"],
+        }
+        row["steps"] = sum(int(entry["options"]["steps"]) for entry in history)
+        for key in (*FIGURES, "gmacs", "params", "bytes", "ms"):
+            row[key] = float(np.mean([found[key] for found in each]))
+        row["params"], row["bytes"] = round(row["params"]), round(row["bytes"])
+        row["std"] = {key: float(np.std([f[key] for f in each], ddof=min(1, len(each) - 1))) for key in FIGURES}
+        float_rows = [checkpoint.history(args.target / f"{model}-fp32-{seed}")[-1]["metrics"] for seed in range(args.seeds)]
+        row["fp32"] = {key: float(np.mean([f[key] for f in float_rows])) for key in ("gmacs", "params", *stage.FIGURES)}
+        row["fp32"]["list"] = "tune"
+        rows.append(row)
+    rows += [{"kind": "classical", **{k: by_name[name][k] for k in ("name", "n", *FIGURES)}} for name in metrics.CLASSICAL]
+    args.described = result["data"]
+    return rows
+
+
+def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """For each peer: what FaceEraser's file has on it in every figure, and what it costs beside it."""
+    own = rows[0]
+    against = {}
+    for row in rows[1:]:
+        if row["kind"] == "int8":
+            gains = {key: round(own[key] - row[key], 4) for key in FIGURES}
+            costs = {f"{key}_ratio": round(own[key] / row[key], 3) for key in ("gmacs", "params", "bytes", "ms")}
+            against[row["name"]] = {**gains, **costs}
+    return against
+
+
+def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Shading and texture against MACs, milliseconds and bytes, a point each, with its spread over seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 3, figsize=(13, 7), sharey="row", layout="constrained")
+    costs = (("gmacs", 1, "GMAC at 256 x 256"), ("ms", 1, "ms, LiteRT, one thread"), ("bytes", 1e6, "MB of the .tflite"))
+    scores = ((stage.FIGURES[1], "shading PSNR in the hole, dB"), (stage.FIGURES[2], "texture energy (1 = the truth's)"))
+    for line, (score, told) in zip(axes, scores, strict=True):
+        for axis, (cost, unit, what) in zip(line, costs, strict=True):
+            for row in rows:
+                if row["kind"] == "int8":
+                    colour = "#1f5fbf" if row["name"] == "faceeraser" else "#c0392b"
+                    axis.errorbar(row[cost] / unit, row[score], row["std"][score], fmt="o", color=colour, capsize=3)
+                    axis.annotate(row["name"], (row[cost] / unit, row[score]), xytext=(6, 5), textcoords="offset points")
+                elif row["name"] == "navier_stokes":
+                    axis.axhline(row[score], color="#555555", linestyle=":", linewidth=1)
+            axis.set_xlabel(what)
+            axis.margins(x=0.25)
+            axis.grid(alpha=0.3)
+        line[0].set_ylabel(told)
+    figure.suptitle("The paper's network and its peers through one chain, int8 files; dotted: Navier-Stokes")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=100)
+    plt.close(figure)
+
+
+def run(args: Namespace) -> None:
+    train_all(args)
+    rows = measured(args)
+    found = artifact.result(rows, args.described, args.command) | {"faceeraser_against": verdict(rows)}
+    if args.json:
+        artifact.write_result(args.json, found)
+    if args.plot:
+        plot(rows, args.plot)
+    shown = ("name", *FIGURES, "gmacs", "params", "bytes", "ms", "steps", "seeds")
+    stage.finish("int8 files, one chain", [{k: row.get(k) for k in shown} for row in rows], found)
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="peers.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder made by train/prepare.py")
+    parser.add_argument("--target", type=Path, default=Path("runs/peers"), help="default: %(default)s")
+    parser.add_argument("--width", type=int, default=16, help="channels of the first layer (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, nargs=5, default=[60, 200, 100, 60, 20], metavar="N",
+        help="of the first network, colour, texture, pruning and quantization (default: 60 200 100 60 20)",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw shading and texture against cost there")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser()
+    parser.set_defaults(command=["python", "benchmarks/peers.py", *(sys.argv[1:] if argv is None else argv)])
+    return stage.execute(run, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

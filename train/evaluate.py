@@ -1,0 +1,289 @@
+"""The paper's tables (Hua et al. 2021), trained and measured again at a scale that two cores can afford.
+
+    python train/evaluate.py data/faces --table 1 --json benchmarks/results/table1.json
+    python train/evaluate.py data/faces --table 2 --seeds 2 --json benchmarks/results/table2.json --flows docs/flows.jpg
+
+Table 1: HiFill, StructureFlow, EdgeConnect and three refine networks of FaceEraser, at equal data, steps and terms, beside
+classical filling. Table 2: FaceEraser's coefficient of the pixel-clone term. Networks are of the paper preset and trained as
+`train.py` trains it; what differs from the paper is in the options (width, size, steps, batch, rate; no perceptual network)
+and in every row. A model whose first network has a phase of its own gets those steps there, HiFill gets them on top.
+
+Every row is the mean over the seeds, with its spread over seeds (`std`) and pictures (`picture_std`), and the paper's own
+figures (`paper`). Table 1 says of each step of the paper's order whether it is seen here, paired by picture, with a 95 %
+interval: on the whole picture, as the paper takes it, inside the hole, and with mirrored masks. Runs that are there already
+are kept, so a table may be broken off and gone on with.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from faceeraser import artifact, checkpoint, fit, metrics, pairs, stage
+from faceeraser.networks import Inpainter, count
+from faceeraser.patchmatch import fill_patchmatch
+from faceeraser.warp import landing_in_hole
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES = ("psnr", "mae", "psnr_hole", "psnr_hole_mirrored", "psnr_hole_smooth", "mae_hole", "texture_energy")
+OURS = {"edge_pc_ae": "auto_encoder", "edge_pc_unet": "unet", "edge_pc_unet_ca": "unet_attention"}
+# The paper's tables: PSNR, its spread, MAE, its spread. In the order of Table 1, the worst first.
+TABLE_1 = {
+    "hifill": (28.24, 0.20, 0.0253, 0.0035), "structureflow": (29.62, 0.23, 0.0247, 0.0031),
+    "edgeconnect": (32.13, 0.25, 0.0231, 0.0022), "edge_pc_ae": (33.01, 0.25, 0.0226, 0.0023),
+    "edge_pc_unet": (33.11, 0.27, 0.0209, 0.0019), "edge_pc_unet_ca": (33.17, 0.29, 0.0199, 0.0016),
+}  # fmt: skip
+TABLE_2 = {
+    "0": (31.21, 0.25, 0.0263, 0.0023), "0.5": (31.46, 0.29, 0.0250, 0.0025), "0.8": (32.61, 0.30, 0.0221, 0.0021),
+    "1.0": (33.09, 0.28, 0.0202, 0.0019), "1.2": (32.87, 0.31, 0.0205, 0.0017), "1.5": (32.56, 0.34, 0.0209, 0.0020),
+    "2.0": (32.38, 0.32, 0.0214, 0.0017),
+}  # fmt: skip
+# Why a row is where it is: the same with batch norms, which keep the colour that instance norms take out of a picture.
+CONTROLS = {"edge_pc_unet_ca_bn": "edge_pc_unet_ca", "edgeconnect_bn": "edgeconnect"}
+DOT = 0.1  # of the range: how far a pixel is above the median of its neighbourhood to be a white dot
+
+
+def commands(args: Namespace) -> tuple[list[list[str]], list[list[str]], dict[str, list[Path]]]:
+    """(first networks, what is trained on them, {row: its folders, one a seed})."""
+    common = ["--preset", "paper", "--width", str(args.width), "--size", str(args.size), "--batch", str(args.batch),
+              "--critic-width", str(2 * args.width), "--perceptual", args.perceptual, "--symmetric", "--lr", str(args.lr),
+              "--schedule", "cosine"]  # fmt: skip
+    first: list[list[str]] = []
+    then: list[list[str]] = []
+    folders: dict[str, list[Path]] = {}
+
+    def train(plan: list[list[str]], name: str, seed: int, steps: int, *words: str) -> Path:
+        folder: Path = args.target / f"{name}-{seed}"
+        plan.append(
+            ["train/train.py", str(args.data), str(folder), *common, "--seed", str(seed), "--steps", str(steps), *words]
+        )
+        return folder
+
+    def row(name: str, seed: int, base: Path | None, *words: str) -> None:
+        steps, edge = (args.steps, ["--edge", str(base)]) if base else (args.steps + args.first_steps, [])
+        folders.setdefault(name, []).append(train(then, name, seed, steps, "--phase", "inpaint", *edge, *words))
+
+    for seed in range(args.seeds):
+        edge = train(first, "edge", seed, args.first_steps, "--phase", "edge")
+        if args.table == 2:
+            row("edge_pc_unet_ca", seed, edge)
+            for alpha in TABLE_2:
+                if alpha != "1.0":
+                    row(f"alpha_{alpha}", seed, edge, "--clone", alpha)
+            continue
+        flow = ["--model", "structureflow"]
+        structure = train(first, "structure", seed, args.first_steps, "--phase", "structure", *flow)
+        row("hifill", seed, None, "--model", "hifill")
+        row("structureflow", seed, structure, *flow)
+        row("edgeconnect", seed, edge, "--model", "edgeconnect")
+        for name, variant in OURS.items():
+            row(name, seed, edge, "--variant", variant)
+        batch = ["--norm", "batch"]
+        edge = train(first, "edge_bn", seed, args.first_steps, "--phase", "edge", *batch)
+        row("edge_pc_unet_ca_bn", seed, edge, *batch)
+        row("edgeconnect_bn", seed, edge, *batch, "--model", "edgeconnect")
+    return first, then, folders
+
+
+def cloned_by(network: Inpainter) -> metrics.Method:
+    """The warped picture alone as a method: what the refine network is given."""
+
+    def method(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        cloned = fit.run(network, [pairs.Pair("", image, mask, 0.0, 0.0)])["cloned"][0]
+        return (cloned.permute(1, 2, 0).numpy() * 255).round().clip(0, 255).astype(np.uint8)
+
+    return method
+
+
+def scored(name: str, folders: Sequence[Path], listed: Sequence[pairs.Pair]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(the row of a model over its seeds, {figure: (seeds, pictures)})."""
+    values: dict[str, list[list[float]]] = {}
+    means: dict[str, list[float]] = {}
+    spread: dict[str, list[float]] = {}
+    for folder in folders:
+        network = checkpoint.load(folder)
+        found = metrics.score(fit.as_method(network), listed, progress=tqdm)
+        if "picture" in network.WARPS:
+            cloned = metrics.score(cloned_by(network), listed, progress=tqdm)
+            for key in ("psnr", "psnr_hole", "psnr_hole_mirrored"):
+                found.row[f"cloned_{key}"], found.figures[f"cloned_{key}"] = cloned.row[key], cloned.figures[key]
+                found.row[f"cloned_{key}_std"] = cloned.row[f"{key}_std"]
+        for key, each in found.figures.items():
+            values.setdefault(key, []).append(each)
+            means.setdefault(key, []).append(found.row[key])
+            spread.setdefault(key, []).append(found.row[f"{key}_std"])
+    gmacs, params = count(network)
+    options = checkpoint.history(folders[0])[-1]["options"]
+    wanted = [key for key in means if key in FIGURES or key.startswith("cloned")]
+    row: dict[str, Any] = {"name": name, "seeds": len(folders), "n": len(listed), "gmacs": round(gmacs, 4), "params": params}
+    row |= {key: round(float(np.mean(means[key])), 4) for key in wanted}
+    row["std"] = {key: round(float(np.std(means[key], ddof=min(1, len(folders) - 1))), 4) for key in wanted}
+    row["picture_std"] = {key: round(float(np.mean(spread[key])), 4) for key in wanted}
+    row |= {"steps": sum(entry["options"]["steps"] for entry in checkpoint.history(folders[0]))}
+    row |= {key: options[key] for key in ("width", "size", "batch", "lr", "adversarial", "clone")}
+    return row | {"perceptual": options["features"], "norm": network.config.norm}, {
+        k: np.array(v) for k, v in values.items()
+    }
+
+
+def order(figures: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
+    """Each step of Table 1's order as it is here: by how much the better row of the paper is better, paired by picture.
+
+    gain: of the row that the paper puts above; in dB, for MAE in levels of 1, and the lower MAE is the gain. low, high: its
+    95 % interval over pictures (bootstrap), of means over the seeds. of_seeds: with how many seeds it is positive.
+    """
+    rows = []
+    names = list(TABLE_1)
+    for worse, better in itertools.pairwise(names):
+        for key in ("psnr", "mae", "psnr_hole", "psnr_hole_mirrored"):
+            sign = -1 if key == "mae" else 1
+            gain = sign * (figures[better][key] - figures[worse][key])
+            whole = metrics.by_tone(gain.mean(0), [float("nan")] * gain.shape[1])[0]
+            seen = "yes" if whole["low"] > 0 else "reversed" if whole["high"] < 0 else "not told apart"
+            rows.append(
+                {"better": better, "worse": worse, "figure": key, **{k: round(whole[k], 5) for k in ("gain", "low", "high")},
+                 "of_seeds": int((gain.mean(1) > 0).sum()), "seeds": len(gain), "seen": seen}
+            )  # fmt: skip
+    return rows
+
+
+def flow_of(network: Inpainter, listed: Sequence[pairs.Pair]) -> dict[str, float]:
+    """What the paper says of flows and dots, as numbers: `flow_spread`, how far the hole's flow vectors are from their
+    mean, in pixels (0: the flow is constant); `flow_in_hole`; `dots`, white dots per thousand pixels of the hole.
+    """
+    out = fit.run(network, list(listed))
+    _, mask = pairs.to_tensors(list(listed))
+    inside = mask >= 0.5
+    apart, dots, pixels = [], 0, 0
+    for flow, refined, hole in zip(out["flow"], out["refined"], inside, strict=True):
+        vectors = flow[:, hole[0]]
+        apart.append(float((vectors - vectors.mean(1, keepdim=True)).norm(dim=0).mean()))
+        luma = metrics.luma((refined.permute(1, 2, 0).numpy() * 255).round().clip(0, 255).astype(np.uint8))
+        above = luma - cv2.medianBlur(luma.astype(np.float32), 5)
+        dots += int((above[hole[0].numpy()] > DOT * 255).sum())
+        pixels += int(hole.sum())
+    landed = float(landing_in_hole(out["flow"], mask).mean())
+    return {"flow_spread": float(np.mean(apart)), "flow_in_hole": landed, "dots": 1000 * dots / pixels}
+
+
+def as_colours(flow: torch.Tensor, hole: np.ndarray) -> np.ndarray:
+    """A flow (2, H, W) in pixels as a picture (H, W, 3) uint8: hue is where to, saturation how far; grey outside."""
+    x, y = flow.numpy()
+    hue = (np.degrees(np.arctan2(y, x)) % 360 / 2).astype(np.uint8)
+    far = np.clip(np.hypot(x, y) / (flow.shape[-1] / 2) * 255, 0, 255).astype(np.uint8)
+    colours = cv2.cvtColor(np.stack([hue, far, np.full_like(hue, 255)], -1), cv2.COLOR_HSV2RGB)
+    return np.where(hole[..., None] > 0, colours, np.uint8(235))
+
+
+def draw(args: Namespace, folders: dict[str, list[Path]], listed: Sequence[pairs.Pair]) -> None:
+    """`--flows`: flow maps alone, a column a coefficient. `--sheet`: under each the cloned and the refined picture."""
+    columns: dict[str, list[np.ndarray]] = {"flow": [], "all": []}
+    for each in folders.values():
+        out = fit.run(checkpoint.load(each[0]), list(listed))
+        maps = [as_colours(flow, pair.mask) for flow, pair in zip(out["flow"], listed, strict=True)]
+        columns["flow"].append(np.concatenate(maps))
+        cells = []
+        for k, flow in enumerate(maps):
+            shown = [
+                (out[key][k].permute(1, 2, 0).numpy() * 255).round().clip(0, 255).astype(np.uint8)
+                for key in ("cloned", "refined")
+            ]
+            cells += [flow, *shown]
+        columns["all"].append(np.concatenate(cells))
+    for target, kind in ((args.flows, "flow"), (args.sheet, "all")):
+        if target:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.concatenate(columns[kind], 1)).save(target, quality=92)
+
+
+def run(args: Namespace) -> None:
+    if args.seeds < 1:
+        raise ValueError(f"--seeds {args.seeds}: expected at least 1")
+    data = pairs.describe(args.data)
+    first, then, folders = commands(args)
+    for plan in (first, then):
+        if left := [words for words in plan if not Path(words[2]).exists()]:
+            stage.run_all(left, ROOT, independent=True)
+    listed = pairs.evaluation_pairs(args.data, "eval", args.size, args.limit)
+    rows, figures = [], {}
+    if args.table == 2:
+        folders = {f"alpha_{a}": folders["edge_pc_unet_ca" if a == "1.0" else f"alpha_{a}"] for a in TABLE_2}
+    for name, each in folders.items():
+        row, figures[name] = scored(name, each, listed)
+        told = TABLE_2[name.removeprefix("alpha_")] if args.table == 2 else TABLE_1.get(name)
+        if told:
+            row["paper"] = dict(zip(("psnr", "psnr_std", "mae", "mae_std"), told, strict=True))
+        if name in CONTROLS:
+            row["control_of"] = CONTROLS[name]
+        if args.table == 2:
+            flows = [flow_of(checkpoint.load(folder), listed) for folder in each]
+            row |= {key: round(float(np.mean([flow[key] for flow in flows])), 4) for key in flows[0]}
+            row["std"] |= {
+                key: round(float(np.std([f[key] for f in flows], ddof=min(1, len(flows) - 1))), 4) for key in flows[0]
+            }
+        rows.append(row)
+    if args.table == 1:
+        for name, fill in {**metrics.CLASSICAL, "patchmatch": fill_patchmatch}.items():
+            found = metrics.score(fill, listed, progress=tqdm).row
+            own = {key: round(found[key], 4) for key in FIGURES}
+            rows.append({"name": name, "kind": "classical", "n": found["n"], **own, "perceptual": None,
+                         "picture_std": {key: round(found[f"{key}_std"], 4) for key in FIGURES}})  # fmt: skip
+    about = {key: data.get(key) for key in ("name", "source", "eval_sha256")} | {"size": args.size, "n": len(listed)}
+    result = artifact.result(rows, about, args.command)
+    if args.table == 1:
+        result["order"] = order(figures)
+    if args.json:
+        artifact.write_result(args.json, result)
+    if args.table == 2 and (args.flows or args.sheet):
+        draw(args, folders, listed[:4])
+    more = ("flow_spread", "flow_in_hole", "dots") if args.table == 2 else ("cloned_psnr_hole_mirrored", "gmacs", "params")
+    shown = ("name", *FIGURES, *more, "seeds")
+    stage.finish(
+        f"Table {args.table} at {args.size} pixels, {args.steps} steps", [{k: r.get(k) for k in shown} for r in rows], result
+    )
+
+
+def build_parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="evaluate.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder made by train/prepare.py")
+    parser.add_argument("--table", type=int, choices=(1, 2), required=True)
+    parser.add_argument("--target", type=Path, default=Path("runs/tables"), help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--width", type=int, default=8, help="channels of the first layer; 64 is the paper (default: 8)")
+    parser.add_argument("--size", type=int, default=96, help="edge length in pixels; 256 is the paper (default: 96)")
+    parser.add_argument("--steps", type=int, default=1000, help="default: %(default)s")
+    parser.add_argument("--first-steps", type=int, default=300, help="of the edges or the structure (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=4, help="default: %(default)s")
+    parser.add_argument(
+        "--lr", type=float, default=1e-3, help="default: %(default)s; 1e-4 is the paper, for 2,000,000 epochs"
+    )
+    parser.add_argument(
+        "--perceptual", choices=("vgg", "filterbank", "off"), default="off", help="network of the perceptual and style terms"
+    )
+    parser.add_argument("--limit", type=int, help="only the first so many validation pairs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    parser.add_argument("--flows", type=Path, metavar="FILE", help="of table 2: draw the flow maps there")
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="of table 2: and the pictures (they show the faces of DATA)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser()
+    parser.set_defaults(command=["python", "train/evaluate.py", *(sys.argv[1:] if argv is None else argv)])
+    return stage.execute(run, parser, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
