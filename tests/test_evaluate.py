@@ -1,0 +1,214 @@
+"""The paper's tables: what is run, what a row says, how an order is judged. Training is a step on generated skin."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import script
+from PIL import Image
+
+from faceeraser import artifact, metrics
+from faceeraser.patchmatch import fill_patchmatch
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+evaluate = script("train/evaluate.py")
+QUICK = ("--size", "64", "--width", "4", "--steps", "1", "--first-steps", "1", "--batch", "1", "--limit", "2")
+
+
+def planned(table: int, *more: str) -> tuple[list, list, dict]:
+    return evaluate.commands(evaluate.build_parser().parse_args(["data", "--table", str(table), *more]))
+
+
+# --- what is run ------------------------------------------------------------------------------------------------------
+
+
+def without(words: list[str], *flags: str) -> list[str]:
+    """A command less these flags with their values, its target and its seed."""
+    kept, skip = [], False
+    for word in [*words[:2], *words[3:]]:
+        if skip:
+            skip = False
+        elif word in (*flags, "--seed"):
+            skip = True
+        else:
+            kept.append(word)
+    return kept
+
+
+def test_the_rows_of_table_1_differ_in_the_model_alone():
+    _, then, folders = planned(1)
+    assert list(folders)[:6] == list(evaluate.TABLE_1) and all(len(folders[name]) == 3 for name in evaluate.TABLE_1)
+    named = {Path(words[2]).name: words for words in then}
+    for seed in range(3):
+        apart = ("--model", "--variant", "--edge", "--norm", "--steps")
+        assert len({tuple(without(named[f"{name}-{seed}"], *apart)) for name in folders if seed < len(folders[name])}) == 1
+        # What has a first network spends there what HiFill gets on top.
+        steps = {
+            name: int(named[f"{name}-{seed}"][named[f"{name}-{seed}"].index("--steps") + 1]) for name in evaluate.TABLE_1
+        }
+        assert steps.pop("hifill") == 1300 and set(steps.values()) == {1000}
+
+
+def test_the_rows_of_table_2_differ_in_one_coefficient():
+    first, then, folders = planned(2, "--seeds", "2")
+    assert {Path(words[2]).name for words in first} == {"edge-0", "edge-1"}, "all start from the same edges"
+    assert len({tuple(without(words, "--clone", "--edge")) for words in then}) == 1
+    given = {words[words.index("--clone") + 1] for words in then if "--clone" in words}
+    assert given | {"1.0"} == set(evaluate.TABLE_2) and len(folders["edge_pc_unet_ca"]) == 2
+
+
+# --- how it is judged -------------------------------------------------------------------------------------------------
+
+
+def made_up(gains: dict[str, float], noise: float = 0.1) -> dict[str, dict[str, np.ndarray]]:
+    """Figures of three seeds on 40 pictures, where each row is better than the one before by so many dB."""
+    rng, level, found = np.random.default_rng(0), 30.0, {}
+    pictures = rng.normal(0, 3, 40)  # pictures differ far more than rows do
+    for name in evaluate.TABLE_1:
+        level += gains.get(name, 0.0)
+        psnr = level + pictures + rng.normal(0, noise, (3, 40))
+        found[name] = {"psnr": psnr, "mae": 10 ** (-psnr / 20), "psnr_hole": psnr, "psnr_hole_mirrored": psnr[:, ::-1]}
+    return found
+
+
+def test_an_order_is_seen_reversed_or_not_told_apart():
+    found = evaluate.order(made_up({"structureflow": 0.5, "edgeconnect": -0.5}))
+    seen = {(row["better"], row["figure"]): row for row in found}
+    assert len(found) == 5 * 4
+    assert seen["structureflow", "psnr"]["seen"] == seen["structureflow", "mae"]["seen"] == "yes"
+    assert seen["edgeconnect", "psnr"]["seen"] == seen["edgeconnect", "mae"]["seen"] == "reversed"
+    assert seen["edge_pc_unet", "psnr"]["seen"] == "not told apart"
+    row = seen["structureflow", "psnr"]
+    assert row["low"] < row["gain"] < row["high"] and row["of_seeds"] == 3 and row["gain"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_flows_are_drawn_by_direction_and_length():
+    flow = torch.zeros(2, 8, 8)
+    flow[0, :, :4], flow[0, :, 4:] = 4.0, -4.0  # right, left: half the picture
+    hole = np.ones((8, 8), np.uint8)
+    hole[0] = 0
+    drawn = evaluate.as_colours(flow, hole)
+    assert tuple(drawn[4, 1]) == (255, 0, 0) and tuple(drawn[4, 6]) == (0, 255, 255)
+    assert (drawn[0] == 235).all()
+    assert (evaluate.as_colours(torch.zeros(2, 8, 8), hole)[1:] == 255).all(), "no flow is white"
+
+
+# --- PatchMatch -------------------------------------------------------------------------------------------------------
+
+
+def test_patchmatch_continues_a_pattern_that_diffusion_cannot():
+    column = (np.arange(96) // 6 % 2 * 160 + 40).astype(np.uint8)
+    truth = np.repeat(np.repeat(column[None, :, None], 96, 0), 3, 2)
+    mask = np.zeros((96, 96), np.uint8)
+    mask[36:60, 36:60] = 1
+    seen = truth * (mask == 0)[..., None].astype(np.uint8)
+    patches, diffused = (
+        metrics.psnr(fill(seen, mask), truth, mask) for fill in (fill_patchmatch, metrics.fill_navier_stokes)
+    )
+    assert patches > diffused + 8
+
+
+def test_patchmatch_keeps_what_is_seen_and_is_always_the_same():
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (64, 64, 3), np.uint8), (0, 0), 2)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:44, 8:50] = 1
+    a, b = fill_patchmatch(image, mask), fill_patchmatch(np.where(mask[..., None] > 0, 0, image).astype(np.uint8), mask)
+    assert np.array_equal(a, b), "something of the hole was looked at"
+    assert np.array_equal(a[mask == 0], image[mask == 0]) and a.dtype == np.uint8
+
+
+@pytest.mark.parametrize("hidden", [0, 64])
+def test_patchmatch_without_a_hole_or_without_anything_else(hidden):
+    image, mask = np.full((64, 64, 3), 90, np.uint8), np.zeros((64, 64), np.uint8)
+    mask[:hidden] = 1
+    assert fill_patchmatch(image, mask).shape == image.shape
+    if not hidden:
+        assert np.array_equal(fill_patchmatch(image, mask), image)
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tables(skin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both tables at a few steps, by the command: one seed, two validation pairs."""
+    folder = tmp_path_factory.mktemp("tables")
+    common = [str(skin), *QUICK, "--target", str(folder / "runs"), "--seeds", "1"]
+    for table, more in ((1, ()), (2, ("--flows", str(folder / "flows.png"), "--sheet", str(folder / "sheet.png")))):
+        assert evaluate.main([*common, "--table", str(table), "--json", str(folder / f"table{table}.json"), *more]) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_a_table_has_every_row_with_what_made_it(tables: Path):
+    for table, names in ((1, [*evaluate.TABLE_1, *evaluate.CONTROLS]), (2, [f"alpha_{a}" for a in evaluate.TABLE_2])):
+        result = artifact.read_result(tables / f"table{table}.json")
+        rows = {row["name"]: row for row in result["rows"]}
+        assert set(names) <= set(rows)
+        for name in names:
+            row = rows[name]
+            assert row["seeds"] == 1 and row["perceptual"] == "off" and row["n"] == 2 and row["width"] == 4
+            assert {"psnr", "mae", "psnr_hole", "psnr_hole_mirrored"} <= set(row) & set(row["std"]) & set(row["picture_std"])
+            assert row["gmacs"] > 0 and row["params"] > 0 and row["steps"] == 2
+            assert ("paper" in row) == (name not in evaluate.CONTROLS)
+            if table == 2:
+                assert row["clone"] == float(name.removeprefix("alpha_")) and row["flow_spread"] >= 0
+    rows = {row["name"] for row in artifact.read_result(tables / "table1.json")["rows"]}
+    assert {"mean", "telea", "navier_stokes", "patchmatch"} <= rows
+
+
+@pytest.mark.slow
+def test_a_table_goes_on_where_it_was_broken_off(tables: Path, skin: Path, capfd: pytest.CaptureFixture[str]):
+    words = [str(skin), *QUICK, "--target", str(tables / "runs"), "--seeds", "1", "--table", "2"]
+    assert evaluate.main(words) == 0
+    assert "train/train.py" not in capfd.readouterr().out, "trained again what was there"
+
+
+@pytest.mark.slow
+def test_flows_and_sheets_have_a_column_for_each_coefficient(tables: Path):
+    flows, sheet = Image.open(tables / "flows.png"), Image.open(tables / "sheet.png")
+    assert flows.size == (7 * 64, 2 * 64) and sheet.size == (7 * 64, 2 * 3 * 64)
+
+
+def test_bad_input_is_one_line(skin, tmp_path, capsys):
+    for words, told in (([str(tmp_path)], "expected a folder made by"), ([str(skin), "--seeds", "0"], "at least 1")):
+        assert evaluate.main([*words, "--table", "1", "--target", str(tmp_path / "runs")]) == 2
+        error = capsys.readouterr().err.strip()
+        assert told in error and "\n" not in error
+
+
+# --- train.py --model -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["--model", "hifill", "--phase", "edge"], "hifill has no such phase"),
+     (["--model", "structureflow", "--phase", "inpaint"], "needs the structure network of phase 1"),
+     (["--model", "edgeconnect", "--phase", "edge", "--variant", "unet"], "edgeconnect is trained whole"),
+     (["--model", "structureflow", "--phase", "inpaint", "--edge", "EDGE"], "faceeraser has no structure network"),
+     (["--model", "hifill", "--phase", "inpaint", "--edge", "EDGE"], "no network that is trained first"),
+     (["--model", "edgeconnect", "--phase", "inpaint", "--edge", "EDGE", "--norm", "batch"], "give the same --norm")],
+)  # fmt: skip
+def test_a_model_that_cannot_be_trained_so_is_refused(words, told, stage, skin, tables, tmp_path, capsys):
+    words = [str(tables / "runs" / "edge-0") if word == "EDGE" else word for word in words]
+    common = [
+        "--preset",
+        "paper",
+        "--width",
+        "4",
+        "--size",
+        "64",
+        "--steps",
+        "1",
+        "--perceptual",
+        "off",
+        "--adversarial",
+        "0",
+    ]
+    assert stage("train/train.py", skin, tmp_path / "out", *common, *words) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told in error and not (tmp_path / "out").exists()
