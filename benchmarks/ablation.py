@@ -19,11 +19,6 @@ from typing import Any
 from faceeraser import artifact, checkpoint, metrics, pairs, stage
 
 ROOT = Path(__file__).resolve().parent.parent
-PLAIN = ("--perceptual", "off", "--clone", "0")
-COPIES = (
-    "--perceptual", "filterbank", "--perceptual-weight", "0", "--style", "0", "--l1", "0", "--clone", "0", "--shading", "1",
-    "--texture", "0.3", "--landing", "0.3", "--coherence", "0.1", "--real", "0.3",
-)  # fmt: skip
 # The words that are added to the recipe's; of a flag that is given twice the last one counts.
 FIDELITY: dict[str, tuple[str, ...]] = {
     "base": (),
@@ -63,10 +58,10 @@ def commands(args: Namespace) -> dict[tuple[str, str], list[str]]:
     edge, start = folder("edge", ""), folder("fidelity", "base")
     plan = {("edge", ""): train(edge, 120, "--phase", "edge", "--perceptual", "off", "--edge-l1", "1")}
     for name, words in FIDELITY.items():
-        told = ["--phase", "inpaint", "--edge", str(edge), *PLAIN, *words]
+        told = ["--phase", "inpaint", "--edge", str(edge), *stage.FOR_COLOUR, *words]
         plan["fidelity", name] = train(folder("fidelity", name), args.steps, *told)
     for name, words in TEXTURE.items():
-        told = ["--phase", "inpaint", "--init", str(start), *COPIES, *words]
+        told = ["--phase", "inpaint", "--init", str(start), *stage.FOR_COPIES, *words]
         plan["texture", name] = train(folder("texture", name), args.steps, *told)
     return plan
 

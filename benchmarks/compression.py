@@ -97,8 +97,7 @@ def commands(args: Namespace) -> dict[tuple[str, str, int], list[str]]:
                 words = ["--keep-float", floats, "--steps", count_of, *taught]
                 what = f"int8 {name}, {'float tail' if floats == 'auto' else 'all int8'}"
                 add("ablation", what, seed, "compress/quantize.py", student, *words)
-    aims = ["--perceptual", "off", "--l1", "0", "--clone", "0", "--shading", "1", "--landing", "0.3", "--coherence", "0.1",
-            "--edge-l1", "0.1", "--real", "0.3", "--adversarial", "0"]  # fmt: skip
+    aims = [*stage.FOR_COPIES, "--perceptual", "off", "--texture", "0", "--edge-l1", "0.1", "--adversarial", "0"]
     for what, changed in OPTIONS.items():
         told = ["--phase", "all", "--shrink", "1", *aims, *taught, "--steps", long, *changed]
         add("option", what, 0, "train/train.py", args.data, *told)

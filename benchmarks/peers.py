@@ -3,7 +3,7 @@
     python benchmarks/peers.py data/faces --json benchmarks/results/peers.json --plot docs/peers.png
 
 Each model (FaceEraser, EdgeConnect, StructureFlow, HiFill) in the mobile preset, at one width, on the same pairs, for the
-same steps and the same terms: its first network, then colour (L1 in the hole), then texture (`COPIES`; what speaks of a flow
+same steps and the same terms: its first network, then colour (L1 in the hole), then texture (`stage.FOR_COPIES`; what speaks of a flow
 of pixels counts for FaceEraser alone); half of the channels pruned with the trained network as teacher; quantization-aware
 training; a .tflite file. All of it once a seed. Figures are the files' own, on all validation pairs; milliseconds are taken
 side by side. A model without a network of its own to train first has those steps too. Runs that are there already are kept.
@@ -25,11 +25,6 @@ from faceeraser.networks import MODELS
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = {"faceeraser": "edge", "edgeconnect": "edge", "structureflow": "structure"}
 FIGURES = (*stage.FIGURES, "texture_swd_centred", "psnr", "mae")
-PLAIN = ("--perceptual", "off", "--clone", "0")
-COPIES = (
-    "--perceptual", "filterbank", "--perceptual-weight", "0", "--style", "0", "--l1", "0", "--clone", "0", "--shading", "1",
-    "--texture", "0.3", "--landing", "0.3", "--coherence", "0.1", "--real", "0.3",
-)  # fmt: skip
 
 
 def commands(args: Namespace) -> dict[tuple[str, int], list[list[str]]]:
@@ -54,9 +49,9 @@ def commands(args: Namespace) -> dict[tuple[str, int], list[list[str]]]:
                 begin, count = [], str(int(first) + int(smooth))
             words += [
                 ["train/train.py", data, at["smooth"], *common, *small, "--phase", "inpaint", *begin,
-                 "--steps", count, *PLAIN],
+                 "--steps", count, *stage.FOR_COLOUR],
                 ["train/train.py", data, at["fp32"], *common, "--size", "256", "--shrink", "2", "--phase", "inpaint",
-                 "--init", at["smooth"], "--steps", copies, *COPIES],
+                 "--init", at["smooth"], "--steps", copies, *stage.FOR_COPIES],
                 ["compress/prune.py", at["fp32"], at["pruned"], "--keep", "0.5", "--rounds", "1", "--steps", prune, *tuned],
                 ["compress/quantize.py", at["pruned"], at["int8"], "--steps", quantize, *tuned],
                 ["export/to_tflite.py", at["int8"], str(exports(args)), "--flavour", "web", *stage.LOOSER_GATE],

@@ -58,11 +58,8 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
     def train(target: str, phase: str, *words: str) -> list[str]:
         return ["train/train.py", faces, target, "--phase", phase, "--adversarial", "0", "--resume", *words]
 
-    plain = ["--perceptual", "off", "--clone", "0"]
-    copies = [
-        "--perceptual", "filterbank", "--perceptual-weight", "0", "--style", "0", "--l1", "0", "--clone", "0",
-        "--shading", "1", "--landing", "0.3", "--coherence", "0.1", "--real", "0.3",
-    ]  # fmt: skip
+    plain, copies = stage.FOR_COLOUR, stage.FOR_COPIES
+    untextured = [*untextured, "--texture", "0"]
     # As the table calls them, and as the budget's rounds are called.
     stages = {"fp32": fp32, "pruned": f"{small}/1-pruned", "slim": f"{small}/slim", "student": f"{small}/student",
               "int8": f"{small}/int8"}  # fmt: skip
@@ -76,11 +73,11 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
         train(edge, "edge", *plain, "--edge-l1", "1", "--width", str(args.width), "--shrink", "1", *half, *steps(120)),
         # Most of the training at half the size, where a step costs a quarter.
         train(smooth, "inpaint", "--edge", edge, "--width", str(args.width), "--shrink", "1", *plain, *half, *steps(6500)),
-        train(cloning, "inpaint", "--init", smooth, *copies, "--texture", "0.3", *half, *steps(1200)),
+        train(cloning, "inpaint", "--init", smooth, *copies, *half, *steps(1200)),
         # At full size the networks go on seeing what they saw: a picture of half the size.
-        train(draft, "inpaint", "--init", cloning, *copies, "--perceptual", "off", *full, "--shrink", "2", *steps(2000)),
-        train(long, "inpaint", "--init", draft, *copies, "--perceptual", "off", *half, "--shrink", "1", *steps(5500)),
-        train(fp32, "inpaint", "--init", long, *copies, "--perceptual", "off", *full, "--shrink", "2", "--lr", "2e-4",
+        train(draft, "inpaint", "--init", cloning, *untextured, *full, "--shrink", "2", *steps(2000)),
+        train(long, "inpaint", "--init", draft, *untextured, *half, "--shrink", "1", *steps(5500)),
+        train(fp32, "inpaint", "--init", long, *untextured, *full, "--shrink", "2", "--lr", "2e-4",
               "--half-weights", *steps(150)),
         train(fidelity, "inpaint", "--init", smooth, *plain, *full, "--shrink", "2", "--lr", "5e-4", *steps(300)),
         ["compress/fit_budget.py", fp32, small, "--data", faces, "--max-gmacs", "1.75", "--max-params", "480000",

@@ -42,6 +42,12 @@ LOOSER_GATE = (
     "int8 kernels and fake quantization round apart now and then, which moves the flow by a fifth of a pixel and with it "
     "the texture that is copied; colour and figures are compared in benchmarks/fidelity.py",
 )  # fmt: skip
+# The objectives of the mobile preset, as words of train.py; of a flag that is given twice the last one counts.
+FOR_COLOUR = ("--perceptual", "off", "--clone", "0")
+FOR_COPIES = (
+    "--perceptual", "filterbank", "--perceptual-weight", "0", "--style", "0", "--l1", "0", "--clone", "0", "--shading", "1",
+    "--texture", "0.3", "--landing", "0.3", "--coherence", "0.1", "--real", "0.3",
+)  # fmt: skip
 TRAINING = ("train/train.py", *(f"compress/{name}.py" for name in ("prune", "slim", "distil", "quantize")))
 
 

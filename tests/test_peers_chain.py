@@ -1,0 +1,91 @@
+"""Each peer through the chain that FaceEraser goes through: trained, pruned, quantized, exported, by the same commands."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import script
+
+from faceeraser import artifact, checkpoint, edges, fit, narrowing, networks, pairs, peers
+from faceeraser.networks import MODELS, Config, count
+from faceeraser.quant import QuantConv2d, quantized_tensors
+
+PEERS = [name for name in MODELS if name != "faceeraser"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", PEERS)
+def test_a_peer_goes_through_the_chain(model, stage, skin, tmp_path, monkeypatch):
+    # Four steps of edge tracking, not 48: conversion takes as long as the graph has operators.
+    monkeypatch.setattr(networks, "canny_tensor", partial(edges.canny_tensor, hysteresis_steps=4))
+    run = tmp_path / "run"
+    common = ["--model", model, "--width", "16", "--size", "64", "--perceptual", "off", "--adversarial", "0", "--batch", "2"]
+    tuned = ["--data", skin, "--batch", "2"]
+    assert stage("train/train.py", skin, run, *common, "--phase", "all", "--steps", "2") == 0
+    words = ["--keep", "0.5", "--steps", "1", "--rounds", "1", "--teacher", run]
+    assert stage("compress/prune.py", run, tmp_path / "pruned", *tuned, *words) == 0
+    assert stage("compress/quantize.py", tmp_path / "pruned", tmp_path / "int8", *tuned, "--steps", "1") == 0
+    words = ["--flavour", "web", "--gate", "40", "--reason", "two steps of training"]
+    assert stage("export/to_tflite.py", tmp_path / "int8", tmp_path, *words) == 0
+
+    whole, pruned, int8 = (checkpoint.load(tmp_path / name) for name in ("run", "pruned", "int8"))
+    assert count(pruned)[1] < 0.6 * count(whole)[1] and type(int8) is type(whole)
+    file = tmp_path / "int8-web.tflite"
+    card = json.loads(Path(f"{file}.json").read_text())
+    assert [entry["stage"] for entry in card["history"]] == ["train-all", "prune", "quantize"]
+    convolutions = sum(isinstance(m, QuantConv2d) for m in int8.modules())
+    assert card["checked"]["int8_convolutions"] == convolutions > 20
+    assert card["checked"]["scales"] == sum(1 for _ in quantized_tensors(int8))
+    for pair in pairs.evaluation_pairs(skin, "eval", 64)[:2]:
+        shown = np.asarray(artifact.Artifact(file).erase(pair.truth, pair.mask), np.float64)
+        expected = fit.as_method(int8)(pair.truth, pair.mask)
+        assert np.abs(shown - expected).mean() < 0.5 and np.array_equal(shown[pair.mask == 0], pair.truth[pair.mask == 0])
+
+
+@pytest.mark.parametrize("model", PEERS)
+def test_a_pruned_peer_still_paints(model):
+    torch.manual_seed(0)
+    network = peers.build(Config.of("mobile", model=model, resolution=64), 16).eval()
+    before = count(network)
+    for _ in narrowing.prune_steps(network, 0.5):
+        pass
+    after = count(network)
+    assert after[0] < 0.75 * before[0] and after[1] < 0.6 * before[1]  # HiFill's first layers have 8 channels, the least
+    with torch.no_grad():
+        out = network(torch.rand(1, 3, 64, 64), torch.nn.functional.pad(torch.ones(1, 1, 20, 20), (22, 22, 22, 22)))
+    assert out["erased"].shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize("model", ["edgeconnect", "structureflow"])
+def test_blocks_are_dropped_from_a_peer_s_networks_too(model):
+    torch.manual_seed(0)
+    network = peers.build(Config.of("mobile", model=model, resolution=64), 8).eval()
+    truth, mask = torch.rand(1, 3, 64, 64), torch.nn.functional.pad(torch.ones(1, 1, 20, 20), (22, 22, 22, 22))
+    for name in MODELS[model]:
+        rows = narrowing.drop_blocks(network, name, 2, truth, mask)
+        assert len(rows) == 2 and len(network.get_submodule(name).blocks) == network.config.blocks[name] == 6
+
+
+def test_a_teacher_of_another_model_is_refused(stage, skin, tmp_path, capsys):
+    common = ["--width", "4", "--size", "64", "--perceptual", "off", "--adversarial", "0", "--batch", "1", "--steps", "1"]
+    for model in ("edgeconnect", "hifill"):
+        assert stage("train/train.py", skin, tmp_path / model, "--model", model, "--phase", "all", *common) == 0
+    words = [tmp_path / "hifill", tmp_path / "out", "--data", skin, "--keep", "0.5", "--teacher", tmp_path / "edgeconnect"]
+    assert stage("compress/prune.py", *words) == 2
+    assert "edgeconnect, preset mobile where this network is hifill, preset mobile" in capsys.readouterr().err
+
+
+def test_every_model_is_given_the_same_steps_and_terms():
+    benchmark = script("benchmarks/peers.py")
+    plan = benchmark.commands(benchmark.build_parser().parse_args(["data"]))
+    assert {model for model, _ in plan} == set(MODELS) and {seed for _, seed in plan} == {0, 1}
+    told = {}
+    for (model, seed), commands in plan.items():
+        steps = [int(words[words.index("--steps") + 1]) for words in commands if "--steps" in words]
+        texture = next(words for words in commands if "--texture" in words)
+        told[model, seed] = sum(steps), texture[texture.index("--init") + 2 :]
+    assert len({steps for steps, _ in told.values()}) == 1
+    assert len({tuple(words) for _, words in told.values()}) == 1
