@@ -59,7 +59,7 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
         return ["train/train.py", faces, target, "--phase", phase, "--adversarial", "0", "--resume", *words]
 
     plain, copies = stage.FOR_COLOUR, stage.FOR_COPIES
-    untextured = [*untextured, "--texture", "0"]
+    untextured = [*copies, "--perceptual", "off", "--texture", "0"]
     # As the table calls them, and as the budget's rounds are called.
     stages = {"fp32": fp32, "pruned": f"{small}/1-pruned", "slim": f"{small}/slim", "student": f"{small}/student",
               "int8": f"{small}/int8"}  # fmt: skip
