@@ -2,12 +2,12 @@
 
     python benchmarks/peers.py data/faces --json benchmarks/results/peers.json --plot docs/peers.png
 
-Each model (FaceEraser, EdgeConnect, StructureFlow, HiFill) in the mobile preset, at one width, on the same pairs, for the
-same steps and the same terms: its first network, then colour (`stage.FOR_COLOUR`, L1 in the hole), then texture
+Each model (FaceEraser, EdgeConnect, StructureFlow, HiFill) in the mobile preset, at one width, on the same pairs, for
+the same steps and the same terms: its first network, then colour (`stage.FOR_COLOUR`, L1 in the hole), then texture
 (`stage.FOR_COPIES`; what speaks of a flow of pixels counts for FaceEraser alone); half of the channels pruned with the
-trained network as teacher; quantization-aware training; a .tflite file. All of it once a seed. Figures are the files' own, on all
-validation pairs; milliseconds are taken side by side. A model without a network to train first has those steps too.
-Runs that are there already are kept.
+trained network as teacher; quantization-aware training; a .tflite file. All of it once a seed. Figures are the files'
+own, on all validation pairs; milliseconds are taken side by side. A model without a network to train first has those
+steps too. Runs that are there already are kept.
 """
 
 from __future__ import annotations
