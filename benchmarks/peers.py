@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser import artifact, checkpoint, metrics, stage
-from faceeraser.networks import MODELS
+from faceeraser import artifact, checkpoint, metrics, pairs, peers, stage
+from faceeraser.networks import FLOW_HEADS, MODELS, Config
 
 ROOT = Path(__file__).resolve().parent.parent
-FIRST = {"faceeraser": "edge", "edgeconnect": "edge", "structureflow": "structure"}
 FIGURES = (*stage.FIGURES, "texture_swd_centred", "psnr", "mae")
 
 
@@ -41,9 +40,10 @@ def commands(args: Namespace) -> dict[tuple[str, int], list[list[str]]]:
             small = ["--size", "128", "--shrink", "1"]
             tuned = ["--data", data, "--size", "128", "--seed", str(seed), "--teacher", at["fp32"]]
             words = []
-            if model in FIRST:
-                edges = ["--edge-l1", "1"] if FIRST[model] == "edge" else []
-                words.append(["train/train.py", data, at["first"], *common, *small, "--phase", FIRST[model],
+            network = peers.build(Config.of("mobile", model=model), 4).first
+            if network:
+                edges = ["--edge-l1", "1"] if network == "edge" else []
+                words.append(["train/train.py", data, at["first"], *common, *small, "--phase", network,
                               "--steps", first, "--perceptual", "off", *edges])  # fmt: skip
                 begin, count = ["--edge", at["first"]], smooth
             else:
@@ -55,7 +55,8 @@ def commands(args: Namespace) -> dict[tuple[str, int], list[list[str]]]:
                  "--init", at["smooth"], "--steps", copies, *stage.FOR_COPIES],
                 ["compress/prune.py", at["fp32"], at["pruned"], "--keep", "0.5", "--rounds", "1", "--steps", prune, *tuned],
                 ["compress/quantize.py", at["pruned"], at["int8"], "--steps", quantize, *tuned],
-                ["export/to_tflite.py", at["int8"], str(exports(args)), "--flavour", "web", *stage.LOOSER_GATE],
+                ["export/to_tflite.py", at["int8"], str(exports(args)), "--flavour", "web",
+                 *(stage.LOOSER_GATE if model in FLOW_HEADS else ())],
             ]  # fmt: skip
             plan[model, seed] = words
     return plan
@@ -75,7 +76,12 @@ def file_of(args: Namespace, model: str, seed: int) -> Path:
 def train_all(args: Namespace) -> None:
     """Run what is not there yet: a model's commands one after another, the models side by side."""
     plan = commands(args)
-    left = [[words for words in told if not made(args, key, words).exists()] for key, told in plan.items()]
+    data = pairs.describe(args.data)
+
+    def there(key: tuple[str, int], words: Sequence[str]) -> bool:
+        return stage.trained_already(words, data) if words[0] == "train/train.py" else made(args, key, words).exists()
+
+    left = [[words for words in told if not there(key, words)] for key, told in plan.items()]
     for depth in range(max(map(len, left))):
         stage.run_all([told[depth] for told in left if depth < len(told)], ROOT, independent=True)
 
@@ -123,14 +129,15 @@ def measured(args: Namespace) -> list[dict[str, Any]]:
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """For each peer: what FaceEraser's file has on it in every figure, and what it costs beside it."""
+    """For each peer: FaceEraser's figure less the peer's, with their spread over seeds, and what it costs beside it."""
     own = rows[0]
     against = {}
     for row in rows[1:]:
         if row["kind"] == "int8":
-            gains = {key: round(own[key] - row[key], 4) for key in FIGURES}
+            apart = {key: round(own[key] - row[key], 4) for key in FIGURES}
+            spread = {key: round(float(np.hypot(own["std"][key], row["std"][key])), 4) for key in FIGURES}
             costs = {f"{key}_ratio": round(own[key] / row[key], 3) for key in ("gmacs", "params", "bytes", "ms")}
-            against[row["name"]] = {**gains, **costs}
+            against[row["name"]] = {"difference": apart, "std": spread, **costs}
     return against
 
 
@@ -164,6 +171,8 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
 
 
 def run(args: Namespace) -> None:
+    if args.seeds < 1:
+        raise ValueError(f"--seeds {args.seeds}: expected at least 1")
     train_all(args)
     rows = measured(args)
     found = artifact.result(rows, args.described, args.command) | {"faceeraser_against": verdict(rows)}

@@ -83,6 +83,8 @@ def run(args: argparse.Namespace) -> None:
         truth, mask, *_ = (torch.stack(x) for x in zip(*items, strict=True))
         keep, layers, ratios, dropped, costs = args.keep, [], None, [], {}
         if args.drop_blocks:
+            if not tuning.pipeline.config.blocks:
+                raise ValueError(f"--drop-blocks: {tuning.pipeline.config.model} has no residual blocks; leave it out")
             for network in tuning.pipeline.config.blocks:
                 dropped += narrowing.drop_blocks(tuning.pipeline, network, args.drop_blocks, truth, mask)
         if args.allocate == "sensitivity":

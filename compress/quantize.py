@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
     pipeline = tuning.pipeline
     if pipeline.config.preset == "paper":
         raise ValueError(
-            f"{args.source} is of the paper preset, whose instance norms cannot be folded; "
+            f"{args.source} is of the paper preset, whose norms or operators have no int8 form; "
             "train a mobile one (train.py --preset mobile --teacher FOLDER distils it)"
         )
     with checkpoint.writing(args.target, args.overwrite) as folder:

@@ -345,9 +345,13 @@ def export(
         raise ValueError(f"{source}: is of a training that has not ended; go on with it: train/train.py ... --resume")
     pipeline = checkpoint.load(source)
     _check_target(target, _needs(pipeline))
-    if checkpoint.history(source)[-1]["stage"] == "train-edge":
+    if pipeline.config.model != "faceeraser" and kind != "tflite":
+        raise ValueError(f"{source}: {pipeline.config.model} is exported as .tflite only; use export/to_tflite.py")
+    if edges_input and pipeline.first != "edge":
+        raise ValueError(f"{source}: {pipeline.config.model} has no edge network that edges could be given to")
+    if checkpoint.history(source)[-1]["stage"] == f"train-{pipeline.first}":
         raise ValueError(
-            f"{source}: only its edge network was trained, the others are as they started; "
+            f"{source}: only its {pipeline.first} network was trained, the others are as they started; "
             f"run phase 2 first: python train/train.py DATA TARGET --phase inpaint --edge {source}"
         )
     if pipeline.config.quantized:
@@ -381,7 +385,8 @@ def export(
             checked = check(staged, pipeline, precision)
         fields: dict[str, Any] = {
             "precision": precision, "resolution": pipeline.config.resolution,
-            "edges": "input" if edges_input else "inside", "warp": WARPS[warp], "notes": _notes(pipeline, kind, precision),
+            "edges": "input" if edges_input else "inside", "warp": WARPS[warp] if pipeline.WARPS else "none",
+            "notes": _notes(pipeline, kind, precision),
             "history": checkpoint.history(source), "checked": checked, "parity": {"n": 0, "passed": False},
         }  # fmt: skip
         if kind == "onnx":

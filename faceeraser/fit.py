@@ -110,7 +110,9 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def discriminators(width: int = 64) -> nn.ModuleDict:
-    """The two discriminators of section 3.3, fresh: 'edge' sees (edges, gray), 'inpaint' (picture, edges_hat)."""
+    """The two discriminators of section 3.3, fresh: 'edge' sees (edges, gray), 'inpaint' (picture, edges_hat), or the mask
+    beside the picture of a model that has no edges.
+    """
     return nn.ModuleDict({"edge": PatchDiscriminator(2, width), "inpaint": PatchDiscriminator(4, width)})
 
 
@@ -327,6 +329,8 @@ def fit(
     if world > 1 and device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(pipeline)
     half = recipe.precision == "bf16" or (recipe.precision == "auto" and has_bfloat16(device))
+    if teacher is not None and teacher.config.model != pipeline.config.model:
+        raise ValueError(f"the teacher is {teacher.config.model}, the student {pipeline.config.model}: expected one model")
     if recipe.phase not in pipeline.PHASES:
         model, phases = pipeline.config.model, ", ".join(pipeline.PHASES)
         raise ValueError(f"phase {recipe.phase!r}: {model} has no such phase, expected one of {phases}")
@@ -363,8 +367,9 @@ def fit(
     state_file = workdir / "state.pt"
     if resume and state_file.is_file():
         state = read_state(state_file)
-        if state["recipe"]["phase"] != recipe.phase or state["recipe"]["seed"] != recipe.seed:
-            raise ValueError(f"{state_file}: of another run (phase or seed differ); start again without --resume")
+        same = state["recipe"]["phase"] == recipe.phase and state["recipe"]["seed"] == recipe.seed
+        if not same or state["generators"].keys() != pipeline.state_dict().keys():
+            raise ValueError(f"{state_file}: of another run (model, phase or seed differ); start again without --resume")
         pipeline.load_state_dict(state["generators"])
         optimizer.load_state_dict(state["optimizer"])
         if critic is not None and d_optimizer is not None:
@@ -473,6 +478,8 @@ def fit(
         if recipe.sparsity:
             penalty = torch.stack([s.abs().sum() for network in trained for s in norm_scales(network)]).sum()
             terms.add("sparsity", recipe.sparsity, penalty)
+        if not isinstance(terms.total, Tensor):
+            raise ValueError(f"phase {recipe.phase!r} has no term to train for: every coefficient is 0")
         update(optimizer, terms.total, parameters, recipe.lr * factor)
         if averaged is not None:
             decay = min(recipe.average, (1 + step) / (10 + step))

@@ -195,7 +195,7 @@ def sensitivity(pipeline: Inpainter, truth: Tensor, mask: Tensor, cut: float = 0
     pipeline.eval()
     with torch.no_grad():
         whole = pipeline(truth, mask)
-    before = count(pipeline, 64)
+    before = count(pipeline)
     rows = []
     score = tp.importance.GroupMagnitudeImportance()
     for name, layer in _roots(pipeline).items():
@@ -207,10 +207,10 @@ def sensitivity(pipeline: Inpainter, truth: Tensor, mask: Tensor, cut: float = 0
         built.get_pruning_group(own, tp.prune_conv_out_channels, weakest).prune()
         with torch.no_grad():
             damage = float(distillation_loss(trial.eval()(truth, mask), whole, mask, "all"))
-        after = count(trial, 64)
+        after = count(trial)
         rows.append(
             {"layer": name, "channels": layer.out_channels, "damage": damage,
-             "gmacs": (before[0] - after[0]) * (256 / 64) ** 2, "params": before[1] - after[1]}
+             "gmacs": before[0] - after[0], "params": before[1] - after[1]}
         )  # fmt: skip
     return rows
 

@@ -112,6 +112,8 @@ class Config:
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(fields) - known:
             raise ValueError(f"config.json has unknown fields {sorted(unknown)}: made by a newer version of faceeraser?")
+        if (model := fields.get("model", "faceeraser")) not in MODELS:
+            raise ValueError(f"config.json: model {model!r} is not known, expected one of {', '.join(MODELS)}")
         halved, floats = fields.get("halved", ()), fields.get("float_layers", ("clone.head",))
         return cls(**{"shrink": 1, **fields, "halved": tuple(halved), "float_layers": tuple(floats)})
 

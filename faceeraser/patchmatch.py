@@ -33,7 +33,7 @@ def fill_patchmatch(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         known = cv2.resize((pictures[-1] * seen[..., None]).astype(np.float32), size, interpolation=cv2.INTER_AREA)
         share = cv2.resize(seen.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         pictures.append(np.rint(known / np.maximum(share, 1e-3)[..., None]).clip(0, 255).astype(np.uint8))
-        masks.append((share < 1).astype(np.uint8))
+        masks.append((share < 1 - 1e-4).astype(np.uint8))
     result = fill_navier_stokes(pictures[-1], masks[-1])
     for picture, hole in zip(reversed(pictures), reversed(masks), strict=True):
         larger = cv2.resize(result, hole.shape[::-1], interpolation=cv2.INTER_LINEAR)
@@ -90,7 +90,7 @@ def _candidates(
     targets: np.ndarray, nearest: np.ndarray, number: np.ndarray, size: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
     """Where each target (T, 2) may look next, (T, 2) each time: beside where its neighbours look, as `nearest` (T, 2) is by
-    then, and around where it looks itself, within half the picture, a quarter and so on.
+    then, and around where it looks itself, within half the picture, an eighth and so on.
     """
     for _ in range(_SWEEPS):
         for step in ((0, 1), (1, 0), (0, -1), (-1, 0)):

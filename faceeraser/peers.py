@@ -7,7 +7,9 @@
 All are `Inpainter`s of the same two presets as FaceEraser, so that they train, compress and export by the same commands.
 With the `paper` preset a peer sees the hole as zeros and paints the whole picture. With `mobile` it has what the mobile
 FaceEraser has around its three networks: batch norms, a hole that is filled by a membrane first, half the size inside, an
-output that is added to that fill. What is left to tell them apart is how they paint.
+output that is added to that fill. FaceEraser's edge and clone networks work at half of that size again (`Config.halved`);
+of the peers', EdgeConnect's edges do: compare costs with that in mind. Each keeps the term of its own paper (`own_terms`),
+whatever else the objective holds.
 """
 
 from __future__ import annotations
@@ -92,7 +94,8 @@ def _act(config: Config) -> str | None:
 
 class EdgeConnect(Peer):
     """Edges are completed first, by the network that FaceEraser took over, and an auto-encoder of the same body paints
-    (sections 3.1 and 3.2). Besides picture and edges the auto-encoder is given the mask, as the others are.
+    (sections 3.1 and 3.2). Besides picture and edges the auto-encoder is given the mask, as the others are; the edges are
+    the network's, in the hole and outside. It is trained with the edges frozen; the paper trains both together at the end.
     """
 
     PHASES: ClassVar = {"edge": ("edge",), "inpaint": ("paint",), "all": ("edge", "paint")}
@@ -241,6 +244,8 @@ class StructureFlow(Peer):
     """A structure, smooth with sharp edges, is completed first (section 3.1); then a flow fetches features (section 3.2).
 
     The structure that goes in is that of the picture with its hole filled by the membrane: nothing of the hole is in it.
+    Unlike the paper's, the flow reaches half a picture at most (a tanh ends it), both networks have the adversarial weight
+    that all models here have, and the likeness that the flow is taught by is a fixed filter bank's, not VGG's.
     """
 
     PHASES: ClassVar = {"structure": ("structure",), "inpaint": ("texture",), "all": ("structure", "texture")}
@@ -299,7 +304,8 @@ class StructureFlow(Peer):
             return F.normalize(F.adaptive_avg_pool2d(_filter_bank(picture.device)(picture)[2], size), dim=1, eps=1e-3)
 
         with torch.autocast(truth.device.type, enabled=False):
-            hole = (F.adaptive_avg_pool2d(mask, size) > 0).float()
+            # Of a whole photograph only some of the hole has a truth; the rest is the very parts that are to go.
+            hole = (F.adaptive_avg_pool2d(mask if where is None else where, size) > 0).float()
             wanted, there = features(truth.float()), features((truth * (1.0 - three(mask))).float())
             alike = wanted.flatten(2).transpose(1, 2) @ there.flatten(2)
             best = alike.amax(2).reshape(len(truth), 1, *size).clamp(min=1e-3)
@@ -320,13 +326,13 @@ class GatedConv(nn.Module):
     """A light weight gated convolution (section 3.4): (N, c_in, H, W) -> (N, c_out, H / stride, W / stride).
 
     Features times a gate in (0, 1). gate: 'single', one for all channels, which the coarse network has; or 'separable', one
-    for each, by a depthwise and a 1 x 1 convolution, which the refine network has. A plain gated convolution costs twice
-    what a convolution costs; these a fraction more.
+    for each, by a depthwise convolution (with the preset's norm and a ReLU) and a 1 x 1, which the refine network has. A
+    plain gated convolution costs twice what a convolution costs; these a fraction more.
     """
 
     def __init__(self, config: Config, c_in: int, c_out: int, kernel: int, gate: str, stride: int = 1, dilation: int = 1):
         super().__init__()
-        plain = config.preset == "paper"  # no norms, and ELU, which phones compute slowly
+        plain = config.preset == "paper"  # features without norms, and ELU, which phones compute slowly
         self.features = Conv(
             config, c_in, c_out, kernel, stride=stride, dilation=dilation, act="elu" if plain else "relu", norm=not plain
         )
@@ -384,7 +390,7 @@ def attention_of(features: Tensor, hidden: Tensor) -> Tensor:
 
 
 SHARPNESS = 10.0
-"""Of the softmax: 1 where places are alike against exp(-10) where they are opposite."""
+"""Of the softmax: 1 where places are alike against exp(-10) where they have nothing in common."""
 
 
 def transferred(x: Tensor, attention: Tensor, hole: Tensor) -> Tensor:

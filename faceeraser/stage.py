@@ -301,6 +301,31 @@ def finish(title: str, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, 
     print(json.dumps(dict(summary)), flush=True)
 
 
+def trained_already(words: Sequence[str], data: Mapping[str, Any]) -> bool:
+    """Whether a planned command of train.py (the words after `python`) has been run: its TARGET is there, made from the same
+    pairs (`data`: data.json) with the same options.
+
+    Raises:
+        ValueError: TARGET is there and was trained otherwise, so that one table would hold two kinds of runs.
+    """
+    folder = Path(words[2])
+    if not folder.exists():
+        return False
+    entry = checkpoint.history(folder)[-1]
+    named = {"--steps": "steps", "--batch": "batch", "--lr": "lr", "--seed": "seed", "--width": "width", "--size": "size",
+             "--perceptual": "features", "--clone": "clone"}  # fmt: skip
+    asked = {flag: words[words.index(flag) + 1] for flag in named if flag in words}
+    found = {flag: str(entry["options"].get(named[flag])) for flag in asked}
+    wrong = [flag for flag in asked if asked[flag] != found[flag] and float(asked[flag]) != float(found[flag])]
+    if wrong:
+        told = f"was trained with {wrong[0]} {found[wrong[0]]}, and {asked[wrong[0]]} is asked for"
+    elif (entry["data"] or {}).get("sha256") != data.get("sha256"):
+        told = "was trained on other pairs"
+    else:
+        return True
+    raise ValueError(f"{folder}: {told}; name another --target, or remove it to train it again")
+
+
 def run_all(plan: Sequence[Sequence[str]], root: Path, independent: bool = False) -> list[dict[str, Any]]:
     """Run command lines of this toolkit one after another, each printed as `$ python ...`: what each took, in seconds.
 

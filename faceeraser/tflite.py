@@ -67,7 +67,7 @@ def write(
     network = form.frozen(pipeline)
     network.warp, network.to_flow = WARPS[made.warp], _flow_in_planes
     # By the least cut between NHWC and NCHW; the other way, which goes by the order of nodes, leaves ten TRANSPOSE more.
-    litert_torch.config.layout_optimize_partitioner = __import__("os").environ.get("PART","MINCUT")
+    litert_torch.config.layout_optimize_partitioner = "MINCUT"
     options: dict[str, Any] = {}
     if precision == "int8":
         from litert_torch.quantize import pt2e_quantizer, quant_config

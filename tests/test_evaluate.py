@@ -85,6 +85,25 @@ def test_an_order_is_seen_reversed_or_not_told_apart():
     assert row["low"] < row["gain"] < row["high"] and row["of_seeds"] == 3 and row["gain"] == pytest.approx(0.5, abs=0.1)
 
 
+def test_an_order_that_seeds_do_not_agree_on_is_not_told_apart():
+    figures = made_up({})
+    figures["structureflow"]["psnr"] = figures["hifill"]["psnr"] + np.array([[3.0], [3.0], [-0.1]])
+    row = next(row for row in evaluate.order(figures) if (row["better"], row["figure"]) == ("structureflow", "psnr"))
+    assert row["gain"] > 1 and row["of_seeds"] == 2 and row["seen"] == "not told apart"
+
+
+def test_the_paper_s_claims_are_judged_beyond_the_spread_over_seeds():
+    def row(alpha: str, flow_spread: float, dots: float, psnr: float) -> dict:
+        std = {"flow_spread": 0.1, "dots": 0.1, "psnr": 0.1}
+        return {"name": f"alpha_{alpha}", "flow_spread": flow_spread, "dots": dots, "psnr": psnr, "std": std}
+
+    paper = {"0": (0, 0, 31.2), "0.5": (0, 0, 31.5), "0.8": (8, 0, 32.6), "1.0": (9, 0, 33.1), "1.2": (9, 0.1, 32.8),
+             "1.5": (9, 0.1, 32.5), "2.0": (9, 1, 32.3)}  # fmt: skip
+    assert all(claim["seen"] for claim in evaluate.claims([row(a, *given) for a, given in paper.items()]).values())
+    other = {**paper, "0.5": (7, 0, 33.0), "2.0": (9, 0.1, 33.3)}
+    assert not any(claim["seen"] for claim in evaluate.claims([row(a, *given) for a, given in other.items()]).values())
+
+
 def test_flows_are_drawn_by_direction_and_length():
     flow = torch.zeros(2, 8, 8)
     flow[0, :, :4], flow[0, :, 4:] = 4.0, -4.0  # right, left: half the picture
@@ -175,13 +194,37 @@ def test_flows_and_sheets_have_a_column_for_each_coefficient(tables: Path):
 
 
 def test_bad_input_is_one_line(skin, tmp_path, capsys):
-    for words, told in (([str(tmp_path)], "expected a folder made by"), ([str(skin), "--seeds", "0"], "at least 1")):
+    cases = (([str(tmp_path)], "expected a folder made by"), ([str(skin), "--seeds", "0"], "at least 1"),
+             ([str(skin), "--limit", "1"], "at least 2 pairs"))  # fmt: skip
+    for words, told in cases:
         assert evaluate.main([*words, "--table", "1", "--target", str(tmp_path / "runs")]) == 2
         error = capsys.readouterr().err.strip()
         assert told in error and "\n" not in error
 
 
+@pytest.mark.slow
+def test_runs_of_other_options_are_not_mixed_in(tables: Path, skin: Path, capsys: pytest.CaptureFixture[str]):
+    words = [str(skin), *QUICK, "--target", str(tables / "runs"), "--seeds", "1", "--table", "2"]
+    assert evaluate.main([*words, "--steps", "2"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "was trained with --steps 1, and 2 is asked for" in error and "\n" not in error
+
+
 # --- train.py --model -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def edge(skin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An edge network of the paper preset."""
+    folder = tmp_path_factory.mktemp("edge") / "edge"
+    words = ["--preset", "paper", "--width", "4", "--size", "64", "--steps", "1", "--perceptual", "off", "--batch", "1"]
+    assert (
+        script("train/train.py").main(
+            [str(skin), str(folder), "--phase", "edge", "--adversarial", "0", "--edge-l1", "1", *words]
+        )
+        == 0
+    )
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -191,10 +234,13 @@ def test_bad_input_is_one_line(skin, tmp_path, capsys):
      (["--model", "edgeconnect", "--phase", "edge", "--variant", "unet"], "edgeconnect is trained whole"),
      (["--model", "structureflow", "--phase", "inpaint", "--edge", "EDGE"], "faceeraser has no structure network"),
      (["--model", "hifill", "--phase", "inpaint", "--edge", "EDGE"], "no network that is trained first"),
+     (["--model", "hifill", "--phase", "inpaint", "--blocks", "4"], "hifill has no residual blocks"),
+     (["--model", "hifill", "--phase", "inpaint", "--init", "EDGE"], "is of the model faceeraser, --model says hifill"),
+     (["--model", "hifill", "--phase", "all", "--teacher", "EDGE"], "the teacher is faceeraser, the student hifill"),
      (["--model", "edgeconnect", "--phase", "inpaint", "--edge", "EDGE", "--norm", "batch"], "give the same --norm")],
 )  # fmt: skip
-def test_a_model_that_cannot_be_trained_so_is_refused(words, told, stage, skin, tables, tmp_path, capsys):
-    words = [str(tables / "runs" / "edge-0") if word == "EDGE" else word for word in words]
+def test_a_model_that_cannot_be_trained_so_is_refused(words, told, stage, skin, edge, tmp_path, capsys):
+    words = [str(edge) if word == "EDGE" else word for word in words]
     common = [
         "--preset",
         "paper",

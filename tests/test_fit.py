@@ -69,6 +69,8 @@ def test_an_unknown_phase_and_a_missing_discriminator_are_refused(skin, tmp_path
     data = pairs.TrainingPairs(skin, 64)
     with pytest.raises(ValueError, match="expected one of edge, structure, inpaint, all"):
         fit.fit(small(), data, fit.Recipe(phase="paint"), tmp_path)
+    with pytest.raises(ValueError, match="no term to train for"):
+        fit.fit(small(), data, fit.Recipe(phase="edge", **QUICK), tmp_path)
     with pytest.raises(ValueError, match="needs discriminators"):
         fit.fit(small(), data, fit.Recipe(features="off"), tmp_path)
 

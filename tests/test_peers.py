@@ -182,12 +182,20 @@ def test_the_steps_of_the_solver_come_near_the_exact_solution():
     assert (found - exact).abs().mean() < 0.1 * (image - exact).abs().mean()
 
 
-def test_the_structure_network_is_trained_for_the_smoothed_picture():
-    network, image = lively("paper", "structureflow"), torch.rand(1, 3, 64, 64)
-    with torch.no_grad():
-        found = network.complete_structure(image, square(20, 20, 20))
-    assert torch.equal(found["structure_truth"], peers.smooth_structure(image))
-    assert found["structure_hat"].shape == image.shape
+def test_the_structure_network_is_trained_for_the_smoothed_picture(skin, tmp_path):
+    """A network that gives the smoothed truth itself has no loss; one that gives the truth has."""
+    network, data = lively("paper", "structureflow"), pairs.TrainingPairs(skin, 64)
+    losses = []
+    for smooth in (peers.smooth_structure, lambda image: image):
+
+        def completed(image, mask, smooth=smooth):
+            noise = 0.0 * network.structure.head.conv.weight.sum()
+            return {"structure_hat": smooth(image) + noise, "structure_truth": peers.smooth_structure(image)}
+
+        network.complete_structure = completed
+        result = fit.fit(network, data, fit.Recipe(phase="structure", steps=1, **QUICK), tmp_path / str(len(losses)))
+        losses.append(result["losses"]["l1"])
+    assert losses[0] < 1e-6 < 1e-3 < losses[1]
 
 
 def test_the_appearance_flow_fetches_features_from_where_it_points():
@@ -226,6 +234,10 @@ def test_sampling_correctness_is_least_where_the_flow_finds_what_is_alike():
         return float(network.own_terms({"feature_offsets": offsets}, truth, mask, None)["correctness"])
 
     assert loss(16) < loss(8) and loss(-16) < loss(-8)
+    # Where the truth is not known, as under the own parts of a whole photograph, nothing is asked for.
+    offsets = torch.zeros(1, 2, 16, 16)
+    terms = network.own_terms({"feature_offsets": offsets}, truth, mask, torch.zeros_like(mask))
+    assert float(terms["correctness"]) == 0.0
 
 
 # --- HiFill -----------------------------------------------------------------------------------------------------------
@@ -237,6 +249,16 @@ def test_attention_looks_only_where_something_is_seen():
     rows = peers.attention_of(torch.randn(1, 5, 6, 6), hidden)
     assert torch.allclose(rows.sum(2), torch.ones(1, 36))
     assert float(rows[:, :, hidden.flatten() > 0].max()) == 0.0
+
+
+def test_attention_goes_where_the_surroundings_are_most_alike():
+    """A hidden place whose 3 x 3 features stand once more in the picture takes nearly all from there."""
+    features = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    features[..., 4:7, 4:7] = features[..., 1:4, 0:3]
+    hidden = torch.zeros(1, 1, 8, 8)
+    hidden[..., 5, 5] = 1
+    row = peers.attention_of(features, hidden)[0, 5 * 8 + 5]
+    assert int(row.argmax()) == 2 * 8 + 1 and float(row.max()) > 0.9
 
 
 def test_attention_transfers_pieces_whole():

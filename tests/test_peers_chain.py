@@ -46,7 +46,7 @@ def test_a_peer_goes_through_the_chain(model, stage, skin, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("model", PEERS)
-def test_a_pruned_peer_still_paints(model):
+def test_a_pruned_peer_is_smaller_and_runs(model):
     torch.manual_seed(0)
     network = peers.build(Config.of("mobile", model=model, resolution=64), 16).eval()
     before = count(network)

@@ -24,9 +24,7 @@ from faceeraser.networks import MODELS, PRESETS, VARIANTS, Config, Inpainter
 def build_parser() -> argparse.ArgumentParser:
     made = stage.parser(__doc__, source="DATA")
     made.add_argument("--phase", choices=fit.PHASES, required=True)
-    made.add_argument(
-        "--model", choices=tuple(MODELS), default="faceeraser", help="FaceEraser, or one of its peers (default: %(default)s)"
-    )
+    made.add_argument("--model", choices=tuple(MODELS), help="faceeraser or a peer (default: faceeraser, or that of --init)")
     made.add_argument(
         "--edge", type=Path, metavar="FOLDER", help="checkpoint whose first network (edges, or structure) is taken, frozen"
     )
@@ -73,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--norm",
         choices=("instance", "batch"),
-        help="default: instance for paper, batch for mobile (HiFill's paper has none)",
+        help="default: instance for paper, batch for mobile",
     )
     made.add_argument("--separable", action="store_true", help="depthwise and 1 x 1 convolutions in place of full ones")
     made.add_argument("--blocks", type=int, help="residual blocks of the edge and clone networks (default: 8)")
@@ -115,8 +113,11 @@ def recipe_of(args: argparse.Namespace) -> fit.Recipe:
 
 def network_of(args: argparse.Namespace) -> Inpainter:
     """A fresh pipeline, or the one of --init; with the first network of --edge."""
+    model = args.model or "faceeraser"
     if args.init:
         pipeline = checkpoint.load(args.init)
+        if args.model not in (None, pipeline.config.model):
+            raise ValueError(f"--init {args.init} is of the model {pipeline.config.model}, --model says {args.model}")
         shrink = pipeline.config.shrink if args.shrink is None else args.shrink
         pipeline.config = replace(pipeline.config, resolution=args.size, shrink=shrink)
         return pipeline
@@ -126,14 +127,16 @@ def network_of(args: argparse.Namespace) -> Inpainter:
     if args.blocks is not None:
         if args.blocks < 0:
             raise ValueError(f"--blocks {args.blocks}: expected a number of residual blocks, 0 or more")
-        left_out["blocks"] = dict.fromkeys(MODELS[args.model], args.blocks)
+        if not MODELS[model]:
+            raise ValueError(f"--blocks {args.blocks}: {model} has no residual blocks; leave it out")
+        left_out["blocks"] = dict.fromkeys(MODELS[model], args.blocks)
     if args.shrink is not None:
         left_out["shrink"] = args.shrink
     if args.norm is not None:
         left_out["norm"] = args.norm
-    if args.model != "faceeraser" and (args.variant != VARIANTS[0] or {"edges", "residual", "halving"} & set(args.without)):
-        raise ValueError(f"--variant and --without tell of FaceEraser's parts; {args.model} is trained whole")
-    config = Config.of(args.preset, model=args.model, variant=args.variant, resolution=args.size, **left_out)
+    if model != "faceeraser" and (args.variant != VARIANTS[0] or {"edges", "residual", "halving"} & set(args.without)):
+        raise ValueError(f"--variant and --without tell of FaceEraser's parts; {model} is trained whole")
+    config = Config.of(args.preset, model=model, variant=args.variant, resolution=args.size, **left_out)
     pipeline = peers.build(config, args.width)
     if args.edge:
         trained = checkpoint.load(args.edge)
@@ -147,9 +150,9 @@ def network_of(args: argparse.Namespace) -> Inpainter:
             raise ValueError(f"{args.edge}: its convolutions are separable or not as these are not; train its edges alike")
         first = pipeline.first
         if first is None:
-            raise ValueError(f"--edge {args.edge}: {args.model} has no network that is trained first; leave it out")
+            raise ValueError(f"--edge {args.edge}: {model} has no network that is trained first; leave it out")
         if first != trained.first:
-            raise ValueError(f"{args.edge}: {trained.config.model} has no {first} network, which {args.model} is to take")
+            raise ValueError(f"{args.edge}: {trained.config.model} has no {first} network, which {model} is to take")
         setattr(pipeline, first, trained.get_submodule(first))
         blocks = {**config.blocks, first: trained.config.blocks[first]}
         halved = [*[name for name in config.halved if name != "edge"], *[n for n in trained.config.halved if n == "edge"]]
