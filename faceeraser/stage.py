@@ -315,8 +315,8 @@ def trained_already(words: Sequence[str], data: Mapping[str, Any]) -> bool:
     named = {"--steps": "steps", "--batch": "batch", "--lr": "lr", "--seed": "seed", "--width": "width", "--size": "size",
              "--perceptual": "features", "--clone": "clone"}  # fmt: skip
     asked = {flag: words[words.index(flag) + 1] for flag in named if flag in words}
-    found = {flag: str(entry["options"].get(named[flag])) for flag in asked}
-    wrong = [flag for flag in asked if asked[flag] != found[flag] and float(asked[flag]) != float(found[flag])]
+    found = {flag: entry["options"].get(named[flag]) for flag in asked}
+    wrong = [flag for flag, value in found.items() if value is None or type(value)(asked[flag]) != value]
     if wrong:
         told = f"was trained with {wrong[0]} {found[wrong[0]]}, and {asked[wrong[0]]} is asked for"
     elif (entry["data"] or {}).get("sha256") != data.get("sha256"):
