@@ -165,8 +165,8 @@ def classical(listed: Sequence[pairs.Pair]) -> list[dict[str, Any]]:
 
 
 def order(figures: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
-    """Each step of Table 1's order as it is here: by how much the better row of the paper is better, paired by picture; at the
-    end the paper's claim over EdgeConnect once more, both with batch norms.
+    """Each step of Table 1's order as it is here: by how much the better row of the paper is better, paired by picture; and
+    at the end its claim over EdgeConnect once more, both with batch norms.
 
     gain: of the row that the paper puts above; in dB, for MAE in levels of 1, and the lower MAE is the gain. low, high: its
     95 % interval, of a bootstrap that draws seeds and pictures. of_seeds: with how many seeds it is positive; where these do
