@@ -161,7 +161,7 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
                 elif row["name"] == "navier_stokes":
                     axis.axhline(row[score], color="#555555", linestyle=":", linewidth=1)
             axis.set_xlabel(what)
-            axis.margins(x=0.25)
+            axis.margins(x=0.45, y=0.15)
             axis.grid(alpha=0.3)
         line[0].set_ylabel(told)
     figure.suptitle("The paper's network and its peers through one chain, int8 files; dotted: Navier-Stokes")

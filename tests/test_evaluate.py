@@ -286,3 +286,35 @@ def test_the_paper_s_figures_are_those_of_the_paper():
         assert [float(x) for x in told.split()] == [x for row in table.values() for x in (row[0], row[2])]
     spread = [row[3] for row in evaluate.TABLE_2.values()]
     assert spread == [0.0023, 0.0025, 0.0021, 0.0019, 0.0019, 0.0020, 0.0017]
+
+
+def test_table_2_is_committed_with_its_claims_judged():
+    result = artifact.read_result(RESULTS / "table2.json")
+    rows = {row["name"]: row for row in result["rows"]}
+    assert [row["clone"] for row in rows.values()] == [float(alpha) for alpha in evaluate.TABLE_2]
+    assert all(row["seeds"] >= 2 and row["steps"] == 1300 and row["std"]["psnr"] >= 0 for row in rows.values())
+    again = evaluate.claims(result["rows"])
+    assert result["claims"] == again and len(again) == 3
+
+
+def test_the_peers_files_are_committed_with_what_they_cost():
+    result = artifact.read_result(RESULTS / "peers.json")
+    rows = {row["name"]: row for row in result["rows"] if row["kind"] == "int8"}
+    assert list(rows) == ["faceeraser", "edgeconnect", "structureflow", "hifill"]
+    for row in rows.values():
+        assert (
+            row["seeds"] == 2 and row["steps"] == 440 and row["bytes"] > 0 < row["ms"] and row["std"]["texture_energy"] >= 0
+        )
+    for name, found in result["faceeraser_against"].items():
+        assert found["difference"]["psnr"] == pytest.approx(rows["faceeraser"]["psnr"] - rows[name]["psnr"], abs=1e-3)
+
+
+def test_the_page_gives_the_figures_of_the_results():
+    page = (ROOT / "docs" / "tables.md").read_text()
+    for file, keys in (("table1.json", ("psnr", "psnr_hole_mirrored")), ("table2.json", ("psnr", "psnr_hole")),
+                       ("peers.json", ("psnr_hole_mirrored", "psnr_hole_smooth"))):  # fmt: skip
+        for row in artifact.read_result(RESULTS / file)["rows"]:
+            for key in keys:
+                spread = row.get("std") or {}
+                shown = f"{row[key]:.2f}" + (f" ± {spread[key]:.2f}" if key in spread else "")
+                assert f"| {shown} |" in page, (file, row["name"], key, shown)
