@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from faceeraser import artifact, checkpoint, metrics, pairs, peers, stage
-from faceeraser.networks import FLOW_HEADS, MODELS, Config
+from faceeraser.networks import MODELS, Config
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = (*stage.FIGURES, "texture_swd_centred", "psnr", "mae")
@@ -56,7 +56,7 @@ def commands(args: Namespace) -> dict[tuple[str, int], list[list[str]]]:
                 ["compress/prune.py", at["fp32"], at["pruned"], "--keep", "0.5", "--rounds", "1", "--steps", prune, *tuned],
                 ["compress/quantize.py", at["pruned"], at["int8"], "--steps", quantize, *tuned],
                 ["export/to_tflite.py", at["int8"], str(exports(args)), "--flavour", "web",
-                 *(stage.LOOSER_GATE if model in FLOW_HEADS else ())],
+                 *(stage.LOOSER_GATE if model == "faceeraser" else ())],
             ]  # fmt: skip
             plan[model, seed] = words
     return plan
