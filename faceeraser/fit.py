@@ -572,6 +572,11 @@ def run(pipeline: Inpainter, pairs: list[Pair], batch: int = 8) -> dict[str, Ten
     return {name: torch.cat(values) for name, values in parts.items()}
 
 
+def as_picture(tensor: Tensor) -> np.ndarray:
+    """One of `run`'s pictures (C, H, W) in [0, 1] as uint8 (H, W, C)."""
+    return (tensor.permute(1, 2, 0).numpy() * 255).round().clip(0, 255).astype(np.uint8)
+
+
 def as_method(pipeline: Inpainter) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """A pipeline as the benchmarks take a method: (image uint8 (H, W, 3), mask uint8 (H, W)) -> painted uint8.
 
@@ -580,8 +585,7 @@ def as_method(pipeline: Inpainter) -> Callable[[np.ndarray, np.ndarray], np.ndar
     key = "erased" if pipeline.config.fill else "refined"
 
     def method(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        painted = run(pipeline, [Pair("", image, mask, 0.0, 0.0)])[key][0]
-        return (painted.permute(1, 2, 0).numpy() * 255).round().clip(0, 255).astype(np.uint8)
+        return as_picture(run(pipeline, [Pair("", image, mask, 0.0, 0.0)])[key][0])
 
     return method
 
@@ -599,7 +603,7 @@ def sample_sheet(pipeline: Inpainter, pairs: list[Pair], columns: int = 4) -> Im
         for name in ("edges_hat", "structure_hat", "coarse", "cloned", "erased"):
             if name not in outputs:
                 continue
-            cell = (outputs[name][i].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+            cell = as_picture(outputs[name][i])
             cells.append(np.repeat(cell, 3, 2) if cell.shape[2] == 1 else cell)
         rows.append(np.concatenate([*cells, pair.truth], 1))
     sheet = np.concatenate(rows)

@@ -276,8 +276,10 @@ class StructureFlow(Peer):
 
     def _completed(self, seen: Tensor, small_mask: Tensor, visible: Tensor, keep: Tensor) -> Tensor:
         with torch.autocast(seen.device.type, enabled=False):
-            given = smooth_structure(self.shrunk(self._filled(visible, keep)))
-            given = given if self.config.fill else given * (1.0 - three(small_mask))
+            if self.config.fill:  # what is seen is filled already
+                given = smooth_structure(seen)
+            else:
+                given = smooth_structure(self.shrunk(self._filled(visible, keep))) * (1.0 - three(small_mask))
         return self._picture(given, self.structure(torch.cat([seen, given, small_mask], 1)))
 
     def painted(

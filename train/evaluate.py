@@ -1,7 +1,7 @@
 """The paper's tables (Hua et al. 2021), trained and measured again at a scale that two cores can afford.
 
     python train/evaluate.py data/faces --table 1 --json benchmarks/results/table1.json
-    python train/evaluate.py data/faces --table 2 --seeds 2 --json benchmarks/results/table2.json --flows docs/flows.jpg
+    python train/evaluate.py data/faces --table 2 --seeds 2 --json benchmarks/results/table2.json --flows docs/flows.png
 
 Table 1: HiFill, StructureFlow, EdgeConnect and three refine networks of FaceEraser, at equal data, steps and terms, beside
 classical filling. Table 2: FaceEraser's coefficient of the pixel-clone term. Networks are of the paper preset and trained as
@@ -20,7 +20,7 @@ import dataclasses
 import itertools
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,24 +99,20 @@ def commands(args: Namespace) -> tuple[list[list[str]], list[list[str]], dict[st
     return first, then, folders
 
 
-def painted_by(network: Inpainter, listed: Sequence[pairs.Pair], key: str) -> metrics.Method:
-    """What a network paints on these pairs as a method that is called for each of them with its mask, then mirrored, as
-    `metrics.score` does; computed in batches, which is several times as fast. key: 'refined' or 'cloned'.
+def painted_by(network: Inpainter, listed: Sequence[pairs.Pair]) -> dict[str, metrics.Method]:
+    """What a network paints on these pairs, 'refined' and, of a model that warps pictures, 'cloned': methods that are called
+    for each pair with its mask, then mirrored, as `metrics.score` does. Computed once for both, in batches, which is several
+    times as fast.
     """
     asked = [
         dataclasses.replace(pair, mask=mask) for pair in listed for mask in (pair.mask, metrics.mirrored(pair.mask))
     ]  # fmt: skip
-    found = iter(fit.run(network, asked)[key])
+    outputs = fit.run(network, asked)
 
-    def method(_image: np.ndarray, _mask: np.ndarray) -> np.ndarray:
-        return as_picture(next(found))
+    def method_of(found: Iterator[torch.Tensor]) -> metrics.Method:
+        return lambda _image, _mask: fit.as_picture(next(found))
 
-    return method
-
-
-def as_picture(tensor: torch.Tensor) -> np.ndarray:
-    """A picture (3, H, W) in [0, 1] as uint8 (H, W, 3)."""
-    return (tensor.permute(1, 2, 0).numpy() * 255).round().clip(0, 255).astype(np.uint8)
+    return {key: method_of(iter(outputs[key])) for key in ("refined", "cloned") if key in outputs}
 
 
 def scored(name: str, folders: Sequence[Path], listed: Sequence[pairs.Pair]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -126,9 +122,10 @@ def scored(name: str, folders: Sequence[Path], listed: Sequence[pairs.Pair]) -> 
     spread: dict[str, list[float]] = {}
     for folder in folders:
         network = checkpoint.load(folder)
-        found = metrics.score(painted_by(network, listed, "refined"), listed, progress=tqdm)
-        if "picture" in network.WARPS:
-            cloned = metrics.score(painted_by(network, listed, "cloned"), listed, progress=tqdm)
+        painted = painted_by(network, listed)
+        found = metrics.score(painted["refined"], listed, progress=tqdm)
+        if "cloned" in painted:
+            cloned = metrics.score(painted["cloned"], listed, progress=tqdm)
             for key in ("psnr", "psnr_hole", "psnr_hole_mirrored"):
                 found.row[f"cloned_{key}"], found.figures[f"cloned_{key}"] = cloned.row[key], cloned.figures[key]
                 found.row[f"cloned_{key}_std"] = cloned.row[f"{key}_std"]
@@ -138,9 +135,9 @@ def scored(name: str, folders: Sequence[Path], listed: Sequence[pairs.Pair]) -> 
             spread.setdefault(key, []).append(found.row[f"{key}_std"])
     gmacs, params = count(network)
     options = checkpoint.history(folders[0])[-1]["options"]
-    wanted = [key for key in means if key in FIGURES or key.startswith("cloned")]
     row: dict[str, Any] = {"name": name, "seeds": len(folders), "n": len(listed), "gmacs": round(gmacs, 4), "params": params}
-    wanted = [key for key in wanted if None not in means[key]]  # texture, where no photograph resolved any
+    # Texture is None where no photograph resolved any.
+    wanted = [key for key in means if (key in FIGURES or key.startswith("cloned")) and None not in means[key]]
     row |= dict.fromkeys(FIGURES) | {key: round(float(np.mean(means[key])), 4) for key in wanted}
     row["std"] = {key: round(float(np.std(means[key], ddof=min(1, len(folders) - 1))), 4) for key in wanted}
     row["picture_std"] = {key: round(float(np.mean(spread[key])), 4) for key in wanted}
@@ -203,7 +200,7 @@ def flow_of(network: Inpainter, listed: Sequence[pairs.Pair]) -> dict[str, float
     for flow, refined, hole in zip(out["flow"], out["refined"], inside, strict=True):
         vectors = flow[:, hole[0]]
         apart.append(float((vectors - vectors.mean(1, keepdim=True)).norm(dim=0).mean()))
-        luma = metrics.luma(as_picture(refined))
+        luma = metrics.luma(fit.as_picture(refined))
         above = luma - cv2.medianBlur(luma.astype(np.float32), 5)
         dots += int((above[hole[0].numpy()] > DOT * 255).sum())
         pixels += int(hole.sum())
@@ -252,7 +249,7 @@ def draw(args: Namespace, folders: dict[str, list[Path]], listed: Sequence[pairs
         columns["flow"].append(np.concatenate(maps))
         cells = []
         for k, flow in enumerate(maps):
-            shown = [as_picture(out[key][k]) for key in ("cloned", "refined")]
+            shown = [fit.as_picture(out[key][k]) for key in ("cloned", "refined")]
             cells += [flow, *shown]
         columns["all"].append(np.concatenate(cells))
     for target, kind in ((args.flows, "flow"), (args.sheet, "all")):
