@@ -205,39 +205,27 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Shading and texture against MACs, milliseconds and bytes, with what others took away marked."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     paper = next(row for row in rows if row["name"] == "paper")
     marks = {"chain": ("o", "#1f5fbf"), "control": ("s", "#c0392b")}
-    figure, axes = plt.subplots(2, 3, figsize=(13, 7), sharey="row", layout="constrained")
-    costs = (("gmacs", 1, "GMAC at 256 x 256"), ("ms", 1, "ms, LiteRT, one thread"), ("bytes", 1e6, "MB of the .tflite"))
-    scores = ((stage.FIGURES[1], "shading PSNR in the hole, dB"), (stage.FIGURES[2], "texture energy (1 = the truth's)"))
-    for line, (score, told) in zip(axes, scores, strict=True):
-        for axis, (cost, unit, what) in zip(line, costs, strict=True):
-            for row in rows:
-                # Options and ablations are measured on another list and trained for less: their own figure is the JSON.
-                if row["kind"] in marks and row.get(cost) and row.get(score):
-                    mark, colour = marks[row["kind"]]
-                    axis.plot(row[cost] / unit, row[score], mark, color=colour, markersize=8)
-                    axis.annotate(row["name"], (row[cost] / unit, row[score]), xytext=(6, 5), textcoords="offset points")
-            axis.set_xlabel(what)
-            axis.grid(alpha=0.3)
-            if cost == "gmacs":
-                axis.set_xscale("log")
-                axis.axvline(paper["gmacs"], color="#555555", linestyle=":")
-                told_at = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "fontsize": 8}
-                axis.annotate("paper, width 64", (paper["gmacs"], 0.03), **told_at)
-                for name, fewer, _params, _source in PUBLISHED:
-                    axis.axvline(paper["gmacs"] / fewer, color="#b8860b", linestyle="--", linewidth=1)
-                    axis.annotate(f"{name}: {fewer:.0f} x", (paper["gmacs"] / fewer, 0.03), **told_at)
-        line[0].set_ylabel(told)
-    figure.suptitle("Each stage of the chain, and its architecture from scratch; dashed: what others took away from theirs")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=100)
-    plt.close(figure)
+
+    def draw(axis: Any, cost: str, unit: float, score: str) -> None:
+        for row in rows:
+            # Options and ablations are measured on another list and trained for less: their own figure is the JSON.
+            if row["kind"] in marks and row.get(cost) and row.get(score):
+                mark, colour = marks[row["kind"]]
+                axis.plot(row[cost] / unit, row[score], mark, color=colour, markersize=8)
+                axis.annotate(row["name"], (row[cost] / unit, row[score]), xytext=(6, 5), textcoords="offset points")
+        if cost == "gmacs":
+            axis.set_xscale("log")
+            axis.axvline(paper["gmacs"], color="#555555", linestyle=":")
+            told_at = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "fontsize": 8}
+            axis.annotate("paper, width 64", (paper["gmacs"], 0.03), **told_at)
+            for name, fewer, _params, _source in PUBLISHED:
+                axis.axvline(paper["gmacs"] / fewer, color="#b8860b", linestyle="--", linewidth=1)
+                axis.annotate(f"{name}: {fewer:.0f} x", (paper["gmacs"] / fewer, 0.03), **told_at)
+
+    title = "Each stage of the chain, and its architecture from scratch; dashed: what others took away from theirs"
+    stage.plot_by_cost(file, title, draw)
 
 
 def run(args: Namespace) -> None:

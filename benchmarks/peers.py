@@ -143,31 +143,18 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Shading and texture against MACs, milliseconds and bytes, a point each, with its spread over seeds."""
-    import matplotlib
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    def draw(axis: Any, cost: str, unit: float, score: str) -> None:
+        for row in rows:
+            if row["kind"] == "int8":
+                colour = "#1f5fbf" if row["name"] == "faceeraser" else "#c0392b"
+                axis.errorbar(row[cost] / unit, row[score], row["std"][score], fmt="o", color=colour, capsize=3)
+                axis.annotate(row["name"], (row[cost] / unit, row[score]), xytext=(6, 5), textcoords="offset points")
+            elif row["name"] == "navier_stokes":
+                axis.axhline(row[score], color="#555555", linestyle=":", linewidth=1)
+        axis.margins(x=0.45, y=0.15)
 
-    figure, axes = plt.subplots(2, 3, figsize=(13, 7), sharey="row", layout="constrained")
-    costs = (("gmacs", 1, "GMAC at 256 x 256"), ("ms", 1, "ms, LiteRT, one thread"), ("bytes", 1e6, "MB of the .tflite"))
-    scores = ((stage.FIGURES[1], "shading PSNR in the hole, dB"), (stage.FIGURES[2], "texture energy (1 = the truth's)"))
-    for line, (score, told) in zip(axes, scores, strict=True):
-        for axis, (cost, unit, what) in zip(line, costs, strict=True):
-            for row in rows:
-                if row["kind"] == "int8":
-                    colour = "#1f5fbf" if row["name"] == "faceeraser" else "#c0392b"
-                    axis.errorbar(row[cost] / unit, row[score], row["std"][score], fmt="o", color=colour, capsize=3)
-                    axis.annotate(row["name"], (row[cost] / unit, row[score]), xytext=(6, 5), textcoords="offset points")
-                elif row["name"] == "navier_stokes":
-                    axis.axhline(row[score], color="#555555", linestyle=":", linewidth=1)
-            axis.set_xlabel(what)
-            axis.margins(x=0.45, y=0.15)
-            axis.grid(alpha=0.3)
-        line[0].set_ylabel(told)
-    figure.suptitle("The paper's network and its peers through one chain, int8 files; dotted: Navier-Stokes")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=100)
-    plt.close(figure)
+    stage.plot_by_cost(file, "The paper's network and its peers through one chain, int8 files; dotted: Navier-Stokes", draw)
 
 
 def run(args: Namespace) -> None:
