@@ -61,7 +61,7 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
         ["compress/slim.py", str(pruned), str(slim), *tune, "--share", "0.15", *steps(300), *half],
         ["compress/quantize.py", str(slim), str(int8), *tune, *steps(60)],
         *(["export/to_tflite.py", str(folder), str(exports), "--data", str(faces)] for folder in (fp32, pruned, slim)),
-        ["export/to_tflite.py", str(int8), str(exports), "--data", str(faces), *stage.LOOSER_GATE],
+        ["export/to_tflite.py", str(int8), str(exports), "--data", str(faces)],
         ["export/to_onnx.py", str(slim), str(exports), "--data", str(faces)],
         ["export/to_coreml.py", str(slim), str(exports), "--data", str(faces)],
         ["benchmarks/latency.py", f"fp32={exports / 'fp32'}.tflite", *compared, str(fp32), str(exports / "slim.onnx"),

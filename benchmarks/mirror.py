@@ -40,7 +40,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from faceeraser import artifact, checkpoint, convert, form, quant, stage, tflite
+from faceeraser import artifact, checkpoint, form, gate, quant, stage, tflite
 from faceeraser.edges import HIGH_THRESHOLD, HYSTERESIS_STEPS, LOW_THRESHOLD, SIGMA
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import DETAIL_GAIN, RESIDUAL_GAIN, STRONGEST_DETAIL, Config, FaceEraser, RefineBlock, count
@@ -447,7 +447,12 @@ def check(path: Path, pipeline: FaceEraser) -> None:
                 raise wrong(f"an activation's scale {scale:.8g}, zero point {zero}, {what}")
 
 
-def difference(pipeline: FaceEraser, kernels: str, pictures: Sequence[convert.Picture]) -> float:
+def painted_by(pipeline: FaceEraser, pictures: Sequence[gate.Picture]) -> list[np.ndarray]:
+    """What the network erases: (R, R, 3) float32 for each picture."""
+    return [gate.Reference(pipeline)(picture).image for picture in pictures]
+
+
+def difference(pipeline: FaceEraser, kernels: str, pictures: Sequence[gate.Picture]) -> float:
     """The largest difference inside the hole between network and mirror, both without quantization.
 
     Raises GateFailed when it is not the same network.
@@ -455,7 +460,7 @@ def difference(pipeline: FaceEraser, kernels: str, pictures: Sequence[convert.Pi
     mirror, worst = Mirror(pipeline, kernels, bypassed=True), 0.0
     quant.set_bypassed(pipeline, True)
     try:
-        for picture, truth in zip(pictures, convert.reference(pipeline, pictures), strict=True):
+        for picture, truth in zip(pictures, painted_by(pipeline, pictures), strict=True):
             erased = mirror(picture.image[None], picture.mask[None, ..., None])["erased"].numpy()[0]
             worst = max(worst, float(np.abs(erased - truth)[picture.mask > 0.5].max()))
     finally:
@@ -466,7 +471,7 @@ def difference(pipeline: FaceEraser, kernels: str, pictures: Sequence[convert.Pi
     return worst
 
 
-def erased(path: Path, pictures: Sequence[convert.Picture]) -> list[np.ndarray]:
+def erased(path: Path, pictures: Sequence[gate.Picture]) -> list[np.ndarray]:
     """What LiteRT makes of the pictures with a file that takes them in float: (R, R, 3) float32 each."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -482,7 +487,7 @@ def erased(path: Path, pictures: Sequence[convert.Picture]) -> list[np.ndarray]:
     return made
 
 
-def psnr_of(one: Sequence[np.ndarray], other: Sequence[np.ndarray], pictures: Sequence[convert.Picture]) -> list[float]:
+def psnr_of(one: Sequence[np.ndarray], other: Sequence[np.ndarray], pictures: Sequence[gate.Picture]) -> list[float]:
     """PSNR inside the hole, dB, picture by picture; 200 for the same bits."""
     errors = [np.square((a - b)[p.mask > 0.5]).mean() for a, b, p in zip(one, other, pictures, strict=True)]
     return [float(min(200.0, -10 * np.log10(max(error, 1e-20)))) for error in errors]
@@ -491,7 +496,7 @@ def psnr_of(one: Sequence[np.ndarray], other: Sequence[np.ndarray], pictures: Se
 # --- the networks and their times -------------------------------------------------------------------------------------
 
 
-def random_network(width: int, pictures: Sequence[convert.Picture]) -> FaceEraser:
+def random_network(width: int, pictures: Sequence[gate.Picture]) -> FaceEraser:
     """The mobile preset, unpruned, quantized and calibrated on the pictures, with random weights and a flow that moves."""
     torch.manual_seed(0)
     pipeline = FaceEraser(Config.of("mobile"), width=width)
@@ -523,7 +528,7 @@ def times(files: dict[str, Path], threads: int, args: argparse.Namespace, folder
 
 def compare(name: str, pipeline: FaceEraser, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Write, check and time the file and its mirrors: a row for each of them and number of threads."""
-    pictures = convert.gate_pictures(pipeline.config.resolution)[: args.pictures]
+    pictures = gate.gate_pictures(pipeline.config.resolution)[: args.pictures]
     quant.round_biases(pipeline, *form.sample(pipeline.config.resolution, False, False).values())
     gmacs, _ = count(pipeline, pipeline.config.resolution)
     facts: dict[str, dict[str, Any]] = {}
@@ -534,7 +539,7 @@ def compare(name: str, pipeline: FaceEraser, args: argparse.Namespace) -> list[d
             tflite.write(pipeline, files["file"], "int8", flavour="web")
         tflite.check(files["file"], pipeline, "int8")
         shown = erased(files["file"], pictures)
-        network = convert.reference(pipeline, pictures)
+        network = painted_by(pipeline, pictures)
         facts["file"] = {"psnr_vs_network": psnr_of(shown, network, pictures)}
         bound = statistics.median(facts["file"]["psnr_vs_network"]) - SPARE_DB
         for kernels in args.kernels:
@@ -577,7 +582,7 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     rows = compare("release", checkpoint.load(args.release / "small" / "int8"), args)
     if args.wide:
-        wide = random_network(args.wide, convert.gate_pictures(256)[:4])
+        wide = random_network(args.wide, gate.gate_pictures(256)[:4])
         rows += compare(f"wide {args.wide}", wide, args)
     result = artifact.result(rows, None, args.command) | {"goal": {"ratio": GOAL, "ms_per_gmac": MS_PER_GMAC}}
     if args.json:

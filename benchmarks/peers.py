@@ -55,8 +55,7 @@ def commands(args: Namespace) -> dict[tuple[str, int], list[list[str]]]:
                  "--init", at["smooth"], "--steps", copies, *stage.FOR_COPIES],
                 ["compress/prune.py", at["fp32"], at["pruned"], "--keep", "0.5", "--rounds", "1", "--steps", prune, *tuned],
                 ["compress/quantize.py", at["pruned"], at["int8"], "--steps", quantize, *tuned],
-                ["export/to_tflite.py", at["int8"], str(exports(args)), "--flavour", "web",
-                 *(stage.LOOSER_GATE if model == "faceeraser" else ())],
+                ["export/to_tflite.py", at["int8"], str(exports(args)), "--flavour", "web"],
             ]  # fmt: skip
             plan[model, seed] = words
     return plan

@@ -33,8 +33,9 @@ from faceeraser.networks import count
 from faceeraser.pairs import describe, evaluation_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
-# What an int8 .tflite of this pipeline weighs beside its parameters: Canny's and the fill's operators, scales, names.
-GRAPH_BYTES = 480_000
+# What an int8 .tflite of this pipeline weighs beside its parameters: Canny's and the fill's operators, scales, names, and
+# layers that stay in float, which are chosen late (from 435,000 to 508,000 were seen).
+GRAPH_BYTES = 520_000
 # dB by which an int8 file was better than its student, at the most: fine-tuning goes on while it is quantized (measured).
 GIVEN_BACK = 0.2
 SLIM_SHARE = 0.12  # of the MACs, left for the scale factors to decide on
@@ -229,7 +230,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"\nround {number} of {len(plan)} is done; {left}; asked for: {budget}, --max-drop {args.max_drop}")
         print(tabulate(rows, headers="keys", floatfmt=".3f", intfmt=","), flush=True)
     words = ["export/to_tflite.py", str(work / "int8"), str(work), "--data", str(args.data), "--overwrite"]
-    stage.run_all([[*words, *stage.LOOSER_GATE]], ROOT)
+    stage.run_all([words], ROOT)
     file = exported(work / "int8.tflite", args, pipeline.config.resolution)
     if args.max_ms is not None:
         timed = work / "latency.json"

@@ -199,8 +199,8 @@ class _Port:
         self.shape = [int(n) if isinstance(n, (int, np.integer)) and n > 0 else None for n in shape]  # None: any
         self.layout, self.channels = "?", 0
         for layout, axis in (("NHWC", 3), ("NCHW", 1)):
-            # A picture has 3 channels, a mask 1. (Sides of 1 or 3 pixels, where this could mislead, nobody exports.)
-            if self.layout == "?" and len(self.shape) == 4 and self.shape[axis] in (1, 3):
+            # A picture has 3 channels, a mask 1, a plan 2. (Sides of 1 to 3 pixels, which could mislead, nobody exports.)
+            if self.layout == "?" and len(self.shape) == 4 and self.shape[axis] in (1, 2, 3):
                 self.layout, self.channels = layout, self.shape[axis] or 0
 
     @property
@@ -461,12 +461,21 @@ class Artifact:
                 )
         return self._painted(image, mask)
 
+    def outputs(self, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        """Everything the file gives for one picture, by name, as float32 (h, w, channels); errors and inputs as of `run`."""
+        pictures, masks = self._checked(np.asarray(image), np.asarray(mask))
+        values = self._values(pictures, masks)
+        given = [port.pack(values[role][:1]) for port, role in zip(self._model.inputs, self._roles, strict=True)]
+        return {p.name: p.unpack(made)[0] for p, made in zip(self._model.outputs, self._model(given), strict=True)}
+
+    def _values(self, pictures: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+        """What goes in, by role."""
+        return {"image": pictures, "mask": masks, **({"edges": _edges(pictures, masks)} if self.wants_edges else {})}
+
     def _painted(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """`run`, once the ranges are known."""
         pictures, masks = self._checked(image, mask)
-        values = {"image": pictures, "mask": masks}
-        if self.wants_edges:
-            values["edges"] = _edges(pictures, masks)
+        values = self._values(pictures, masks)
         ports = self._model.inputs
         step = len(pictures) if all(port.batched for port in ports) else 1
         erased = np.empty_like(pictures)

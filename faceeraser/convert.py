@@ -4,14 +4,15 @@
 
 `export` converts beside the target, asserts on the written file what must hold of it (coordinates in float32, the warp in
 the form its runtime takes, every learnt scale of a quantized network; tflite.py, onnx.py, coreml.py), compares it with the
-checkpoint on textured pictures, and only then renames file and card into place. The gate, inside the hole, worst picture:
+checkpoint on textured pictures (gate.py), and only then renames file and card into place. The gate, inside the hole, worst
+picture, the file's plan held fixed:
 
     fp32   largest absolute difference at most 1e-4          against the float network
     fp16   PSNR at least 55 dB                               against the float network
     int8   PSNR at least 50 dB                               against the fake-quantized network
 
-(CoreML: `Gate.of`.) An .onnx file, which takes any size, is compared at two more; a CoreML package is
-computed from the file by mil.py where there is no CoreML.
+and the plans, where pixels are copied from, agree. (CoreML: `Gate.of`.) An .onnx file, which takes any size, is compared at
+two more; a CoreML package is computed from the file by mil.py where there is no CoreML.
 
 Files: `exports/<folder>.tflite`; `-fp16`, `-fp32` or `-int8` is added where that is not the folder's own precision (int8 of
 a quantized folder, fp32 of any other; fp16 for CoreML), `-edges` where edges are an input, and a .tflite file's flavour
@@ -23,7 +24,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import math
 import os
 import shutil
 import signal
@@ -31,19 +31,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from faceeraser import artifact, checkpoint, coreml, form, onnx, quant, tflite
-from faceeraser.edges import canny
+from faceeraser.gate import File, Gate, Painted, Picture, Reference, cut, edges_of, gate_pictures, other_sizes, parity
 from faceeraser.networks import Inpainter, count
-from faceeraser.pairs import evaluation_pairs
 from faceeraser.stage import GateFailed, finish
 
 SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "coreml": ".mlpackage"}
@@ -54,139 +50,6 @@ WARPS = {
     "onnx": "GridSample, bilinear, border, align_corners = 1, float32; coordinates clamped",
     "coreml": "resample, bilinear, border, align_corners = true, float32; coordinates clamped",
 }
-PICTURES = 16
-"""Textured pictures that a gate takes at least."""
-
-
-@dataclass(frozen=True)
-class Gate:
-    """What a file must reach inside the hole of its worst picture: a largest difference, or a PSNR in dB.
-
-    reason: why it is looser than `of(precision)`; it goes into the card.
-    """
-
-    max_abs: float | None = None
-    psnr: float | None = None
-    reason: str | None = None
-
-    @classmethod
-    def of(cls, precision: str, value: float | None = None, reason: str | None = None, kind: str = "") -> Gate:
-        """The gate of a precision; `value` replaces its bound (dB, or the largest difference for fp32).
-
-        'coreml' computes in float16, which moves the flow by hundredths of a pixel (the network that ships: 44.7 dB on
-        grass), and packs weights without training, which makes it copy other texture here and there (int8 25.1, palette6
-        23.7, palette4 22.8 dB; int8 of the quantized one, whose weights lie on that grid, 36.0, and with its activations
-        25.7): gates against breakage. int8-activations is float32 but for what is stored, and the same to the last bit.
-
-        Raises:
-            ValueError: `value` is looser than the bound and no reason is given.
-        """
-        bounds = {"fp32": 1e-4, "fp16": 55.0, "int8": 50.0, "int8-activations": 50.0}
-        half = {"fp16": 40.0, "int8": 24.0, "palette6": 22.0, "palette4": 20.0, "int8-activations-fp16": 24.0}
-        bound = (bounds | half if kind == "coreml" else bounds)[precision]
-        value = bound if value is None else value
-        if not reason and (value > bound if precision == "fp32" else value < bound):
-            raise ValueError(f"a gate of {value:g} is looser than {bound:g} for {precision}: say why (--reason TEXT)")
-        return cls(max_abs=value, reason=reason) if precision == "fp32" else cls(psnr=value, reason=reason)
-
-    def in_levels(self) -> Gate:
-        """The same of pictures in 8 bits, rounded on both sides: a difference below half a level may become a whole one,
-        in a value out of a hundred (68 dB).
-        """
-        if self.max_abs is None:
-            return self
-        return Gate(max_abs=max(self.max_abs, 1.001 / 255), psnr=68.0, reason=self.reason)
-
-    def elsewhere(self) -> Gate:
-        """The same at a size the network was not trained at, where its float arithmetic is worse conditioned: folding the
-        norms alone, in torch, moved the flow of the network that ships by 0.0003 pixels at 256 and by 0.004 at 512. A form
-        that is wrong at a size is far below.
-        """
-        return self if self.max_abs is None else Gate(max_abs=100 * self.max_abs, psnr=60.0, reason=self.reason)
-
-    def __str__(self) -> str:
-        told = ([] if self.max_abs is None else [f"max abs <= {self.max_abs:g}"]) + (
-            [] if self.psnr is None else [f"PSNR >= {self.psnr:g} dB"])  # fmt: skip
-        return " and ".join(told)
-
-    def passes(self, psnr: float, max_abs: float) -> bool:
-        """Whether one picture's figures are inside; NaN never is."""
-        return max_abs <= (self.max_abs if self.max_abs is not None else math.inf) and psnr >= (self.psnr or 0.0)
-
-
-# --- the pictures of a gate -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture to compare on: `image` (R, R, 3) float32 in [0, 1], `mask` (R, R) float32 with 1 = erase."""
-
-    name: str
-    image: np.ndarray
-    mask: np.ndarray
-
-
-# What scikit-image carries inside its wheel, and where to cut: centre, as a share of the picture.
-_TEXTURED = (
-    ("astronaut", 0.22, 0.45), ("astronaut", 0.75, 0.6), ("coffee", 0.5, 0.5), ("chelsea", 0.45, 0.5),
-    ("rocket", 0.5, 0.5), ("hubble_deep_field", 0.5, 0.4), ("immunohistochemistry", 0.5, 0.5), ("retina", 0.5, 0.6),
-    ("brick", 0.5, 0.5), ("grass", 0.4, 0.5), ("gravel", 0.5, 0.6), ("camera", 0.3, 0.4), ("coins", 0.5, 0.5),
-    ("page", 0.5, 0.5), ("text", 0.5, 0.4), ("moon", 0.5, 0.5),
-)  # fmt: skip
-
-
-def gate_pictures(resolution: int, data: Path | str | None = None) -> list[Picture]:
-    """The pictures of a gate: 16 textured crops of scikit-image's photographs and, with `data`, 16 faces of its tune list.
-
-    Raises:
-        ValueError: `data` is not a folder made by train/prepare.py.
-        ModuleNotFoundError: scikit-image is missing.
-    """
-    try:
-        from skimage import data as photographs
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the parity gate needs scikit-image: pip install 'faceeraser[train]'") from error
-    found = []
-    for k, (name, down, right) in enumerate(_TEXTURED):
-        whole = getattr(photographs, name)()
-        whole = np.repeat(whole[..., None], 3, 2) if whole.ndim == 2 else whole[..., :3]
-        short = min(whole.shape[:2])
-        if short < resolution:
-            side = [math.ceil(n * resolution / short) for n in whole.shape[1::-1]]
-            whole = cv2.resize(whole, side, interpolation=cv2.INTER_CUBIC)
-        top, left = (int(share * (n - resolution)) for share, n in zip((down, right), whole.shape[:2], strict=True))
-        crop = whole[top : top + resolution, left : left + resolution]
-        found.append(Picture(f"{name}-{k}", crop.astype(np.float32) / 255, _part_mask(resolution, k)))
-    for pair in evaluation_pairs(data, "tune", resolution, PICTURES) if data is not None else []:
-        found.append(Picture(pair.name, pair.truth.astype(np.float32) / 255, pair.mask.astype(np.float32)))
-    return found
-
-
-def other_sizes(pipeline: Inpainter) -> list[tuple[int, int]]:
-    """(height, width) at which an .onnx file is compared as well: 320 x 192 and 512 x 512 for most networks."""
-    step = max(64, onnx.multiple_of(pipeline.config))
-    return [(5 * step, 3 * step), (8 * step, 8 * step)]
-
-
-def cut(pictures: Sequence[Picture], height: int, width: int) -> list[Picture]:
-    """The upper left height x width pixels of pictures."""
-    return [Picture(p.name, p.image[:height, :width], p.mask[:height, :width]) for p in pictures]
-
-
-def _part_mask(resolution: int, seed: int) -> np.ndarray:
-    """Brows, eyes, nose and mouth as ellipses about where a face has them, moved and turned a little by `seed`."""
-    rng = np.random.default_rng(seed)
-    mask = np.zeros((resolution, resolution), np.uint8)
-    # Centre x, y, half axes, as shares of the picture.
-    parts = [(0.32, 0.33, 0.13, 0.04), (0.68, 0.33, 0.13, 0.04), (0.32, 0.43, 0.11, 0.07), (0.68, 0.43, 0.11, 0.07),
-             (0.5, 0.56, 0.09, 0.12), (0.5, 0.78, 0.18, 0.08)]  # fmt: skip
-    for x, y, across, along in parts:
-        x, y = x + rng.uniform(-0.04, 0.04), y + rng.uniform(-0.04, 0.04)
-        axes = max(1, round(across * resolution)), max(1, round(along * resolution))
-        centre = round(x * resolution), round(y * resolution)
-        cv2.ellipse(mask, centre, axes, rng.uniform(-20, 20), 0, 360, 1, -1)
-    return mask.astype(np.float32)
-
 
 
 @contextlib.contextmanager
@@ -233,74 +96,41 @@ def _step(words: str) -> Iterator[None]:
     print(f" {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
-# --- the parity gate ------------------------------------------------------------------------------------------------
+# --- a file as what a gate compares ---------------------------------------------------------------------------------
 
 
-def _edges_of(picture: Picture) -> np.ndarray:
-    """Edges as `artifact.Artifact` computes them for a file that takes them as an input."""
-    return canny(picture.image @ np.array([0.299, 0.587, 0.114], np.float32), picture.mask)
-
-
-def reference(
-    pipeline: Inpainter, pictures: Sequence[Picture], edges_input: bool = False, output: str = "erased"
-) -> list[np.ndarray]:
-    """What the checkpoint's own network erases: (R, R, 3) float32 for each picture; fake-quantized if it is quantized."""
-    pipeline.eval()
-    found = []
-    with torch.no_grad():
-        for picture in pictures:
-            image = torch.from_numpy(picture.image).permute(2, 0, 1)[None]
-            edges = torch.from_numpy(_edges_of(picture))[None, None] if edges_input else None
-            erased = pipeline(image, torch.from_numpy(picture.mask)[None, None], edges)[output]
-            found.append(erased[0].permute(1, 2, 0).numpy())
-    return found
-
-
-def _evaluated(path: Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """A saved CoreML package, computed by mil.py, as `artifact.Artifact.run` runs a file."""
+def _evaluated(path: Path) -> File:
+    """A saved CoreML package, computed by mil.py."""
     evaluate, wants_edges = coreml.evaluator(path), "edges" in {port["name"] for port in artifact.describe(path)["inputs"]}
 
-    def run(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def run(image: np.ndarray, mask: np.ndarray) -> Painted:
         given = {"image": torch.from_numpy(image).permute(2, 0, 1)[None], "mask": torch.from_numpy(mask)[None, None]}
         if wants_edges:
-            given["edges"] = torch.from_numpy(_edges_of(Picture("", image, mask)))[None, None]
-        return evaluate(given)[0].permute(1, 2, 0).numpy()
+            given["edges"] = torch.from_numpy(edges_of(Picture("", image, mask)))[None, None]
+        return Painted(evaluate(given)[0].permute(1, 2, 0).numpy())
 
     return run
 
 
-def parity(
-    run: Callable[[np.ndarray, np.ndarray], np.ndarray], pictures: Sequence[Picture], expected: Sequence[np.ndarray],
-    gate: Gate,
-) -> dict[str, Any]:  # fmt: skip
-    """Compare a file with its checkpoint inside the hole, picture by picture; the card's `parity`.
+def _run(file: artifact.Artifact) -> File:
+    """An exported file, with its plan where that is still an output."""
 
-    Also runs two pictures again with other pixels in the hole: the whole output must stay bit-identical.
-    """
-    worst: dict[str, Any] = {"psnr_hole_min": 200.0, "max_abs_hole": 0.0}
+    def run(image: np.ndarray, mask: np.ndarray) -> Painted:
+        made = file.outputs(image, mask)
+        plan = made.pop("plan", None)
+        return Painted(next(iter(made.values())), plan)
+
+    return run
+
+
+def _unchanged(planned: File, published: File, pictures: Sequence[Picture]) -> list[str]:
+    """That a file paints the same bits as the one with its plan as an output, which the gate looked at; what differs."""
     failures = []
-    for k, (picture, truth) in enumerate(zip(tqdm(pictures, "  parity", file=sys.stderr), expected, strict=True)):
-        erased = run(picture.image, picture.mask)
-        error = (erased.astype(np.float64) - truth)[picture.mask > 0.5]
-        largest = float(np.abs(error).max(initial=0.0))
-        psnr = min(200.0, -10 * math.log10(max(float(np.mean(error**2)), 1e-20))) if np.isfinite(error).all() else -200.0
-        if psnr < worst["psnr_hole_min"]:
-            worst |= {"psnr_hole_min": psnr, "worst_picture": picture.name}
-        worst["max_abs_hole"] = max(worst["max_abs_hole"], largest if math.isfinite(largest) else 1e9)
-        if not gate.passes(psnr, largest):
-            failures.append(f"{picture.name}: {psnr:.1f} dB, max abs {largest:.2g} inside the hole, expected {gate}")
-        if k < 2:
-            noise = np.random.default_rng(k).random(picture.image.shape, np.float32)
-            other = run(np.where(picture.mask[..., None] > 0.5, noise, picture.image), picture.mask)
-            if not np.array_equal(erased, other):
-                failures.append(
-                    f"{picture.name}: pixels inside the hole change the output (by {np.abs(erased - other).max():.2g})"
-                )
-    return {
-        "n": len(pictures), **{k: round(v, 7) if isinstance(v, float) else v for k, v in worst.items()},
-        "gate": str(gate), "passed": not failures,
-        **({"looser_because": gate.reason} if gate.reason else {}), **({"failures": failures} if failures else {}),
-    }  # fmt: skip
+    for picture in pictures:
+        one, other = (file(picture.image, picture.mask).image for file in (planned, published))
+        if not np.array_equal(one, other):
+            failures.append(f"{picture.name}: without the plan as an output the file paints another picture")
+    return failures
 
 
 # --- export: convert, check, gate, publish --------------------------------------------------------------------------
@@ -378,9 +208,12 @@ def export(
     pictures = gate_pictures(pipeline.config.resolution, data)
     with _room_in(target), tempfile.TemporaryDirectory(prefix=f".{path.name}.partial-", dir=target) as folder, _stoppable():
         staged = Path(folder) / path.name
-        write, check = _KINDS[kind]
+        write, check, without_plan = _KINDS[kind]
+        planned = staged.with_name(f"planned-{staged.name}") if pipeline.PLANS and without_plan else None
         with _step("converting"):
-            write(pipeline, staged, precision, edges_input, **how)
+            write(pipeline, planned or staged, precision, edges_input, **how, **({"with_plan": True} if planned else {}))
+            if planned and without_plan:
+                without_plan(planned, staged)
         with _step("checking the file"):
             checked = check(staged, pipeline, precision)
         fields: dict[str, Any] = {
@@ -402,25 +235,29 @@ def export(
             if kind == "coreml":
                 fields |= artifact.describe(staged)
             artifact.write_card(staged, fields)
-            file = artifact.Artifact(staged, threads=1, delegate=delegate)
-        with _step("running the checkpoint's network"):
-            network = coreml.as_written(pipeline, precision) if kind == "coreml" else pipeline
-            expected = reference(network, pictures, edges_input, output)
-        if any(port["dtype"] == "uint8" for port in file.card["outputs"]):
-            expected, gate = [np.rint(picture * 255) / 255 for picture in expected], gate.in_levels()
+            published = artifact.Artifact(staged, threads=1, delegate=delegate)
+            file = published
+            if planned:
+                artifact.write_card(planned, fields)
+                file = artifact.Artifact(planned, threads=1, delegate=delegate)
+        network = coreml.as_written(pipeline, precision) if kind == "coreml" else pipeline
+        in_levels = any(port["dtype"] == "uint8" for port in published.card["outputs"])
+        reference = Reference(network, edges_input, output, in_levels)
+        gate = gate.in_levels() if in_levels else gate
         if kind == "coreml" and sys.platform != "darwin":
-            evaluated = parity(_evaluated(staged), pictures, expected, gate)
+            evaluated = parity(_evaluated(staged), pictures, reference, gate)
             fields["evaluated_parity"], failures = evaluated, list(evaluated.get("failures", []))
             measured: dict[str, Any] = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None}
             measured |= {"gate": str(gate), "passed": None}
         else:
-            measured = parity(file.run, pictures, expected, gate)
+            measured = parity(_run(file), pictures, reference, gate)
             failures = list(measured.get("failures", []))
+            failures += _unchanged(_run(file), _run(published), pictures[:2]) if planned else []
         if kind == "onnx":
             fields["parity_at"] = []
             for height, width in other_sizes(pipeline):
                 some = cut(gate_pictures(max(height, width))[:2], height, width)
-                found = parity(file.run, some, reference(pipeline, some, edges_input), gate.elsewhere())
+                found = parity(_run(file), some, reference, gate.elsewhere())
                 fields["parity_at"].append({"height": height, "width": width, **found})
                 failures += [f"at {height} x {width}, {words}" for words in found.get("failures", [])]
         if failures:
@@ -531,8 +368,9 @@ def _notes(pipeline: Inpainter, kind: str, precision: str) -> list[str]:
     return notes
 
 
-_KINDS: dict[str, tuple[Callable[..., None], Callable[..., dict[str, Any]]]] = {
-    "tflite": (tflite.write, tflite.check), "onnx": (onnx.write, onnx.check), "coreml": (coreml.write, coreml.check),
+_KINDS: dict[str, tuple[Callable[..., None], Callable[..., dict[str, Any]], Callable[[Path, Path], None] | None]] = {
+    "tflite": (tflite.write, tflite.check, tflite.without_plan), "onnx": (onnx.write, onnx.check, onnx.without_plan),
+    "coreml": (coreml.write, coreml.check, None),
 }  # fmt: skip
 
 
@@ -609,7 +447,7 @@ def run(args: argparse.Namespace, kind: str) -> int:
     before = {n: signal.signal(n, _on_signal) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     try:
         with _stoppable():
-            _run(args, kind)
+            _export_all(args, kind)
         return 0
     except KeyboardInterrupt:
         print(f"to_{kind}.py: stopped; nothing was published by this run that is not whole", file=sys.stderr)
@@ -619,7 +457,7 @@ def run(args: argparse.Namespace, kind: str) -> int:
             signal.signal(number, handler)
 
 
-def _run(args: argparse.Namespace, kind: str) -> None:
+def _export_all(args: argparse.Namespace, kind: str) -> None:
     chosen: list[dict[str, Any]] = [{}]
     if kind == "tflite":
         flavours = dict.fromkeys(args.flavour)
@@ -639,7 +477,7 @@ def _run(args: argparse.Namespace, kind: str) -> None:
         {
             "file": card["file"], "precision": card["precision"], "bytes": card["bytes"], "gmacs": card["gmacs"],
             "params": card["params"],
-            **{name: found[name] for name in ("psnr_hole_min", "max_abs_hole", "gate")},
+            **{name: found[name] for name in ("psnr_hole_min", "max_abs_hole", "plan_share_min", "gate") if name in found},
         }
         for card, found in zip(cards, figures, strict=True)
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -14,20 +15,22 @@ from faceeraser.networks import Inpainter
 
 
 class Form(nn.Module):
-    """The pipeline as a file has it: image, mask (and edges) -> erased, channels last (then by name) or first.
+    """The pipeline as a file has it: image, mask (and edges) -> what is asked for, channels last (then by name) or first.
 
-    output: 'erased', or another of the pipeline's pictures.
+    outputs: keys of what the pipeline returns, such as 'erased' or 'plan'.
     """
 
-    def __init__(self, pipeline: Inpainter, channels_last: bool, output: str = "erased"):
+    def __init__(self, pipeline: Inpainter, channels_last: bool, outputs: Sequence[str] = ("erased",)):
         super().__init__()
-        self.pipeline, self.channels_last, self.output = pipeline, channels_last, output
+        self.pipeline, self.channels_last, self.outputs = pipeline, channels_last, tuple(outputs)
 
     def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> Any:
         if not self.channels_last:
-            return self.pipeline(image, mask, edges)[self.output]
+            made = self.pipeline(image, mask, edges)
+            return made[self.outputs[0]] if len(self.outputs) == 1 else tuple(made[name] for name in self.outputs)
         first = (x if x is None else x.permute(0, 3, 1, 2) for x in (image, mask, edges))
-        return {self.output: self.pipeline(*first)[self.output].permute(0, 2, 3, 1)}
+        made = self.pipeline(*first)
+        return {name: made[name].permute(0, 2, 3, 1) for name in self.outputs}
 
 
 def frozen(pipeline: Inpainter) -> Inpainter:

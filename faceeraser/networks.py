@@ -446,6 +446,8 @@ class Inpainter(nn.Module):
     """The last layer of each network, whose channels are what it is for."""
     TAILS: tuple[tuple[str, ...], ...]
     """What may stay in float when it is quantized, from a network's end backwards."""
+    PLANS: ClassVar[bool] = False
+    """Whether `forward` returns and takes a `plan`: offsets (N, 2, h, w) in (-1, 1) that say where to copy from."""
     WARPS: tuple[str, ...] = ()
     """What is warped, in order: a 'picture', which is never quantized before it is, or 'features'."""
 
@@ -522,9 +524,11 @@ class Inpainter(nn.Module):
 
 
 class FaceEraser(Inpainter):
-    """The whole pipeline of the paper. Keys of what it returns: `edges`, `edges_hat`, `offsets`, `flow` (pixels),
-    `cloned`, `refined`, `erased`.
+    """The whole pipeline of the paper. Keys of what it returns: `edges`, `edges_hat`, `plan` (offsets as large as the
+    networks see the picture), `offsets`, `flow` (pixels), `cloned`, `refined`, `erased`.
     """
+
+    PLANS = True
 
     PHASES: ClassVar = {"edge": ("edge",), "inpaint": ("clone", "refine"), "all": ("edge", "clone", "refine")}
     HEADS = ("edge.head", "clone.head", "refine.head")
@@ -538,7 +542,12 @@ class FaceEraser(Inpainter):
         self.refine = RefineGenerator(config, width)
         self.initialise()
 
-    def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, image: Tensor, mask: Tensor, edges: Tensor | None = None, plan: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """As of every `Inpainter`. plan: takes the place of what the clone network would say, so that two runs which round
+        differently copy the same pixels.
+        """
         mask = (mask >= 0.5).to(image.dtype)
         hole, small_mask = three(mask), self._touched(mask)
         keep = 1.0 - hole
@@ -549,7 +558,7 @@ class FaceEraser(Inpainter):
         if self.config.fill:
             with torch.autocast(image.device.type, enabled=False):
                 filled, shading = self.fill(visible.float(), keep.float())
-            small_offsets = self.clone(guide, self.shrunk(filled), small_mask).float()
+            small_offsets = self.clone(guide, self.shrunk(filled), small_mask).float() if plan is None else plan
             small_offsets = small_offsets * torch.cat([small_mask, small_mask], 1)
             # Outside the hole nothing of the warp is left, so there its flow need not be zero: what is reported is, which a
             # converter leaves out.
@@ -559,7 +568,7 @@ class FaceEraser(Inpainter):
             detail = copyable(visible - shading) * (keep * DETAIL_GAIN)
             cloned = filled + hole * self.warp(detail, self.to_flow(enlarged))
         else:
-            small_offsets = self.clone(guide, self.shrunk(visible), small_mask).float()
+            small_offsets = self.clone(guide, self.shrunk(visible), small_mask).float() if plan is None else plan
             offsets = self._enlarged(small_offsets, "bilinear")
             flow = self.to_flow(offsets)
             cloned = self.warp(visible, flow)
@@ -571,7 +580,7 @@ class FaceEraser(Inpainter):
         erased = visible + refined * hole
         return {
             "edges": self._enlarged(edges, "nearest"), "edges_hat": self._enlarged(edges_hat, "nearest"),
-            "offsets": offsets, "flow": flow, "cloned": cloned, "refined": refined, "erased": erased,
+            "plan": small_offsets, "offsets": offsets, "flow": flow, "cloned": cloned, "refined": refined, "erased": erased,
         }  # fmt: skip
 
 

@@ -93,13 +93,16 @@ def fill_any_size(multiple: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Ten
     return fill
 
 
-def write(pipeline: Inpainter, path: Path, precision: str, edges_input: bool = False) -> None:
+def write(
+    pipeline: Inpainter, path: Path, precision: str, edges_input: bool = False, *, with_plan: bool = False
+) -> None:  # fmt: skip
     """Write an .onnx file, opset 18, the warp as GridSample: NCHW float32 inputs `image`, `mask` (`edges`), output `erased`.
 
     Height and width are open: multiples of `multiple_of`, at most LARGEST. Batch 1.
 
     precision: 'fp32' of a float network; 'int8' of a quantized one, as QuantizeLinear / DequantizeLinear pairs with the
-    learnt scales, which a runtime joins with the operators between them.
+    learnt scales, which a runtime joins with the operators between them. What is stored counts from 0 (`_count_from_0`).
+    with_plan: `plan`, float32 (1, 2, h, w), is a second output, for a gate to hold it fixed; `without_plan` takes it away.
     """
     form.need("onnxscript", "onnx")
     onnx, simplifier = form.need("onnx", "onnx"), form.need("onnxsim", "onnx")
@@ -108,10 +111,11 @@ def write(pipeline: Inpainter, path: Path, precision: str, edges_input: bool = F
     network.fill = fill_any_size(multiple_of(pipeline.config))
     # Shown at its largest, where no level of the fill has a single pixel: sums over one pixel would be optimized away.
     sample = form.sample(LARGEST, edges_input, channels_last=False)
-    traced = form.Form(network, channels_last=False).eval()
+    outputs = ["erased", "plan"] if with_plan else ["erased"]
+    traced = form.Form(network, channels_last=False, outputs=outputs).eval()
     torch.onnx.export(
         traced, (), kwargs=sample, f=str(path), dynamo=True, opset_version=18, external_data=False,
-        input_names=list(sample), output_names=["erased"], optimize=False,
+        input_names=list(sample), output_names=outputs, optimize=False,
     )  # fmt: skip
     model = onnx.load(str(path))
     _open_sizes(model)
@@ -119,6 +123,7 @@ def write(pipeline: Inpainter, path: Path, precision: str, edges_input: bool = F
     # rather than a minute, and both together 1501.
     model, _ = simplifier.simplify(model)
     _fold_weights(model)
+    _count_from_0(model)
     # The exporter leaves a Python stack trace on every node, which is more than the weights of a small network.
     for owner in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del owner.metadata_props[:]
@@ -131,9 +136,10 @@ def _open_sizes(model: Any) -> None:
     """Declare height and width of inputs and output open, and say what the inputs are, in place."""
     del model.graph.value_info[:]
     for port in (*model.graph.input, *model.graph.output):
+        small = "small_" if port.name == "plan" else ""
         for axis, name in ((2, "height"), (3, "width")):
-            port.type.tensor_type.shape.dim[axis].dim_param = name
-        port.doc_string = MEANINGS[port.name]
+            port.type.tensor_type.shape.dim[axis].dim_param = small + name
+        port.doc_string = MEANINGS.get(port.name, "")
 
 
 def _fold_weights(model: Any) -> None:
@@ -172,12 +178,51 @@ def _fold_weights(model: Any) -> None:
     graph.initializer.extend(t for name, t in values.items() if name in read)
 
 
+def _count_from_0(model: Any) -> None:
+    """Store quantized tensors as uint8, 128 above what they are as int8, in place: the same numbers everywhere.
+
+    ONNX Runtime multiplies uint8 by int8 with VPMADDUBSW where a CPU has AVX2 and no VNNI, and that adds two products in 16
+    bits, which overflow: 38 dB where the network is 55 (an emulated Haswell). uint8 by uint8 it adds up in 32 bits.
+    """
+    from onnx import numpy_helper
+
+    graph = model.graph
+    values = {t.name: t for t in graph.initializer}
+    raised: dict[str, str] = {}
+
+    def raise_(name: str) -> str:
+        if name not in raised:
+            levels = numpy_helper.to_array(values[name]).astype(np.int16) + 128
+            raised[name] = f"{name}_from_0"
+            graph.initializer.append(numpy_helper.from_array(levels.astype(np.uint8), raised[name]))
+        return raised[name]
+
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.input[2] = raise_(node.input[2])
+            if node.input[0] in values:
+                node.input[0] = raise_(node.input[0])
+    kept = [t for t in graph.initializer if t.name not in raised]
+    del graph.initializer[:], graph.value_info[:]  # which say int8
+    graph.initializer.extend(kept)
+
+
+def without_plan(path: Path, target: Path) -> None:
+    """Write the file at `path` again as `target`, without its output `plan`."""
+    onnx = form.need("onnx", "onnx")
+    model = onnx.load(str(path))
+    kept = [port for port in model.graph.output if port.name != "plan"]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    onnx.save(model, str(target))
+
+
 def check(path: Path, pipeline: Inpainter, precision: str) -> dict[str, Any]:
     """Assert on the written file what must hold of it; returns what was counted, for the card.
 
     Raises:
         GateFailed: the warp is not one bilinear, border, corner-aligned GridSample; its coordinates are not computed in
-            float; a convolution's weights are not int8 in an int8 file; or a learnt scale of the checkpoint is not in it.
+            float; a convolution's weights are not 8 bits in an int8 file; or a learnt scale of the checkpoint is not in it.
     """
     onnx = form.need("onnx", "onnx")
     from onnx import numpy_helper

@@ -36,12 +36,6 @@ FIGURES = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy")
 """The three figures that are always given together (FACES: PSNR alone cannot tell a face from a smear)."""
 
 
-# For an int8 file of a network that copies texture; the usual gate is 50 dB (convert.py).
-LOOSER_GATE = (
-    "--gate", "24", "--reason",
-    "int8 kernels and fake quantization round apart now and then, which moves the flow by a fifth of a pixel and with it "
-    "the texture that is copied; colour and figures are compared in benchmarks/fidelity.py",
-)  # fmt: skip
 # The objectives of the mobile preset, as words of train.py; of a flag that is given twice the last one counts.
 FOR_COLOUR = ("--perceptual", "off", "--clone", "0")
 FOR_COPIES = (

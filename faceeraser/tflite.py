@@ -51,8 +51,9 @@ _COMPOSITE = "faceeraser.resampler"
 
 
 def write(
-    pipeline: Inpainter, path: Path, precision: str, edges_input: bool = False, flavour: str = "cpu", output: str = "erased"
-) -> None:
+    pipeline: Inpainter, path: Path, precision: str, edges_input: bool = False, flavour: str = "cpu", output: str = "erased",
+    *, with_plan: bool = False,
+) -> None:  # fmt: skip
     """Write a .tflite file: NHWC inputs `image`, `mask` (`edges`), output `erased`, batch 1; the mask's tensor is called
     `mask_where_1_is_erased`.
 
@@ -61,6 +62,7 @@ def write(
         'resampler', the operator that GPU delegates have for it, which on a CPU needs the plugin that
         export/build_resampler.sh makes.
     output: 'erased', the whole picture, or 'refined', what is painted, before it is laid into the picture.
+    with_plan: `plan`, float32 (1, h, w, 2), is a second output, for a gate to hold it fixed; `without_plan` takes it away.
     """
     litert_torch = form.need("litert_torch", "tflite")
     made = FLAVOURS[flavour]
@@ -77,7 +79,8 @@ def write(
         quantizer = pt2e_quantizer.PT2EQuantizer().set_global(symmetric)
         options["quant_config"] = quant_config.QuantConfig(pt2e_quantizer=quantizer)
     sample = form.sample(pipeline.config.resolution, edges_input, channels_last=True)
-    traced = form.Form(network, channels_last=True, output=output).eval()
+    outputs = (output, "plan") if with_plan else (output,)
+    traced = form.Form(network, channels_last=True, outputs=outputs).eval()
     litert_torch.convert(traced, sample_kwargs=sample, **options).export(str(path))
     if precision == "int8":
         _keep_in_float(path)
@@ -95,6 +98,27 @@ def write(
         if given.name == b"mask":
             graph.graph.tensors[given.tensorIndex].name = b"mask_where_1_is_erased"
     graph.write(path)
+
+
+def without_plan(path: Path, target: Path) -> None:
+    """Write the file at `path` again as `target`, without its output `plan` and what only that needs."""
+    graph = Graph(path)
+    signature = graph.model.signatureDefs[0]
+    plans = {int(made.tensorIndex) for made in signature.outputs if made.name == b"plan"}
+    signature.outputs = [made for made in signature.outputs if made.name != b"plan"]
+    graph.graph.outputs = np.array([t for t in graph.graph.outputs if int(t) not in plans], np.int32)
+    graph.graph.operators = _read_by_anyone(graph, graph.graph.operators)
+    graph.write(target)
+
+
+def _read_by_anyone(graph: Graph, operators: list[Any]) -> list[Any]:
+    """The operators without those whose outputs nobody reads, nor is given."""
+    while True:
+        read = {int(i) for op in operators for i in op.inputs} | {int(i) for i in graph.graph.outputs}
+        alive = [op for op in operators if any(int(t) in read for t in op.outputs)]
+        if len(alive) == len(operators):
+            return alive
+        operators = alive
 
 
 def _flow_in_planes(offsets: Tensor) -> Tensor:
@@ -240,8 +264,11 @@ def _in_eight_bits(graph: Graph) -> None:
             before.append(cast(given.tensorIndex, inside))
     for given in signature.outputs:
         inside = int(given.tensorIndex)
+        if graph.shape(inside)[-1] != 3:  # a plan is no picture
+            continue
         levels, rounded, given.tensorIndex = graph.as_float(inside), graph.as_float(inside), graph.tensor(inside, "UINT8")
-        graph.graph.outputs = np.array([given.tensorIndex], np.int32)
+        all_of_them = graph.graph.outputs
+        graph.graph.outputs = np.where(all_of_them == inside, given.tensorIndex, all_of_them).astype(np.int32)
         after += [graph.new("MUL", [inside, graph.scalar(255.0)], levels, graph.schema.MulOptionsT()),
                   graph.new("ROUND", [levels], rounded), cast(rounded, given.tensorIndex)]  # fmt: skip
     graph.graph.operators = [*before, *graph.graph.operators, *after]
@@ -297,14 +324,7 @@ def _keep_in_float(path: Path) -> None:
         if not between:
             for reader in graph.graph.operators:
                 reader.inputs = np.array([source if i == op.outputs[0] else i for i in reader.inputs], np.int32)
-    kept = _resample_in_float(graph, kept)
-    while True:  # what nobody reads any more
-        read = {int(i) for op in kept for i in op.inputs} | {int(i) for i in graph.graph.outputs}
-        alive = [op for op in kept if any(int(t) in read for t in op.outputs)]
-        if len(alive) == len(kept):
-            break
-        kept = alive
-    graph.graph.operators = kept
+    graph.graph.operators = _read_by_anyone(graph, _resample_in_float(graph, kept))
     graph.write(path)
 
 

@@ -26,6 +26,7 @@ FLOORS = (
     {"fit", "runner"},
     {"stage"},
     {"narrowing", "tflite", "onnx", "coreml"},
+    {"gate"},
     {"convert"},
     {"__init__"},
     {"erasing"},

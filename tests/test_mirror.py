@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from test_benchmarks import call, last_line, script
 from test_export import network, pictures, quantized, saved
 
-from faceeraser import convert, edges, form, networks, quant, stage
+from faceeraser import edges, form, networks, quant, stage
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import FaceEraser
 
@@ -62,7 +62,7 @@ def test_another_network_is_seen(pipeline, pictures, monkeypatch) -> None:
 
 
 def test_the_mirror_s_file_counts_and_paints_what_the_network_paints(pipeline, pictures, files) -> None:
-    expected = convert.reference(pipeline, pictures)
+    expected = mirror.painted_by(pipeline, pictures)
     painted = {kernels: mirror.erased(path, pictures) for kernels, path in files.items()}
     for kernels, path in files.items():
         mirror.check(path, pipeline)
