@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser import artifact, checkpoint, faces, fit, metrics, pairs, stage
+from faceeraser import artifact, checkpoint, faces, inference, metrics, pairs, stage
 from faceeraser.metrics import lab_of
 
 Pictures = dict[str, np.ndarray]
@@ -42,7 +42,7 @@ def painter(path: Path) -> tuple[str, int, Callable[[np.ndarray, np.ndarray], Pi
     pipeline = checkpoint.load(path)
 
     def paint(crop: np.ndarray, mask: np.ndarray) -> Pictures:
-        outputs = fit.run(pipeline, [pairs.Pair("", crop, mask, 0.0, 0.0)])
+        outputs = inference.run(pipeline, [pairs.Pair("", crop, mask, 0.0, 0.0)])
         shown = {name: outputs[name][0].permute(1, 2, 0).numpy() for name in ("cloned", "refined", "erased")}
         return {name: np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8) for name, picture in shown.items()}
 

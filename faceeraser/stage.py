@@ -27,7 +27,8 @@ import numpy as np
 from tabulate import tabulate
 
 from faceeraser import artifact, checkpoint, faces, metrics
-from faceeraser.fit import Recipe, as_method, calibrate, fit, run, sample_sheet
+from faceeraser.fit import Recipe, calibrate, fit
+from faceeraser.inference import as_method, run, sample_sheet
 from faceeraser.networks import Inpainter, count
 from faceeraser.pairs import Pair, TrainingPairs, describe, evaluation_pairs, to_tensors
 from faceeraser.warp import landing_in_hole

@@ -12,7 +12,7 @@ import torch
 from conftest import script
 from test_networks import lively
 
-from faceeraser import checkpoint, fit, narrowing, pairs, quant
+from faceeraser import checkpoint, fit, inference, narrowing, pairs, quant
 from faceeraser import stage as stage_module
 from faceeraser.networks import Config, FaceEraser, count
 
@@ -89,7 +89,7 @@ def test_a_compressed_network_reloads_strictly_with_the_same_output(runs, name, 
     state = {k: v for k, v in pipeline.state_dict().items() if "scale" not in k}
     scales = json.loads((runs / name / "quantization.json").read_text()) if name == "int8" else None
     again = checkpoint.build(pipeline.config, state, scales)
-    a, b = fit.run(pipeline, look), fit.run(again, look)
+    a, b = inference.run(pipeline, look), inference.run(again, look)
     assert all(float((a[k] - b[k]).abs().max()) <= 1e-5 for k in a)
 
 
@@ -503,7 +503,7 @@ def test_distilled_features_come_closer_and_an_online_teacher_goes_on_learning(s
         watched = [fit._Watched(network) for network in networks]
         look = pairs.evaluation_pairs(skin, "eval", 64)
         for network in networks:
-            fit.run(network, look)
+            inference.run(network, look)
         return float(fit.attention_loss(*(each.taken() for each in watched)))
 
     losses, moved, both = trained(distil_features=10.0)

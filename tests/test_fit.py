@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from faceeraser import checkpoint, fit, pairs
+from faceeraser import checkpoint, fit, inference, pairs
 from faceeraser.networks import Config, FaceEraser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +30,7 @@ def test_training_lowers_the_error_on_pairs_it_did_not_see(skin, tmp_path):
 
     def error() -> float:
         truth, mask = pairs.to_tensors(held_out)
-        out = fit.run(pipeline, held_out)["erased"]
+        out = inference.run(pipeline, held_out)["erased"]
         return float(((out - truth).abs() * mask).sum() / mask.sum())
 
     before = error()
@@ -57,7 +57,7 @@ def test_a_student_comes_closer_to_its_teacher(skin, tmp_path):
     teacher.eval()
 
     def distance() -> float:
-        return float((fit.run(student, look)["erased"] - fit.run(teacher, look)["erased"]).abs().mean())
+        return float((inference.run(student, look)["erased"] - inference.run(teacher, look)["erased"]).abs().mean())
 
     before = distance()
     recipe = fit.Recipe(steps=40, lr=1e-3, beta1=0.9, beta2=0.999, region="hole", l1=0.0, clone=0.0, distil=1.0, **QUICK)

@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from faceeraser import artifact, checkpoint, fit, metrics, pairs, stage
+from faceeraser import artifact, checkpoint, fit, inference, metrics, pairs, stage
 from faceeraser.networks import Inpainter, count
 from faceeraser.patchmatch import fill_patchmatch
 from faceeraser.warp import landing_in_hole
@@ -107,10 +107,10 @@ def painted_by(network: Inpainter, listed: Sequence[pairs.Pair]) -> dict[str, me
     asked = [
         dataclasses.replace(pair, mask=mask) for pair in listed for mask in (pair.mask, metrics.mirrored(pair.mask))
     ]  # fmt: skip
-    outputs = fit.run(network, asked)
+    outputs = inference.run(network, asked)
 
     def method_of(found: Iterator[torch.Tensor]) -> metrics.Method:
-        return lambda _image, _mask: fit.as_picture(next(found))
+        return lambda _image, _mask: inference.as_picture(next(found))
 
     return {key: method_of(iter(outputs[key])) for key in ("refined", "cloned") if key in outputs}
 
@@ -193,14 +193,14 @@ def flow_of(network: Inpainter, listed: Sequence[pairs.Pair]) -> dict[str, float
     """What the paper says of flows and dots, as numbers: `flow_spread`, how far the hole's flow vectors are from their
     mean, in pixels (0: the flow is constant); `flow_in_hole`; `dots`, white dots per thousand pixels of the hole.
     """
-    out = fit.run(network, list(listed))
+    out = inference.run(network, list(listed))
     _, mask = pairs.to_tensors(list(listed))
     inside = mask >= 0.5
     apart, dots, pixels = [], 0, 0
     for flow, refined, hole in zip(out["flow"], out["refined"], inside, strict=True):
         vectors = flow[:, hole[0]]
         apart.append(float((vectors - vectors.mean(1, keepdim=True)).norm(dim=0).mean()))
-        luma = metrics.luma(fit.as_picture(refined))
+        luma = metrics.luma(inference.as_picture(refined))
         above = luma - cv2.medianBlur(luma.astype(np.float32), 5)
         dots += int((above[hole[0].numpy()] > DOT * 255).sum())
         pixels += int(hole.sum())
@@ -244,12 +244,12 @@ def draw(args: Namespace, folders: dict[str, list[Path]], listed: Sequence[pairs
     """`--flows`: flow maps alone, a column a coefficient. `--sheet`: under each the cloned and the refined picture."""
     columns: dict[str, list[np.ndarray]] = {"flow": [], "all": []}
     for each in folders.values():
-        out = fit.run(checkpoint.load(each[0]), list(listed))
+        out = inference.run(checkpoint.load(each[0]), list(listed))
         maps = [as_colours(flow, pair.mask) for flow, pair in zip(out["flow"], listed, strict=True)]
         columns["flow"].append(np.concatenate(maps))
         cells = []
         for k, flow in enumerate(maps):
-            shown = [fit.as_picture(out[key][k]) for key in ("cloned", "refined")]
+            shown = [inference.as_picture(out[key][k]) for key in ("cloned", "refined")]
             cells += [flow, *shown]
         columns["all"].append(np.concatenate(cells))
     for target, kind in ((args.flows, "flow"), (args.sheet, "all")):

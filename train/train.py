@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from faceeraser import checkpoint, fit, pairs, peers, stage
+from faceeraser import checkpoint, fit, inference, pairs, peers, stage
 from faceeraser.networks import MODELS, PRESETS, VARIANTS, Config, Inpainter
 
 
@@ -191,7 +191,7 @@ def run(args: argparse.Namespace) -> None:
                 **asdict(recipe), "width": args.width, "size": args.size, "symmetric": args.symmetric, "real": args.real,
                 "variety": args.variety,
             },
-            metrics={**result, **figures}, discriminators=critics, samples=fit.sample_sheet(pipeline, look),
+            metrics={**result, **figures}, discriminators=critics, samples=inference.sample_sheet(pipeline, look),
             half=args.half_weights,
         )  # fmt: skip
     source = described["source"]
