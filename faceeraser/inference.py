@@ -6,7 +6,8 @@ Erasing by a checkpoint needs this and nothing of the training.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,8 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from faceeraser.networks import Inpainter
+from faceeraser import metrics
+from faceeraser.networks import Inpainter, count
 from faceeraser.pairs import Pair, to_tensors
+from faceeraser.warp import landing_in_hole
 
 
 def run(pipeline: Inpainter, pairs: list[Pair], batch: int = 8) -> dict[str, Tensor]:
@@ -73,3 +76,19 @@ def sample_sheet(pipeline: Inpainter, pairs: list[Pair], columns: int = 4) -> Im
     if scale < 1:
         sheet = cv2.resize(sheet, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return Image.fromarray(sheet)
+
+
+def measure(pipeline: Inpainter, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """GMACs and parameters at 256 x 256, the three figures on `pairs` and `flow_in_hole`, rounded for a table.
+
+    flow_in_hole: of a model that has such a flow, share of the hole's flow that copies from the hole itself, where there is
+    nothing to copy (0 is ideal).
+    """
+    gmacs, params = count(pipeline)
+    row = metrics.score(as_method(pipeline), pairs).row
+    figures = {name: round(row[name], 3) if row[name] is not None else None for name in metrics.FIGURES}
+    flow = run(pipeline, list(pairs)).get("flow")
+    landed = {}
+    if flow is not None:
+        landed["flow_in_hole"] = round(float(landing_in_hole(flow, to_tensors(list(pairs))[1]).mean()), 3)
+    return {"gmacs": round(gmacs, 4), "params": params, **figures, **landed, "n": row["n"]}

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from faceeraser import form, quant
 from faceeraser.artifact import MEANINGS
+from faceeraser.extras import need
 from faceeraser.networks import Config, Inpainter
 from faceeraser.quant import QuantConv2d
-from faceeraser.stage import GateFailed
+from faceeraser.script import GateFailed
 
 LARGEST = 2048
 """Height and width that a file takes at most; the fill's pyramid has levels for so many pixels."""
@@ -101,8 +102,9 @@ def write(pipeline: Inpainter, path: Path, precision: str, edges_input: bool = F
     precision: 'fp32' of a float network; 'int8' of a quantized one, as QuantizeLinear / DequantizeLinear pairs with the
     learnt scales, which a runtime joins with the operators between them.
     """
-    form.need("onnxscript", "onnx")
-    onnx, simplifier = form.need("onnx", "onnx"), form.need("onnxsim", "onnx")
+    need("onnxscript", "onnx", "writing an .onnx file")
+    onnx = need("onnx", "onnx", "writing an .onnx file")
+    simplifier = need("onnxsim", "onnx", "writing an .onnx file")
     network = form.frozen(pipeline)
     network.warp, network.to_flow = warp_any_size, flow_any_size
     network.fill = fill_any_size(multiple_of(pipeline.config))
@@ -179,7 +181,7 @@ def check(path: Path, pipeline: Inpainter, precision: str) -> dict[str, Any]:
         GateFailed: the warp is not one bilinear, border, corner-aligned GridSample; its coordinates are not computed in
             float; a convolution's weights are not int8 in an int8 file; or a learnt scale of the checkpoint is not in it.
     """
-    onnx = form.need("onnx", "onnx")
+    onnx = need("onnx", "onnx", "checking an .onnx file")
     from onnx import numpy_helper
 
     graph = onnx.load(str(path)).graph

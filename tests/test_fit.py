@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from faceeraser import checkpoint, fit, inference, pairs
+from faceeraser.history import read_history
 from faceeraser.networks import Config, FaceEraser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -146,7 +147,7 @@ def test_every_preset_and_variant_trains_with_the_papers_objective(preset, varia
     assert stage("train/train.py", skin, edge, "--phase", "edge", "--perceptual", "off", *size) == 0
     told = ["--phase", "inpaint", "--edge", edge, "--variant", variant, "--perceptual", "filterbank"]
     assert stage("train/train.py", skin, tmp_path / "run", *told, *size) == 0
-    entry = checkpoint.history(tmp_path / "run")[-1]
+    entry = read_history(tmp_path / "run")[-1]
     assert set(entry["metrics"]["losses"]) == {"discriminator", "adversarial", "l1", "clone", "perceptual", "style"}
     assert entry["options"]["features"] == "filterbank", "a row says what its perceptual term was made of"
     assert checkpoint.load(tmp_path / "run").config.variant == variant
@@ -159,7 +160,7 @@ def test_a_mobile_network_is_distilled_from_the_papers(stage, skin, tmp_path):
         assert stage("train/train.py", skin, edge, "--phase", "edge", "--preset", preset, "--edge-l1", 1, *size) == 0
         words = ["--phase", "inpaint", "--edge", edge, "--preset", preset, *teacher, *size]
         assert stage("train/train.py", skin, tmp_path / preset, *words) == 0
-    assert "distil" in checkpoint.history(tmp_path / "mobile")[-1]["metrics"]["losses"]
+    assert "distil" in read_history(tmp_path / "mobile")[-1]["metrics"]["losses"]
 
 
 @pytest.mark.parametrize(

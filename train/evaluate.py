@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from faceeraser import artifact, checkpoint, fit, inference, metrics, pairs, stage
+from faceeraser import artifact, chain, checkpoint, fit, inference, metrics, pairs, script
+from faceeraser.history import read_history
 from faceeraser.networks import Inpainter, count
 from faceeraser.patchmatch import fill_patchmatch
 from faceeraser.warp import landing_in_hole
@@ -134,14 +135,14 @@ def scored(name: str, folders: Sequence[Path], listed: Sequence[pairs.Pair]) -> 
             means.setdefault(key, []).append(found.row[key])
             spread.setdefault(key, []).append(found.row[f"{key}_std"])
     gmacs, params = count(network)
-    options = checkpoint.history(folders[0])[-1]["options"]
+    options = read_history(folders[0])[-1]["options"]
     row: dict[str, Any] = {"name": name, "seeds": len(folders), "n": len(listed), "gmacs": round(gmacs, 4), "params": params}
     # Texture is None where no photograph resolved any.
     wanted = [key for key in means if (key in FIGURES or key.startswith("cloned")) and None not in means[key]]
     row |= dict.fromkeys(FIGURES) | {key: round(float(np.mean(means[key])), 4) for key in wanted}
     row["std"] = {key: round(float(np.std(means[key], ddof=min(1, len(folders) - 1))), 4) for key in wanted}
     row["picture_std"] = {key: round(float(np.mean(spread[key])), 4) for key in wanted}
-    row |= {"steps": sum(entry["options"]["steps"] for entry in checkpoint.history(folders[0]))}
+    row |= {"steps": sum(entry["options"]["steps"] for entry in read_history(folders[0]))}
     row |= {key: options[key] for key in ("width", "size", "batch", "lr", "clone")}
     weight = fit.Recipe(phase="inpaint", adversarial=options["adversarial"]).adversarial_weight()
     row |= {"adversarial": weight, "perceptual": options["features"], "norm": network.config.norm}
@@ -266,8 +267,8 @@ def run(args: Namespace) -> None:
     data = pairs.describe(args.data)
     first, then, folders = commands(args)
     for plan in (first, then):
-        if left := [words for words in plan if not stage.trained_already(words, data)]:
-            stage.run_all(left, ROOT, independent=True)
+        if left := [words for words in plan if not chain.trained_already(words, data)]:
+            chain.run_all(left, ROOT, independent=True)
     listed = pairs.evaluation_pairs(args.data, "eval", args.size, args.limit)
     rows, figures = [], {}
     if args.table == 2:
@@ -299,13 +300,13 @@ def run(args: Namespace) -> None:
         draw(args, folders, listed[:4])
     more = ("flow_spread", "flow_in_hole", "dots") if args.table == 2 else ("cloned_psnr_hole_mirrored", "gmacs", "params")
     shown = ("name", *FIGURES, *more, "seeds")
-    stage.finish(
+    script.finish(
         f"Table {args.table} at {args.size} pixels, {args.steps} steps", [{k: r.get(k) for k in shown} for r in rows], result
     )
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="evaluate.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("data", type=Path, metavar="DATA", help="folder made by train/prepare.py")
     parser.add_argument("--table", type=int, choices=(1, 2), required=True)
     parser.add_argument("--target", type=Path, default=Path("runs/tables"), help="default: %(default)s")
@@ -322,7 +323,7 @@ def build_parser() -> ArgumentParser:
         "--perceptual", choices=("vgg", "filterbank", "off"), default="off", help="network of the perceptual and style terms"
     )
     parser.add_argument("--limit", type=int, help="only the first so many validation pairs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     parser.add_argument("--flows", type=Path, metavar="FILE", help="of table 2: draw the flow maps there")
     parser.add_argument(
         "--sheet", type=Path, metavar="FILE", help="of table 2: and the pictures (they show the faces of DATA)"
@@ -331,9 +332,7 @@ def build_parser() -> ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    parser.set_defaults(command=["python", "train/evaluate.py", *(sys.argv[1:] if argv is None else argv)])
-    return stage.execute(run, parser, argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":
