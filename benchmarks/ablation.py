@@ -11,12 +11,13 @@ there already are kept, so the list may be broken off and gone on with.
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from faceeraser import artifact, checkpoint, metrics, pairs, stage
+from faceeraser import artifact, chain, metrics, pairs, script
+from faceeraser.history import read_history
 
 ROOT = Path(__file__).resolve().parent.parent
 # The words that are added to the recipe's; of a flag that is given twice the last one counts.
@@ -58,54 +59,52 @@ def commands(args: Namespace) -> dict[tuple[str, str], list[str]]:
     edge, start = folder("edge", ""), folder("fidelity", "base")
     plan = {("edge", ""): train(edge, 120, "--phase", "edge", "--perceptual", "off", "--edge-l1", "1")}
     for name, words in FIDELITY.items():
-        told = ["--phase", "inpaint", "--edge", str(edge), *stage.FOR_COLOUR, *words]
+        told = ["--phase", "inpaint", "--edge", str(edge), *chain.FOR_COLOUR, *words]
         plan["fidelity", name] = train(folder("fidelity", name), args.steps, *told)
     for name, words in TEXTURE.items():
-        told = ["--phase", "inpaint", "--init", str(start), *stage.FOR_COPIES, *words]
+        told = ["--phase", "inpaint", "--init", str(start), *chain.FOR_COPIES, *words]
         plan["texture", name] = train(folder("texture", name), args.steps, *told)
     return plan
 
 
 def run(args: Namespace) -> None:
     plan = commands(args)
-    stage.run_all([words for words in plan.values() if not Path(words[2]).exists()], ROOT)
+    chain.run_all([words for words in plan.values() if not Path(words[2]).exists()], ROOT)
     rows: list[dict[str, Any]] = []
     bases: dict[str, dict[str, Any]] = {}
     for (aim, name), words in plan.items():
-        entry = checkpoint.history(Path(words[2]))[-1]
+        entry = read_history(Path(words[2]))[-1]
         if aim == "edge":
             continue
-        figures = {key: entry["metrics"][key] for key in (*stage.FIGURES, "flow_in_hole", "gmacs", "seconds", "n")}
+        figures = {key: entry["metrics"][key] for key in (*metrics.FIGURES, "flow_in_hole", "gmacs", "seconds", "n")}
         base = bases.setdefault(aim, figures)
-        gains = {f"{key}_gain": round(figures[key] - base[key], 3) for key in stage.FIGURES if figures[key] is not None}
+        gains = {f"{key}_gain": round(figures[key] - base[key], 3) for key in metrics.FIGURES if figures[key] is not None}
         rows.append({"name": f"{aim}: {name}", "aim": aim, "changed": name, **figures, **gains, "steps": args.steps,
                      "perceptual": entry["options"]["features"]})  # fmt: skip
     look = pairs.evaluation_pairs(args.data, "tune", args.size, 24)
     for name, found in metrics.classical_scores(look).items():
-        rows.append({"name": name, "aim": "classical", **{key: found.row[key] for key in stage.FIGURES}, "n": len(look)})
+        rows.append({"name": name, "aim": "classical", **{key: found.row[key] for key in metrics.FIGURES}, "n": len(look)})
     described = pairs.describe(args.data)
     data = {key: described[key] for key in ("name", "source", "size", "eval_sha256")} | {"n": len(look), "list": "tune"}
     result = artifact.result(rows, data, args.command)
     if args.json:
         artifact.write_result(args.json, result)
-    shown = ("name", *stage.FIGURES, *(f"{key}_gain" for key in stage.FIGURES), "flow_in_hole", "gmacs")
-    stage.finish(f"{args.steps} steps at {args.size} pixels", [{k: row.get(k) for k in shown} for row in rows], result)
+    shown = ("name", *metrics.FIGURES, *(f"{key}_gain" for key in metrics.FIGURES), "flow_in_hole", "gmacs")
+    script.finish(f"{args.steps} steps at {args.size} pixels", [{k: row.get(k) for k in shown} for row in rows], result)
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="ablation.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("data", type=Path, metavar="DATA", help="folder made by train/prepare.py")
     parser.add_argument("--target", type=Path, default=Path("runs/ablation"), help="default: %(default)s")
     parser.add_argument("--size", type=int, default=128, help="edge length in pixels (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=300, help="of each run (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/ablation.py", *(sys.argv[1:] if argv is None else argv)])
-    return stage.execute(run, parser, argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

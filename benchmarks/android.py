@@ -27,6 +27,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from faceeraser import script
+
 DELEGATES = {
     "xnnpack": ["--use_xnnpack=true"],
     "cpu": ["--use_xnnpack=false"],
@@ -187,7 +189,7 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Do it, print, write. 1 when an output differs or nothing could be timed."""
-    from faceeraser import artifact, stage
+    from faceeraser import artifact
     from faceeraser.device import Device
 
     if args.benchmark_model is None and args.runner is None:
@@ -209,19 +211,18 @@ def run(args: argparse.Namespace) -> int:
     result = artifact.result(rows, None, args.command)
     if args.json:
         artifact.write_result(args.json, result)
-    stage.finish(title, [shown(row) for row in rows], result)
+    script.finish(title, [shown(row) for row in rows], result)
     if wrong := [row["name"] for row in rows if row.get("passed") is False]:
-        raise stage.GateFailed(f"the device computes something else than this machine: {', '.join(wrong)}; see max_abs")
+        raise script.GateFailed(f"the device computes something else than this machine: {', '.join(wrong)}; see max_abs")
     if tool and all("error" in row for row in rows if row["runtime"] == "benchmark_model"):
-        raise stage.GateFailed(f"nothing could be timed; the first reason: {next(r['error'] for r in rows if 'error' in r)}")
+        reason = next(row["error"] for row in rows if "error" in row)
+        raise script.GateFailed(f"nothing could be timed; the first reason: {reason}")
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="android.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__file__, __doc__)
     option: Callable[..., Any] = parser.add_argument
     option("models", nargs="+", type=Path, metavar="MODEL", help=".tflite files")
     option("--serial", help="which device, if there are several; `adb devices` lists them")
@@ -239,18 +240,13 @@ def build_parser() -> argparse.ArgumentParser:
     option("--cool-s", type=float, default=300.0, metavar="S", help="wait so long for it to cool (default: %(default)s)")
     option("--place", default="/data/local/tmp", metavar="FOLDER", help="on the device (default: %(default)s)")
     option("--force", action="store_true", help="time a hot, throttled or nearly empty phone all the same; rows say so")
-    option("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    from faceeraser import stage
-
-    words = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/android.py", *words])
-    return stage.execute(run, parser, words)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import statistics
 import sys
 import tempfile
 import time
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +36,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from faceeraser import artifact, cli, faces, metrics, stage, tracking, video
+from faceeraser import artifact, cli, faces, metrics, pairs, script, tracking, video
 from faceeraser.erasing import Eraser, shares
 from faceeraser.tracking import Tracker
 
@@ -256,7 +256,7 @@ def temporal(args: Namespace) -> list[dict[str, Any]]:
     found: dict[str, dict[str, dict[str, list[float]]]] = {"temporal": {}, "temporal_model": {}}
     done = 0
     bar = tqdm(total=args.faces, desc="temporal", unit="face", leave=False)
-    for file in stage.photographs(args.photos):
+    for file in pairs.photographs(args.photos):
         if done == args.faces:
             break
         image = faces.read_image(file)
@@ -316,7 +316,7 @@ def run(args: Namespace) -> None:
         if ALL_CORES:
             os.sched_setaffinity(0, ALL_CORES)
     if len(set(digests)) > 1:
-        raise stage.GateFailed("two cores gave other frames than one; expected the same, bit for bit")
+        raise script.GateFailed("two cores gave other frames than one; expected the same, bit for bit")
     rows += [tracking_row(image, face), *temporal(args)]
     for row in rows:
         if row["name"] in GOALS:
@@ -329,25 +329,23 @@ def run(args: Namespace) -> None:
     if args.json:
         artifact.write_result(args.json, result)
     columns = ("name", "ms", "fps", "fps_files", "ours", "navier_stokes", "ratio", "n", "goal", "met")
-    stage.finish(f"{args.model.name}; shares are in the JSON", [{c: row.get(c) for c in columns} for row in rows], result)
+    script.finish(f"{args.model.name}; shares are in the JSON", [{c: row.get(c) for c in columns} for row in rows], result)
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="apps.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs of faces")
     parser.add_argument("--model", type=Path, default=cli.SHIPPED, metavar="FILE", help="default: the one that ships")
     parser.add_argument("--photo", type=Path, metavar="FILE", help="what is timed (default: scikit-image's astronaut)")
     parser.add_argument("--frames", type=int, default=300, help="of each video (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=30, help="timed runs of the photograph (default: %(default)s)")
     parser.add_argument("--faces", type=int, default=30, help="photographs of `temporal` (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/apps.py", *(sys.argv[1:] if argv is None else argv)])
-    return stage.execute(run, parser, argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from faceeraser import artifact, stage
+from faceeraser import artifact, script
 from faceeraser.edges import HYSTERESIS_STEPS, canny, canny_tensor, traceable_canny
 
 STEPS = (0, 8, 16, 24, 32, 48, 64, 96)
@@ -156,21 +156,21 @@ def measure_files(pictures: list[tuple[NDArray, NDArray]], steps: tuple[int, ...
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of this script."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("photos", type=Path, help="folder of photographs; a manifest.csv there picks the real ones")
     parser.add_argument("--count", type=int, default=200, help="how many photographs (default: %(default)s)")
     parser.add_argument("--size", type=int, default=256, help="side in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="chooses photographs and holes (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     return parser
 
 
-def run(args: argparse.Namespace, command: list[str]) -> None:
+def run(args: argparse.Namespace) -> None:
     """Measure, print a table and one JSON line.
 
     Raises:
         ValueError: no such folder, no photographs in it, or one that cannot be read.
-        stage.GateFailed: the number of steps in use is too far from scikit-image, or its file from torch.
+        script.GateFailed: the number of steps in use is too far from scikit-image, or its file from torch.
     """
     import torch
 
@@ -195,7 +195,7 @@ def run(args: argparse.Namespace, command: list[str]) -> None:
         for k in STEPS
     ]
     data = {"name": args.photos.resolve().name, "n": len(files), "eval_sha256": digest.hexdigest()}
-    result = artifact.result(rows, data, command)
+    result = artifact.result(rows, data, args.command)
     if args.json:
         artifact.write_result(args.json, result)
     print(f"\n{len(files)} photographs of {args.photos} at {args.size} px; in use: K={HYSTERESIS_STEPS}")
@@ -206,13 +206,12 @@ def run(args: argparse.Namespace, command: list[str]) -> None:
     floors = {"recall": FLOOR, "precision": FLOOR, "tflite_equal": TFLITE_FLOOR}
     failed = [f"{key} {used[key]:.5f} is below {floor}" for key, floor in floors.items() if used[key] < floor]
     if failed:
-        raise stage.GateFailed(f"K={HYSTERESIS_STEPS}: {', '.join(failed)}")
+        raise script.GateFailed(f"K={HYSTERESIS_STEPS}: {', '.join(failed)}")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns 0, 1 (a gate failed) or 2 (bad input)."""
-    words = ["python", "benchmarks/canny.py", *(sys.argv[1:] if argv is None else argv)]
-    return stage.execute(lambda args: run(args, words), build_parser(), argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ already are kept, so the list may be broken off and gone on with. The plot has p
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser import artifact, checkpoint, stage
+from faceeraser import artifact, chain, checkpoint, metrics, plots, script
+from faceeraser.history import read_history
 from faceeraser.networks import Config, FaceEraser, count
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +71,7 @@ def commands(args: Namespace) -> dict[tuple[str, str, int], list[str]]:
         plan[kind, what, seed] = [script, str(source), str(folder), *data, *half, *few, "--seed", str(seed), *words]
         return folder
 
-    whole = round(steps_of(checkpoint.history(chain / "int8")) * args.scale)
+    whole = round(steps_of(read_history(chain / "int8")) * args.scale)
     steps, long = str(args.steps), str(args.option_steps)
     to = ["--target-gmacs", str(args.gmacs)]
     part = ["--target-gmacs", str(args.gmacs * 1.25)]
@@ -97,7 +98,7 @@ def commands(args: Namespace) -> dict[tuple[str, str, int], list[str]]:
                 words = ["--keep-float", floats, "--steps", count_of, *taught]
                 what = f"int8 {name}, {'float tail' if floats == 'auto' else 'all int8'}"
                 add("ablation", what, seed, "compress/quantize.py", student, *words)
-    aims = [*stage.FOR_COPIES, "--perceptual", "off", "--texture", "0", "--edge-l1", "0.1", "--adversarial", "0"]
+    aims = [*chain.FOR_COPIES, "--perceptual", "off", "--texture", "0", "--edge-l1", "0.1", "--adversarial", "0"]
     for what, changed in OPTIONS.items():
         told = ["--phase", "all", "--shrink", "1", *aims, *taught, "--steps", long, *changed]
         add("option", what, 0, "train/train.py", args.data, *told)
@@ -113,21 +114,21 @@ def trained(plan: Mapping[tuple[str, str, int], Sequence[str]]) -> list[dict[str
         if kind in ("option", "ablation"):
             planned[kind, what].append(Path(words[2]))
     found = {
-        name: [checkpoint.history(folder)[-1] for folder in folders]
+        name: [read_history(folder)[-1] for folder in folders]
         for name, folders in planned.items() if all(folder.is_dir() for folder in folders)
     }  # fmt: skip
     rows = []
     for (kind, what), entries in found.items():
         after = [entry["metrics"].get("after", entry["metrics"]) for entry in entries]
         row: dict[str, Any] = {"name": f"{kind}: {what}", "kind": kind, "list": "tune", "seeds": len(after)}
-        for key in (*stage.FIGURES, "gmacs", "params", "flow_in_hole"):
+        for key in (*metrics.FIGURES, "gmacs", "params", "flow_in_hole"):
             values = [figures[key] for figures in after]
             row[key] = round(float(np.mean(values)), 4)
         apart = min(1, len(after) - 1)
-        row["std"] = {key: round(float(np.std([f[key] for f in after], ddof=apart)), 4) for key in stage.FIGURES}
+        row["std"] = {key: round(float(np.std([f[key] for f in after], ddof=apart)), 4) for key in metrics.FIGURES}
         options, source = entries[0]["options"], Path(plan[kind, what, 0][1])
         before = [Path(words[2]) for (part, *_), words in plan.items() if part == "part"]
-        steps = options["steps"] + (checkpoint.history(source)[-1]["options"]["steps"] if source in before else 0)
+        steps = options["steps"] + (read_history(source)[-1]["options"]["steps"] if source in before else 0)
         rows.append({**row, "steps": steps, "size": options["size"], "n": after[0]["n"]})
         if kind == "option":  # trained at half the size with nothing shrunk, to be run at 256 with the same to be seen
             network = checkpoint.load(Path(plan[kind, what, 0][2]))
@@ -144,7 +145,7 @@ def of_chain(args: Namespace, result: Mapping[str, Any]) -> list[dict[str, Any]]
         {"name": "paper", "kind": "chain", "gmacs": round(gmacs, 3), "params": params, "note": note}
     ]
     named = {row["name"]: row for row in result["rows"]}
-    history = checkpoint.history(args.release / "small" / "int8")
+    history = read_history(args.release / "small" / "int8")
     stages = {"pruned": "prune", "slim": "slim", "student": "distil", "int8": "quantize"}
     before = None
     for name in CHAIN:
@@ -169,7 +170,7 @@ def ratios(rows: Sequence[dict[str, Any]]) -> None:
             row["fewer_macs_than_fp32"] = round(fp32["gmacs"] / row["gmacs"], 2)
             row["fewer_params_than_fp32"] = round(fp32["params"] / row["params"], 2)
         if row.get("list") == "eval" and row is not fp32:
-            row["against_fp32"] = {key: round(row[key] - fp32[key], 4) for key in stage.FIGURES}
+            row["against_fp32"] = {key: round(row[key] - fp32[key], 4) for key in metrics.FIGURES}
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -185,14 +186,14 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     goal("at least 80 times fewer MACs than paper", int8["fewer_macs_than_paper"], int8["fewer_macs_than_paper"] >= 80)
     goal("at most 0.5 M parameters", int8["params"], int8["params"] <= 5e5)
     goal("at most 1 MB", int8["bytes"], int8["bytes"] <= 1e6)
-    for key in stage.FIGURES[:2]:
+    for key in metrics.FIGURES[:2]:
         change = int8[key] - fp32[key]
         goal(f"{key}: between 0.2 dB less and 0.1 dB more than fp32", change, -0.2 <= change <= 0.1)
         below = int8[key] - student[key]
         goal(f"{key}: at most 0.05 dB below student", below, below >= -0.05)
-    moved = int8[stage.FIGURES[2]] - fp32[stage.FIGURES[2]]
+    moved = int8[metrics.FIGURES[2]] - fp32[metrics.FIGURES[2]]
     goal("texture_energy moved by at most 0.1", moved, abs(moved) <= 0.1)
-    for key in stage.FIGURES[:2]:
+    for key in metrics.FIGURES[:2]:
         if not scratch:
             goals[f"{key}: above scratch by more than its spread over seeds"] = {"measured": None, "met": None}
             continue
@@ -225,7 +226,7 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
                 axis.annotate(f"{name}: {fewer:.0f} x", (paper["gmacs"] / fewer, 0.03), **told_at)
 
     title = "Each stage of the chain, and its architecture from scratch; dashed: what others took away from theirs"
-    stage.plot_by_cost(file, title, draw)
+    plots.plot_by_cost(file, title, draw)
 
 
 def run(args: Namespace) -> None:
@@ -238,13 +239,13 @@ def run(args: Namespace) -> None:
     # What continues another run comes after all the others.
     for later in () if args.no_training else (False, True):
         left = [words for words in plan.values() if not Path(words[2]).exists()]
-        stage.run_all([words for words in left if (Path(words[1]).parent == args.target) == later], ROOT, independent=True)
+        chain.run_all([words for words in left if (Path(words[1]).parent == args.target) == later], ROOT, independent=True)
     measured, control_rows = args.target / "scratch.json", []
     controls = {seed: words[2] for (kind, _what, seed), words in plan.items() if kind == "control"}
     scratch = [f"scratch-{seed}={folder}" for seed, folder in controls.items() if Path(folder).is_dir()]
     if scratch:
         words = ["--reference", str(args.release / "fp32"), "--data", str(args.data), "--json", str(measured)]
-        stage.run_all([["benchmarks/fidelity.py", *scratch, *words]], ROOT)
+        chain.run_all([["benchmarks/fidelity.py", *scratch, *words]], ROOT)
         control_rows = [row for row in artifact.read_result(measured)["rows"] if row["name"].startswith("scratch")]
     rows = of_chain(args, result)
     for row in control_rows:
@@ -260,15 +261,15 @@ def run(args: Namespace) -> None:
         artifact.write_result(args.json, found)
     if args.plot:
         plot(rows, args.plot)
-    shown = ("name", *stage.FIGURES, "gmacs", "params", "bytes", "ms", "fewer_macs_than_paper", "steps")
-    stage.finish(str(args.release), [{key: row.get(key) for key in shown} for row in rows], {"goals": goals})
+    shown = ("name", *metrics.FIGURES, "gmacs", "params", "bytes", "ms", "fewer_macs_than_paper", "steps")
+    script.finish(str(args.release), [{key: row.get(key) for key in shown} for row in rows], {"goals": goals})
     if missed := [name for name, found in goals.items() if not found["met"]]:
         told = {name: "not measured" if goals[name]["met"] is None else goals[name]["measured"] for name in missed}
-        raise stage.GateFailed("; ".join(f"{name}: {value}" for name, value in told.items()))
+        raise script.GateFailed("; ".join(f"{name}: {value}" for name, value in told.items()))
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="compression.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("release", type=Path, metavar="RELEASE", help="folder that benchmarks/release.py made")
     parser.add_argument("--target", type=Path, default=Path("runs/compression"), help="default: %(default)s")
     parser.add_argument("--size", type=int, default=128, help="train at this edge length (default: %(default)s)")
@@ -279,15 +280,13 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the control's steps (default: %(default)s)")
     parser.add_argument("--no-training", action="store_true", help="leave out what an earlier run did not come to")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw shading and texture against cost there")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/compression.py", *(sys.argv[1:] if argv is None else argv)])
-    return stage.execute(run, parser, argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

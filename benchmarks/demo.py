@@ -19,13 +19,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from faceeraser import WEIGHTS, artifact, stage
+from faceeraser import WEIGHTS, artifact, chain, script
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = script.parser(__file__, __doc__)
     made.add_argument("--faces", type=Path, metavar="FOLDER", help="photographs of faces (default: generated skin)")
     made.add_argument("--target", type=Path, default=Path("runs/demo"), help="default: %(default)s")
     made.add_argument("--size", type=int, default=256, help="edge length of what is exported (default: %(default)s)")
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f"{args.target} exists already; --overwrite replaces it, --target chooses another place")
         shutil.rmtree(args.target)
     began = time.monotonic()
-    taken = stage.run_all(commands(args), ROOT)
+    taken = chain.run_all(commands(args), ROOT)
     seconds = round(time.monotonic() - began, 1)
     found = json.loads((args.target / "result.json").read_text())
     found |= {"command": f"python benchmarks/demo.py{f' --faces {artifact.portable(args.faces)}' if args.faces else ''}"}
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         artifact.write_result(args.json, found)
     source = "photographs" if args.faces else "synthetic skin: shows that the chain works, not how good it is on faces"
-    stage.finish(
+    script.finish(
         f"{args.target / 'report.html'}: {seconds / 60:.1f} minutes. {found['data']['n']} validation pairs of {source}",
         [against_fp32(row, found["rows"][0]) for row in found["rows"]],
         {"report": str(args.target / "report.html"), "seconds": seconds, "source": found["data"].get("source")},
@@ -113,7 +113,7 @@ def against_fp32(row: dict[str, Any], fp32: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return stage.execute(run, build_parser(), argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from faceeraser import script
+
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / ".cache" / "device"
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -264,10 +266,8 @@ def reported(world: World, work: Callable[[], Any]) -> str:
 
     Raises RuntimeError when the fault goes unnoticed or takes more than one line to tell.
     """
-    from faceeraser import stage
-
     with contextlib.redirect_stderr(io.StringIO()) as said:
-        world.exit_code = stage.execute(lambda _: work(), argparse.ArgumentParser(prog="android.py"), [])
+        world.exit_code = script.execute(lambda _: work(), argparse.ArgumentParser(prog="android.py"), [])
     # What could not be cleaned up on a phone that is lost is said before it, on a line of its own.
     lines = [line for line in said.getvalue().splitlines() if not line.endswith("remove it when it is back")]
     if world.exit_code == 0 or len(lines) != 1:
@@ -287,7 +287,7 @@ def opened(world: World, port: int, work: Callable[[Any], Any]) -> str:
     return reported(world, do)
 
 
-def script(world: World, name: str, text: str) -> Path:
+def shell_script(world: World, name: str, text: str) -> Path:
     """A shell script to push."""
     path = world.folder / name
     path.write_text(text)
@@ -393,7 +393,7 @@ def garbage_output(world: World, port: int) -> str:
     world.phone(port)
     # Bytes of all kinds, no newline at the end, and a line that looks like the sentinel of another run.
     end = "printf '\\n__FE_000000000000=0\\nhalf a li'"
-    tool = script(world, "benchmark_model", f"#!/bin/sh\nhead -c 20000 /dev/urandom\n{end}\n")
+    tool = shell_script(world, "benchmark_model", f"#!/bin/sh\nhead -c 20000 /dev/urandom\n{end}\n")
 
     def work(device: Any) -> None:
         device.push(tool)
@@ -407,7 +407,7 @@ def time_out(world: World, port: int) -> str:
     alive: list[bool] = []
 
     def work(device: Any) -> None:
-        device.push(script(world, "slow", "#!/bin/sh\necho $$ > id\nexec sleep 300\n"))
+        device.push(shell_script(world, "slow", "#!/bin/sh\necho $$ > id\nexec sleep 300\n"))
         try:
             device.run(["./slow"], 1.5)
         finally:
@@ -423,7 +423,7 @@ def crashed(world: World, port: int) -> str:
     world.phone(port)
 
     def work(device: Any) -> None:
-        device.push(script(world, "crashing", "#!/bin/sh\necho half way\nkill -SEGV $$\n"))
+        device.push(shell_script(world, "crashing", "#!/bin/sh\necho half way\nkill -SEGV $$\n"))
         device.run(["./crashing"], 30)
 
     return opened(world, port, work)
@@ -639,7 +639,7 @@ def parser_row() -> dict[str, Any]:
 
 def measure(args: argparse.Namespace) -> int:
     """Do it all, print, write. 1 when a figure is not what it has to be."""
-    from faceeraser import artifact, device, stage
+    from faceeraser import artifact, device
 
     adb = device.find_adb()
     rows = [loopback_row(args.tools, adb)]
@@ -658,11 +658,11 @@ def measure(args: argparse.Namespace) -> int:
     result = artifact.result(rows, None, args.command)
     if args.json:
         artifact.write_result(args.json, result)
-    stage.finish("the device layer, without a phone", [{"name": r["name"], "": summary(r)} for r in rows], result)
+    script.finish("the device layer, without a phone", [{"name": r["name"], "": summary(r)} for r in rows], result)
     by_name = {row["name"]: row for row in rows}
     wrong = [row["name"] for row in rows if row.get("python_max", 0) > TOLERANCE or not within(row)]
     if not by_name["qemu_int8"]["bit_exact"] or wrong:
-        raise stage.GateFailed(f"ARM and x86-64 differ: {', '.join(wrong) or 'qemu_int8 is not bit-exact'}")
+        raise script.GateFailed(f"ARM and x86-64 differ: {', '.join(wrong) or 'qemu_int8 is not bit-exact'}")
     return 0
 
 
@@ -682,15 +682,13 @@ def summary(row: dict[str, Any]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="device_faults.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__file__, __doc__)
     weights = ROOT / "faceeraser" / "weights"
     parser.add_argument("--tools", type=Path, default=TOOLS, metavar="FOLDER", help="made by tests/fetch_device_tools.sh")
     parser.add_argument("--int8", type=Path, default=weights / "int8.tflite", metavar="FILE", help="default: the package's")
     parser.add_argument("--fp32", type=Path, metavar="FILE", help="an fp32 export; minutes, for qemu is slow with floats")
     parser.add_argument("--pictures", type=int, default=2, help="pictures through the int8 file (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     return parser
 
 
@@ -700,11 +698,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["--world"]:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with its stdin, not with the terminal's Ctrl-C
         return inside(json.loads(words[1]))
-    from faceeraser import stage
-
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/device_faults.py", *words])
-    return stage.execute(measure, parser, words)
+    return script.execute(measure, build_parser(), words)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from faceeraser import artifact, checkpoint, stage
+from faceeraser import artifact, chain, script
+from faceeraser.history import read_history
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAVOURS = ("cpu", "web", "gpu", "gpu-resampler")
@@ -42,7 +43,7 @@ def export_all(args: Namespace, plugin: Path) -> dict[str, Path]:
             made_from = artifact.read_card(path)["history"]
         except (ValueError, OSError):
             return False
-        return bool(made_from == checkpoint.history(source))
+        return bool(made_from == read_history(source))
 
     left = [name for name in FLAVOURS if not current(files[name], student)]
     commands = []
@@ -54,7 +55,7 @@ def export_all(args: Namespace, plugin: Path) -> dict[str, Path]:
         commands.append([*words, "--flavour", "web"])
     if not current(files["onnxruntime"], student):
         commands.append(["export/to_onnx.py", str(student), str(args.exports), "--overwrite"])
-    stage.run_all(commands, ROOT)
+    chain.run_all(commands, ROOT)
     return files
 
 
@@ -63,7 +64,7 @@ def timed(args: Namespace, files: Mapping[str, Path], plugin: Path, folder: Path
     models = [f"{name}={path}" for name, path in files.items()] + [f"torch={args.release / 'small' / 'student'}"]
     told = folder / f"latency-{threads}.json"
     words = [*models, "--runtimes", "torch", "onnxruntime", "litert", "--threads", str(threads), "--delegate", str(plugin)]
-    stage.run_all([["benchmarks/latency.py", *words, "--json", str(told)]], ROOT)
+    chain.run_all([["benchmarks/latency.py", *words, "--json", str(told)]], ROOT)
     return {row["model"]: row["median_ms"] for row in artifact.read_result(told)["rows"]}
 
 
@@ -154,23 +155,21 @@ def run(args: Namespace) -> None:
     if args.json:
         artifact.write_result(args.json, found)
     columns = ("name", "bytes", "ops", "delegated_share", "control_refused", "parity_max", "parity_psnr", "ms", "ms_2")
-    stage.finish(str(args.release), [{key: row.get(key) for key in columns} for row in rows], {"goals": goals})
+    script.finish(str(args.release), [{key: row.get(key) for key in columns} for row in rows], {"goals": goals})
     if missed := [f"{name}: {goal['measured']}" for name, goal in goals.items() if not goal["met"]]:
-        raise stage.GateFailed("; ".join(missed))
+        raise script.GateFailed("; ".join(missed))
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="export.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("release", type=Path, metavar="RELEASE", help="folder that benchmarks/release.py made")
     parser.add_argument("--exports", type=Path, default=Path("exports"), help="folder of files (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/export.py", *(sys.argv[1:] if argv is None else argv)])
-    return stage.execute(run, parser, argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser import artifact, metrics, pairs, stage
+from faceeraser import artifact, metrics, opening, pairs, script
 
 COLUMNS = (
     "psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy", "texture_swd", "texture_swd_centred", "psnr_vs_fp32",
@@ -41,14 +41,14 @@ def named(text: str) -> tuple[str | None, Path]:
     return (name, Path(path)) if equals and "/" not in name else (None, Path(text))
 
 
-def open_all(args: Namespace) -> list[stage.Model]:
+def open_all(args: Namespace) -> list[opening.Model]:
     """The reference, then the models, each once and under its own name."""
     name, path = named(args.reference)
-    found = [stage.open_model(path, name or "fp32")]
+    found = [opening.open_model(path, name or "fp32")]
     for name, path in [named(text) for text in (*args.models, *args.rows)]:
         if path.resolve() == found[0].path.resolve():
             continue
-        model = stage.open_model(path, name or path.stem)
+        model = opening.open_model(path, name or path.stem)
         if model.name in {other.name for other in found} | set(metrics.CLASSICAL):
             raise ValueError(f"two rows would be called {model.name}; name one of them: other={path}")
         found.append(model)
@@ -67,7 +67,7 @@ def timings(path: Path | None) -> dict[tuple[str, str], float]:
         raise ValueError(f"{path}: expected a result of latency.py ({type(error).__name__}: {error})") from None
 
 
-def milliseconds(model: stage.Model, took: Mapping[tuple[str, str], float]) -> dict[str, float]:
+def milliseconds(model: opening.Model, took: Mapping[tuple[str, str], float]) -> dict[str, float]:
     """`ms` and `ms_torch` of a model, where they were taken: of its own file, or of what bears its row's name.
 
     So a row that is measured as a .tflite gets its `ms_torch` from the checkpoint folder of the same name.
@@ -80,7 +80,7 @@ def milliseconds(model: stage.Model, took: Mapping[tuple[str, str], float]) -> d
     return found
 
 
-def measure(models: Sequence[stage.Model], args: Namespace) -> dict[str, Any]:
+def measure(models: Sequence[opening.Model], args: Namespace) -> dict[str, Any]:
     """The result. The classical rows are taken at the reference's resolution."""
     data = pairs.describe(args.data)
     digest = hashlib.sha256((args.data / "eval.csv").read_bytes()).hexdigest()
@@ -136,7 +136,7 @@ def gate(rows: Sequence[Mapping[str, Any]], models: int, max_drop: float) -> Non
     fallen = [(row["name"], best - row["psnr_hole_mirrored"]) for row in rows[1:models]]
     failed = [f"{name} is {drop:.3f} dB below {rows[0]['name']}" for name, drop in fallen if drop > max_drop]
     if failed:
-        raise stage.GateFailed(f"psnr_hole_mirrored may drop by {max_drop} dB; {'; '.join(failed)}")
+        raise script.GateFailed(f"psnr_hole_mirrored may drop by {max_drop} dB; {'; '.join(failed)}")
 
 
 def run(args: Namespace) -> int:
@@ -156,7 +156,7 @@ def run(args: Namespace) -> int:
     if args.json:
         artifact.write_result(args.json, result)
     shown = [c for c in COLUMNS if any(row.get(c) is not None for row in rows)]
-    stage.finish(title(data), [{"name": row["name"], **{c: row.get(c) for c in shown}} for row in rows], result)
+    script.finish(title(data), [{"name": row["name"], **{c: row.get(c) for c in shown}} for row in rows], result)
     if args.max_drop is not None:
         gate(rows, len(models), args.max_drop)
     return 0
@@ -164,7 +164,7 @@ def run(args: Namespace) -> int:
 
 def build_parser() -> ArgumentParser:
     """The command line."""
-    parser = ArgumentParser(prog="fidelity.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="exported file or checkpoint folder, or name=PATH")
     parser.add_argument("--reference", required=True, metavar="MODEL", help="the row fp32: a folder or a file")
     parser.add_argument("--data", type=Path, required=True, help="folder made by train/prepare.py")
@@ -173,15 +173,13 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--rows", nargs="+", default=[], metavar="name=PATH", help="further models, named")
     parser.add_argument("--noise", metavar="NAME", help="a control row: that model's output with white noise for texture")
     parser.add_argument("--latency", type=Path, metavar="FILE", help="a result of latency.py, for milliseconds")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/fidelity.py", *(sys.argv[1:] if argv is None else argv)])
-    return stage.execute(run, parser, argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

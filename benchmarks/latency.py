@@ -274,9 +274,10 @@ def time_all(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Load everything, warm it up, let it take turns; returns the rows in the order given."""
     from tqdm import tqdm
 
-    from faceeraser import artifact, stage
+    from faceeraser import artifact
+    from faceeraser.legacy import find_python
 
-    legacy = stage.legacy_python(args.legacy_python)
+    second = find_python(args.legacy_python)
     workers: list[Worker] = []
     try:
         for name, runtime, path in tqdm(jobs(args), desc="load", unit="model", leave=False):
@@ -288,7 +289,7 @@ def time_all(args: argparse.Namespace) -> list[dict[str, Any]]:
                 "runtime": runtime,
                 "threads": args.threads,
             }
-            python = legacy if runtime == "tflite-runtime" else Path(sys.executable)
+            python = second if runtime == "tflite-runtime" else Path(sys.executable)
             # A stock runtime stops at the operator that this flavour has and CPUs have not.
             plugin = str(args.delegate.resolve()) if args.delegate and path.name.endswith("-gpu-resampler.tflite") else None
             workers.append(Worker(python, row, path, plugin))
@@ -318,7 +319,7 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Time, print, write. 1 when no row could be timed."""
-    from faceeraser import artifact, stage
+    from faceeraser import artifact, script
 
     if args.warmup < 10 or args.runs < 50 or args.rounds < 1 or args.threads < 1:
         raise ValueError(
@@ -329,17 +330,17 @@ def run(args: argparse.Namespace) -> int:
     result = artifact.result(rows, None, args.command)
     if args.json:
         artifact.write_result(args.json, result)
-    stage.finish(f"{args.threads} thread(s), {args.rounds} rounds, interleaved", [shown(row) for row in rows], result)
+    script.finish(f"{args.threads} thread(s), {args.rounds} rounds, interleaved", [shown(row) for row in rows], result)
     if not any(row["runs"] for row in rows):
-        raise stage.GateFailed("no model could be timed; the table says why")
+        raise script.GateFailed("no model could be timed; the table says why")
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="latency.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    from faceeraser import script
+
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folder, .onnx or .tflite, or name=PATH")
     parser.add_argument("--runtimes", nargs="+", choices=list(RUNTIMES), default=list(RUNTIMES), metavar="RUNTIME",
                         help=f"of {', '.join(RUNTIMES)}; default: all")  # fmt: skip
@@ -349,7 +350,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=10, help="turns they are taken in (default: %(default)s)")
     parser.add_argument("--delegate", type=Path, metavar="FILE", help="plugin for files named *-gpu-resampler.tflite")
     parser.add_argument("--legacy-python", type=Path, metavar="FILE", help="has tflite-runtime (default: .venv-legacy's)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     return parser
 
 
@@ -358,11 +359,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["--worker"]:
         return work(json.loads(words[1]))
-    from faceeraser import stage
+    from faceeraser import script
 
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/latency.py", *words])
-    return stage.execute(run, parser, words)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from faceeraser import artifact, checkpoint, form, gate, quant, stage, tflite
+from faceeraser import artifact, chain, checkpoint, form, gate, quant, script, tflite
 from faceeraser.edges import HIGH_THRESHOLD, HYSTERESIS_STEPS, LOW_THRESHOLD, SIGMA
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import DETAIL_GAIN, RESIDUAL_GAIN, STRONGEST_DETAIL, Config, FaceEraser, RefineBlock, count
@@ -411,8 +411,8 @@ def check(path: Path, pipeline: FaceEraser) -> None:
     """Assert on a mirror's file what makes it count. Raises GateFailed."""
     graph = Graph(path)
 
-    def wrong(words: str) -> stage.GateFailed:
-        return stage.GateFailed(f"the mirror does not count: {words}")
+    def wrong(words: str) -> script.GateFailed:
+        return script.GateFailed(f"the mirror does not count: {words}")
 
     if graph.ops("TRANSPOSE"):
         raise wrong(f"{len(graph.ops('TRANSPOSE'))} TRANSPOSE, expected none")
@@ -467,7 +467,7 @@ def difference(pipeline: FaceEraser, kernels: str, pictures: Sequence[gate.Pictu
         quant.set_bypassed(pipeline, False)
     if not worst <= SAME_NETWORK:
         told = f"{worst:.2g} apart without quantization, expected {SAME_NETWORK:g}"
-        raise stage.GateFailed(f"the mirror is another network: {told}")
+        raise script.GateFailed(f"the mirror is another network: {told}")
     return worst
 
 
@@ -518,7 +518,7 @@ def random_network(width: int, pictures: Sequence[gate.Picture]) -> FaceEraser:
 def times(files: dict[str, Path], threads: int, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """latency.py's rows of the files, which take turns."""
     told = folder / f"{threads}.json"
-    stage.run_all([[
+    chain.run_all([[
         "benchmarks/latency.py", *(f"{name}={path}" for name, path in files.items()), "--runtimes", "litert",
         "--threads", str(threads), "--runs", str(args.runs), "--rounds", str(args.rounds), "--json", str(told),
     ]], ROOT)  # fmt: skip
@@ -551,13 +551,13 @@ def compare(name: str, pipeline: FaceEraser, args: argparse.Namespace) -> list[d
             made = erased(files[mirror], pictures)
             near = psnr_of(made, shown, pictures)
             if statistics.median(near) < bound:
-                raise stage.GateFailed(f"{mirror}: {statistics.median(near):.1f} dB from the file, expected {bound:.1f}")
+                raise script.GateFailed(f"{mirror}: {statistics.median(near):.1f} dB from the file, expected {bound:.1f}")
             facts[mirror] = {"max_abs_unquantized": apart, "psnr_vs_file": near,
                              "psnr_vs_network": psnr_of(made, network, pictures)}  # fmt: skip
         for threads in args.threads:
             timed = {row["model"]: row for row in times(files, threads, args, Path(scratch))}
             if failed := [f"{model}: {row.get('error')}" for model, row in timed.items() if not row["median_ms"]]:
-                raise stage.GateFailed("could not be timed: " + "; ".join(failed))
+                raise script.GateFailed("could not be timed: " + "; ".join(failed))
             for kind, row in timed.items():
                 per_gmac = row["median_ms"] / gmacs
                 mirrored = kind != "file"
@@ -596,15 +596,13 @@ def run(args: argparse.Namespace) -> int:
         }
         for row in rows
     ]  # fmt: skip
-    stage.finish(f"LiteRT, interleaved; the goal is file/mirror <= {GOAL}", shown, result)
+    script.finish(f"LiteRT, interleaved; the goal is file/mirror <= {GOAL}", shown, result)
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="mirror.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("release", type=Path, metavar="RELEASE", help="folder made by release.py; small/int8 is taken")
     parser.add_argument("--file", type=Path, help="its .tflite of the flavour web, int8 (default: exported again, minutes)")
     parser.add_argument("--kernels", nargs="+", choices=tuple(KERNELS), default=["phone", "amx"], metavar="K",
@@ -614,16 +612,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=int, default=100, help="timed runs of each, at least 50 (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=20, help="turns they are taken in (default: %(default)s)")
     parser.add_argument("--pictures", type=int, default=16, help="of the gate's, to compare on (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/mirror.py", *words])
-    return stage.execute(run, parser, words)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python benchmarks/peers.py data/faces --json benchmarks/results/peers.json --plot docs/peers.png
 
 Each model (FaceEraser, EdgeConnect, StructureFlow, HiFill) in the mobile preset, at one width, on the same pairs, for
-the same steps and the same terms: its first network, then colour (`stage.FOR_COLOUR`, L1 in the hole), then texture
-(`stage.FOR_COPIES`; what speaks of a flow of pixels counts for FaceEraser alone); half of the channels pruned with the
+the same steps and the same terms: its first network, then colour (`chain.FOR_COLOUR`, L1 in the hole), then texture
+(`chain.FOR_COPIES`; what speaks of a flow of pixels counts for FaceEraser alone); half of the channels pruned with the
 trained network as teacher; quantization-aware training; a .tflite file. All of it once a seed. Figures are the files'
 own, on all validation pairs; milliseconds are taken side by side. A model without a network to train first has those
 steps too. Runs that are there already are kept.
@@ -13,18 +13,19 @@ steps too. Runs that are there already are kept.
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from faceeraser import artifact, checkpoint, metrics, pairs, peers, stage
+from faceeraser import artifact, chain, metrics, pairs, peers, plots, script
+from faceeraser.history import read_history
 from faceeraser.networks import MODELS, Config
 
 ROOT = Path(__file__).resolve().parent.parent
-FIGURES = (*stage.FIGURES, "texture_swd_centred", "psnr", "mae")
+FIGURES = (*metrics.FIGURES, "texture_swd_centred", "psnr", "mae")
 
 
 def commands(args: Namespace) -> dict[tuple[str, int], list[list[str]]]:
@@ -50,9 +51,9 @@ def commands(args: Namespace) -> dict[tuple[str, int], list[list[str]]]:
                 begin, count = [], str(int(first) + int(smooth))
             words += [
                 ["train/train.py", data, at["smooth"], *common, *small, "--phase", "inpaint", *begin,
-                 "--steps", count, *stage.FOR_COLOUR],
+                 "--steps", count, *chain.FOR_COLOUR],
                 ["train/train.py", data, at["fp32"], *common, "--size", "256", "--shrink", "2", "--phase", "inpaint",
-                 "--init", at["smooth"], "--steps", copies, *stage.FOR_COPIES],
+                 "--init", at["smooth"], "--steps", copies, *chain.FOR_COPIES],
                 ["compress/prune.py", at["fp32"], at["pruned"], "--keep", "0.5", "--rounds", "1", "--steps", prune, *tuned],
                 ["compress/quantize.py", at["pruned"], at["int8"], "--steps", quantize, *tuned],
                 ["export/to_tflite.py", at["int8"], str(exports(args)), "--flavour", "web"],
@@ -78,11 +79,11 @@ def train_all(args: Namespace) -> None:
     data = pairs.describe(args.data)
 
     def there(key: tuple[str, int], words: Sequence[str]) -> bool:
-        return stage.trained_already(words, data) if words[0] == "train/train.py" else made(args, key, words).exists()
+        return chain.trained_already(words, data) if words[0] == "train/train.py" else made(args, key, words).exists()
 
     left = [[words for words in told if not there(key, words)] for key, told in plan.items()]
     for depth in range(max(map(len, left))):
-        stage.run_all([told[depth] for told in left if depth < len(told)], ROOT, independent=True)
+        chain.run_all([told[depth] for told in left if depth < len(told)], ROOT, independent=True)
 
 
 def made(args: Namespace, key: tuple[str, int], words: Sequence[str]) -> Path:
@@ -95,7 +96,7 @@ def measured(args: Namespace) -> list[dict[str, Any]]:
     files = {(model, seed): file_of(args, model, seed) for seed in range(args.seeds) for model in MODELS}
     named = [f"{model}-{seed}={path}" for (model, seed), path in files.items()]
     took, found = args.target / "latency.json", args.target / "fidelity.json"
-    stage.run_all(
+    chain.run_all(
         [["benchmarks/latency.py", *named, "--runtimes", "litert", "--json", str(took)],
          ["benchmarks/fidelity.py", *named[1:], "--reference", named[0], "--data", str(args.data), "--latency", str(took),
           "--json", str(found)]], ROOT,
@@ -105,7 +106,7 @@ def measured(args: Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for model in MODELS:
         each = [by_name[f"{model}-{seed}"] for seed in range(args.seeds)]
-        history = checkpoint.history(args.target / f"{model}-int8-0")
+        history = read_history(args.target / f"{model}-int8-0")
         row: dict[str, Any] = {
             "name": model,
             "kind": "int8",
@@ -118,8 +119,8 @@ def measured(args: Namespace) -> list[dict[str, Any]]:
             row[key] = float(np.mean([found[key] for found in each]))
         row["params"], row["bytes"] = round(row["params"]), round(row["bytes"])
         row["std"] = {key: float(np.std([f[key] for f in each], ddof=min(1, len(each) - 1))) for key in FIGURES}
-        float_rows = [checkpoint.history(args.target / f"{model}-fp32-{seed}")[-1]["metrics"] for seed in range(args.seeds)]
-        row["fp32"] = {key: float(np.mean([f[key] for f in float_rows])) for key in ("gmacs", "params", *stage.FIGURES)}
+        float_rows = [read_history(args.target / f"{model}-fp32-{seed}")[-1]["metrics"] for seed in range(args.seeds)]
+        row["fp32"] = {key: float(np.mean([f[key] for f in float_rows])) for key in ("gmacs", "params", *metrics.FIGURES)}
         row["fp32"]["list"] = "tune"
         rows.append(row)
     rows += [{"kind": "classical", **{k: by_name[name][k] for k in ("name", "n", *FIGURES)}} for name in metrics.CLASSICAL]
@@ -153,7 +154,7 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
                 axis.axhline(row[score], color="#555555", linestyle=":", linewidth=1)
         axis.margins(x=0.45, y=0.15)
 
-    stage.plot_by_cost(file, "The paper's network and its peers through one chain, int8 files; dotted: Navier-Stokes", draw)
+    plots.plot_by_cost(file, "The paper's network and its peers through one chain, int8 files; dotted: Navier-Stokes", draw)
 
 
 def run(args: Namespace) -> None:
@@ -167,11 +168,11 @@ def run(args: Namespace) -> None:
     if args.plot:
         plot(rows, args.plot)
     shown = ("name", *FIGURES, "gmacs", "params", "bytes", "ms", "steps", "seeds")
-    stage.finish("int8 files, one chain", [{k: row.get(k) for k in shown} for row in rows], found)
+    script.finish("int8 files, one chain", [{k: row.get(k) for k in shown} for row in rows], found)
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="peers.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("data", type=Path, metavar="DATA", help="folder made by train/prepare.py")
     parser.add_argument("--target", type=Path, default=Path("runs/peers"), help="default: %(default)s")
     parser.add_argument("--width", type=int, default=16, help="channels of the first layer (default: %(default)s)")
@@ -180,15 +181,13 @@ def build_parser() -> ArgumentParser:
         help="of the first network, colour, texture, pruning and quantization (default: 60 200 100 60 20)",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw shading and texture against cost there")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/peers.py", *(sys.argv[1:] if argv is None else argv)])
-    return stage.execute(run, parser, argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ The sheet shows people: it is for looking at, and not for publishing.
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser import artifact, checkpoint, faces, fit, metrics, pairs, stage
+from faceeraser import artifact, checkpoint, faces, inference, metrics, opening, pairs, script
 from faceeraser.metrics import lab_of
 
 Pictures = dict[str, np.ndarray]
@@ -36,13 +36,13 @@ Pictures = dict[str, np.ndarray]
 
 def painter(path: Path) -> tuple[str, int, Callable[[np.ndarray, np.ndarray], Pictures]]:
     """(name, resolution, function) of MODEL; the function gives uint8 pictures by name, `erased` among them."""
-    model = stage.open_model(path, path.stem)
+    model = opening.open_model(path, path.stem)
     if not path.is_dir() or path.suffix in artifact.KINDS:
         return model.name, model.resolution, lambda crop, mask: {"erased": model.method(crop, mask)}
     pipeline = checkpoint.load(path)
 
     def paint(crop: np.ndarray, mask: np.ndarray) -> Pictures:
-        outputs = fit.run(pipeline, [pairs.Pair("", crop, mask, 0.0, 0.0)])
+        outputs = inference.run(pipeline, [pairs.Pair("", crop, mask, 0.0, 0.0)])
         shown = {name: outputs[name][0].permute(1, 2, 0).numpy() for name in ("cloned", "refined", "erased")}
         return {name: np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8) for name, picture in shown.items()}
 
@@ -94,7 +94,7 @@ def sheet_of(lines: Sequence[Pictures], side: int = 160) -> np.ndarray:
 def run(args: Namespace) -> None:
     if args.limit < 1:
         raise ValueError(f"--limit {args.limit}: expected at least 1")
-    files = stage.photographs(args.photos)
+    files = pairs.photographs(args.photos)
     name, size, paint = painter(args.model)
     figures: dict[str, dict[str, list[float | None]]] = {}
     lines: list[Pictures] = []
@@ -136,23 +136,21 @@ def run(args: Namespace) -> None:
     if args.sheet:
         args.sheet.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(args.sheet), sheet_of(lines)[..., ::-1])
-    stage.finish(f"{len(lines)} photographs of {args.photos}, all parts erased ({', '.join(lines[0])})", rows, result)
+    script.finish(f"{len(lines)} photographs of {args.photos}, all parts erased ({', '.join(lines[0])})", rows, result)
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="photos.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs of faces")
     parser.add_argument("model", type=Path, metavar="MODEL", help="checkpoint folder or exported file")
     parser.add_argument("--limit", type=int, default=40, help="photographs (default: %(default)s)")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="write the pictures there, as .jpg or .png")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/photos.py", *(sys.argv[1:] if argv is None else argv)])
-    return stage.execute(run, parser, argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

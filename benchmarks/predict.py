@@ -32,7 +32,7 @@ import math
 import os
 import sys
 import tempfile
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser import artifact, stage
+from faceeraser import artifact, script
 
 # Network -> GMAC and 10^6 bytes moved by its fp32 .tflite, as `--recount` prints them.
 NETWORKS: dict[str, tuple[float, float]] = {
@@ -321,7 +321,7 @@ def run(args: Namespace) -> int:
     shown = [{"model": row["model"], "class": row["class"], "estimate, ms": row["estimate_ms"], "from": row["low_ms"],
               "to": row["high_ms"], "GMAC": row["gmacs"], "MB moved": row["moved_mb"]} for row in rows]  # fmt: skip
     error = told["error"]
-    stage.finish(
+    script.finish(
         f"ESTIMATES, nothing was measured. On {error['n']} published times the form is off by a factor of "
         f"{error['median_factor']:.2f} (median), {error['max_factor']:.2f} at most, each left out of its fit",
         shown, {"estimate": True, "rows": len(rows), "error": error},
@@ -331,7 +331,7 @@ def run(args: Namespace) -> int:
 
 def build_parser() -> ArgumentParser:
     """The command line."""
-    parser = ArgumentParser(prog="predict.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("models", nargs="*", metavar="[name=]FILE.tflite", help="exported files with their cards")
     parser.add_argument("--check", type=Path, metavar="RESULT.json", help="measured times of these models, to compare")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
@@ -341,10 +341,7 @@ def build_parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/predict.py", *words])
-    return stage.execute(run, parser, words)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

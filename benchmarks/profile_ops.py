@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser import artifact, stage
+from faceeraser import artifact, script
 from faceeraser.flatbuffer import Graph
 
 BETWEEN = "(between)"
@@ -358,7 +358,7 @@ def run(args: argparse.Namespace) -> int:
         }
         for row in rows for node in row["nodes"]
     ]  # fmt: skip
-    stage.finish(f"the {args.largest} nodes that take longest, {args.threads} thread(s)", largest, result)
+    script.finish(f"the {args.largest} nodes that take longest, {args.threads} thread(s)", largest, result)
     return 0
 
 
@@ -372,23 +372,18 @@ def _told(node: Mapping[str, Any]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="profile_ops.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("files", nargs="+", metavar="[name=]FILE.tflite")
     parser.add_argument("--runs", type=int, default=50, help="profiled inferences, at least 10 (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     parser.add_argument("--largest", type=int, default=20, metavar="N", help="nodes to list (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/profile_ops.py", *words])
-    return stage.execute(run, parser, words)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

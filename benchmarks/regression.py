@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import math
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from faceeraser import artifact, stage
+from faceeraser import artifact, script
+from faceeraser.writing import whole_file
 
 Row = Mapping[str, Any]
 TIMES = ("ms", "ms_torch", "median_ms")
@@ -186,26 +187,25 @@ def run(args: Namespace) -> int:
     new, old = artifact.read_result(args.result), artifact.read_result(args.baseline)
     cases = compare_all(new, old, args)
     if args.junit:
-        args.junit.parent.mkdir(parents=True, exist_ok=True)
-        partial = args.junit.with_name(args.junit.name + ".partial")
-        partial.write_bytes(junit(cases, f"{artifact.portable(args.result)} against {artifact.portable(args.baseline)}"))
-        partial.replace(args.junit)
+        title = f"{artifact.portable(args.result)} against {artifact.portable(args.baseline)}"
+        with whole_file(args.junit) as partial:
+            partial.write_bytes(junit(cases, title))
     worse = [case for case in cases if case.failed]
     table = [{"row": c.row, "figure": c.figure, "baseline": shown(c.before), "new": shown(c.after), "": c.outcome,
               "why": c.failed or c.skipped} for c in cases]  # fmt: skip
-    stage.finish(
+    script.finish(
         f"{args.result} against {args.baseline}", table,
         {"compared": len(cases), "worse": [{"row": c.row, "figure": c.figure, "why": c.failed} for c in worse],
          "skipped": sum(bool(c.skipped) for c in cases)},
     )  # fmt: skip
     if worse:
-        raise stage.GateFailed("; ".join(f"{case.row}, {case.figure}: {case.failed}" for case in worse))
+        raise script.GateFailed("; ".join(f"{case.row}, {case.figure}: {case.failed}" for case in worse))
     return 0
 
 
 def build_parser() -> ArgumentParser:
     """The command line."""
-    parser = ArgumentParser(prog="regression.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("result", type=Path, metavar="RESULT.json", help="the new result")
     parser.add_argument("--baseline", type=Path, required=True, metavar="FILE", help="the result that was agreed on")
     parser.add_argument("--max-drop", type=float, default=0.1, metavar="DB", help="of both PSNR (default: %(default)s)")
@@ -220,7 +220,7 @@ def build_parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return stage.execute(run, build_parser(), argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from faceeraser import WEIGHTS, artifact, stage
+from faceeraser import WEIGHTS, artifact, chain, metrics, script
 
 ROOT = Path(__file__).resolve().parent.parent
 # What ships of the exports, beside the fp32 checkpoint.
@@ -27,7 +27,7 @@ EXPORTED = ("int8",)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = script.parser(__file__, __doc__)
     made.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs of faces")
     made.add_argument("--target", type=Path, default=Path("runs/release"), help="default: %(default)s")
     made.add_argument("--publish", type=Path, default=WEIGHTS, help="where the weights go (default: the package)")
@@ -53,7 +53,7 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
     def train(target: str, phase: str, *words: str) -> list[str]:
         return ["train/train.py", faces, target, "--phase", phase, "--adversarial", "0", "--resume", *words]
 
-    plain, copies = stage.FOR_COLOUR, stage.FOR_COPIES
+    plain, copies = chain.FOR_COLOUR, chain.FOR_COPIES
     untextured = [*copies, "--perceptual", "off", "--texture", "0"]
     # As the table calls them, and as the budget's rounds are called.
     stages = {"fp32": fp32, "pruned": f"{small}/1-pruned", "slim": f"{small}/slim", "student": f"{small}/student",
@@ -109,21 +109,21 @@ def run(args: argparse.Namespace) -> None:
     if not args.photos.is_dir():
         raise ValueError(f"{args.photos}: found no such folder, expected one with photographs of faces")
     plan = commands(args)
-    taken = stage.run_all(missing(plan), ROOT)
+    taken = chain.run_all(missing(plan), ROOT)
     found = json.loads((args.target / "result.json").read_text())
     found |= {"command": f"python benchmarks/release.py {artifact.portable(args.photos)}", "steps": taken}
     artifact.write_result(args.target / "result.json", found)
     if args.json:
         artifact.write_result(args.json, found)
     publish(args.target, args.publish)
-    shown = (*stage.FIGURES, "texture_swd", "psnr_vs_fp32", "gmacs", "params", "bytes", "ms")
+    shown = (*metrics.FIGURES, "texture_swd", "psnr_vs_fp32", "gmacs", "params", "bytes", "ms")
     rows = [{"name": row["name"], **{name: row.get(name) for name in shown}} for row in found["rows"]]
     summary = {"weights": str(args.publish), "n": found["data"]["n"], "source": found["data"].get("source")}
-    stage.finish(f"{args.publish}: {found['data']['n']} validation pairs of {args.photos}", rows, summary)
+    script.finish(f"{args.publish}: {found['data']['n']} validation pairs of {args.photos}", rows, summary)
 
 
 def main(argv: list[str] | None = None) -> int:
-    return stage.execute(run, build_parser(), argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import hashlib
 import math
 import re
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,10 @@ import numpy as np
 from jinja2 import Environment
 from tqdm import tqdm
 
-from faceeraser import artifact, checkpoint, faces, metrics, pairs, stage
+from faceeraser import artifact, faces, metrics, pairs, script
+from faceeraser.history import read_history
+from faceeraser.opening import Model, open_model
+from faceeraser.writing import whole_file
 
 Row = Mapping[str, Any]
 Fields = dict[str, Any]
@@ -136,7 +139,7 @@ def spread(n: int, count: int) -> list[int]:
     return sorted({round(k) for k in np.linspace(0, n - 1, min(count, n))}) if n and count > 0 else []
 
 
-def gallery(models: Mapping[str, stage.Model], listed: Sequence[pairs.Pair], best: str | None, album: Album) -> list[Fields]:
+def gallery(models: Mapping[str, Model], listed: Sequence[pairs.Pair], best: str | None, album: Album) -> list[Fields]:
     """Figures of validation pairs: the truth, the hole, what each row and classical fill makes of it, and how far off."""
     shown = []
     for number, pair in enumerate(tqdm(listed, desc="pairs", leave=False)):
@@ -165,7 +168,7 @@ def gallery(models: Mapping[str, stage.Model], listed: Sequence[pairs.Pair], bes
 
 
 def whole_faces(
-    models: Mapping[str, stage.Model], folder: Path, count: int, best: str | None, album: Album
+    models: Mapping[str, Model], folder: Path, count: int, best: str | None, album: Album
 ) -> list[Fields]:
     """Sliders of validation faces of a prepared folder, each with its own parts erased; none where it has no faces."""
     with open(folder / "manifest.csv", newline="") as file:
@@ -218,7 +221,7 @@ def around(found: Sequence[faces.Face], shape: Sequence[int]) -> tuple[slice, sl
 
 
 def erased_photographs(
-    models: Mapping[str, stage.Model], files: Sequence[Path], best: str | None, album: Album
+    models: Mapping[str, Model], files: Sequence[Path], best: str | None, album: Album
 ) -> list[Fields]:
     """Sliders of photographs, cut to the faces in them: before, the parts found, and after, by every row."""
     shown: list[Fields] = []
@@ -714,17 +717,17 @@ def about_models(paths: Mapping[str, Path]) -> tuple[dict[str, Fields], dict[str
     known: dict[str, Sequence[Row]] = {}
     for name, path in paths.items():
         if path.is_dir() and path.suffix not in artifact.KINDS:
-            known[name] = checkpoint.history(path)
+            known[name] = read_history(path)
         else:
             cards[name] = artifact.read_card(path)
             known[name] = cards[name]["history"]
     return cards, known
 
 
-def painters(paths: Mapping[str, Path], best: str | None) -> dict[str, stage.Model]:
+def painters(paths: Mapping[str, Path], best: str | None) -> dict[str, Model]:
     """The models that paint: the first, the one to ship, then the others in order, at most SHOWN_ROWS."""
     order = [*list(paths)[:1], *([best] if best is not None and best in paths else []), *list(paths)[1:]]
-    return {name: stage.open_model(paths[name], name) for name in list(dict.fromkeys(order))[:SHOWN_ROWS]}
+    return {name: open_model(paths[name], name) for name in list(dict.fromkeys(order))[:SHOWN_ROWS]}
 
 
 def render(
@@ -805,25 +808,21 @@ def run(args: Namespace) -> int:
         operators=placement(paths, cards, timed), scales=histograms(known),
         hidden=[name for name in paths if painting and name not in painting],
     )  # fmt: skip
-    args.target.parent.mkdir(parents=True, exist_ok=True)
-    partial = args.target.with_name(args.target.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(args.target)
+    with whole_file(args.target) as partial:
+        partial.write_text(page, encoding="utf-8")
     summary = {
         "target": args.target.name, "bytes": len(page.encode()), "rows": len(result["rows"]) if result else 0,
         "times": len(timed), "photographs": len(sliders), "pairs": len(pictures),
         "verdict": judged["headline"]["text"] if judged else None,
     }  # fmt: skip
-    stage.finish("Report", [summary], summary)
+    script.finish("Report", [summary], summary)
     return 0
 
 
 def build_parser() -> ArgumentParser:
     """The command line; TARGET.html may stand last (see `main`)."""
-    parser = ArgumentParser(
-        prog="report.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter,
-        usage="report.py RESULT.json ... [--data FOLDER] [options] [--models name=PATH ...] TARGET.html",
-    )  # fmt: skip
+    usage = "report.py RESULT.json ... [--data FOLDER] [options] [--models name=PATH ...] TARGET.html"
+    parser = script.parser(__file__, __doc__, usage=usage)
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.json",
                         help="written by fidelity.py, latency.py, android.py or predict.py with --json")  # fmt: skip
     parser.add_argument("--target", type=Path, metavar="TARGET.html", help="the page; may stand last, without the flag")
@@ -847,7 +846,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words and words[-1].endswith(".html") and "--target" not in words:
         # --models and --photo take every word that follows them, so the last one has to be told apart first.
         words = ["--target", words[-1], *words[:-1]]
-    return stage.execute(run, build_parser(), words)
+    return script.execute(run, build_parser(), words)
 
 
 if __name__ == "__main__":

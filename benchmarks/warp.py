@@ -29,7 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from faceeraser import artifact, form, stage, tflite
+from faceeraser import artifact, script, tflite
+from faceeraser.extras import need
 from faceeraser.flatbuffer import Graph
 from faceeraser.warp import warp
 
@@ -65,8 +66,8 @@ def prepare(size: int, folder: Path) -> dict[str, Callable[[], np.ndarray]]:
         ModuleNotFoundError: a converter or a runtime is missing; names the extra to install.
         ValueError: the plugin cannot be built.
     """
-    litert_torch = form.need("litert_torch", "tflite")
-    onnxruntime = form.need("onnxruntime", "onnx")
+    litert_torch = need("litert_torch", "tflite", "this benchmark")
+    onnxruntime = need("onnxruntime", "onnx", "this benchmark")
     from ai_edge_litert.interpreter import Interpreter, load_delegate
 
     image, flow = inputs(size)
@@ -156,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
 
     Raises:
         ValueError: too few runs for a figure.
-        stage.GateFailed: a warp computes something else, or is slower than its goal.
+        script.GateFailed: a warp computes something else, or is slower than its goal.
     """
     if args.size < 2 or args.rounds < 5 or args.each < 5:
         raise ValueError(f"--size {args.size} --rounds {args.rounds} --each {args.each}: expected at least 2, 5 and 5")
@@ -164,30 +165,27 @@ def run(args: argparse.Namespace) -> None:
     result = artifact.result(rows, None, args.command)
     if args.json:
         artifact.write_result(args.json, result)
-    stage.finish(f"the warp of {args.size} x {args.size} x 3, one thread, in turns", rows, result)
+    script.finish(f"the warp of {args.size} x {args.size} x 3, one thread, in turns", rows, result)
     if wrong := [row for row in rows if not row["max_abs"] <= 1e-4]:
-        raise stage.GateFailed(f"{wrong[0]['name']} is {wrong[0]['max_abs']:.2g} from torch, expected 1e-4")
+        raise script.GateFailed(f"{wrong[0]['name']} is {wrong[0]['max_abs']:.2g} from torch, expected 1e-4")
     limited = [row for row in rows if row["goal"] is not None]
     if slow := [f"{row['name']} {row['ratio']:.2f} of {row['goal']}" for row in limited if row["ratio"] > row["goal"]]:
-        raise stage.GateFailed(f"slower than its goal, against ONNX Runtime: {', '.join(slow)}")
+        raise script.GateFailed(f"slower than its goal, against ONNX Runtime: {', '.join(slow)}")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("--size", type=int, default=256, help="side of the picture in pixels (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=20, help="turns they are taken in (default: %(default)s)")
     parser.add_argument("--each", type=int, default=20, help="runs of each in a turn (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns 0, 1 (a goal missed) or 2 (bad input)."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/warp.py", *words])
-    return stage.execute(run, parser, words)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from faceeraser import WEIGHTS, artifact, effects, serve, stage
+from faceeraser import WEIGHTS, artifact, effects, script, serve
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROME = "com.android.chrome"
@@ -171,11 +171,11 @@ def run(args: Namespace) -> None:
     if args.json:
         artifact.write_result(args.json, result)
     shown = ("name", "fps", "find_ms", "landmarks_ms", "mask_ms", "cut_ms", "model_ms", "paste_ms", "effect_ms", "throttled")
-    stage.finish(f"the page, {place.name}", [{key: row.get(key) for key in shown} for row in rows], result)
+    script.finish(f"the page, {place.name}", [{key: row.get(key) for key in shown} for row in rows], result)
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="web.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     option = parser.add_argument
     option("--model", type=Path, default=WEIGHTS / "int8.tflite", metavar="FILE", help="default: the one that ships")
     option("--effects", nargs="+", default=["none"], metavar="NAME", help="each in turn; `none` erases alone (the default)")
@@ -186,14 +186,12 @@ def build_parser() -> ArgumentParser:
     option("--serial", help="which phone, if there are several")
     option("--force", action="store_true", help="time a phone all the same that is warm, throttled or nearly empty")
     option("--timeout", type=float, default=300.0, metavar="S", help="for one row (default: %(default)s)")
-    option("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    parser.set_defaults(command=["python", "benchmarks/web.py", *(sys.argv[1:] if argv is None else argv)])
-    return stage.execute(run, parser, argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

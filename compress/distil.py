@@ -12,21 +12,21 @@ import sys
 
 import torch
 
-from faceeraser import checkpoint, stage
+from faceeraser import finetuning, script, writing
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = stage.parser(__doc__)
-    stage.add_fine_tuning(made, steps=1000, lr=5e-4)
+    made = script.stage_parser(__file__, __doc__)
+    finetuning.add_fine_tuning(made, steps=1000, lr=5e-4)
     made.add_argument("--scratch", action="store_true", help="start from random weights of the same shapes")
     return made
 
 
 def run(args: argparse.Namespace) -> None:
-    tuning = stage.FineTuning(args)
+    tuning = finetuning.FineTuning(args)
     if tuning.teacher is None:
         raise ValueError("no teacher to distil from: name one with --teacher, such as the network before pruning")
-    with checkpoint.writing(args.target, args.overwrite) as folder:
+    with writing.whole_folder(args.target, args.overwrite) as folder:
         before = tuning.measure()
         if args.scratch:
             torch.manual_seed(args.seed)
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return stage.execute(run, build_parser(), argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from faceeraser import artifact, checkpoint, metrics, stage
+from faceeraser import artifact, chain, checkpoint, inference, metrics, script, writing
+from faceeraser.history import read_history
 from faceeraser.narrowing import Budget, least_cost
-from faceeraser.networks import count
+from faceeraser.networks import Inpainter, count
 from faceeraser.pairs import describe, evaluation_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,11 +40,11 @@ GRAPH_BYTES = 520_000
 # dB by which an int8 file was better than its student, at the most: fine-tuning goes on while it is quantized (measured).
 GIVEN_BACK = 0.2
 SLIM_SHARE = 0.12  # of the MACs, left for the scale factors to decide on
-FIGURES = ("gmacs", "params", *stage.FIGURES)
+FIGURES = ("gmacs", "params", *metrics.FIGURES)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = stage.parser(__doc__)
+    made = script.stage_parser(__file__, __doc__)
     made.add_argument("--data", type=Path, required=True, help="folder made by train/prepare.py")
     made.add_argument("--max-gmacs", type=float, help="multiply-accumulates, in 10^9 at 256 x 256")
     made.add_argument("--max-params", type=int, help="parameters")
@@ -107,7 +108,7 @@ def flags_of(budget: Budget) -> list[str]:
 
 def row_of(folder: Path, name: str) -> dict[str, Any]:
     """What a stage left: its costs and figures, and the seconds that its last fine-tuning took."""
-    found = checkpoint.history(folder)[-1]["metrics"]
+    found = read_history(folder)[-1]["metrics"]
     return {"round": name, **{key: found["after"][key] for key in FIGURES}, "seconds": found.get("seconds")}
 
 
@@ -117,7 +118,7 @@ def exported(file: Path, args: argparse.Namespace, resolution: int) -> dict[str,
     look = evaluation_pairs(args.data, "tune", resolution, 24)
     row = metrics.score(model.erase, look).row
     return {"gmacs": model.card["gmacs"], "params": model.card["params"], "bytes": model.card["bytes"],
-            **{name: row[name] for name in stage.FIGURES}}  # fmt: skip
+            **{name: row[name] for name in metrics.FIGURES}}  # fmt: skip
 
 
 def misses(args: argparse.Namespace, source: dict[str, Any], file: dict[str, Any]) -> list[str]:
@@ -128,11 +129,11 @@ def misses(args: argparse.Namespace, source: dict[str, Any], file: dict[str, Any
     for key, limit, unit, name in limits:
         if limit is not None and file[key] / unit > limit:
             found.append(f"{file[key] / unit:.3f} {name} are {file[key] / unit - limit:.3f} over {limit}")
-    for key in stage.FIGURES[:2]:
+    for key in metrics.FIGURES[:2]:
         drop = source[key] - file[key]
         if drop > args.max_drop:
             found.append(f"{key} fell by {drop:.3f} dB, {drop - args.max_drop:.3f} more than --max-drop {args.max_drop}")
-    key = stage.FIGURES[2]
+    key = metrics.FIGURES[2]
     if source[key] is not None and abs(moved := file[key] - source[key]) > args.max_texture:
         found.append(f"{key} moved by {moved:+.3f}, more than --max-texture {args.max_texture}")
     return found
@@ -186,82 +187,92 @@ def planned(
     return plan
 
 
-def run(args: argparse.Namespace) -> None:
-    if args.rounds < 1:
-        raise ValueError(f"--rounds {args.rounds}: expected at least 1")
-    budget = budget_of(args)
+def source_of(args: argparse.Namespace, budget: Budget) -> Inpainter:
+    """SOURCE's network. Raises ValueError when nothing is to be done with it, or nothing can be."""
     pipeline = checkpoint.load(args.source)
     if pipeline.config.quantized or pipeline.config.preset == "paper":
         kind = "quantized already" if pipeline.config.quantized else "of the paper preset, which cannot become int8"
         raise ValueError(f"{args.source} is {kind}; start from a float network of the mobile preset")
-    described = describe(args.data)
-    if not described["n"]["val"]["blanks"]:
-        raise ValueError(f"{args.data}: has no validation split to prove the result on; prepare more photographs")
-    if args.target.exists() and not args.overwrite:
-        raise ValueError(f"{args.target} exists already; choose another target, or --overwrite to replace it")
-    cost = count(pipeline)
-    if budget.holds(cost):
+    if budget.holds(count(pipeline)):
         raise ValueError(f"{args.source} is within {budget} as it is; compress/quantize.py makes it int8")
     if not budget.holds(least := least_cost(pipeline, args.drop_blocks)):
         raise ValueError(
             f"{budget}: no network of this structure is as small, the narrowest has {least[0]:.3f} GMAC and "
             f"{least[1]:,} parameters; ask for more, take blocks away (--drop-blocks), or train with --separable"
         )
-    work = args.target.with_name(args.target.name + ".partial")
-    if work.exists() and not args.resume:
-        shutil.rmtree(work)
-    work.mkdir(parents=True, exist_ok=True)
-    plan = planned(args, budget, cost, pipeline.config.resolution, work)
+    return pipeline
+
+
+def train(args: argparse.Namespace, budget: Budget, pipeline: Inpainter, work: Path) -> list[dict[str, Any]]:
+    """All rounds but those that were kept, up to the int8 network; returns the table's rows, `source` first."""
+    plan = planned(args, budget, count(pipeline), pipeline.config.resolution, work)
     kept = unchanged(work, args.source, plan)
-    began = stage.measure(pipeline, evaluation_pairs(args.data, "tune", pipeline.config.resolution, 24))
+    began = inference.measure(pipeline, evaluation_pairs(args.data, "tune", pipeline.config.resolution, 24))
     rows: list[dict[str, Any]] = [{"round": "source", **{key: began[key] for key in FIGURES}}]
     steps = {name: int(words[words.index("--steps") + 1]) for name, words in plan.items()}
     done, spent = 0, 0.0
     for number, (name, words) in enumerate(plan.items(), 1):
         if name == "int8":
-            give_up_early(args, began, rows[-1], work)
+            give_up_early(args, rows[0], rows[-1], work)
         at = time.monotonic()
         if name not in kept:
-            stage.run_all([words], ROOT)
+            chain.run_all([words], ROOT)
             done, spent = done + steps[name], spent + time.monotonic() - at
         rows.append(row_of(work / name, name))
         ahead = sum(list(steps.values())[number:])
         left = f"{ahead:,} steps to go" + (f", about {ahead * spent / done / 60:.0f} minutes" if done else "")
         print(f"\nround {number} of {len(plan)} is done; {left}; asked for: {budget}, --max-drop {args.max_drop}")
         print(tabulate(rows, headers="keys", floatfmt=".3f", intfmt=","), flush=True)
+    return rows
+
+
+def export(args: argparse.Namespace, resolution: int, work: Path) -> dict[str, Any]:
+    """Write `int8.tflite` from the last round, and measure it: its row."""
     words = ["export/to_tflite.py", str(work / "int8"), str(work), "--data", str(args.data), "--overwrite"]
-    stage.run_all([words], ROOT)
-    file = exported(work / "int8.tflite", args, pipeline.config.resolution)
+    chain.run_all([words], ROOT)
+    file = exported(work / "int8.tflite", args, resolution)
     if args.max_ms is not None:
         timed = work / "latency.json"
         words = ["benchmarks/latency.py", str(work / "int8.tflite"), "--runtimes", args.runtime, "--json", str(timed)]
-        stage.run_all([words], ROOT)
+        chain.run_all([words], ROOT)
         file["ms"] = json.loads(timed.read_text())["rows"][0]["median_ms"]
-    rows.append({"round": "int8.tflite", **file})
-    missed = misses(args, began, file)
-    asked = {name: getattr(args, f"max_{name}") for name in ("gmacs", "params", "mb", "ms", "drop", "texture")}
-    artifact.write_json(work / "budget.json", {"asked": asked, "missed": missed, "rows": rows})
-    if missed:
-        raise stage.GateFailed(f"{'; '.join(missed)}. What was made is in {work}")
-    if args.target.exists():
-        shutil.rmtree(args.target)
-    work.rename(args.target)
+    return file
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.rounds < 1:
+        raise ValueError(f"--rounds {args.rounds}: expected at least 1")
+    budget = budget_of(args)
+    described = describe(args.data)
+    if not described["n"]["val"]["blanks"]:
+        raise ValueError(f"{args.data}: has no validation split to prove the result on; prepare more photographs")
+    writing.check_free(args.target, args.overwrite)
+    pipeline = source_of(args, budget)
+    with writing.whole_folder(args.target, args.overwrite, args.resume) as work:
+        rows = train(args, budget, pipeline, work)
+        file = export(args, pipeline.config.resolution, work)
+        missed = misses(args, rows[0], file)
+        rows.append({"round": "int8.tflite", **file})
+        asked = {name: getattr(args, f"max_{name}") for name in ("gmacs", "params", "mb", "ms", "drop", "texture")}
+        artifact.write_json(work / "budget.json", {"asked": asked, "missed": missed, "rows": rows})
+        if missed:
+            raise script.GateFailed(f"{'; '.join(missed)}. What was made is in {work}")
     summary = {"target": str(args.target), "source": described["source"], "asked": asked, "file": file}
-    stage.finish(f"{args.source} -> {args.target} (on a slice of train; data: {described['source']})", rows, summary)
+    script.finish(f"{args.source} -> {args.target} (on a slice of train; data: {described['source']})", rows, summary)
 
 
 def give_up_early(args: argparse.Namespace, source: dict[str, Any], student: dict[str, Any], work: Path) -> None:
     """Raises GateFailed when the last float network has lost more than quantization ever gave back (GIVEN_BACK)."""
-    for key in stage.FIGURES[:2]:
+    for key in metrics.FIGURES[:2]:
         if (drop := source[key] - student[key]) > args.max_drop + GIVEN_BACK:
-            raise stage.GateFailed(
+            raise script.GateFailed(
                 f"{key} of the student fell by {drop:.3f} dB, --max-drop {args.max_drop} cannot be met by its int8 file; "
                 f"give more --steps or --distil-steps, or a larger budget, with --resume. What was made is in {work}"
             )
 
 
 def main(argv: list[str] | None = None) -> int:
-    return stage.execute(run, build_parser(), argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

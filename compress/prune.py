@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from faceeraser import checkpoint, fit, narrowing, stage
+from faceeraser import finetuning, fit, metrics, narrowing, script, writing
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = stage.parser(__doc__)
-    stage.add_fine_tuning(made, steps=400, lr=5e-4)
+    made = script.stage_parser(__file__, __doc__)
+    finetuning.add_fine_tuning(made, steps=400, lr=5e-4)
     size = made.add_mutually_exclusive_group()
     size.add_argument("--keep", type=float, help="share of each layer's channels to keep, 0 to 1")
     size.add_argument("--target-gmacs", type=float, help="multiply-accumulates to stay under, in 10^9 at 256 x 256")
@@ -46,13 +46,13 @@ def loss_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
     """What a step lost, in dB: of `psnr_hole_mirrored` and of `psnr_hole_smooth`, and 2 dB for each 1 that `texture_energy`
     moved, so that 0.1 of texture weighs what 0.2 dB do, as in fit_budget.py's gates. At least 0.01: nothing is free.
     """
-    drops = sum(max(0.0, before[name] - after[name]) for name in stage.FIGURES[:2])
-    moved = abs((after[stage.FIGURES[2]] or 0.0) - (before[stage.FIGURES[2]] or 0.0))
+    drops = sum(max(0.0, before[name] - after[name]) for name in metrics.FIGURES[:2])
+    moved = abs((after[metrics.FIGURES[2]] or 0.0) - (before[metrics.FIGURES[2]] or 0.0))
     return max(0.01, drops + 2.0 * moved)
 
 
 def costs_of_halving(
-    tuning: stage.FineTuning, rows: Sequence[Mapping[str, Any]], steps: int, folder: Path
+    tuning: finetuning.FineTuning, rows: Sequence[Mapping[str, Any]], steps: int, folder: Path
 ) -> dict[str, float]:
     """What each network loses, {name: loss}, once half of its channels are gone and `steps` of fine-tuning have mended
     what they can: against the whole pipeline after as many steps, by `loss_between`. rows: of narrowing.sensitivity.
@@ -68,7 +68,7 @@ def costs_of_halving(
 
 
 def run(args: argparse.Namespace) -> None:
-    tuning = stage.FineTuning(args)
+    tuning = finetuning.FineTuning(args)
     if args.allocate == "sensitivity" and args.target_gmacs is None and args.target_params is None:
         raise ValueError("--allocate sensitivity needs --target-gmacs or --target-params: it decides where, not how much")
     if args.allocate == "uniform" and args.keep is None and args.target_gmacs is None and not args.drop_blocks:
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("--target-params needs --allocate sensitivity")
     if args.rounds < 1:
         raise ValueError(f"--rounds {args.rounds}: expected at least 1")
-    with checkpoint.writing(args.target, args.overwrite) as folder:
+    with writing.whole_folder(args.target, args.overwrite) as folder:
         before = tuning.measure()
         items = [tuning.data[k] for k in range(8)]
         truth, mask, *_ = (torch.stack(x) for x in zip(*items, strict=True))
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return stage.execute(run, build_parser(), argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from faceeraser import checkpoint, pairs, quant, stage
+from faceeraser import finetuning, pairs, quant, script, writing
 from faceeraser.fit import agreed, distillation_loss
 from faceeraser.networks import Inpainter
 
@@ -26,8 +26,8 @@ ENOUGH = 0.1  # share of all layers' harm from which a layer stays in float
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = stage.parser(__doc__)
-    stage.add_fine_tuning(made, steps=200, lr=1e-4)
+    made = script.stage_parser(__file__, __doc__)
+    finetuning.add_fine_tuning(made, steps=200, lr=1e-4)
     made.add_argument(
         "--calibration", type=int, default=32, help="training pictures to set the scales from (default: %(default)s)"
     )
@@ -74,7 +74,7 @@ def kept_in_float(
     return tuple(kept)
 
 
-def prepare(tuning: stage.FineTuning, float_layers: tuple[str, ...], pictures: int) -> None:
+def prepare(tuning: finetuning.FineTuning, float_layers: tuple[str, ...], pictures: int) -> None:
     """Make a fused network quantized, but for `float_layers`, and choose its scales."""
     quant.prepare(tuning.pipeline, float_layers)
     tuning.pipeline.config = replace(tuning.pipeline.config, fused=True, quantized=True, float_layers=float_layers)
@@ -82,14 +82,14 @@ def prepare(tuning: stage.FineTuning, float_layers: tuple[str, ...], pictures: i
 
 
 def run(args: argparse.Namespace) -> None:
-    tuning = stage.FineTuning(args)
+    tuning = finetuning.FineTuning(args)
     pipeline = tuning.pipeline
     if pipeline.config.preset == "paper":
         raise ValueError(
             f"{args.source} is of the paper preset, whose norms or operators have no int8 form; "
             "train a mobile one (train.py --preset mobile --teacher FOLDER distils it)"
         )
-    with checkpoint.writing(args.target, args.overwrite) as folder:
+    with writing.whole_folder(args.target, args.overwrite) as folder:
         before = tuning.measure()
         quant.fuse(pipeline)
         plain, floats = copy.deepcopy(pipeline), pipeline.config.float_layers
@@ -111,19 +111,19 @@ def run(args: argparse.Namespace) -> None:
         told = {"calibration": args.calibration, "keep_float": args.keep_float}
         tuning.save(folder, "quantize", told, metrics, float_layers=list(kept), harm=layers[:16])
     drop = before["psnr_hole_mirrored"] - after["psnr_hole_mirrored"]
-    if checkpoint.first_process():
+    if writing.first_process():
         print(f"\nin float: {', '.join(kept)}; int8 alone harms most, of {len(layers)} tensors:")
         print(tabulate(layers[:8], headers="keys", floatfmt=".2e"))
     rows = {"float": before, "calibrated": calibrated, "trained": after}
     tuning.finish(rows, before=before, after=after, drop=round(drop, 3))
     if args.max_drop is not None and drop > args.max_drop:
-        raise stage.GateFailed(
+        raise script.GateFailed(
             f"psnr_hole_mirrored fell by {drop:.3f} dB, {drop - args.max_drop:.3f} more than --max-drop allows"
         )
 
 
 def main(argv: list[str] | None = None) -> int:
-    return stage.execute(run, build_parser(), argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,13 @@ import sys
 
 import numpy as np
 
-from faceeraser import checkpoint, narrowing, stage
+from faceeraser import finetuning, narrowing, script, writing
 from faceeraser.networks import count
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = stage.parser(__doc__)
-    stage.add_fine_tuning(made, steps=400, lr=5e-4)
+    made = script.stage_parser(__file__, __doc__)
+    finetuning.add_fine_tuning(made, steps=400, lr=5e-4)
     made.add_argument("--share", type=float, help="share of channels to cut (default: 0.2)")
     made.add_argument("--target-gmacs", type=float, help="find the share: multiply-accumulates to stay under, in 10^9")
     made.add_argument("--target-params", type=int, help="find the share: parameters to stay under")
@@ -32,7 +32,7 @@ def histogram(values: np.ndarray, edges: np.ndarray) -> list[int]:
 
 
 def run(args: argparse.Namespace) -> None:
-    tuning = stage.FineTuning(args)
+    tuning = finetuning.FineTuning(args)
     pipeline = tuning.pipeline
     narrowing.require_scales(pipeline)
     if args.steps < 2:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
         if args.share is not None:
             raise ValueError("--share and --target-...: expected one of them, the target finds the share")
         budget = narrowing.Budget(args.target_gmacs, args.target_params)
-    with checkpoint.writing(args.target, args.overwrite) as folder:
+    with writing.whole_folder(args.target, args.overwrite) as folder:
         before = tuning.measure()
         at_first = narrowing.scale_values(pipeline).numpy()
         tuning.fit(folder, "slim: sparsify", steps=args.steps // 2, sparsity=args.sparsity)
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return stage.execute(run, build_parser(), argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

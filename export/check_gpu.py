@@ -23,7 +23,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from faceeraser import artifact, gpu, runner, stage
+from faceeraser import artifact, gpu, legacy, runner, script
 from faceeraser.flatbuffer import Graph
 
 MAX_ABS = 1e-3
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     for path in args.files:
         if not path.is_file() or artifact.kind_of(path) != "tflite":
             raise ValueError(f"{path}: expected a .tflite file, such as export/to_tflite.py makes")
-    python = stage.legacy_python(args.legacy_python)
+    python = legacy.find_python(args.legacy_python)
     if python is None:
         raise ValueError("TensorFlow 2.15.1, whose analyzer checks, is not here; run: make legacy")
     rows = analyze(python, args.files)
@@ -149,38 +149,36 @@ def run(args: argparse.Namespace) -> int:
         }
         for row in rows
     ]  # fmt: skip
-    stage.finish("TensorFlow 2.15.1's check for GPUs, and LiteRT's GPU delegate on this machine", table, {"files": rows})
+    script.finish("TensorFlow 2.15.1's check for GPUs, and LiteRT's GPU delegate on this machine", table, {"files": rows})
     if args.json:
         artifact.write_result(args.json, artifact.result(rows, None, args.command))
     blind = [row["file"] for row in rows if not (row["control_refused"] and row["litert"].get("control_refused", True))]
     if blind:
-        raise stage.GateFailed(f"a check let pass what no GPU takes, in {', '.join(blind)}: its verdict is worth nothing")
+        raise script.GateFailed(f"a check let pass what no GPU takes, in {', '.join(blind)}: its verdict is worth nothing")
     bad = [row["file"] for row in rows if row["refused"] or row["litert"].get("refused")]
     if bad:
-        raise stage.GateFailed(f"a GPU does not take all of {', '.join(bad)}; the lines above say what and why")
+        raise script.GateFailed(f"a GPU does not take all of {', '.join(bad)}; the lines above say what and why")
     if far := [row for row in rows if (row["litert"].get("max_abs") or 0) > args.max_abs]:
         by = far[0]["litert"]["max_abs"]
-        raise stage.GateFailed(f"{far[0]['file']}: the GPU delegate is {by:.2g} from the CPU, expected {args.max_abs:g}")
+        raise script.GateFailed(f"{far[0]['file']}: the GPU delegate is {by:.2g} from the CPU, expected {args.max_abs:g}")
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="exported .tflite files")
     parser.add_argument("--pictures", type=int, default=2, help="compared on the delegate (default: %(default)s)")
     parser.add_argument("--max-abs", type=float, default=MAX_ABS, metavar="X",
                         help="how far its outputs may be from the CPU's (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     parser.add_argument("--legacy-python", type=Path, metavar="FILE", help="has TensorFlow 2.15.1 (default: .venv-legacy's)")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    parser = build_parser()
-    parser.set_defaults(command=["python", "export/check_gpu.py", *(sys.argv[1:] if argv is None else argv)])
-    return stage.execute(run, parser, argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,15 @@ so. exports/<folder>.mlpackage; `-int8` and so on, `-edges`, `-tensors` are adde
 import argparse
 import sys
 
-from faceeraser import convert, stage
+from faceeraser import convert, script
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return convert.add_flags(stage.parser(__doc__), "coreml")
+    return convert.add_flags(script.stage_parser(__file__, __doc__), "coreml")
 
 
 def main(argv: list[str] | None = None) -> int:
-    return stage.execute(lambda args: convert.run(args, "coreml"), build_parser(), argv)
+    return script.execute(lambda args: convert.run(args, "coreml"), build_parser(), argv)
 
 
 if __name__ == "__main__":

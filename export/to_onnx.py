@@ -11,15 +11,15 @@ form that takes edges as an input.
 import argparse
 import sys
 
-from faceeraser import convert, stage
+from faceeraser import convert, script
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return convert.add_flags(stage.parser(__doc__), "onnx")
+    return convert.add_flags(script.stage_parser(__file__, __doc__), "onnx")
 
 
 def main(argv: list[str] | None = None) -> int:
-    return stage.execute(lambda args: convert.run(args, "onnx"), build_parser(), argv)
+    return script.execute(lambda args: convert.run(args, "onnx"), build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ for another precision than auto's, `-edges` for the form that takes edges as an 
 import argparse
 import sys
 
-from faceeraser import convert, stage
+from faceeraser import convert, script
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return convert.add_flags(stage.parser(__doc__), "tflite")
+    return convert.add_flags(script.stage_parser(__file__, __doc__), "tflite")
 
 
 def main(argv: list[str] | None = None) -> int:
-    return stage.execute(lambda args: convert.run(args, "tflite"), build_parser(), argv)
+    return script.execute(lambda args: convert.run(args, "tflite"), build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ Importing the package loads neither torch nor TensorFlow nor even numpy: each is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +31,7 @@ def load(path: str | Path) -> Artifact | FaceEraser:
         ModuleNotFoundError: the runtime of the file, or torch for a checkpoint, is not installed; names the extra.
     """
     from faceeraser.artifact import KINDS, Artifact
+    from faceeraser.extras import needed_for
 
     path = Path(path)
     if path.suffix not in KINDS:
@@ -42,27 +41,17 @@ def load(path: str | Path) -> Artifact | FaceEraser:
                 f"{path}: no such file or folder; expected a checkpoint folder, or a file ending in {endings}"
             )
         if path.is_dir():
-            with _training("a checkpoint folder"):
+            with needed_for("a checkpoint folder", "train"):
                 from faceeraser import checkpoint
             return checkpoint.load(path)
     return Artifact(path)
 
 
-@contextmanager
-def _training(what: str) -> Iterator[None]:
-    """Around an import of torch: when it is missing, the error names the extra to install."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("faceeraser"):
-            raise
-        message = f"{error.name} is not installed, which {what} needs: pip install 'faceeraser[train]'"
-        raise ModuleNotFoundError(message, name=error.name) from None
-
-
 def __getattr__(name: str) -> Any:
     if name == "FaceEraser":
-        with _training("faceeraser.FaceEraser"):
+        from faceeraser.extras import needed_for
+
+        with needed_for("faceeraser.FaceEraser", "train"):
             from faceeraser.networks import FaceEraser
         return FaceEraser
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

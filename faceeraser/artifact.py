@@ -30,7 +30,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from faceeraser.extras import need
 from faceeraser.flatbuffer import Graph
+from faceeraser.writing import whole_file
 
 Fields = dict[str, Any]
 
@@ -115,14 +117,10 @@ def card_path(path: str | Path) -> Path:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write beside the target, then rename: whoever reads sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a JSON file, whole or not at all. Raises ValueError when a number is NaN or infinite, which JSON cannot say."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    with whole_file(path) as partial:
+        partial.write_text(text)
 
 
 def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
@@ -317,7 +315,7 @@ def _tflite_runtime(runtime: str | None) -> tuple[Callable[..., Any], Callable[[
 
 class _ONNX:
     def __init__(self, path: Path, threads: int) -> None:
-        runtime = _need("onnxruntime", "onnx", "running an .onnx file")
+        runtime = need("onnxruntime", "onnx", "running an .onnx file")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -340,7 +338,7 @@ class _CoreML:
     """A package of CoreML's: its ports can be read anywhere, it predicts on macOS."""
 
     def __init__(self, path: Path) -> None:
-        tools = _need("coremltools", "coreml", "reading an .mlpackage")
+        tools = need("coremltools", "coreml", "reading an .mlpackage")
         self._model = tools.models.MLModel(str(path), skip_model_load=sys.platform != "darwin")
         description = self._model.get_spec().description
         array = tools.proto.FeatureTypes_pb2.ArrayFeatureType
@@ -369,14 +367,6 @@ class _CoreML:
         found = self._model.predict(given)
         # An image comes back with an alpha channel.
         return [np.asarray(found[p.name])[None, ..., :3] if p.image else np.asarray(found[p.name]) for p in self.outputs]
-
-
-def _need(module: str, extra: str, what: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError:
-        message = f"{module} is not installed, which {what} needs: pip install 'faceeraser[{extra}]'"
-        raise ModuleNotFoundError(message) from None
 
 
 def _open(
@@ -651,7 +641,7 @@ def _count_tflite(path: Path) -> tuple[int, int]:
 
 
 def _count_onnx(path: Path, resolution: int | None) -> tuple[int, int]:
-    onnx = _need("onnx", "onnx", "counting an .onnx file")
+    onnx = need("onnx", "onnx", "counting an .onnx file")
     model = onnx.load(str(path), load_external_data=False)
     for value in model.graph.input:
         for axis, side in enumerate(value.type.tensor_type.shape.dim):
@@ -728,7 +718,7 @@ def _tflite_contents(path: Path) -> tuple[list[str], list[Fields]]:
 
 
 def _onnx_contents(path: Path) -> tuple[list[str], list[Fields]]:
-    onnx = _need("onnx", "onnx", "reading an .onnx file")
+    onnx = need("onnx", "onnx", "reading an .onnx file")
     graph = onnx.load(str(path), load_external_data=False).graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     maker = {name: node for node in graph.node for name in node.output}
@@ -747,7 +737,7 @@ def _onnx_contents(path: Path) -> tuple[list[str], list[Fields]]:
 
 
 def _coreml_contents(path: Path) -> tuple[list[str], list[Fields]]:
-    tools = _need("coremltools", "coreml", "reading an .mlpackage")
+    tools = need("coremltools", "coreml", "reading an .mlpackage")
     types = tools.proto.MIL_pb2.DataType
     spec = tools.models.MLModel(str(path), skip_model_load=True).get_spec()
     block = next(iter(spec.mlProgram.functions["main"].block_specializations.values()))

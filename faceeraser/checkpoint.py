@@ -17,10 +17,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,42 +30,11 @@ from torch import Tensor, nn
 
 from faceeraser import peers, quant
 from faceeraser.artifact import sha256_of, versions, write_json
+from faceeraser.history import NAME, read_history
 from faceeraser.networks import Config, Inpainter, shape_to
+from faceeraser.writing import first_process, whole_file
 
 FORMAT = 1
-
-
-def first_process() -> bool:
-    """Whether this process is the one that writes and prints: the only one, or torchrun's number 0."""
-    return int(os.environ.get("RANK", 0)) == 0
-
-
-@contextmanager
-def writing(target: Path | str, overwrite: bool = False, resume: bool = False) -> Iterator[Path]:
-    """A folder to write in, `TARGET.partial`, that becomes TARGET when the block ends without an error.
-
-    resume: go on with what a killed run left there, or with a copy of the finished TARGET. Under torchrun only the
-    first process writes; the others get the same path, to read a resume state from.
-
-    Raises:
-        ValueError: the target exists and neither `overwrite` nor `resume` is set.
-    """
-    target = Path(target)
-    partial = target.with_name(target.name + ".partial")
-    if not first_process():
-        yield partial
-        return
-    if target.exists() and not overwrite and not resume:
-        raise ValueError(f"{target} exists already; choose another target, or --overwrite to replace it")
-    if partial.exists() and not resume:
-        shutil.rmtree(partial)
-    if resume and target.exists() and not partial.exists():
-        shutil.copytree(target, partial)
-    partial.mkdir(parents=True, exist_ok=True)
-    yield partial
-    if target.exists():
-        shutil.rmtree(target)
-    partial.rename(target)
 
 
 def save(
@@ -77,7 +43,7 @@ def save(
     discriminators: nn.Module | None = None, samples: Image.Image | None = None, extra: Mapping[str, Any] | None = None,
     half: bool = False,
 ) -> None:  # fmt: skip
-    """Write a pipeline into `folder` (from `writing`) and append this stage to its parent's history.
+    """Write a pipeline into `folder` (of `writing.whole_folder`) and append this stage to its parent's history.
 
     options: what the stage was told (the seed among them). metrics: what it measured. data: data.json of the pairs.
     extra: further fields of the history entry, such as histograms. half: weights in half precision.
@@ -102,9 +68,9 @@ def save(
     if discriminators is not None:
         named = {k: v.detach().cpu().contiguous() for k, v in discriminators.state_dict().items()}
         save_file(named, folder / "discriminators.safetensors")
-    past = history(parent) if parent else []
+    past = read_history(parent) if parent else []
     write_json(
-        folder / "history.json",
+        folder / NAME,
         [
             *past,
             {
@@ -125,12 +91,6 @@ def save(
 def _is_scale(key: str) -> bool:
     """Whether a state-dict key is a quantization scale; those live in quantization.json under the tensor's name."""
     return key.endswith((".scale", ".weight_scale"))
-
-
-def history(folder: Path | str) -> list[dict[str, Any]]:
-    """The stages a checkpoint went through, oldest first."""
-    entries: list[dict[str, Any]] = json.loads((Path(folder) / "history.json").read_text())
-    return entries
 
 
 def load(folder: Path | str) -> Inpainter:
@@ -154,8 +114,8 @@ def load(folder: Path | str) -> Inpainter:
         raise ValueError(f"{folder}/generators.safetensors is not a whole safetensors file ({error})") from error
     state = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
     pipeline = build(config, state, _read_scales(folder))
-    if (folder / "history.json").is_file():
-        found, told = sha256_of(folder / "generators.safetensors"), history(folder)[-1]["sha256"]
+    if (folder / NAME).is_file():
+        found, told = sha256_of(folder / "generators.safetensors"), read_history(folder)[-1]["sha256"]
         if found != told:
             raise ValueError(
                 f"{folder}/generators.safetensors: sha256 is {found[:12]}..., its history says {told[:12]}...: damaged or "
@@ -211,9 +171,6 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write the resume state beside `path` and rename it: a run killed while writing keeps the one before."""
-    partial = path.with_name(path.name + ".partial")
-    torch.save(dict(state), partial)
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    partial.rename(path)
+    """Write the resume state: a run that is killed while writing keeps the one before."""
+    with whole_file(path) as partial:
+        torch.save(dict(state), partial)

@@ -39,8 +39,9 @@ import torch
 
 from faceeraser import artifact, checkpoint, coreml, form, onnx, quant, tflite
 from faceeraser.gate import File, Gate, Painted, Picture, Reference, cut, edges_of, gate_pictures, other_sizes, parity
+from faceeraser.history import read_history
 from faceeraser.networks import Inpainter, count
-from faceeraser.stage import GateFailed, finish
+from faceeraser.script import GateFailed, finish
 
 SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "coreml": ".mlpackage"}
 PRECISIONS = {"tflite": ("fp32", "fp16", "int8"), "onnx": ("fp32", "int8"), "coreml": coreml.PRECISIONS}
@@ -179,7 +180,7 @@ def export(
         raise ValueError(f"{source}: {pipeline.config.model} is exported as .tflite only; use export/to_tflite.py")
     if edges_input and pipeline.first != "edge":
         raise ValueError(f"{source}: {pipeline.config.model} has no edge network that edges could be given to")
-    if checkpoint.history(source)[-1]["stage"] == f"train-{pipeline.first}":
+    if read_history(source)[-1]["stage"] == f"train-{pipeline.first}":
         raise ValueError(
             f"{source}: only its {pipeline.first} network was trained, the others are as they started; "
             f"run phase 2 first: python train/train.py DATA TARGET --phase inpaint --edge {source}"
@@ -220,7 +221,7 @@ def export(
             "precision": precision, "resolution": pipeline.config.resolution,
             "edges": "input" if edges_input else "inside", "warp": WARPS[warp] if pipeline.WARPS else "none",
             "notes": _notes(pipeline, kind, precision),
-            "history": checkpoint.history(source), "checked": checked, "parity": {"n": 0, "passed": False},
+            "history": read_history(source), "checked": checked, "parity": {"n": 0, "passed": False},
         }  # fmt: skip
         if kind == "onnx":
             step = onnx.multiple_of(pipeline.config)

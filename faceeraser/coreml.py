@@ -26,9 +26,10 @@ from torch import Tensor, nn
 
 from faceeraser import form, mil, quant
 from faceeraser.artifact import IMAGE_MEANINGS, MEANINGS
+from faceeraser.extras import need
 from faceeraser.networks import Inpainter
 from faceeraser.quant import FakeQuant, QuantConv2d
-from faceeraser.stage import GateFailed
+from faceeraser.script import GateFailed
 from faceeraser.warp import warp
 
 PRECISIONS = ("fp16", "int8", "palette6", "palette4", "int8-activations", "int8-activations-fp16")
@@ -99,9 +100,9 @@ def write(
     filling, Canny, the head that predicts the flow, coordinates, warp and compositing stay float32.
     tensors: NCHW float32 in and out, in place of images.
     """
-    tools = form.need("coremltools", "coreml")
+    tools = need("coremltools", "coreml", "writing an .mlpackage")
     if precision.startswith("palette"):
-        form.need("sklearn", "coreml")
+        need("sklearn", "coreml", "a palette")
     network = as_written(pipeline, precision)
     network.warp = warp
     if quant.is_quantized(network):

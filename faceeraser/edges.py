@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from faceeraser.extras import need
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -58,12 +60,8 @@ def canny(gray: NDArray[Any], mask: NDArray[Any]) -> NDArray[np.float32]:
     gray, mask = np.asarray(gray), np.asarray(mask)
     if gray.ndim != 2 or gray.shape != mask.shape:
         raise ValueError(f"canny wants gray and mask as (H, W) of one shape, found {gray.shape} and {mask.shape}")
-    try:
-        from skimage.feature import canny as skimage_canny
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "canny needs scikit-image: pip install 'faceeraser[train]' (a file exported with Canny inside does not)"
-        ) from error
+    # A file that was exported with Canny inside does not come here.
+    skimage_canny = need("skimage.feature", "train", "finding edges").canny
     # Always float64: skimage computes in the type it is given, and the result should not hang on that.
     edges = skimage_canny(
         gray.astype(np.float64),

@@ -239,7 +239,7 @@ def _open(path: Path, runtime: str | None, delegate: Path | None) -> tuple[Paint
     """A model as a function of (crop, mask), and the edge of the crops it takes."""
     if path.suffix not in KINDS and path.is_dir():
         pipeline = faceeraser.load(path)
-        from faceeraser.fit import as_method
+        from faceeraser.inference import as_method
 
         return as_method(pipeline), pipeline.config.resolution  # type: ignore[arg-type, union-attr]
     model = Artifact(path, threads=1, runtime=runtime, delegate=delegate)

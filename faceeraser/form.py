@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -50,11 +49,3 @@ def sample(resolution: int, edges_input: bool, channels_last: bool) -> dict[str,
     mask[:, :, resolution // 4 : resolution // 2, resolution // 4 : resolution // 2] = 1.0
     given = {"image": image, "mask": mask} | ({"edges": torch.zeros_like(mask)} if edges_input else {})
     return {k: v.permute(0, 2, 3, 1).contiguous() if channels_last else v for k, v in given.items()}
-
-
-def need(module: str, extra: str) -> Any:
-    """A converter's package. Raises ModuleNotFoundError that names the extra to install."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"{module} is not installed: pip install 'faceeraser[{extra}]'") from error

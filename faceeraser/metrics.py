@@ -38,6 +38,9 @@ import numpy as np
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Row = dict[str, Any]
 
+FIGURES = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy")
+"""The three figures that are always given together: PSNR alone cannot tell a face from a smear."""
+
 PSNR_CAP = 100.0
 TEXTURE_MIN_FOREHEAD_PX = 128  # below this a 256 px blank face was enlarged: its skin is interpolation, not texture
 _REC601 = np.array([0.299, 0.587, 0.114], np.float32)

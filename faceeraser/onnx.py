@@ -21,9 +21,10 @@ from torch import Tensor
 
 from faceeraser import form, quant
 from faceeraser.artifact import MEANINGS
+from faceeraser.extras import need
 from faceeraser.networks import Config, Inpainter
 from faceeraser.quant import QuantConv2d
-from faceeraser.stage import GateFailed
+from faceeraser.script import GateFailed
 
 LARGEST = 2048
 """Height and width that a file takes at most; the fill's pyramid has levels for so many pixels."""
@@ -104,8 +105,9 @@ def write(
     learnt scales, which a runtime joins with the operators between them. What is stored counts from 0 (`_count_from_0`).
     with_plan: `plan`, float32 (1, 2, h, w), is a second output, for a gate to hold it fixed; `without_plan` takes it away.
     """
-    form.need("onnxscript", "onnx")
-    onnx, simplifier = form.need("onnx", "onnx"), form.need("onnxsim", "onnx")
+    need("onnxscript", "onnx", "writing an .onnx file")
+    onnx = need("onnx", "onnx", "writing an .onnx file")
+    simplifier = need("onnxsim", "onnx", "writing an .onnx file")
     network = form.frozen(pipeline)
     network.warp, network.to_flow = warp_any_size, flow_any_size
     network.fill = fill_any_size(multiple_of(pipeline.config))
@@ -209,7 +211,7 @@ def _count_from_0(model: Any) -> None:
 
 def without_plan(path: Path, target: Path) -> None:
     """Write the file at `path` again as `target`, without its output `plan`."""
-    onnx = form.need("onnx", "onnx")
+    onnx = need("onnx", "onnx", "writing an .onnx file")
     model = onnx.load(str(path))
     kept = [port for port in model.graph.output if port.name != "plan"]
     del model.graph.output[:]
@@ -224,7 +226,7 @@ def check(path: Path, pipeline: Inpainter, precision: str) -> dict[str, Any]:
         GateFailed: the warp is not one bilinear, border, corner-aligned GridSample; its coordinates are not computed in
             float; a convolution's weights are not 8 bits in an int8 file; or a learnt scale of the checkpoint is not in it.
     """
-    onnx = form.need("onnx", "onnx")
+    onnx = need("onnx", "onnx", "checking an .onnx file")
     from onnx import numpy_helper
 
     graph = onnx.load(str(path)).graph

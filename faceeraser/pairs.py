@@ -4,6 +4,8 @@ The blank face is a forehead above its own flip (section 3.2), so a network coul
 Training breaks that symmetry by default: the lower half is bent smoothly, by nothing at the seam and more away from it,
 and both get their own light. Pair number k of a seed is always the same pair, whoever asks: that is what makes a resumed
 run equal to an unbroken one, and two processes equal to one.
+
+Importing this module does not load torch: a file is measured without it. Tensors are made when something asks for one.
 """
 
 from __future__ import annotations
@@ -14,14 +16,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
+from faceeraser import faces
 from faceeraser.metrics import TEXTURE_MIN_FOREHEAD_PX
+
+if TYPE_CHECKING:
+    import torch
 
 # Below these a 256 pixel crop was enlarged, and its texture is interpolation: source pixels across forehead and face.
 SHARP_FOREHEAD_PX, SHARP_FACE_PX = TEXTURE_MIN_FOREHEAD_PX, 190
@@ -102,7 +106,28 @@ def evaluation_pairs(
     ]  # fmt: skip
 
 
+def photographs(folder: Path) -> list[Path]:
+    """A folder's photographs in a fixed shuffled order; those whose split is `val`, where a manifest.csv has splits.
+
+    Raises:
+        ValueError: there is no such folder, or nothing in it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder, expected photographs of faces")
+    manifest = folder / "manifest.csv"
+    if manifest.is_file():
+        with manifest.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        files = sorted(folder / row["file"] for row in rows if row.get("split", "val") == "val")
+    else:
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in faces.READABLE)
+    if not files:
+        raise ValueError(f"{folder}: found no photographs to validate on, expected files or a manifest.csv with split = val")
+    return [files[k] for k in np.random.default_rng(1).permutation(len(files))]
+
 def _tensors(truth: np.ndarray, sharp: bool, *maps: np.ndarray) -> tuple[torch.Tensor, ...]:
+    import torch
+
     picture = torch.from_numpy(truth.astype(np.float32) / 255).permute(2, 0, 1).contiguous()
     as_maps = (torch.from_numpy(m.astype(np.float32)).unsqueeze(0) for m in maps)
     return picture, *as_maps, torch.full((1, 1, 1), float(sharp))
@@ -110,11 +135,13 @@ def _tensors(truth: np.ndarray, sharp: bool, *maps: np.ndarray) -> tuple[torch.T
 
 def to_tensors(pairs: list[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
     """(truth (N, 3, H, W) float in [0, 1], mask (N, 1, H, W) float) of evaluation pairs."""
+    import torch
+
     truth = torch.from_numpy(np.stack([p.truth for p in pairs])).permute(0, 3, 1, 2).float() / 255
     return truth, torch.from_numpy(np.stack([p.mask for p in pairs])).unsqueeze(1).float()
 
 
-class TrainingPairs(Dataset):
+class TrainingPairs:
     """An endless, numbered stream of training pairs: item k is (truth (3, H, W), mask, target, skin, sharp), float32.
 
     The maps are (1, H, W) of zeros and ones: what is erased; where in it the truth is known; what is bare skin and seen,

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from faceeraser import form, quant
 from faceeraser.artifact import RESAMPLER
+from faceeraser.extras import need
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import Inpainter
 from faceeraser.quant import QuantConv2d
-from faceeraser.stage import GateFailed
+from faceeraser.script import GateFailed
 from faceeraser.warp import sample_rows, sampling_coordinates, warp_by_rows
 
 
@@ -64,7 +65,7 @@ def write(
     output: 'erased', the whole picture, or 'refined', what is painted, before it is laid into the picture.
     with_plan: `plan`, float32 (1, h, w, 2), is a second output, for a gate to hold it fixed; `without_plan` takes it away.
     """
-    litert_torch = form.need("litert_torch", "tflite")
+    litert_torch = need("litert_torch", "tflite", "writing a .tflite file")
     made = FLAVOURS[flavour]
     network = form.frozen(pipeline)
     network.warp, network.to_flow = WARPS[made.warp], _flow_in_planes

@@ -7,7 +7,8 @@ import pytest
 from conftest import script
 from PIL import Image
 
-from faceeraser import faces, stage
+from faceeraser import faces
+from faceeraser.script import GateFailed
 
 apps = script("benchmarks/apps.py")
 
@@ -85,7 +86,7 @@ def test_frames_that_differ_between_cores_fail_the_gate(astronaut, tmp_path, mon
     monkeypatch.setattr(apps, "time_photograph", lambda *_: {"name": "photo"})
     monkeypatch.setattr(apps, "time_video", lambda *_: next(rows))
     args = apps.build_parser().parse_args([str(tmp_path), "--frames", "20"])
-    with pytest.raises(stage.GateFailed, match="bit for bit"):
+    with pytest.raises(GateFailed, match="bit for bit"):
         apps.run(args)
 
 

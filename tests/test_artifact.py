@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from onnx import TensorProto, helper
 
-from faceeraser import WEIGHTS, artifact, cli
+from faceeraser import WEIGHTS, artifact, cli, extras
 from faceeraser.artifact import Artifact
 
 SIZE = 16
@@ -263,9 +263,10 @@ def test_a_missing_runtime_is_named_with_the_extra_to_install(torch_toy, tmp_pat
     path = torch_toy[1] if suffix == ".tflite" else write_onnx(tmp_path / "m.onnx")
 
     def absent(name: str):
-        raise ImportError(name)
+        raise ModuleNotFoundError(name, name=name)
 
-    monkeypatch.setattr(artifact, "import_module", absent)
+    for module in (artifact, extras):
+        monkeypatch.setattr(module, "import_module", absent)
     with pytest.raises(ModuleNotFoundError, match=f"{missing} is not installed.*pip install .*{extra}"):
         Artifact(path)
 

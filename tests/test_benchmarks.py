@@ -13,8 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from faceeraser import artifact
-from faceeraser.stage import legacy_python
+from faceeraser import artifact, writing
+from faceeraser.legacy import find_python
+from faceeraser.script import GateFailed
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 64
@@ -143,7 +144,7 @@ def test_a_drop_beyond_max_drop_fails_and_says_which_and_by_how_much(place, caps
 def test_the_gate_is_the_number_given_and_judges_models_only() -> None:
     rows = [{"name": n, "psnr_hole_mirrored": v} for n, v in (("fp32", 35.0), ("a", 34.9), ("b", 36.0), ("mean", 20.0))]
     fidelity.gate(rows, 3, 0.11)
-    with pytest.raises(fidelity.stage.GateFailed, match=r"a is 0\.100 dB below fp32$"):
+    with pytest.raises(GateFailed, match=r"a is 0\.100 dB below fp32$"):
         fidelity.gate(rows, 3, 0.09)
 
 
@@ -174,7 +175,7 @@ def test_a_checkpoint_folder_is_measured_like_an_exported_file(place, capsys) ->
     from faceeraser import checkpoint, networks
 
     pipeline = networks.FaceEraser(networks.Config(preset="mobile", resolution=SIZE), width=4).eval()
-    with checkpoint.writing(place / "runs") as folder:
+    with writing.whole_folder(place / "runs") as folder:
         checkpoint.save(folder, pipeline, stage="train", options={"features": "vgg"}, metrics={})
     assert call(fidelity, "runs --reference fp32.onnx --data faces --limit 1") == 0
     row = last_line(capsys)["rows"][1]
@@ -323,7 +324,7 @@ def test_latency_times_every_runtime_in_its_own_process(place, tflite, capsys) -
     assert second["ratio"] > 0 and second["xnnpack"] is True
     assert rows["broken", "litert"]["error"] and rows["broken", "litert"]["median_ms"] is None
     # Not there in this folder: skipped, visibly, with what to do.
-    if legacy_python() is None:
+    if find_python() is None:
         assert "make legacy" in rows["tiny", "tflite-runtime"]["skipped"] and "skipped: tflite-runtime" in table
     assert "failed: " in table
 

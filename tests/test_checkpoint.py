@@ -6,12 +6,13 @@ import pytest
 import torch
 from test_networks import lively, quantized
 
-from faceeraser import artifact, checkpoint, narrowing, quant
+from faceeraser import artifact, checkpoint, narrowing, quant, writing
+from faceeraser.history import read_history
 from faceeraser.networks import Config, FaceEraser
 
 
 def write(folder, pipeline, **more):
-    with checkpoint.writing(folder, **more) as partial:
+    with writing.whole_folder(folder, **more) as partial:
         checkpoint.save(partial, pipeline, stage="test", options={"seed": 1}, metrics={})
 
 
@@ -70,7 +71,7 @@ def test_an_existing_target_is_refused_and_left_alone(tmp_path):
 
 
 def test_a_stage_that_fails_leaves_no_folder(tmp_path):
-    with pytest.raises(RuntimeError), checkpoint.writing(tmp_path / "run") as partial:
+    with pytest.raises(RuntimeError), writing.whole_folder(tmp_path / "run") as partial:
         (partial / "half").write_text("written")
         raise RuntimeError("killed")
     assert not (tmp_path / "run").exists()
@@ -78,10 +79,10 @@ def test_a_stage_that_fails_leaves_no_folder(tmp_path):
 
 def test_history_is_append_only(tmp_path):
     write(tmp_path / "a", lively("mobile"))
-    with checkpoint.writing(tmp_path / "b") as partial:
+    with writing.whole_folder(tmp_path / "b") as partial:
         checkpoint.save(partial, pruned(), stage="prune", options={}, metrics={}, parent=tmp_path / "a")
-    first, second = checkpoint.history(tmp_path / "b")
-    assert [first] == checkpoint.history(tmp_path / "a")
+    first, second = read_history(tmp_path / "b")
+    assert [first] == read_history(tmp_path / "a")
     assert second["parent_sha256"] == first["sha256"] == artifact.sha256_of(tmp_path / "a" / "generators.safetensors")
 
 

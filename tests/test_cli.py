@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 
 import faceeraser
-from faceeraser import artifact, cli, faces
+from faceeraser import artifact, cli, faces, writing
 from faceeraser.artifact import Artifact
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -352,7 +352,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from faceeraser.networks import Config, FaceEraser
 
     folder = tmp_path_factory.mktemp("runs") / "fp32"
-    with checkpoint.writing(folder) as partial:
+    with writing.whole_folder(folder) as partial:
         checkpoint.save(
             partial, FaceEraser(Config.of("mobile", resolution=SIZE), width=4), stage="prune", options={"seed": 1},
             metrics={"before": {"gmacs": 2.0}, "after": {"gmacs": 1.25, "params": 4321, "psnr_hole_mirrored": 30.5}},

@@ -13,9 +13,10 @@ import torch
 from conftest import script
 from test_networks import lively
 
-from faceeraser import checkpoint, fit, narrowing, pairs, quant
-from faceeraser import stage as stage_module
+from faceeraser import checkpoint, finetuning, fit, inference, narrowing, pairs, quant, writing
+from faceeraser.history import read_history
 from faceeraser.networks import Config, FaceEraser, count
+from faceeraser.script import stage_parser
 
 TRAINED = {"config.json", "generators.safetensors", "history.json", "samples.png", "state.pt", "tensorboard"}
 COMPRESSED = TRAINED - {"state.pt"}
@@ -44,7 +45,7 @@ def names(folder):
 
 
 def entry(folder):
-    return checkpoint.history(folder)[-1]
+    return read_history(folder)[-1]
 
 
 @pytest.mark.parametrize(
@@ -58,10 +59,10 @@ def test_the_exact_files_of_each_stage(runs, stage_name, files):
 
 
 def test_each_stage_records_the_ones_before_it(runs):
-    assert [e["stage"] for e in checkpoint.history(runs / "int8")] == [
+    assert [e["stage"] for e in read_history(runs / "int8")] == [
         "train-edge", "train-inpaint", "prune", "slim", "quantize"
     ]  # fmt: skip
-    assert all(e["versions"]["torch"] and e["data"]["source"] == "synthetic" for e in checkpoint.history(runs / "int8"))
+    assert all(e["versions"]["torch"] and e["data"]["source"] == "synthetic" for e in read_history(runs / "int8"))
 
 
 def test_each_stage_reports_cost_and_the_three_figures_before_and_after(runs):
@@ -90,7 +91,7 @@ def test_a_compressed_network_reloads_strictly_with_the_same_output(runs, name, 
     state = {k: v for k, v in pipeline.state_dict().items() if "scale" not in k}
     scales = json.loads((runs / name / "quantization.json").read_text()) if name == "int8" else None
     again = checkpoint.build(pipeline.config, state, scales)
-    a, b = fit.run(pipeline, look), fit.run(again, look)
+    a, b = inference.run(pipeline, look), inference.run(again, look)
     assert all(float((a[k] - b[k]).abs().max()) <= 1e-5 for k in a)
 
 
@@ -115,7 +116,7 @@ def test_slimming_keeps_the_channels_with_the_large_scales():
 
 
 def test_slimming_refuses_a_network_without_scales(stage, skin, tmp_path, capsys):
-    with checkpoint.writing(tmp_path / "paper") as partial:
+    with writing.whole_folder(tmp_path / "paper") as partial:
         checkpoint.save(partial, FaceEraser(Config.of("paper", resolution=64), 8), stage="test", options={}, metrics={})
     assert stage("compress/slim.py", tmp_path / "paper", tmp_path / "slim", "--data", skin) == 2
     assert "instance norm without scales" in capsys.readouterr().err
@@ -380,7 +381,7 @@ def test_a_budget_goes_in_and_a_file_that_fits_comes_out(fitted):
     costs = [row["gmacs"] for row in told["rows"]]
     assert costs == sorted(costs, reverse=True) and costs[-1] <= 0.65 * gmacs
     assert told["rows"][-1]["bytes"] == (folder / "int8.tflite").stat().st_size <= 2.3e6
-    history = checkpoint.history(folder / "int8")
+    history = read_history(folder / "int8")
     assert [e["stage"] for e in history[-4:]] == ["prune", "slim", "distil", "quantize"]
     assert all(b["parent_sha256"] == a["sha256"] for a, b in itertools.pairwise(history) if b["parent_sha256"])
     assert set(history[-4]["costs"]) == {"edge", "clone", "refine"} and history[-1]["harm"]
@@ -462,7 +463,7 @@ def test_a_budget_that_cannot_be_meant_is_one_line(runs, stage, skin, tmp_path, 
      ("paper", "of another kind, faceeraser, preset paper where this"), ("file", "found a file, expected a check")],
 )  # fmt: skip
 def test_a_teacher_of_another_kind_is_refused(runs, stage, skin, tmp_path, capsys, teacher, message):
-    with checkpoint.writing(tmp_path / "paper") as partial:
+    with writing.whole_folder(tmp_path / "paper") as partial:
         checkpoint.save(partial, FaceEraser(Config.of("paper", resolution=64), 8), stage="test", options={}, metrics={})
     (tmp_path / "file").write_text("no network")
     path = runs / "int8" if teacher == "int8" else tmp_path / str(teacher)
@@ -486,9 +487,9 @@ def test_from_scratch_keeps_the_shapes_and_nothing_of_the_weights(runs, stage, s
 def test_fine_tuning_on_smaller_pictures_shows_the_networks_what_they_will_see(runs, skin):
     """A network that sees 64 of 128 pixels is trained on pictures of 64 with nothing shrunk."""
     words = [str(runs / "fp32"), "target", "--data", str(skin), "--size", "64"]
-    made = stage_module.parser("")
-    stage_module.add_fine_tuning(made, 1, 1e-4)
-    tuning = stage_module.FineTuning(made.parse_args(words))
+    made = stage_parser(__file__, "")
+    finetuning.add_fine_tuning(made, 1, 1e-4)
+    tuning = finetuning.FineTuning(made.parse_args(words))
     tuning.pipeline.config = dataclasses.replace(tuning.pipeline.config, resolution=128, shrink=2)
     seen = []
     tuning.pipeline.refine.register_forward_pre_hook(lambda _module, given: seen.append(tuple(given[0].shape[-2:])))
@@ -526,7 +527,7 @@ def test_distilled_features_come_closer_and_an_online_teacher_goes_on_learning(s
         watched = [fit._Watched(network) for network in networks]
         look = pairs.evaluation_pairs(skin, "eval", 64)
         for network in networks:
-            fit.run(network, look)
+            inference.run(network, look)
         return float(fit.attention_loss(*(each.taken() for each in watched)))
 
     losses, moved, both = trained(distil_features=10.0)

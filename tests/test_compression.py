@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import script
 
-from faceeraser import WEIGHTS, artifact, checkpoint, stage
+from faceeraser import WEIGHTS, artifact, checkpoint, metrics
+from faceeraser.history import read_history
 from faceeraser.networks import count
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,7 +19,7 @@ def rows(**changes):
     """A chain that meets every goal, and a control that it beats; `changes` are those of the row int8."""
 
     def row(name, mirrored, smooth, texture, kind="chain", **more):
-        figures = dict(zip(stage.FIGURES, (mirrored, smooth, texture), strict=True))
+        figures = dict(zip(metrics.FIGURES, (mirrored, smooth, texture), strict=True))
         return {"name": name, "kind": kind, "list": "eval", **figures, **more}
 
     small = {"gmacs": 1.0, "params": 400_000, "bytes": 900_000, "ms": 30.0}
@@ -116,7 +117,7 @@ def test_the_ablation_is_at_equal_macs_and_steps_with_two_seeds_and_the_options_
     for teacher in ("taught", "untaught"):
         ways = [ablation[f"{way}, {teacher}"] for way in ("prune", "slim", "prune + slim")]
         assert len({row["steps"] for row in ways}) == 1
-    assert all(row["seeds"] >= 2 and set(row["std"]) == set(stage.FIGURES) for row in ablation.values())
+    assert all(row["seeds"] >= 2 and set(row["std"]) == set(metrics.FIGURES) for row in ablation.values())
     # Channels go in eights, so the same target is met to a tenth of a GMAC, and never above it.
     pruned = [row["gmacs"] for name, row in ablation.items() if not name.startswith("int8")]
     assert max(pruned) <= 0.6 and max(pruned) - min(pruned) < 0.07
@@ -136,7 +137,7 @@ def test_what_ships_is_the_int8_row_and_its_history_is_one_chain():
     card = artifact.read_card(WEIGHTS / "int8.tflite")
     assert (row["bytes"], row["params"]) == (card["bytes"], card["params"])
     history = card["history"]
-    own = checkpoint.history(WEIGHTS / "fp32")[-1]["sha256"]
+    own = read_history(WEIGHTS / "fp32")[-1]["sha256"]
     after = history[next(k for k, entry in enumerate(history) if entry["sha256"] == own) :]
     assert [entry["stage"] for entry in after[1:]] == ["prune", "slim", "distil", "quantize"]
     assert all(b["parent_sha256"] == a["sha256"] for a, b in itertools.pairwise(after))

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faceeraser import device as layer
-from faceeraser import runner, timings
+from faceeraser import runner, timings, writing
 from faceeraser.device import Device, DeviceError, big_cores, choose, read_state
 
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -595,7 +595,7 @@ def small_fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pipeline = FaceEraser(config, width=4)
     nn.init.normal_(pipeline.clone.head.conv.weight, std=0.02)
     folder = tmp_path_factory.mktemp("small")
-    with checkpoint.writing(folder / "fp32") as partly:
+    with writing.whole_folder(folder / "fp32") as partly:
         checkpoint.save(partly, pipeline.eval(), stage="test", options={}, metrics={})
     with pytest.MonkeyPatch.context() as patch:
         # Four steps of edge tracking, not 48: conversion takes as long as the graph has operators.

@@ -22,11 +22,12 @@ import torch
 from jsonschema import Draft202012Validator
 from torch import nn
 
-from faceeraser import artifact, checkpoint, convert, coreml, edges, gate, mil, networks, onnx, quant, tflite
+from faceeraser import artifact, checkpoint, convert, coreml, edges, gate, mil, networks, onnx, quant, tflite, writing
 from faceeraser.artifact import Artifact
 from faceeraser.flatbuffer import Graph
+from faceeraser.history import read_history
 from faceeraser.networks import Config, FaceEraser
-from faceeraser.stage import GateFailed
+from faceeraser.script import GateFailed
 from faceeraser.warp import offsets_to_flow, sampling_coordinates, warp
 
 SIZE = 64
@@ -85,7 +86,7 @@ def quantized(pipeline: FaceEraser, pictures: list[gate.Picture]) -> FaceEraser:
 
 
 def saved(pipeline: FaceEraser, folder: Path) -> Path:
-    with checkpoint.writing(folder) as partly:
+    with writing.whole_folder(folder) as partly:
         checkpoint.save(partly, pipeline, stage="test", options={"seed": 0}, metrics={"psnr_hole": 30.0})
     return folder
 
@@ -308,7 +309,7 @@ def test_the_card_tells_what_the_file_is(form, exported, runs) -> None:
     assert card["kind"] == kind and card["edges"] == ("input" if given else "inside") and card["resolution"] == SIZE
     assert card["precision"] == (precision if precision != "auto" else "int8" if run in ("int8", "separable") else "fp32")
     assert card["parity"]["n"] >= 16 and card["parity"]["passed"] is True and "failures" not in card["parity"]
-    assert card["history"] == checkpoint.history(runs[run])
+    assert card["history"] == read_history(runs[run])
     layout = "NHWC" if kind == "tflite" else "NCHW"
     assert {port["name"]: (port["layout"], port["dtype"]) for port in (*card["inputs"], *card["outputs"])} == {
         name: (layout, "float32") for name in ("image", "mask", "erased", *(["edges"] if given else []))
@@ -971,7 +972,7 @@ def test_int8_activations_need_a_quantized_folder(runs, stage, tmp_path, capsys)
 
 def test_a_missing_scikit_learn_is_named_before_minutes_of_conversion(runs, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ModuleNotFoundError, match=r"sklearn is not installed: pip install 'faceeraser\[coreml\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"sklearn is not installed.*: pip install 'faceeraser\[coreml\]'"):
         coreml.write(checkpoint.load(runs["small"]), tmp_path / "m.mlpackage", "palette4", True)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from faceeraser import checkpoint, fit, pairs
+from faceeraser import checkpoint, fit, inference, pairs
+from faceeraser.history import read_history
 from faceeraser.networks import Config, FaceEraser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +31,7 @@ def test_training_lowers_the_error_on_pairs_it_did_not_see(skin, tmp_path):
 
     def error() -> float:
         truth, mask = pairs.to_tensors(held_out)
-        out = fit.run(pipeline, held_out)["erased"]
+        out = inference.run(pipeline, held_out)["erased"]
         return float(((out - truth).abs() * mask).sum() / mask.sum())
 
     before = error()
@@ -57,7 +58,7 @@ def test_a_student_comes_closer_to_its_teacher(skin, tmp_path):
     teacher.eval()
 
     def distance() -> float:
-        return float((fit.run(student, look)["erased"] - fit.run(teacher, look)["erased"]).abs().mean())
+        return float((inference.run(student, look)["erased"] - inference.run(teacher, look)["erased"]).abs().mean())
 
     before = distance()
     recipe = fit.Recipe(steps=40, lr=1e-3, beta1=0.9, beta2=0.999, region="hole", l1=0.0, clone=0.0, distil=1.0, **QUICK)
@@ -146,7 +147,7 @@ def test_every_preset_and_variant_trains_with_the_papers_objective(preset, varia
     assert stage("train/train.py", skin, edge, "--phase", "edge", "--perceptual", "off", *size) == 0
     told = ["--phase", "inpaint", "--edge", edge, "--variant", variant, "--perceptual", "filterbank"]
     assert stage("train/train.py", skin, tmp_path / "run", *told, *size) == 0
-    entry = checkpoint.history(tmp_path / "run")[-1]
+    entry = read_history(tmp_path / "run")[-1]
     assert set(entry["metrics"]["losses"]) == {"discriminator", "adversarial", "l1", "clone", "perceptual", "style"}
     assert entry["options"]["features"] == "filterbank", "a row says what its perceptual term was made of"
     assert checkpoint.load(tmp_path / "run").config.variant == variant
@@ -159,7 +160,7 @@ def test_a_mobile_network_is_distilled_from_the_papers(stage, skin, tmp_path):
         assert stage("train/train.py", skin, edge, "--phase", "edge", "--preset", preset, "--edge-l1", 1, *size) == 0
         words = ["--phase", "inpaint", "--edge", edge, "--preset", preset, *teacher, *size]
         assert stage("train/train.py", skin, tmp_path / preset, *words) == 0
-    assert "distil" in checkpoint.history(tmp_path / "mobile")[-1]["metrics"]["losses"]
+    assert "distil" in read_history(tmp_path / "mobile")[-1]["metrics"]["losses"]
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import torch
 from conftest import script
 from torch import nn
 
-from faceeraser import artifact, edges, gpu, networks, runner, stage, tflite
+from faceeraser import artifact, edges, gpu, networks, runner, tflite
 from faceeraser.artifact import Artifact
 from faceeraser.flatbuffer import Graph
+from faceeraser.legacy import find_python
 from faceeraser.networks import Config, FaceEraser
 
 SIZE = 64
@@ -27,7 +28,7 @@ def missing(what: str) -> None:
 
 @pytest.fixture(scope="module")
 def legacy() -> Path:
-    python = stage.legacy_python()
+    python = find_python()
     if python is None:
         missing("TensorFlow 2.15.1, whose analyzer checks, is not here; run: make legacy")
     assert python is not None
@@ -122,7 +123,7 @@ def test_an_analyzer_that_breaks_off_is_not_believed() -> None:
 
 
 def test_without_the_second_environment_it_says_what_to_run(files, stage, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(script("export/check_gpu.py").stage, "legacy_python", lambda given: None)
+    monkeypatch.setattr(script("export/check_gpu.py").legacy, "find_python", lambda given: None)
     assert stage("export/check_gpu.py", files["gpu"]) == 2
     said = capsys.readouterr()
     assert "make legacy" in said.err and len(said.err.strip().splitlines()) == 1 and said.out == ""

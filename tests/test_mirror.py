@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from test_benchmarks import call, last_line, script
 from test_export import network, pictures, quantized, saved
 
-from faceeraser import edges, form, networks, quant, stage
+from faceeraser import edges, form, networks, quant
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import FaceEraser
+from faceeraser.script import GateFailed
 
 __all__ = ["pictures"]  # a fixture
 mirror = script("mirror")
@@ -57,7 +58,7 @@ def test_without_quantization_the_mirror_is_the_network(pipeline, pictures, kern
 
 def test_another_network_is_seen(pipeline, pictures, monkeypatch) -> None:
     monkeypatch.setattr(mirror, "RESIDUAL_GAIN", 0.12)
-    with pytest.raises(stage.GateFailed, match="the mirror is another network"):
+    with pytest.raises(GateFailed, match="the mirror is another network"):
         mirror.difference(pipeline, "plain", pictures[:2])
 
 
@@ -78,7 +79,7 @@ def test_a_mirror_of_other_scales_does_not_count(pipeline, files) -> None:
     held = tap.scale.data.clone()
     try:
         tap.scale.data = held * 1.001
-        with pytest.raises(stage.GateFailed, match=r"an activation's scale .* is not in its file"):
+        with pytest.raises(GateFailed, match=r"an activation's scale .* is not in its file"):
             mirror.check(files["plain"], pipeline)
     finally:
         tap.scale.data = held
@@ -86,7 +87,7 @@ def test_a_mirror_of_other_scales_does_not_count(pipeline, files) -> None:
     held = conv.weight_scale.data.clone()
     try:
         conv.weight_scale.data = held * 1.001
-        with pytest.raises(stage.GateFailed, match=r"no weights have the scales of edge\.stem\.conv:weight"):
+        with pytest.raises(GateFailed, match=r"no weights have the scales of edge\.stem\.conv:weight"):
             mirror.check(files["plain"], pipeline)
     finally:
         conv.weight_scale.data = held
@@ -97,12 +98,12 @@ def test_a_mirror_with_a_transpose_or_a_float_convolution_does_not_count(pipelin
     op = graph.ops("SQRT")[0]
     graph.make(op, "TRANSPOSE", op.inputs, graph.schema.TransposeOptionsT())
     graph.write(tmp_path / "turned.tflite")
-    with pytest.raises(stage.GateFailed, match="1 TRANSPOSE, expected none"):
+    with pytest.raises(GateFailed, match="1 TRANSPOSE, expected none"):
         mirror.check(tmp_path / "turned.tflite", pipeline)
     wider = mirror.Mirror(pipeline, "plain")
     wider.stored = lambda x, tap: x if tap is pipeline.edge.stem.out else mirror.Mirror.stored(wider, x, tap)
     wider.write(tmp_path / "float.tflite")
-    with pytest.raises(stage.GateFailed, match="convolutions are int8 throughout, expected"):
+    with pytest.raises(GateFailed, match="convolutions are int8 throughout, expected"):
         mirror.check(tmp_path / "float.tflite", pipeline)
 
 

@@ -63,10 +63,26 @@ def test_shapes_and_ranges(preset, variant):
     with torch.no_grad():
         out = pipeline(torch.rand(2, 3, 64, 64), rectangle(10, 20, 30, 12).repeat(2, 1, 1, 1))
     channels = {"edges": 1, "edges_hat": 1, "offsets": 2, "flow": 2, "cloned": 3, "refined": 3, "erased": 3}
-    assert {k: tuple(v.shape) for k, v in out.items()} == {k: (2, c, 64, 64) for k, c in channels.items()}
+    small = 64 // pipeline.config.shrink
+    shapes = {k: (2, c, 64, 64) for k, c in channels.items()} | {"plan": (2, 2, small, small)}
+    assert {k: tuple(v.shape) for k, v in out.items()} == shapes
     assert set(out["edges"].unique().tolist()) <= {0.0, 1.0}
     for name, low, high in (("edges_hat", 0, 1), ("offsets", -1, 1), ("refined", 0, 1), ("erased", 0, 1)):
         assert out[name].min() >= low and out[name].max() <= high, name
+
+
+def test_a_given_plan_is_followed_and_its_own_changes_nothing():
+    for preset in ("mobile", "paper"):
+        pipeline = lively(preset)
+        image, mask = torch.rand(1, 3, 64, 64), rectangle(10, 20, 30, 12)
+        with torch.no_grad():
+            own = pipeline(image, mask)
+            again = pipeline(image, mask, plan=own["plan"])
+            moved = pipeline(image, mask, plan=own["plan"] + 0.1)
+        assert torch.equal(again["erased"], own["erased"])
+        apart = (moved["flow"] - own["flow"])[:, :, 28:40, 25:35]  # well inside the hole
+        assert torch.allclose(apart, torch.tensor(0.1 * 63 / 2), atol=1e-4)
+        assert not torch.equal(moved["erased"], own["erased"])
 
 
 NETWORKS = {f"{p}-{v}": lambda p=p, v=v: lively(p, v) for p, v in EVERY} | {"mobile-int8": quantized}

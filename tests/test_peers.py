@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from faceeraser import checkpoint, fit, pairs, peers
+from faceeraser import checkpoint, fit, inference, pairs, peers, writing
 from faceeraser.networks import MODELS, PRESETS, Config, Conv, Inpainter, count
 
 PEERS = [name for name in MODELS if name != "faceeraser"]
@@ -65,7 +65,7 @@ def test_an_untrained_mobile_peer_is_the_smooth_fill(model):
 @pytest.mark.parametrize(("preset", "model"), EVERY)
 def test_a_checkpoint_brings_back_the_same_network(preset, model, tmp_path):
     network, mask, image = lively(preset, model), square(20, 20, 20), torch.rand(1, 3, 64, 64)
-    with checkpoint.writing(tmp_path / "run") as folder:
+    with writing.whole_folder(tmp_path / "run") as folder:
         checkpoint.save(folder, network, stage="train-inpaint", options={}, metrics={})
     again = checkpoint.load(tmp_path / "run")
     assert type(again) is type(network) and again.config.model == model
@@ -96,7 +96,7 @@ def test_a_peer_learns(model, skin, tmp_path):
     truth, mask = pairs.to_tensors(held_out)
 
     def error() -> float:
-        return float(((fit.run(network, held_out)["erased"] - truth).abs() * mask).sum() / mask.sum())
+        return float(((inference.run(network, held_out)["erased"] - truth).abs() * mask).sum() / mask.sum())
 
     before = error()
     fit.fit(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import script
 
-from faceeraser import artifact, checkpoint, edges, fit, narrowing, networks, pairs, peers
+from faceeraser import artifact, checkpoint, edges, inference, narrowing, networks, pairs, peers
 from faceeraser.networks import MODELS, Config, count
 from faceeraser.quant import QuantConv2d, quantized_tensors
 
@@ -41,7 +41,7 @@ def test_a_peer_goes_through_the_chain(model, stage, skin, tmp_path, monkeypatch
     assert card["checked"]["scales"] == sum(1 for _ in quantized_tensors(int8))
     for pair in pairs.evaluation_pairs(skin, "eval", 64)[:2]:
         shown = np.asarray(artifact.Artifact(file).erase(pair.truth, pair.mask), np.float64)
-        expected = fit.as_method(int8)(pair.truth, pair.mask)
+        expected = inference.as_method(int8)(pair.truth, pair.mask)
         assert np.abs(shown - expected).mean() < 0.5 and np.array_equal(shown[pair.mask == 0], pair.truth[pair.mask == 0])
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from faceeraser import WEIGHTS, artifact, checkpoint, cli, metrics, networks
+from faceeraser.history import read_history
 
 ROOT = Path(__file__).resolve().parents[1]
 RELEASE = json.loads((ROOT / "benchmarks/results/release.json").read_text())
@@ -24,7 +25,7 @@ def test_the_whole_release_is_small_and_shows_nobody():
 
 
 def test_the_int8_file_comes_from_the_fp32_weights_by_an_unbroken_chain_of_hashes():
-    own = checkpoint.history(WEIGHTS / "fp32")[-1]["sha256"]
+    own = read_history(WEIGHTS / "fp32")[-1]["sha256"]
     assert own == artifact.sha256_of(WEIGHTS / "fp32" / "generators.safetensors")
     history = artifact.read_card(WEIGHTS / "int8.tflite")["history"]
     fp32 = next(k for k, entry in enumerate(history) if entry["sha256"] == own)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from faceeraser import artifact, checkpoint, fit, metrics, pairs, stage
+from faceeraser import artifact, chain, checkpoint, fit, inference, metrics, pairs, script
+from faceeraser.history import read_history
 from faceeraser.networks import Inpainter, count
 from faceeraser.patchmatch import fill_patchmatch
 from faceeraser.warp import landing_in_hole
@@ -107,10 +108,10 @@ def painted_by(network: Inpainter, listed: Sequence[pairs.Pair]) -> dict[str, me
     asked = [
         dataclasses.replace(pair, mask=mask) for pair in listed for mask in (pair.mask, metrics.mirrored(pair.mask))
     ]  # fmt: skip
-    outputs = fit.run(network, asked)
+    outputs = inference.run(network, asked)
 
     def method_of(found: Iterator[torch.Tensor]) -> metrics.Method:
-        return lambda _image, _mask: fit.as_picture(next(found))
+        return lambda _image, _mask: inference.as_picture(next(found))
 
     return {key: method_of(iter(outputs[key])) for key in ("refined", "cloned") if key in outputs}
 
@@ -134,14 +135,14 @@ def scored(name: str, folders: Sequence[Path], listed: Sequence[pairs.Pair]) -> 
             means.setdefault(key, []).append(found.row[key])
             spread.setdefault(key, []).append(found.row[f"{key}_std"])
     gmacs, params = count(network)
-    options = checkpoint.history(folders[0])[-1]["options"]
+    options = read_history(folders[0])[-1]["options"]
     row: dict[str, Any] = {"name": name, "seeds": len(folders), "n": len(listed), "gmacs": round(gmacs, 4), "params": params}
     # Texture is None where no photograph resolved any.
     wanted = [key for key in means if (key in FIGURES or key.startswith("cloned")) and None not in means[key]]
     row |= dict.fromkeys(FIGURES) | {key: round(float(np.mean(means[key])), 4) for key in wanted}
     row["std"] = {key: round(float(np.std(means[key], ddof=min(1, len(folders) - 1))), 4) for key in wanted}
     row["picture_std"] = {key: round(float(np.mean(spread[key])), 4) for key in wanted}
-    row |= {"steps": sum(entry["options"]["steps"] for entry in checkpoint.history(folders[0]))}
+    row |= {"steps": sum(entry["options"]["steps"] for entry in read_history(folders[0]))}
     row |= {key: options[key] for key in ("width", "size", "batch", "lr", "clone")}
     weight = fit.Recipe(phase="inpaint", adversarial=options["adversarial"]).adversarial_weight()
     row |= {"adversarial": weight, "perceptual": options["features"], "norm": network.config.norm}
@@ -193,14 +194,14 @@ def flow_of(network: Inpainter, listed: Sequence[pairs.Pair]) -> dict[str, float
     """What the paper says of flows and dots, as numbers: `flow_spread`, how far the hole's flow vectors are from their
     mean, in pixels (0: the flow is constant); `flow_in_hole`; `dots`, white dots per thousand pixels of the hole.
     """
-    out = fit.run(network, list(listed))
+    out = inference.run(network, list(listed))
     _, mask = pairs.to_tensors(list(listed))
     inside = mask >= 0.5
     apart, dots, pixels = [], 0, 0
     for flow, refined, hole in zip(out["flow"], out["refined"], inside, strict=True):
         vectors = flow[:, hole[0]]
         apart.append(float((vectors - vectors.mean(1, keepdim=True)).norm(dim=0).mean()))
-        luma = metrics.luma(fit.as_picture(refined))
+        luma = metrics.luma(inference.as_picture(refined))
         above = luma - cv2.medianBlur(luma.astype(np.float32), 5)
         dots += int((above[hole[0].numpy()] > DOT * 255).sum())
         pixels += int(hole.sum())
@@ -244,12 +245,12 @@ def draw(args: Namespace, folders: dict[str, list[Path]], listed: Sequence[pairs
     """`--flows`: flow maps alone, a column a coefficient. `--sheet`: under each the cloned and the refined picture."""
     columns: dict[str, list[np.ndarray]] = {"flow": [], "all": []}
     for each in folders.values():
-        out = fit.run(checkpoint.load(each[0]), list(listed))
+        out = inference.run(checkpoint.load(each[0]), list(listed))
         maps = [as_colours(flow, pair.mask) for flow, pair in zip(out["flow"], listed, strict=True)]
         columns["flow"].append(np.concatenate(maps))
         cells = []
         for k, flow in enumerate(maps):
-            shown = [fit.as_picture(out[key][k]) for key in ("cloned", "refined")]
+            shown = [inference.as_picture(out[key][k]) for key in ("cloned", "refined")]
             cells += [flow, *shown]
         columns["all"].append(np.concatenate(cells))
     for target, kind in ((args.flows, "flow"), (args.sheet, "all")):
@@ -266,8 +267,8 @@ def run(args: Namespace) -> None:
     data = pairs.describe(args.data)
     first, then, folders = commands(args)
     for plan in (first, then):
-        if left := [words for words in plan if not stage.trained_already(words, data)]:
-            stage.run_all(left, ROOT, independent=True)
+        if left := [words for words in plan if not chain.trained_already(words, data)]:
+            chain.run_all(left, ROOT, independent=True)
     listed = pairs.evaluation_pairs(args.data, "eval", args.size, args.limit)
     rows, figures = [], {}
     if args.table == 2:
@@ -299,13 +300,13 @@ def run(args: Namespace) -> None:
         draw(args, folders, listed[:4])
     more = ("flow_spread", "flow_in_hole", "dots") if args.table == 2 else ("cloned_psnr_hole_mirrored", "gmacs", "params")
     shown = ("name", *FIGURES, *more, "seeds")
-    stage.finish(
+    script.finish(
         f"Table {args.table} at {args.size} pixels, {args.steps} steps", [{k: r.get(k) for k in shown} for r in rows], result
     )
 
 
 def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="evaluate.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = script.parser(__file__, __doc__)
     parser.add_argument("data", type=Path, metavar="DATA", help="folder made by train/prepare.py")
     parser.add_argument("--table", type=int, choices=(1, 2), required=True)
     parser.add_argument("--target", type=Path, default=Path("runs/tables"), help="default: %(default)s")
@@ -322,7 +323,7 @@ def build_parser() -> ArgumentParser:
         "--perceptual", choices=("vgg", "filterbank", "off"), default="off", help="network of the perceptual and style terms"
     )
     parser.add_argument("--limit", type=int, help="only the first so many validation pairs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    script.add_json(parser)
     parser.add_argument("--flows", type=Path, metavar="FILE", help="of table 2: draw the flow maps there")
     parser.add_argument(
         "--sheet", type=Path, metavar="FILE", help="of table 2: and the pictures (they show the faces of DATA)"
@@ -331,9 +332,7 @@ def build_parser() -> ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = build_parser()
-    parser.set_defaults(command=["python", "train/evaluate.py", *(sys.argv[1:] if argv is None else argv)])
-    return stage.execute(run, parser, argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser import faces, metrics
+from faceeraser import faces, metrics, script
 from faceeraser.metrics import lab_of
 
 FORMAT = 1
@@ -1033,11 +1033,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="%(prog)s [PHOTOS] TARGET [options]",
-    )
+    made = script.parser(__file__, __doc__, usage="%(prog)s [PHOTOS] TARGET [options]")
     made.add_argument(
         "photos", nargs="?", type=Path, metavar="PHOTOS", help="folder of photographs; none for --source synthetic"
     )

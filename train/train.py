@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from faceeraser import checkpoint, fit, pairs, peers, stage
+from faceeraser import checkpoint, fit, inference, pairs, peers, script, writing
 from faceeraser.networks import MODELS, PRESETS, VARIANTS, Config, Inpainter
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = stage.parser(__doc__, source="DATA")
+    made = script.stage_parser(__file__, __doc__, source="DATA")
     made.add_argument("--phase", choices=fit.PHASES, required=True)
     made.add_argument("--model", choices=tuple(MODELS), help="faceeraser or a peer (default: faceeraser, or that of --init)")
     made.add_argument(
@@ -176,7 +176,7 @@ def run(args: argparse.Namespace) -> None:
     critics = fit.discriminators(args.critic_width) if recipe.adversarial_weight() > 0 else None
     data = pairs.TrainingPairs(args.source, args.size, args.seed, args.symmetric, args.limit, args.real, args.variety)
     look = pairs.evaluation_pairs(args.source, "tune", args.size, 24)
-    with checkpoint.writing(args.target, args.overwrite, args.resume) as folder:
+    with writing.whole_folder(args.target, args.overwrite, args.resume) as folder:
         result = fit.fit(
             pipeline, data, recipe, folder, critics=critics, teacher=teacher, vgg=args.vgg, resume=args.resume,
             look=look[:4], title=f"train {args.phase}",
@@ -184,23 +184,23 @@ def run(args: argparse.Namespace) -> None:
         pipeline.cpu()
         if args.half_weights:  # before anything is measured: what is measured is what is stored
             pipeline.half().float()
-        figures = stage.measure(pipeline, look)
+        figures = inference.measure(pipeline, look)
         checkpoint.save(
             folder, pipeline, stage=f"train-{args.phase}", parent=args.init or args.edge, data=described,
             options={
                 **asdict(recipe), "width": args.width, "size": args.size, "symmetric": args.symmetric, "real": args.real,
                 "variety": args.variety,
             },
-            metrics={**result, **figures}, discriminators=critics, samples=fit.sample_sheet(pipeline, look),
+            metrics={**result, **figures}, discriminators=critics, samples=inference.sample_sheet(pipeline, look),
             half=args.half_weights,
         )  # fmt: skip
     source = described["source"]
     summary = {"target": str(args.target), "data": described["name"], "source": source, **result, **figures}
-    stage.finish(f"{args.target} (on a slice of train; data: {source})", [{"name": args.target.name, **figures}], summary)
+    script.finish(f"{args.target} (on a slice of train; data: {source})", [{"name": args.target.name, **figures}], summary)
 
 
 def main(argv: list[str] | None = None) -> int:
-    return stage.execute(run, build_parser(), argv)
+    return script.execute(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

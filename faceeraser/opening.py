@@ -1,0 +1,57 @@
+"""Opening a model to measure it: an exported file or a checkpoint folder, as one thing that paints and has a row.
+
+A file needs its own runtime only. A folder needs torch, which is asked for when one is opened.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faceeraser import artifact, extras, metrics
+from faceeraser.history import read_history
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to measure: what its row is called, how to call it, the size it takes and what is known of it."""
+
+    name: str
+    path: Path
+    method: metrics.Method
+    resolution: int
+    about: Mapping[str, Any]
+
+
+def open_model(path: Path, name: str) -> Model:
+    """Load an exported file or a checkpoint folder, to be called `name` in tables.
+
+    `about` has file, kind, precision, gmacs, params, bytes and `perceptual`: the network of the perceptual term that it
+    was trained with, which every result row carries.
+
+    Raises:
+        ValueError: it is neither, or cannot be run here.
+        FileNotFoundError: it is not there.
+        ModuleNotFoundError: its runtime, or torch for a folder, is not installed; names the extra.
+    """
+    if path.is_dir() and path.suffix not in artifact.KINDS:
+        with extras.needed_for("a checkpoint folder", "train"):
+            from faceeraser import checkpoint, inference
+            from faceeraser.networks import count
+        pipeline, stages = checkpoint.load(path), read_history(path)
+        gmacs, params = count(pipeline)
+        about = {"kind": "checkpoint", "precision": None, "gmacs": gmacs, "params": params, "bytes": None}
+        method, resolution = inference.as_method(pipeline), pipeline.config.resolution
+    else:
+        exported = artifact.Artifact(path)
+        if exported.card["kind"] == "coreml" and sys.platform != "darwin":
+            raise ValueError(f"{path}: CoreML predicts on macOS only; measure the .tflite or .onnx export here")
+        about = {key: exported.card.get(key) for key in ("kind", "precision", "gmacs", "params", "bytes")}
+        stages = exported.card["history"]
+        method, resolution = exported.erase, exported.resolution[0] or int(exported.card["resolution"])
+    told = [entry["options"]["features"] for entry in stages if "features" in entry.get("options", {})]
+    where = artifact.portable(path)
+    return Model(name, path, method, resolution, {"file": where, **about, "perceptual": told[-1] if told else None})

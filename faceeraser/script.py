@@ -1,0 +1,79 @@
+"""The frame of every script: its parser, its exit codes, its last lines.
+
+A script is `python DIR/NAME.py ... [--knobs]`. It prints a table for people and then one JSON line for programs, and exits
+with 0, 1 (a gate failed: which, and by how much) or 2 (bad usage or bad input: what was found, what was expected, what to
+run). Nothing here needs more than the base install.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from faceeraser.writing import first_process
+
+
+class GateFailed(Exception):
+    """A measured figure is outside its gate; the message says which and by how much. Exit code 1."""
+
+
+def parser(file: str, doc: str | None, **options: Any) -> ArgumentParser:
+    """The parser of the script at `file` (its `__file__`), with its docstring as the help.
+
+    options: of ArgumentParser. What it parses has `script`, the script's path in the repository, beside the flags.
+    """
+    path = Path(file)
+    made = ArgumentParser(prog=path.name, description=doc, formatter_class=RawDescriptionHelpFormatter, **options)
+    made.set_defaults(script=f"{path.resolve().parent.name}/{path.name}")
+    return made
+
+
+def stage_parser(file: str, doc: str | None, source: str = "SOURCE", target: str = "TARGET") -> ArgumentParser:
+    """The parser of a stage, which reads one folder and writes another: with SOURCE, TARGET and --overwrite."""
+    made = parser(file, doc)
+    made.add_argument("source", type=Path, metavar=source)
+    made.add_argument("target", type=Path, metavar=target)
+    made.add_argument("--overwrite", action="store_true", help="replace TARGET if it exists")
+    return made
+
+
+def add_json(made: ArgumentParser) -> None:
+    """The flag of a benchmark whose result can be kept."""
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+
+
+def execute(work: Callable[[Namespace], int | None], made: ArgumentParser, argv: Sequence[str] | None) -> int:
+    """Parse, run, and turn an error of the user's into one clear line and exit code 2, a failed gate into 1.
+
+    argv: the words after the script's name; None for those of this process. `work` gets what was parsed and, as `command`,
+    all words of the command line: what a result says that it was made by. It returns an exit code, or None for 0.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = made.parse_args(words)
+    args.command = ["python", getattr(args, "script", made.prog), *words]
+    try:
+        return work(args) or 0
+    except GateFailed as failure:
+        print(f"{made.prog}: gate failed: {failure}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"{made.prog}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{made.prog}: stopped; what a training run saved is beside its target, go on with --resume", file=sys.stderr)
+        return 130
+
+
+def finish(title: str, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+    """Print the table for people, then the one JSON line for programs, which is always the last."""
+    if not first_process():
+        return
+    print(f"\n{title}")
+    print(tabulate([dict(row) for row in rows], headers="keys", floatfmt=".3f", intfmt=","))
+    print(json.dumps(dict(summary)), flush=True)
