@@ -80,8 +80,9 @@ def test_a_given_plan_is_followed_and_its_own_changes_nothing():
             again = pipeline(image, mask, plan=own["plan"])
             moved = pipeline(image, mask, plan=own["plan"] + 0.1)
         assert torch.equal(again["erased"], own["erased"])
-        apart = (moved["flow"] - own["flow"])[:, :, 28:40, 25:35]  # well inside the hole
-        assert torch.allclose(apart, torch.tensor(0.1 * 63 / 2), atol=1e-4)
+        inner = -torch.nn.functional.max_pool2d(-mask, 7, 1, 3) > 0.5
+        apart = (moved["flow"] - own["flow"])[inner.expand(-1, 2, -1, -1)]
+        assert len(apart) and torch.allclose(apart, torch.tensor(0.1 * 63 / 2), atol=1e-4)
         assert not torch.equal(moved["erased"], own["erased"])
 
 
