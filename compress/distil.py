@@ -24,16 +24,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     tuning = finetuning.FineTuning(args)
+    network = tuning.source
     if tuning.teacher is None:
         raise ValueError("no teacher to distil from: name one with --teacher, such as the network before pruning")
     with writing.whole_folder(args.target, args.overwrite) as folder:
-        before = tuning.measure()
+        before = tuning.measure(network)
         if args.scratch:
             torch.manual_seed(args.seed)
-            tuning.pipeline.initialise()
-        result = tuning.fit(folder, "distil")
-        after = tuning.measure()
-        tuning.save(folder, "distil", {"scratch": args.scratch}, {**result, "before": before, "after": after})
+            network.initialise()
+        result = tuning.fit(network, folder, "distil")
+        after = tuning.measure(network)
+        tuning.save(folder, network, "distil", {"scratch": args.scratch}, {**result, "before": before, "after": after})
     tuning.finish({"before": before, "distilled": after}, before=before, after=after)
 
 

@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
-from faceeraser import finetuning, fit, metrics, narrowing, script, writing
+from faceeraser import finetuning, metrics, narrowing, script, writing
+from faceeraser.networks import Inpainter
+from faceeraser.processes import agreed
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,23 +54,22 @@ def loss_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
 
 
 def costs_of_halving(
-    tuning: finetuning.FineTuning, rows: Sequence[Mapping[str, Any]], steps: int, folder: Path
+    tuning: finetuning.FineTuning, whole: Inpainter, rows: Sequence[Mapping[str, Any]], steps: int, folder: Path
 ) -> dict[str, float]:
     """What each network loses, {name: loss}, once half of its channels are gone and `steps` of fine-tuning have mended
     what they can: against the whole pipeline after as many steps, by `loss_between`. rows: of narrowing.sensitivity.
     """
-    whole = tuning.pipeline
     found = {}
     for network in ("", *whole.PHASES["all"]):
-        tuning.pipeline = narrowing.halve_network(whole, network, rows) if network else copy.deepcopy(whole)
-        tuning.fit(folder, f"half of {network}" if network else "all of it", steps=steps)
-        found[network] = tuning.measure()
-    tuning.pipeline = whole
-    return fit.agreed({name: round(loss_between(found[""], after), 4) for name, after in found.items() if name})
+        trial = narrowing.halve_network(whole, network, rows) if network else copy.deepcopy(whole)
+        tuning.fit(trial, folder, f"half of {network}" if network else "all of it", steps=steps)
+        found[network] = tuning.measure(trial)
+    return agreed({name: round(loss_between(found[""], after), 4) for name, after in found.items() if name})
 
 
 def run(args: argparse.Namespace) -> None:
     tuning = finetuning.FineTuning(args)
+    pipeline = tuning.source
     if args.allocate == "sensitivity" and args.target_gmacs is None and args.target_params is None:
         raise ValueError("--allocate sensitivity needs --target-gmacs or --target-params: it decides where, not how much")
     if args.allocate == "uniform" and args.keep is None and args.target_gmacs is None and not args.drop_blocks:
@@ -78,42 +79,41 @@ def run(args: argparse.Namespace) -> None:
     if args.rounds < 1:
         raise ValueError(f"--rounds {args.rounds}: expected at least 1")
     with writing.whole_folder(args.target, args.overwrite) as folder:
-        before = tuning.measure()
+        before = tuning.measure(pipeline)
         items = [tuning.data[k] for k in range(8)]
         truth, mask, *_ = (torch.stack(x) for x in zip(*items, strict=True))
         keep, layers, ratios, dropped, costs = args.keep, [], None, [], {}
         if args.drop_blocks:
-            if not tuning.pipeline.config.blocks:
-                raise ValueError(f"--drop-blocks: {tuning.pipeline.config.model} has no residual blocks; leave it out")
-            for network in tuning.pipeline.config.blocks:
-                dropped += narrowing.drop_blocks(tuning.pipeline, network, args.drop_blocks, truth, mask)
+            if not pipeline.config.blocks:
+                raise ValueError(f"--drop-blocks: {pipeline.config.model} has no residual blocks; leave it out")
+            for network in pipeline.config.blocks:
+                dropped += narrowing.drop_blocks(pipeline, network, args.drop_blocks, truth, mask)
         if args.allocate == "sensitivity":
-            layers = narrowing.sensitivity(tuning.pipeline, truth, mask)
-            costs = costs_of_halving(tuning, layers, args.trial_steps, folder)
+            layers = narrowing.sensitivity(pipeline, truth, mask)
+            costs = costs_of_halving(tuning, pipeline, layers, args.trial_steps, folder)
             layers = narrowing.rescaled(layers, costs)
             budget = narrowing.Budget(args.target_gmacs, args.target_params)
-            ratios = narrowing.ratios_for(tuning.pipeline, budget, layers)
+            ratios = narrowing.ratios_for(pipeline, budget, layers)
             for row in layers:
                 row["share"] = ratios[row["layer"]]
         elif keep is None and args.target_gmacs is not None:
-            keep = narrowing.keep_for_gmacs(tuning.pipeline, args.target_gmacs)
+            keep = narrowing.keep_for_gmacs(pipeline, args.target_gmacs)
         unrepaired = None
         steps: Iterable[int] = (0,)  # blocks alone
         if keep is not None or ratios is not None:
             batch = (truth, mask)
-            steps = narrowing.prune_steps(tuning.pipeline, keep or 1.0, args.rounds, args.importance, batch, ratios)
+            steps = narrowing.prune_steps(pipeline, keep or 1.0, args.rounds, args.importance, batch, ratios)
         for step in steps:
-            unrepaired = tuning.measure()
-            result = tuning.fit(
-                folder, f"prune {step + 1}/{args.rounds}", steps=max(1, args.steps // args.rounds), seed=args.seed + step
-            )
-        after = tuning.measure()
+            unrepaired = tuning.measure(pipeline)
+            title, each = f"prune {step + 1}/{args.rounds}", max(1, args.steps // args.rounds)
+            result = tuning.fit(pipeline, folder, title, steps=each, seed=args.seed + step)
+        after = tuning.measure(pipeline)
         tuning.save(
-            folder, "prune",
+            folder, pipeline, "prune",
             {"keep": keep, "allocate": args.allocate, "importance": args.importance, "rounds": args.rounds,
              "drop_blocks": args.drop_blocks, "trial_steps": args.trial_steps if costs else 0},
             {**result, "before": before, "unrepaired": unrepaired, "after": after},
-            widths=narrowing.widths(tuning.pipeline),
+            widths=narrowing.widths(pipeline),
             **{name: found for name, found in (("sensitivity", layers), ("costs", costs), ("dropped", dropped)) if found},
         )  # fmt: skip
     rows = {"before": before, "pruned": unrepaired, "fine-tuned": after}

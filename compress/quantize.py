@@ -19,8 +19,9 @@ import torch
 from tabulate import tabulate
 
 from faceeraser import finetuning, pairs, quant, script, writing
-from faceeraser.fit import agreed, distillation_loss
+from faceeraser.losses import distillation_loss
 from faceeraser.networks import Inpainter
+from faceeraser.processes import agreed
 
 ENOUGH = 0.1  # share of all layers' harm from which a layer stays in float
 
@@ -41,7 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def harm_of_int8(pipeline: Inpainter, truth: torch.Tensor, mask: torch.Tensor) -> list[dict[str, Any]]:
     """What each layer's int8 alone does to a prepared and calibrated network, the most harmful first: rows of layer and
-    harm, the distance (`fit.distillation_loss`) to the same network in float. A layer is a convolution or a stored tensor.
+    harm, the distance (`losses.distillation_loss`) to the same network in float. A layer is a convolution or a stored
+    tensor.
     """
     pipeline.eval()
     quant.set_bypassed(pipeline, True)
@@ -74,42 +76,44 @@ def kept_in_float(
     return tuple(kept)
 
 
-def prepare(tuning: finetuning.FineTuning, float_layers: tuple[str, ...], pictures: int) -> None:
-    """Make a fused network quantized, but for `float_layers`, and choose its scales."""
-    quant.prepare(tuning.pipeline, float_layers)
-    tuning.pipeline.config = replace(tuning.pipeline.config, fused=True, quantized=True, float_layers=float_layers)
-    tuning.calibrate(pictures)
+def prepared(
+    tuning: finetuning.FineTuning, fused: Inpainter, float_layers: tuple[str, ...], pictures: int
+) -> Inpainter:
+    """A copy of a fused network, quantized but for `float_layers`, with its scales chosen."""
+    network = copy.deepcopy(fused)
+    quant.prepare(network, float_layers)
+    network.config = replace(network.config, fused=True, quantized=True, float_layers=float_layers)
+    tuning.calibrate(network, pictures)
+    return network
 
 
 def run(args: argparse.Namespace) -> None:
     tuning = finetuning.FineTuning(args)
-    pipeline = tuning.pipeline
+    pipeline = tuning.source
     if pipeline.config.preset == "paper":
         raise ValueError(
             f"{args.source} is of the paper preset, whose norms or operators have no int8 form; "
             "train a mobile one (train.py --preset mobile --teacher FOLDER distils it)"
         )
     with writing.whole_folder(args.target, args.overwrite) as folder:
-        before = tuning.measure()
+        before = tuning.measure(pipeline)
         quant.fuse(pipeline)
-        plain, floats = copy.deepcopy(pipeline), pipeline.config.float_layers
-        prepare(tuning, floats, args.calibration)
+        floats = pipeline.config.float_layers
+        network = prepared(tuning, pipeline, floats, args.calibration)
         items = [tuning.data[k] for k in range(4)]
         truth, mask, *_ = (torch.stack(x) for x in zip(*items, strict=True))
-        with tuning.as_trained():
-            layers = agreed(harm_of_int8(pipeline, truth, mask))
+        layers = agreed(harm_of_int8(tuning.as_trained(network), truth, mask))
         if args.keep_float == "auto" and (more := kept_in_float(layers, floats, pipeline.TAILS)) != floats:
-            tuning.pipeline = pipeline = plain
-            prepare(tuning, more, args.calibration)
-        calibrated = tuning.measure()
-        result = tuning.fit(folder, "quantize") if args.steps else {}
+            network = prepared(tuning, pipeline, more, args.calibration)
+        calibrated = tuning.measure(network)
+        result = tuning.fit(network, folder, "quantize") if args.steps else {}
         # What is saved is what ships.
-        quant.round_biases(pipeline, *(tensor[:1] for tensor in pairs.to_tensors(tuning.look[:1])))
-        after = tuning.measure()
+        quant.round_biases(network, *(tensor[:1] for tensor in pairs.to_tensors(tuning.look[:1])))
+        after = tuning.measure(network)
         metrics = {**result, "before": before, "calibrated": calibrated, "after": after}
-        kept = pipeline.config.float_layers
+        kept = network.config.float_layers
         told = {"calibration": args.calibration, "keep_float": args.keep_float}
-        tuning.save(folder, "quantize", told, metrics, float_layers=list(kept), harm=layers[:16])
+        tuning.save(folder, network, "quantize", told, metrics, float_layers=list(kept), harm=layers[:16])
     drop = before["psnr_hole_mirrored"] - after["psnr_hole_mirrored"]
     if writing.first_process():
         print(f"\nin float: {', '.join(kept)}; int8 alone harms most, of {len(layers)} tensors:")

@@ -33,7 +33,7 @@ def histogram(values: np.ndarray, edges: np.ndarray) -> list[int]:
 
 def run(args: argparse.Namespace) -> None:
     tuning = finetuning.FineTuning(args)
-    pipeline = tuning.pipeline
+    pipeline = tuning.source
     narrowing.require_scales(pipeline)
     if args.steps < 2:
         raise ValueError(f"--steps {args.steps}: expected at least 2, half with the penalty and half without")
@@ -43,24 +43,24 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError("--share and --target-...: expected one of them, the target finds the share")
         budget = narrowing.Budget(args.target_gmacs, args.target_params)
     with writing.whole_folder(args.target, args.overwrite) as folder:
-        before = tuning.measure()
+        before = tuning.measure(pipeline)
         at_first = narrowing.scale_values(pipeline).numpy()
-        tuning.fit(folder, "slim: sparsify", steps=args.steps // 2, sparsity=args.sparsity)
+        tuning.fit(pipeline, folder, "slim: sparsify", steps=args.steps // 2, sparsity=args.sparsity)
         at_last = narrowing.scale_values(pipeline).numpy()
         share = 0.2 if args.share is None else args.share
         if budget is not None:  # which pruning in whole eighths may have met already
             share = 0.0 if budget.holds(count(pipeline)) else narrowing.share_for(pipeline, budget)
         threshold = narrowing.slim(pipeline, share) if share or budget is None else 0.0
-        unrepaired = tuning.measure()
-        result = tuning.fit(folder, "slim: fine-tune", steps=args.steps - args.steps // 2, seed=args.seed + 1)
-        after = tuning.measure()
+        unrepaired = tuning.measure(pipeline)
+        result = tuning.fit(pipeline, folder, "slim: fine-tune", steps=args.steps - args.steps // 2, seed=args.seed + 1)
+        after = tuning.measure(pipeline)
         edges = np.linspace(0, max(1e-6, float(np.quantile(np.concatenate([at_first, at_last]), 0.99))), 33)
         scales = {
             "before": histogram(at_first, edges), "after": histogram(at_last, edges), "edges": edges.tolist(),
             "mean_before": float(at_first.mean()), "mean_after": float(at_last.mean()), "threshold": threshold,
         }  # fmt: skip
         tuning.save(
-            folder, "slim", {"share": share, "sparsity": args.sparsity},
+            folder, pipeline, "slim", {"share": share, "sparsity": args.sparsity},
             {**result, "before": before, "unrepaired": unrepaired, "after": after},
             scales=scales, widths=narrowing.widths(pipeline),
         )  # fmt: skip

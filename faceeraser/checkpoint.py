@@ -18,7 +18,6 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,6 @@ from faceeraser.artifact import sha256_of, versions, write_json
 from faceeraser.history import NAME, read_history
 from faceeraser.networks import Config, Inpainter, shape_to
 from faceeraser.writing import first_process, whole_file
-
-FORMAT = 1
 
 
 def save(
@@ -64,7 +61,7 @@ def save(
                 for name, (scale, zero) in scales.items()
             },
         )
-    write_json(folder / "config.json", {"format": FORMAT, **asdict(pipeline.config)})
+    write_json(folder / "config.json", pipeline.config.to_json())
     if discriminators is not None:
         named = {k: v.detach().cpu().contiguous() for k, v in discriminators.state_dict().items()}
         save_file(named, folder / "discriminators.safetensors")
@@ -105,9 +102,10 @@ def load(folder: Path | str) -> Inpainter:
         if not (folder / name).is_file():
             raise ValueError(f"{folder}: found no {name}, expected a checkpoint folder; make one with train/train.py")
     fields = json.loads((folder / "config.json").read_text())
-    if fields.pop("format", None) != FORMAT:
-        raise ValueError(f"{folder}/config.json: expected format {FORMAT}; was it made by another version of faceeraser?")
-    config = Config.from_json(fields)
+    try:
+        config = Config.from_json(fields)
+    except ValueError as error:
+        raise ValueError(f"{folder}/config.json: {error}") from None
     try:
         state = load_file(folder / "generators.safetensors")
     except SafetensorError as error:

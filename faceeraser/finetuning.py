@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from faceeraser import artifact, checkpoint, script
-from faceeraser.fit import Recipe, calibrate, fit
+from faceeraser.fit import Beside, Recipe, calibrate, fit
 from faceeraser.history import read_history
 from faceeraser.inference import measure, sample_sheet
 from faceeraser.networks import Inpainter
@@ -47,6 +45,8 @@ def add_fine_tuning(made: ArgumentParser, steps: int, lr: float) -> None:
 class FineTuning:
     """What a stage that fine-tunes works on: SOURCE's network, its pairs, its teacher, and the recipe of its rounds.
 
+    `source` is the network that was loaded; the methods take the one to work on, which may be that, or made from it.
+
     A network is fine-tuned for what it was trained for: the coefficients and the choice of pictures are those of the last
     training in its history, less the adversarial term, which a student learns from its teacher.
 
@@ -58,22 +58,22 @@ class FineTuning:
 
     def __init__(self, args: Namespace):
         self.args = args
-        self.pipeline = checkpoint.load(args.source)
-        if self.pipeline.config.quantized:
+        self.source = checkpoint.load(args.source)
+        if self.source.config.quantized:
             raise ValueError(f"{args.source} is quantized already; start from the network it was made from")
         self.described = describe(args.data)
         trainings = [entry["options"] for entry in read_history(args.source) if entry["stage"].startswith("train-")]
         self.objective = trainings[-1] if trainings else {}
         self.teacher = self._teacher() if args.teacher else None
-        size = args.size or self.pipeline.config.resolution
+        size = args.size or self.source.config.resolution
         # Photographs are for the shipped network; generated skin, say, has none and goes on without.
         real = self.objective.get("real", 0.0) if self.described["n"]["train"].get("faces") else 0.0
         self.data = TrainingPairs(args.data, size, args.seed, limit=args.limit, real=real)
-        self.look = evaluation_pairs(args.data, "tune", self.pipeline.config.resolution, 24)
+        self.look = evaluation_pairs(args.data, "tune", self.source.config.resolution, 24)
 
     def _teacher(self) -> Inpainter:
         """--teacher, once it is known that this network can learn from it."""
-        args, own = self.args, self.pipeline.config
+        args, own = self.args, self.source.config
         if args.teacher.is_file():
             raise ValueError(f"--teacher {args.teacher}: found a file, expected a checkpoint folder such as runs/fp32")
         teacher = checkpoint.load(args.teacher)
@@ -90,8 +90,10 @@ class FineTuning:
             )
         return teacher
 
-    def fit(self, folder: Path, title: str, **changes: Any) -> dict[str, Any]:
-        """Train all three networks for `changes["steps"]`, and return what `fit.fit` returns; `folder` keeps no state."""
+    def fit(self, network: Inpainter, folder: Path, title: str, **changes: Any) -> dict[str, Any]:
+        """Train a network in place, as the flags say but for `changes` of the recipe, and return what `fit.fit` returns;
+        `folder` keeps no state.
+        """
         args = self.args
         fields: dict[str, Any] = {
             "phase": "all", "steps": args.steps, "batch": args.batch, "lr": args.lr, "adversarial": 0.0, "edge_l1": 0.1,
@@ -103,38 +105,32 @@ class FineTuning:
             **{name: self.objective[name] for name in self.OBJECTIVE if name in self.objective},
         }  # fmt: skip
         recipe = Recipe(**{**fields, **changes})
-        with self.as_trained():
-            result = fit(self.pipeline, self.data, recipe, folder, teacher=self.teacher, vgg=args.vgg, title=title)
-        self.pipeline.cpu()
+        beside = Beside(teacher=self.as_trained(self.teacher) if self.teacher else None, vgg=args.vgg)
+        result = fit(self.as_trained(network), self.data, recipe, folder, beside, title=title)
+        network.cpu()
         (folder / "state.pt").unlink(missing_ok=True)
         return result
 
-    def calibrate(self, pictures: int) -> None:
+    def calibrate(self, network: Inpainter, pictures: int) -> None:
         """Choose a freshly prepared network's activation scales from the first `pictures` training pairs."""
-        with self.as_trained():
-            calibrate(self.pipeline, self.data, pictures)
+        calibrate(self.as_trained(network), self.data, pictures)
 
-    @contextmanager
-    def as_trained(self) -> Iterator[None]:
-        """While in it, networks are shown of a picture of --size what they are shown of one at their own resolution: at
-        half of it nothing is shrunk, where else two pixels become one. Trained on half of that, they learn another task.
+    def as_trained(self, network: Inpainter) -> Inpainter:
+        """The same layers and weights, which are shown of a picture of --size what they are shown of one at their own
+        resolution: at half of it nothing is shrunk, where else two pixels become one. Trained on half of that, they learn
+        another task.
         """
-        pipelines = [each for each in (self.pipeline, self.teacher) if each is not None]
-        own = [each.config for each in pipelines]
-        for each, config in zip(pipelines, own, strict=True):
-            each.config = replace(config, shrink=max(1, config.shrink * self.data.size // config.resolution))
-        try:
-            yield
-        finally:
-            for each, config in zip(pipelines, own, strict=True):
-                each.config = config
+        return network.seeing(max(1, network.config.shrink * self.data.size // network.config.resolution))
 
-    def measure(self) -> dict[str, Any]:
-        """`measure` of the network as it stands, on a slice of train."""
-        return measure(self.pipeline, self.look)
+    def measure(self, network: Inpainter) -> dict[str, Any]:
+        """`inference.measure` of a network, on a slice of train."""
+        return measure(network, self.look)
 
-    def save(self, folder: Path, stage: str, options: Mapping[str, Any], metrics: Mapping[str, Any], **extra: Any) -> None:
-        """Write the network with this stage in its history; `options` are the stage's own."""
+    def save(
+        self, folder: Path, network: Inpainter, stage: str, options: Mapping[str, Any], metrics: Mapping[str, Any],
+        **extra: Any,
+    ) -> None:  # fmt: skip
+        """Write a network with this stage in its history; `options` are the stage's own."""
         args = self.args
         told = {
             "steps": args.steps, "lr": args.lr, "teacher": artifact.portable(args.teacher) if args.teacher else None,
@@ -142,8 +138,8 @@ class FineTuning:
             "size": self.data.size,
         }  # fmt: skip
         checkpoint.save(
-            folder, self.pipeline, stage=stage, parent=args.source, data=self.described, options={**told, **options},
-            metrics=metrics, samples=sample_sheet(self.pipeline, self.look), extra=extra,
+            folder, network, stage=stage, parent=args.source, data=self.described, options={**told, **options},
+            metrics=metrics, samples=sample_sheet(network, self.look), extra=extra,
         )  # fmt: skip
 
     def finish(self, rows: Mapping[str, Mapping[str, Any] | None], about: str = "", **summary: Any) -> None:

@@ -3,97 +3,133 @@
 A run is a function of its recipe: pair k of a seed is always the same pair, the optimizers' state and the averaged
 weights are saved with the step, so a run that was killed and resumed ends with the weights of an unbroken one. Under
 `torchrun` every process takes its own pairs of each batch and gradients are averaged over the process group, so N
-processes with batch B train as one with batch N x B.
+processes with batch B train as one with batch N x B (processes.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-import os
 import sys
 import time
 import types
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from faceeraser import losses, quant
+from faceeraser import losses, processes, quant
 from faceeraser.checkpoint import read_state, write_state
 from faceeraser.edges import canny_tensor
 from faceeraser.inference import sample_sheet
-from faceeraser.networks import Inpainter, PatchDiscriminator, gray
+from faceeraser.networks import Inpainter, PatchDiscriminator, gray, norm_scales
 from faceeraser.pairs import Pair
 
 PHASES = ("edge", "structure", "inpaint", "all")
 
 
+class Numbered(Protocol):
+    """What is trained on: item k is (truth, mask, target, skin, sharp), as `pairs.TrainingPairs` tells them."""
+
+    def __getitem__(self, k: int, /) -> tuple[Tensor, ...]: ...
+
+    def __len__(self) -> int: ...
+
+
 @dataclass
 class Recipe:
-    """What a run is told. Defaults are the paper's (sections 3.4 and 4.1).
-
-    phase: 'edge' trains G_edge; 'inpaint' G_pc and G_ref with the edges frozen; 'all' everything (fine-tuning). What of the
-        peers' they train, and StructureFlow's 'structure', says their `PHASES`.
-    adversarial, feature_matching, perceptual, l1, style, clone: coefficients of equations 1 and 4; None is the paper's.
-    shading, texture, landing, coherence: coefficients of the mobile preset's own terms; losses.py says what each is.
-    region: L1 terms over the whole 'image' (the paper) or inside the 'hole' only, on the composite.
-    edge_l1: weight of a plain cross-entropy on the edge map, for fine-tuning without a discriminator.
-    features: network of the perceptual and style terms: 'vgg' (the paper), 'filterbank' or 'off'.
-    distil: weight of the teacher's edges, flow and erased pictures (0: no teacher).
-    distil_features: weight of where the teacher's features are strong (`attention_loss`), as a share of `distil`.
-    online: the teacher goes on training beside its student, on the same pictures and the same objective.
-    sparsity: L1 weight on the norms' scale factors (network slimming, Liu et al. 2017).
-    average: decay of the averaged weights that are kept at the end (0: keep the last ones).
-    schedule: 'constant' (the paper) or 'cosine', with a short warm-up, to a hundredth of the rate.
-    precision: 'fp32', 'bf16' or 'auto': bf16 autocast where the hardware has it.
-    """
+    """What a run is told. Defaults are the paper's (sections 3.4 and 4.1)."""
 
     phase: str = "inpaint"
+    """'edge' trains G_edge; 'inpaint' G_pc and G_ref with the edges frozen; 'all' everything (fine-tuning). What of the
+    peers' they train, and StructureFlow's 'structure', says their `PHASES`."""
     steps: int = 1000
+    """How many, from the first one; a run that is resumed goes on to this number."""
     batch: int = 8
+    """Pictures in a step and process."""
     lr: float = 1e-4
+    """Adam's learning rate for the generators (and for a teacher that goes on training), before the schedule."""
     d_lr: float = 1e-5
+    """The same for the discriminators."""
     beta1: float = 0.0
+    """Adam's decay of the mean of the gradients."""
     beta2: float = 0.9
+    """Adam's decay of the mean of their squares."""
     adversarial: float | None = None
+    """Coefficient of the adversarial term (equations 1 and 4); None is the paper's for the phase."""
     feature_matching: float = losses.EDGE_COEFFICIENTS["feature_matching"]
+    """Coefficient of the feature-matching term of phase 'edge' (equation 1)."""
     perceptual: float = losses.INPAINT_COEFFICIENTS["perceptual"]
+    """Coefficient of the perceptual term (equations 4 and 6)."""
     l1: float = losses.INPAINT_COEFFICIENTS["l1"]
+    """Coefficient of the L1 term (equations 4 and 8)."""
     style: float = losses.INPAINT_COEFFICIENTS["style"]
+    """Coefficient of the style term (equations 4 and 7)."""
     clone: float = losses.INPAINT_COEFFICIENTS["clone"]
+    """Coefficient of the pixel-clone term (equations 4 and 9)."""
     shading: float = 0.0
+    """Coefficient of `losses.shading_loss`: colour, not detail. This and the next three are the mobile preset's own."""
     texture: float = 0.0
+    """Coefficient of `losses.texture_loss`; needs `features`."""
     landing: float = 0.0
+    """Coefficient of `losses.landing_loss`: copies are of bare skin that is seen."""
     coherence: float = 0.0
+    """Coefficient of `losses.coherence_loss`: copies are shifts, not stripes."""
     edge_l1: float = 0.0
+    """Weight of a plain cross-entropy on the edge map, for training it without a discriminator or beside one."""
     region: str = "image"
+    """Where L1 terms are taken: over the whole 'image' (the paper), or on the composite inside the 'hole' only."""
     features: str = "vgg"
+    """Network of the perceptual, style and texture terms: 'vgg' (the paper), 'filterbank' or 'off'."""
     distil: float = 0.0
+    """Weight of the teacher's edges, flow and erased pictures (0: they are not asked for)."""
     distil_features: float = 0.0
+    """Weight of where the teacher's features are strong (`losses.attention_loss`), as a share of `distil`."""
     online: bool = False
+    """Whether the teacher goes on training beside its student, on the same pictures and the same objective."""
     sparsity: float = 0.0
+    """L1 weight on the norms' scale factors (network slimming, Liu et al. 2017)."""
     average: float = 0.0
+    """Decay of the averaged weights that are kept at the end (0: the last ones are kept)."""
     schedule: str = "constant"
+    """Of the learning rates: 'constant' (the paper), or 'cosine', with a short warm-up, to a hundredth."""
     precision: str = "auto"
+    """'fp32', 'bf16' or 'auto': bf16 autocast where the hardware has it."""
     seed: int = 0
+    """Of torch's random numbers. The pairs have a seed of their own."""
     save_every: int = 100
+    """Steps between two resume states and sample sheets."""
     workers: int = 0
+    """Processes that load pairs; 0: this one does."""
 
     def adversarial_weight(self) -> float:
         """The coefficient of the adversarial term: as told, or the paper's for the phase."""
         if self.adversarial is not None:
             return self.adversarial
         return (losses.EDGE_COEFFICIENTS if self.phase == "edge" else losses.INPAINT_COEFFICIENTS)["adversarial"]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside a network while it trains."""
+
+    critics: nn.ModuleDict | None = None
+    """The discriminators (`discriminators`), trained with it where the adversarial weight is not 0."""
+    teacher: Inpainter | None = None
+    """A network of the same model to learn from, where `Recipe.distil` is not 0."""
+    vgg: Path | None = None
+    """VGG-19's weights, where they cannot be downloaded."""
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -115,54 +151,6 @@ def discriminators(width: int = 64) -> nn.ModuleDict:
     return nn.ModuleDict({"edge": PatchDiscriminator(2, width), "inpaint": PatchDiscriminator(4, width)})
 
 
-class _Numbers:
-    """Sampler: the pair numbers of this process, from a step on. Batch s of W processes is pairs s*W*B to (s+1)*W*B."""
-
-    def __init__(self, start: int, steps: int, batch: int, rank: int, world: int):
-        self.steps = range(start, steps)
-        self.batch, self.rank, self.world = batch, rank, world
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in self.steps:
-            first = (step * self.world + self.rank) * self.batch
-            yield list(range(first, first + self.batch))
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-
-def _average_gradients(parameters: list[nn.Parameter], world: int) -> None:
-    """Mean of the gradients over the process group, in one exchange."""
-    if world == 1:
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([g.flatten() for g in gradients])
-    dist.all_reduce(flat)
-    flat /= world
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
-
-
-def agreed(value: Any) -> Any:
-    """What the first process has for `value`, in all of them: what decides a structure must not differ between them."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return value
-    told = [value]
-    dist.broadcast_object_list(told)
-    return told[0]
-
-
-def _average_statistics(pipeline: Inpainter, world: int) -> None:
-    """Mean over the process group of what the batch norms of each process have seen of its own pictures."""
-    if world == 1:
-        return
-    for module in pipeline.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-            for statistic in (module.running_mean, module.running_var):
-                dist.all_reduce(statistic)
-                statistic /= world
-
-
 def _rate(recipe: Recipe, step: int) -> float:
     """The factor on the learning rate at a step."""
     if recipe.schedule == "constant":
@@ -174,22 +162,64 @@ def _rate(recipe: Recipe, step: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def norm_scales(network: nn.Module) -> list[nn.Parameter]:
-    """The scale factors (gamma) of every batch norm, each (C,): what network slimming makes sparse."""
-    return [m.weight for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+class _Adam:
+    """Adam with the run's schedule, on gradients that are averaged over the processes.
 
-
-def _groups(pipeline: Inpainter, parameters: list[nn.Parameter], recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameters by the share of the learning rate they get. Adam's step is the rate itself, whatever the gradient, so
-    quantization scales, about 0.005, need a smaller one than weights, and norm scales, about 1, a larger one to be
-    driven to zero within a short sparsity run.
+    shares: {id(parameter): share of the rate}, for parameters that do not get all of it.
     """
-    share = dict.fromkeys(map(id, parameters), 1.0)
-    share |= {id(scale): 0.01 for _, scale, _ in quant.quantized_tensors(pipeline)}
-    if recipe.sparsity:
-        share |= {id(scale): 5.0 for scale in norm_scales(pipeline)}
-    shares = sorted({share[id(p)] for p in parameters})
-    return [{"params": [p for p in parameters if share[id(p)] == s], "share": s} for s in shares]
+
+    def __init__(
+        self, parameters: list[nn.Parameter], lr: float, recipe: Recipe, world: int, shares: dict[int, float] | None = None
+    ):
+        self.parameters, self.world = parameters, world
+        share = {id(p): (shares or {}).get(id(p), 1.0) for p in parameters}
+        groups = [
+            {"params": [p for p in parameters if share[id(p)] == s], "lr": lr * s} for s in sorted(set(share.values()))
+        ]
+        self.rates = [lr * s for s in sorted(set(share.values()))]
+        self.adam = torch.optim.Adam(groups, lr=lr, betas=(recipe.beta1, recipe.beta2))
+        self.recipe = recipe
+        self.begin(0)
+
+    def begin(self, step: int, state: dict[str, Any] | None = None) -> None:
+        """Start, or go on from a saved state, at a step. The rates are this recipe's, whatever the state's were."""
+        if state is not None:
+            self.adam.load_state_dict(state)
+        for group, rate in zip(self.adam.param_groups, self.rates, strict=True):
+            group["initial_lr"] = rate
+        self.schedule = LambdaLR(self.adam, partial(_rate, self.recipe), last_epoch=step - 1)
+
+    def step(self, loss: Tensor) -> None:
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        processes.average_gradients(self.parameters, self.world)
+        self.adam.step()
+        self.schedule.step()
+
+
+def _shares(pipeline: Inpainter, recipe: Recipe) -> dict[int, float]:
+    """The shares of the rate, by parameter, that are not 1. Adam's step is the rate itself, whatever the gradient, so
+    quantization scales, about 0.005, need a smaller one than weights, and norm scales, about 1, a larger one to be driven
+    to zero within a short sparsity run.
+    """
+    shares = {id(scale): 0.01 for _, scale, _ in quant.quantized_tensors(pipeline)}
+    return shares | ({id(scale): 5.0 for scale in norm_scales(pipeline)} if recipe.sparsity else {})
+
+
+def _averaging(pipeline: Inpainter, most: float) -> AveragedModel:
+    """The moving average of a network's weights and statistics, which starts as they are and counts them as one of n: while
+    n is small, the decay is n / (9 + n), then `most`.
+    """
+
+    def move(averaged: Any, current: Any, n: Any) -> None:
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - min(most, int(n) / (9 + int(n))))
+        else:
+            torch._foreach_copy_(averaged, current)
+
+    made = AveragedModel(pipeline, multi_avg_fn=move, use_buffers=True)
+    made.n_averaged.fill_(1)
+    return made
 
 
 class _Terms:
@@ -202,22 +232,6 @@ class _Terms:
     def add(self, name: str, weight: float, value: Tensor) -> None:
         self.total = self.total + weight * value
         self.values[name] = value.detach()
-
-
-def distillation_loss(student: dict[str, Tensor], teacher: dict[str, Tensor], mask: Tensor, phase: str) -> Tensor:
-    """How far a student's edges, flow (in half pictures) and erased picture are from its teacher's, inside the hole, of what
-    the model has of these.
-
-    Both dictionaries are what `Inpainter.forward` returns. Pictures are compared by their shading: texture follows from
-    the flow, and while that is still a pixel off, the nearest picture to a textured one is a smooth one. Phase 'inpaint'
-    leaves the frozen edges out.
-    """
-    total = losses.shading_loss(student["erased"], teacher["erased"], mask)
-    if "offsets" in student:
-        total = total + losses.l1_loss(student["offsets"], teacher["offsets"], mask)
-    if phase == "all" and "edges_hat" in student:
-        total = total + 0.1 * losses.l1_loss(student["edges_hat"], teacher["edges_hat"], mask)
-    return total
 
 
 def _told_apart(pipeline: Inpainter) -> list[nn.Module]:
@@ -249,269 +263,320 @@ class _Watched:
             hook.remove()
 
 
-def attention_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-    """How differently two networks spread their attention over the picture: features (N, C, H, W), any C, one size.
+class _Critic:
+    """The discriminator of a phase. It sees a picture with the edges, or the mask, beside it; an edge map with the gray."""
 
-    A map's attention is the mean square over its channels, as a unit vector over its pixels, so no layer is needed
-    between a narrow student and a wide teacher. Source: Zagoruyko & Komodakis, Paying More Attention to Attention (2017).
+    def __init__(self, critics: nn.ModuleDict | None, recipe: Recipe, group: processes.Group):
+        if critics is None:
+            raise ValueError("an adversarial term needs discriminators; pass --adversarial 0 to train without")
+        network = critics["edge" if recipe.phase == "edge" else "inpaint"]
+        self.network = network.to(group.device, memory_format=torch.channels_last).train()
+        self.optimizer = _Adam(list(self.network.parameters()), recipe.d_lr, recipe, group.world)
+        self.recipe = recipe
 
-    Raises:
-        ValueError: the maps are not of the same sizes, so the teacher is of another kind.
-    """
-    total = student[0].new_zeros((), dtype=torch.float32)
-    for a, b in zip(student, teacher, strict=True):
-        if a.shape[-2:] != b.shape[-2:]:
-            found = f"{tuple(b.shape[-2:])} where the student's are {tuple(a.shape[-2:])}"
-            raise ValueError(f"the teacher's features are {found}; choose a teacher of the same structure")
-        unit = [F.normalize(x.float().square().mean(1).flatten(1), dim=1) for x in (a, b.detach())]
-        total = total + (unit[0] - unit[1]).square().sum(1).mean()
-    return total / len(student)
+    def loss(self, picture: Tensor, real: Tensor, beside: Tensor) -> Tensor:
+        """Its own, of a real picture and a generated one."""
+        score_real, _ = self.network(torch.cat([real, beside], 1))
+        score_fake, _ = self.network(torch.cat([picture.detach(), beside], 1))
+        with torch.autocast(picture.device.type, enabled=False):
+            return losses.discriminator_loss(score_real, score_fake)
 
-
-def _objective(
-    terms: _Terms, recipe: Recipe, pipeline: Inpainter, outputs: dict[str, Tensor], picture: Tensor,
-    batch: tuple[Tensor, ...], features: nn.Module | None, edge_truth: Tensor | None, half: bool,
-) -> None:  # fmt: skip
-    """Add what a recipe asks of `outputs`, whose result is `picture`: all but the adversarial and the teacher's terms."""
-    truth, mask, target, skin, sharp = batch
-    if recipe.phase != "edge":
-        hole = target if recipe.region == "hole" else None
-        if recipe.l1:
-            terms.add("l1", recipe.l1, losses.l1_loss(picture, truth, hole))
-        if recipe.phase != "structure":
-            for name, value in pipeline.own_terms(outputs, truth, mask, hole).items():
-                terms.add(name, 1.0, value)
-        if recipe.clone and "cloned" in outputs:
-            terms.add("clone", recipe.clone, losses.l1_loss(outputs["cloned"], truth, hole))
-        if recipe.shading:
-            terms.add("shading", recipe.shading, losses.shading_loss(picture, truth, target))
-        if recipe.landing and "flow" in outputs:
-            terms.add("landing", recipe.landing, losses.landing_loss(outputs["flow"], mask, 1.0 - skin))
-        if recipe.coherence and "flow" in outputs:
-            terms.add("coherence", recipe.coherence, losses.coherence_loss(outputs["flow"], mask))
-        if features is not None:
-            with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
-                fake_maps, real_maps = features(picture), features(truth)
-            if recipe.perceptual:
-                terms.add("perceptual", recipe.perceptual, losses.perceptual_loss(fake_maps, real_maps))
-            if recipe.style:
-                terms.add("style", recipe.style, losses.style_loss(fake_maps, real_maps))
-            if recipe.texture:
-                terms.add("texture", recipe.texture, losses.texture_loss(fake_maps, real_maps, target * sharp))
-    if recipe.edge_l1 and recipe.phase in ("edge", "all") and edge_truth is not None and "edges_hat" in outputs:
-        told = F.interpolate(edge_truth, size=outputs["edges_hat"].shape[-2:], mode="nearest")
-        terms.add("edge", recipe.edge_l1, F.binary_cross_entropy(outputs["edges_hat"].float(), told))
+    def judge(self, terms: _Terms, picture: Tensor, real: Tensor, beside: Tensor, half: bool) -> None:
+        """Add the generator's terms: gradients pass through, and none are kept."""
+        self.network.requires_grad_(False)
+        with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
+            score, fake_maps = self.network(torch.cat([picture, beside], 1))
+            if self.recipe.phase == "edge" and self.recipe.feature_matching:
+                with torch.no_grad():
+                    _, real_maps = self.network(torch.cat([real, beside], 1))
+                matched = losses.feature_matching_loss(fake_maps, real_maps)
+                terms.add("feature_matching", self.recipe.feature_matching, matched)
+        terms.add("adversarial", self.recipe.adversarial_weight(), losses.generator_loss(score))
+        self.network.requires_grad_(True)
 
 
-def fit(
-    pipeline: Inpainter, data: Dataset, recipe: Recipe, workdir: Path, *, critics: nn.ModuleDict | None = None,
-    teacher: Inpainter | None = None, vgg: Path | None = None, resume: bool = False,
-    look: list[Pair] | None = None, title: str = "train",
-) -> dict[str, Any]:  # fmt: skip
-    """Train `pipeline` in place and return what happened: mean losses of the last steps, pictures, seconds.
+class _Teacher:
+    """The network that is learnt from, and whose features are watched beside its student's where they are asked for."""
 
-    data: item k is (truth, mask, target, skin, sharp); see pairs.TrainingPairs. workdir receives state.pt every
-    `save_every` steps and tensorboard/; with `resume`, a state.pt there is where the run goes on. critics: the
-    discriminators, trained beside it when the adversarial weight is not 0. look: pairs for the sample sheets.
+    def __init__(self, network: Inpainter, student: Inpainter, recipe: Recipe, group: processes.Group):
+        self.watched = [_Watched(student), _Watched(network)] if recipe.distil_features else []
+        network = network.to(group.device, memory_format=torch.channels_last)
+        self.network = network.eval().requires_grad_(recipe.online)
+        self.recipe, self.student = recipe, student
+        self.optimizer = None
+        if recipe.online:
+            self.optimizer = _Adam(list(network.parameters()), recipe.lr, recipe, group.world)
 
-    Raises:
-        ValueError: the phase is not known, the resume state is of another run, or VGG-19's weights cannot be had.
-    """
+    def forget(self) -> None:
+        """Drop what was watched while no step was made, as when a sample sheet is drawn."""
+        for each in self.watched:
+            each.taken()
+
+    def outputs(self, truth: Tensor, mask: Tensor, own: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        """What it makes of a batch of which the student made `own`; None where that is not asked for."""
+        if not self.recipe.distil or self.recipe.phase not in ("inpaint", "all"):
+            return None
+        same = "edges" in own and self.network.config.shrink == self.student.config.shrink
+        with torch.set_grad_enabled(self.recipe.online):
+            return self.network(truth, mask, own["edges"] if same else None)
+
+    def teach(self, terms: _Terms, own: dict[str, Tensor], taught: dict[str, Tensor], mask: Tensor) -> None:
+        """Add the terms of what it made of a batch."""
+        taught = {name: value.detach() for name, value in taught.items()}
+        terms.add("distil", self.recipe.distil, losses.distillation_loss(own, taught, mask, self.recipe.phase))
+        if self.watched:
+            weight = self.recipe.distil * self.recipe.distil_features
+            terms.add("distil_features", weight, losses.attention_loss(*(each.taken() for each in self.watched)))
+
+    def leave(self) -> None:
+        """Stop watching."""
+        for each in self.watched:
+            each.remove()
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What a batch's outputs are held against; maps (N, 1, H, W), as `pairs.TrainingPairs` tells them."""
+
+    truth: Tensor
+    mask: Tensor
+    known: Tensor
+    skin: Tensor
+    sharp: Tensor
+    edges: Tensor | None
+
+
+class _Run:
+    """A network in training: its optimizers, and what stands beside it."""
+
+    def __init__(self, pipeline: Inpainter, recipe: Recipe, beside: Beside, group: processes.Group):
+        self.pipeline, self.recipe, self.group = pipeline, recipe, group
+        device = group.device
+        torch.manual_seed(recipe.seed)
+        pipeline.to(device, memory_format=torch.channels_last)
+        if group.world > 1 and device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(pipeline)
+        self.half = recipe.precision == "bf16" or (recipe.precision == "auto" and has_bfloat16(device))
+        self.trained = [pipeline.get_submodule(name) for name in pipeline.PHASES[recipe.phase]]
+        pipeline.requires_grad_(False)
+        for network in self.trained:
+            network.requires_grad_(True)
+        parameters = [p for p in pipeline.parameters() if p.requires_grad]
+        self.optimizer = _Adam(parameters, recipe.lr, recipe, group.world, _shares(pipeline, recipe))
+        self.critic = _Critic(beside.critics, recipe, group) if recipe.adversarial_weight() > 0 else None
+        self.features: nn.Module | None = None
+        if recipe.phase in ("inpaint", "all") and (recipe.perceptual or recipe.style or recipe.texture):
+            features = losses.feature_network(recipe.features, beside.vgg)
+            self.features = features.to(device) if features is not None else None
+        self.averaged = _averaging(pipeline, recipe.average) if recipe.average else None  # before there are hooks to copy
+        self.teacher = _Teacher(beside.teacher, pipeline, recipe, group) if beside.teacher is not None else None
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs of this one."""
+        return {
+            "generators": self.pipeline.state_dict(), "optimizer": self.optimizer.adam.state_dict(),
+            "averaged": self.averaged.module.state_dict() if self.averaged else {},
+            "critic": self.critic.network.state_dict() if self.critic else {},
+            "d_optimizer": self.critic.optimizer.adam.state_dict() if self.critic else {},
+        }  # fmt: skip
+
+    def resume(self, file: Path) -> tuple[int, float]:
+        """Go on from the state in a file: (the step to begin with, the seconds that were spent)."""
+        state = read_state(file)
+        same = state["recipe"]["phase"] == self.recipe.phase and state["recipe"]["seed"] == self.recipe.seed
+        if not same or state["generators"].keys() != self.pipeline.state_dict().keys():
+            raise ValueError(f"{file}: of another run (model, phase or seed differ); start again without --resume")
+        step: int = state["step"]
+        self.pipeline.load_state_dict(state["generators"])
+        self.optimizer.begin(step, state["optimizer"])
+        if self.critic:
+            self.critic.network.load_state_dict(state["critic"])
+            self.critic.optimizer.begin(step, state["d_optimizer"])
+        if self.averaged:
+            self.averaged.module.load_state_dict(state["averaged"])
+            self.averaged.n_averaged.fill_(1 + step)
+        if self.teacher and self.teacher.optimizer:
+            self.teacher.optimizer.begin(step)
+        return step, state["seconds"]
+
+    def autocast(self) -> torch.autocast:
+        """Half precision, where the run has it."""
+        return torch.autocast(self.group.device.type, torch.bfloat16, enabled=self.half)
+
+    def outputs(self, truth: Tensor, mask: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """(what the phase's networks give, which of it is the result, the truth it is held against)."""
+        pipeline, phase = self.pipeline, self.recipe.phase
+        if phase == "edge":
+            edges, edges_hat = pipeline.complete_edges(truth, mask)
+            return {"edges": edges, "edges_hat": edges_hat}, edges_hat, truth
+        if phase == "structure":
+            found = pipeline.complete_structure(truth, mask)
+            return found, found["structure_hat"], found["structure_truth"]
+        found = pipeline(truth, mask)
+        return found, found["erased" if self.recipe.region == "hole" else "refined"], truth
+
+    def edges_of(self, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """(gray, edges) of a truth, as large as the networks see it."""
+        with torch.no_grad(), torch.autocast(truth.device.type, enabled=False):
+            seen = gray(self.pipeline.shrunk(truth))
+            return seen, canny_tensor(seen, torch.zeros_like(seen))
+
+    def step(self, batch: Sequence[Tensor]) -> dict[str, Tensor]:
+        """One step on a batch of (truth, mask, target, skin, sharp): every term's value."""
+        recipe, phase = self.recipe, self.recipe.phase
+        whole, mask, known, skin, sharp = batch
+        self.pipeline.eval()
+        for network in self.trained:
+            network.train(not self.pipeline.config.fused)
+        if self.teacher:
+            self.teacher.forget()
+        terms = _Terms()
+        with self.autocast():
+            outputs, picture, truth = self.outputs(whole, mask)
+            taught = self.teacher.outputs(truth, mask, outputs) if self.teacher else None
+            seen = edge_truth = None
+            if phase == "edge" or (recipe.edge_l1 and "edges_hat" in outputs):
+                seen, edge_truth = self.edges_of(truth)
+            if self.critic:
+                if phase == "edge" and seen is not None and edge_truth is not None:
+                    judged = (picture, edge_truth, seen)
+                else:
+                    judged = (picture, truth, outputs.get("edges_hat", mask).detach())
+                d_loss = self.critic.loss(*judged)
+        if self.critic:
+            self.critic.optimizer.step(d_loss)
+            terms.values["discriminator"] = d_loss.detach()
+            self.critic.judge(terms, *judged, self.half)
+        target = _Target(truth, mask, known, skin, sharp, edge_truth)
+        self.add_objective(terms, self.pipeline, outputs, picture, target)
+        if self.teacher and taught is not None:
+            if self.teacher.optimizer:
+                own = _Terms()
+                self.add_objective(own, self.teacher.network, taught, taught["erased"], target)
+                self.teacher.optimizer.step(own.total)
+                terms.values["teacher"] = own.total.detach()
+            self.teacher.teach(terms, outputs, taught, mask)
+        if recipe.sparsity:
+            penalty = torch.stack([s.abs().sum() for network in self.trained for s in norm_scales(network)]).sum()
+            terms.add("sparsity", recipe.sparsity, penalty)
+        if not isinstance(terms.total, Tensor):
+            raise ValueError(f"phase {phase!r} has no term to train for: every coefficient is 0")
+        self.optimizer.step(terms.total)
+        if self.averaged:
+            self.averaged.update_parameters(self.pipeline)
+        return terms.values
+
+    def add_objective(
+        self, terms: _Terms, network: Inpainter, outputs: dict[str, Tensor], picture: Tensor, target: _Target
+    ) -> None:
+        """Add what the recipe asks of a network's outputs, whose result is `picture`: all but the adversarial and the
+        teacher's terms.
+        """
+        recipe, truth = self.recipe, target.truth
+        if recipe.phase != "edge":
+            hole = target.known if recipe.region == "hole" else None
+            if recipe.l1:
+                terms.add("l1", recipe.l1, losses.l1_loss(picture, truth, hole))
+            if recipe.phase != "structure":
+                for name, value in network.own_terms(outputs, truth, target.mask, hole).items():
+                    terms.add(name, 1.0, value)
+            if recipe.clone and "cloned" in outputs:
+                terms.add("clone", recipe.clone, losses.l1_loss(outputs["cloned"], truth, hole))
+            if recipe.shading:
+                terms.add("shading", recipe.shading, losses.shading_loss(picture, truth, target.known))
+            if recipe.landing and "flow" in outputs:
+                landing = losses.landing_loss(outputs["flow"], target.mask, 1.0 - target.skin)
+                terms.add("landing", recipe.landing, landing)
+            if recipe.coherence and "flow" in outputs:
+                terms.add("coherence", recipe.coherence, losses.coherence_loss(outputs["flow"], target.mask))
+            if self.features is not None:
+                self._add_features(terms, self.features, picture, target)
+        if recipe.edge_l1 and recipe.phase in ("edge", "all") and target.edges is not None and "edges_hat" in outputs:
+            told = F.interpolate(target.edges, size=outputs["edges_hat"].shape[-2:], mode="nearest")
+            terms.add("edge", recipe.edge_l1, F.binary_cross_entropy(outputs["edges_hat"].float(), told))
+
+    def _add_features(self, terms: _Terms, features: nn.Module, picture: Tensor, target: _Target) -> None:
+        recipe = self.recipe
+        with self.autocast():
+            fake_maps, real_maps = features(picture), features(target.truth)
+        if recipe.perceptual:
+            terms.add("perceptual", recipe.perceptual, losses.perceptual_loss(fake_maps, real_maps))
+        if recipe.style:
+            terms.add("style", recipe.style, losses.style_loss(fake_maps, real_maps))
+        if recipe.texture:
+            where = target.known * target.sharp
+            terms.add("texture", recipe.texture, losses.texture_loss(fake_maps, real_maps, where))
+
+    def finish(self) -> None:
+        """Leave the weights that the run is for: averaged ones, in eval mode."""
+        if self.teacher:
+            self.teacher.leave()
+        if self.averaged:
+            self.pipeline.load_state_dict(self.averaged.module.state_dict())
+        processes.average_statistics(self.pipeline, self.group.world)
+        self.pipeline.requires_grad_(True)
+        self.pipeline.eval()
+
+
+def _check(pipeline: Inpainter, recipe: Recipe, teacher: Inpainter | None) -> None:
+    """Raises ValueError when a network cannot be trained so."""
     if recipe.phase not in PHASES:
         raise ValueError(f"phase {recipe.phase!r}: expected one of {', '.join(PHASES)}")
-    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
-    if world > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    torch.manual_seed(recipe.seed)
-    pipeline.to(device, memory_format=torch.channels_last)
-    if world > 1 and device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(pipeline)
-    half = recipe.precision == "bf16" or (recipe.precision == "auto" and has_bfloat16(device))
     if teacher is not None and teacher.config.model != pipeline.config.model:
         raise ValueError(f"the teacher is {teacher.config.model}, the student {pipeline.config.model}: expected one model")
     if recipe.phase not in pipeline.PHASES:
         model, phases = pipeline.config.model, ", ".join(pipeline.PHASES)
         raise ValueError(f"phase {recipe.phase!r}: {model} has no such phase, expected one of {phases}")
-    trained = [pipeline.get_submodule(name) for name in pipeline.PHASES[recipe.phase]]
-    pipeline.requires_grad_(False)
-    for network in trained:
-        network.requires_grad_(True)
-    parameters = [p for p in pipeline.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(_groups(pipeline, parameters, recipe), lr=recipe.lr, betas=(recipe.beta1, recipe.beta2))
-    adversarial = recipe.adversarial_weight()
-    critic = d_optimizer = None
-    if adversarial > 0:
-        if critics is None:
-            raise ValueError("an adversarial term needs discriminators; pass --adversarial 0 to train without")
-        critic = (
-            critics["edge" if recipe.phase == "edge" else "inpaint"].to(device, memory_format=torch.channels_last).train()
-        )
-        d_optimizer = torch.optim.Adam(critic.parameters(), lr=recipe.d_lr, betas=(recipe.beta1, recipe.beta2))
-    features = None
-    if recipe.phase in ("inpaint", "all") and (recipe.perceptual or recipe.style or recipe.texture):
-        features = losses.feature_network(recipe.features, vgg)
-        features = features.to(device) if features is not None else None
-    teacher_optimizer = None
-    watched: list[_Watched] = []
-    if teacher is not None:
-        if recipe.distil_features:
-            watched = [_Watched(pipeline), _Watched(teacher)]
-        teacher = teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(recipe.online)
-        if recipe.online:
-            teacher_optimizer = torch.optim.Adam(teacher.parameters(), lr=recipe.lr, betas=(recipe.beta1, recipe.beta2))
 
-    averaged = {k: v.detach().clone() for k, v in pipeline.state_dict().items()} if recipe.average else None
-    start, seconds = 0, 0.0
+
+def fit(
+    pipeline: Inpainter, data: Numbered, recipe: Recipe, workdir: Path, beside: Beside = Beside(), *,
+    resume: bool = False, look: Sequence[Pair] = (), title: str = "train",
+) -> dict[str, Any]:  # fmt: skip
+    """Train `pipeline` in place and return what happened: mean losses of the last steps, pictures, seconds.
+
+    workdir receives state.pt every `save_every` steps and tensorboard/; with `resume`, a state.pt there is where the run
+    goes on. look: pairs for the sample sheets. title: what the progress bar is called.
+
+    Raises:
+        ValueError: the phase is not known, the resume state is of another run, or VGG-19's weights cannot be had.
+    """
+    _check(pipeline, recipe, beside.teacher)
+    group = processes.join()
+    run = _Run(pipeline, recipe, beside, group)
     state_file = workdir / "state.pt"
-    if resume and state_file.is_file():
-        state = read_state(state_file)
-        same = state["recipe"]["phase"] == recipe.phase and state["recipe"]["seed"] == recipe.seed
-        if not same or state["generators"].keys() != pipeline.state_dict().keys():
-            raise ValueError(f"{state_file}: of another run (model, phase or seed differ); start again without --resume")
-        pipeline.load_state_dict(state["generators"])
-        optimizer.load_state_dict(state["optimizer"])
-        if critic is not None and d_optimizer is not None:
-            critic.load_state_dict(state["critic"])
-            d_optimizer.load_state_dict(state["d_optimizer"])
-        if averaged is not None:
-            averaged = {k: v.to(device) for k, v in state["averaged"].items()}
-        start, seconds = state["step"], state["seconds"]
-
-    def keep(step: int) -> None:
-        if rank:
-            return
-        write_state(
-            state_file,
-            {
-                "recipe": asdict(recipe), "step": step, "seconds": seconds, "generators": pipeline.state_dict(),
-                "optimizer": optimizer.state_dict(), "averaged": averaged or {},
-                "critic": critic.state_dict() if critic is not None else {},
-                "d_optimizer": d_optimizer.state_dict() if d_optimizer is not None else {},
-            },
-        )  # fmt: skip
-
-    def update(opt: torch.optim.Optimizer, loss: Tensor, over: list[nn.Parameter], rate: float) -> None:
-        opt.zero_grad(set_to_none=True)
-        loss.backward()
-        _average_gradients(over, world)
-        for group in opt.param_groups:
-            group["lr"] = rate * group.get("share", 1.0)
-        opt.step()
-
-    log = _Log(workdir, rank == 0)
+    start, seconds = run.resume(state_file) if resume and state_file.is_file() else (0, 0.0)
+    log = _Log(workdir, group.rank == 0)
     loader = DataLoader(
-        data, batch_sampler=_Numbers(start, recipe.steps, recipe.batch, rank, world), num_workers=recipe.workers,
-        persistent_workers=recipe.workers > 0, pin_memory=device.type == "cuda",
+        data, batch_sampler=processes.Numbers(start, recipe.steps, recipe.batch, group), num_workers=recipe.workers,
+        persistent_workers=recipe.workers > 0, pin_memory=group.device.type == "cuda",
     )  # fmt: skip
-    bar = tqdm(loader, initial=start, total=recipe.steps, desc=title, unit="step", disable=rank != 0, mininterval=1)
-    fused = pipeline.config.fused
+    bar = tqdm(loader, initial=start, total=recipe.steps, desc=title, unit="step", disable=group.rank != 0, mininterval=1)
     began = time.monotonic()
     recent: dict[str, list[float]] = defaultdict(list)
     for step, (truth, *maps) in enumerate(bar, start):
-        truth = truth.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
-        mask, target, skin, sharp = (x.to(device, non_blocking=True) for x in maps)
-        pipeline.eval()
-        for network in trained:
-            network.train(not fused)
-        factor = _rate(recipe, step)
-        terms = _Terms()
-        for each in watched:
-            each.taken()  # what drawing a sample sheet left
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            if recipe.phase == "edge":
-                edges, edges_hat = pipeline.complete_edges(truth, mask)
-                outputs = {"edges": edges, "edges_hat": edges_hat}
-            elif recipe.phase == "structure":
-                outputs = pipeline.complete_structure(truth, mask)
-                truth = outputs["structure_truth"]
-            else:
-                outputs = pipeline(truth, mask)
-            taught = None
-            if teacher is not None and recipe.distil and recipe.phase in ("inpaint", "all"):
-                same = "edges" in outputs and teacher.config.shrink == pipeline.config.shrink
-                with torch.set_grad_enabled(recipe.online):
-                    taught = teacher(truth, mask, outputs["edges"] if same else None)
-            first = {"edge": "edges_hat", "structure": "structure_hat"}
-            picture = outputs[first.get(recipe.phase, "erased" if recipe.region == "hole" else "refined")]
-            with torch.no_grad():
-                edge_truth = None
-                if recipe.phase == "edge" or (recipe.edge_l1 and "edges_hat" in outputs):
-                    with torch.autocast(device.type, enabled=False):
-                        seen = gray(pipeline.shrunk(truth))
-                        edge_truth = canny_tensor(seen, torch.zeros_like(seen))
-            if critic is not None and d_optimizer is not None:
-                beside = seen if recipe.phase == "edge" else outputs.get("edges_hat", mask).detach()
-                real = edge_truth if recipe.phase == "edge" else truth
-                score_real, _ = critic(torch.cat([real, beside], 1))
-                score_fake, _ = critic(torch.cat([picture.detach(), beside], 1))
-                with torch.autocast(device.type, enabled=False):
-                    d_loss = losses.discriminator_loss(score_real, score_fake)
-        if critic is not None and d_optimizer is not None:
-            update(d_optimizer, d_loss, list(critic.parameters()), recipe.d_lr * factor)
-            terms.values["discriminator"] = d_loss.detach()
-            critic.requires_grad_(False)  # the generator's turn: gradients pass through, none are kept
-            with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                score, fake_maps = critic(torch.cat([picture, beside], 1))
-                if recipe.phase == "edge" and recipe.feature_matching:
-                    with torch.no_grad():
-                        _, real_maps = critic(torch.cat([real, beside], 1))
-                    terms.add(
-                        "feature_matching", recipe.feature_matching, losses.feature_matching_loss(fake_maps, real_maps)
-                    )
-            terms.add("adversarial", adversarial, losses.generator_loss(score))
-            critic.requires_grad_(True)
-        batch = (truth, mask, target, skin, sharp)
-        _objective(terms, recipe, pipeline, outputs, picture, batch, features, edge_truth, half)
-        if taught is not None and teacher_optimizer is not None and teacher is not None:
-            own = _Terms()
-            _objective(own, recipe, teacher, taught, taught["erased"], batch, features, edge_truth, half)
-            update(teacher_optimizer, own.total, list(teacher.parameters()), recipe.lr * factor)
-            terms.values["teacher"] = own.total.detach()
-            taught = {name: value.detach() for name, value in taught.items()}
-        if taught is not None:
-            terms.add("distil", recipe.distil, distillation_loss(outputs, taught, mask, recipe.phase))
-            if watched:
-                weight = recipe.distil * recipe.distil_features
-                terms.add("distil_features", weight, attention_loss(*(each.taken() for each in watched)))
-        if recipe.sparsity:
-            penalty = torch.stack([s.abs().sum() for network in trained for s in norm_scales(network)]).sum()
-            terms.add("sparsity", recipe.sparsity, penalty)
-        if not isinstance(terms.total, Tensor):
-            raise ValueError(f"phase {recipe.phase!r} has no term to train for: every coefficient is 0")
-        update(optimizer, terms.total, parameters, recipe.lr * factor)
-        if averaged is not None:
-            decay = min(recipe.average, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for name, value in pipeline.state_dict().items():
-                    if value.is_floating_point():
-                        averaged[name].lerp_(value, 1 - decay)
-                    else:
-                        averaged[name].copy_(value)
-        for name, value in terms.values.items():
+        truth = truth.to(group.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        values = run.step([truth, *(x.to(group.device, non_blocking=True) for x in maps)])
+        for name, value in values.items():
             recent[name].append(float(value))
-        if step % 10 == 9 or step + 1 == recipe.steps:
+        last = step + 1 == recipe.steps
+        if step % 10 == 9 or last:
             means = {name: float(np.mean(values[-10:])) for name, values in recent.items()}
             bar.set_postfix({k: f"{v:.3g}" for k, v in means.items()}, refresh=False)
             log.scalars(means, step + 1)
-        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
+        if (step + 1) % recipe.save_every == 0 or last:
             seconds += time.monotonic() - began
             began = time.monotonic()
-            keep(step + 1)
-            if look and rank == 0:
-                log.picture(np.asarray(sample_sheet(pipeline, look)), step + 1)
+            if group.rank == 0:
+                write_state(state_file, {"recipe": asdict(recipe), "step": step + 1, "seconds": seconds, **run.state()})
+                if look:
+                    log.picture(np.asarray(sample_sheet(pipeline, list(look))), step + 1)
     log.close()
-    for each in watched:
-        each.remove()
-    if averaged is not None:
-        pipeline.load_state_dict(averaged)
-    _average_statistics(pipeline, world)
-    pipeline.requires_grad_(True)
-    pipeline.eval()
-    pictures = recipe.steps * recipe.batch * world
+    run.finish()
     return {
         "losses": {name: float(np.mean(values[-100:])) for name, values in recent.items()},
-        "pictures": pictures, "seconds": round(seconds, 1), "device": str(device), "precision": "bf16" if half else "fp32",
+        "pictures": recipe.steps * recipe.batch * group.world, "seconds": round(seconds, 1), "device": str(group.device),
+        "precision": "bf16" if run.half else "fp32",
     }  # fmt: skip
 
 
@@ -542,7 +607,7 @@ class _Log:
             self.writer.close()
 
 
-def calibrate(pipeline: Inpainter, data: Dataset, pictures: int = 32, batch: int = 8) -> None:
+def calibrate(pipeline: Inpainter, data: Numbered, pictures: int = 32, batch: int = 8) -> None:
     """Choose the activation scales of a freshly prepared network from training pairs 0 to `pictures`."""
     quant.set_calibrating(pipeline, True)
     device = next(pipeline.parameters()).device

@@ -1,5 +1,6 @@
 """The training objective: the paper's equations 1 to 9 (Hua et al. 2021, section 3.4), one function for each term, and
-the terms of the mobile preset, which teach the clone network to copy skin rather than to blur it.
+the terms of the mobile preset, which teach the clone network to copy skin rather than to blur it; and what a student learns
+from its teacher.
 
 Every term is a mean over the batch of per-picture means, so that the average of two half batches is the whole batch:
 what data-parallel training relies on. Losses are computed in float32.
@@ -140,6 +141,41 @@ def perceptual_loss(fake: list[Tensor], real: list[Tensor]) -> Tensor:
 def style_loss(fake: list[Tensor], real: list[Tensor]) -> Tensor:
     """Equation 7: the sum over layers of the mean absolute difference of Gram matrices."""
     return torch.stack([(gram(a) - gram(b.detach())).abs().mean() for a, b in zip(fake, real, strict=True)]).sum()
+
+
+def distillation_loss(student: dict[str, Tensor], teacher: dict[str, Tensor], mask: Tensor, phase: str) -> Tensor:
+    """How far a student's edges, flow (in half pictures) and erased picture are from its teacher's, inside the hole, of what
+    the model has of these.
+
+    Both dictionaries are what `Inpainter.forward` returns. Pictures are compared by their shading: texture follows from
+    the flow, and while that is still a pixel off, the nearest picture to a textured one is a smooth one. Phase 'inpaint'
+    leaves the frozen edges out.
+    """
+    total = shading_loss(student["erased"], teacher["erased"], mask)
+    if "offsets" in student:
+        total = total + l1_loss(student["offsets"], teacher["offsets"], mask)
+    if phase == "all" and "edges_hat" in student:
+        total = total + 0.1 * l1_loss(student["edges_hat"], teacher["edges_hat"], mask)
+    return total
+
+
+def attention_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+    """How differently two networks spread their attention over the picture: features (N, C, H, W), any C, one size.
+
+    A map's attention is the mean square over its channels, as a unit vector over its pixels, so no layer is needed
+    between a narrow student and a wide teacher. Source: Zagoruyko & Komodakis, Paying More Attention to Attention (2017).
+
+    Raises:
+        ValueError: the maps are not of the same sizes, so the teacher is of another kind.
+    """
+    total = student[0].new_zeros((), dtype=torch.float32)
+    for a, b in zip(student, teacher, strict=True):
+        if a.shape[-2:] != b.shape[-2:]:
+            found = f"{tuple(b.shape[-2:])} where the student's are {tuple(a.shape[-2:])}"
+            raise ValueError(f"the teacher's features are {found}; choose a teacher of the same structure")
+        unit = [F.normalize(x.float().square().mean(1).flatten(1), dim=1) for x in (a, b.detach())]
+        total = total + (unit[0] - unit[1]).square().sum(1).mean()
+    return total / len(student)
 
 
 class VGG19(nn.Module):

@@ -16,9 +16,8 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from faceeraser.fit import distillation_loss, norm_scales
-from faceeraser.losses import l1_loss
-from faceeraser.networks import Inpainter, count
+from faceeraser.losses import distillation_loss, l1_loss
+from faceeraser.networks import Inpainter, count, norm_scales
 
 IMPORTANCES = ("magnitude", "taylor")
 ROUND_TO = 8  # mobile kernels work on 8 channels at a time: 13 cost as much as 16
@@ -45,18 +44,17 @@ def _heads(pipeline: Inpainter) -> list[nn.Module]:
 
 def _pruner(pipeline: Inpainter, importance: Callable, steps: int, ratios: Mapping[str, float]) -> tp.MetaPruner:
     by_layer = {pipeline.get_submodule(name): share for name, share in ratios.items()}
-    with pipeline.channels_only():
-        return tp.pruner.MetaPruner(
-            pipeline, _example(pipeline), importance=importance, global_pruning=False, pruning_ratio=0.0,
-            pruning_ratio_dict=by_layer, max_pruning_ratio=_LEAST, iterative_steps=steps,
-            ignored_layers=_heads(pipeline), round_to=ROUND_TO, output_transform=_outputs,
-        )  # fmt: skip
+    return tp.pruner.MetaPruner(
+        pipeline.channels_only(), _example(pipeline), importance=importance, global_pruning=False, pruning_ratio=0.0,
+        pruning_ratio_dict=by_layer, max_pruning_ratio=_LEAST, iterative_steps=steps,
+        ignored_layers=_heads(pipeline), round_to=ROUND_TO, output_transform=_outputs,
+    )  # fmt: skip
 
 
 def _graph(pipeline: Inpainter) -> tp.DependencyGraph:
     """Which layers lose channels together."""
-    with pipeline.channels_only():
-        return tp.DependencyGraph().build_dependency(pipeline, _example(pipeline), output_transform=_outputs)
+    view = pipeline.channels_only()
+    return tp.DependencyGraph().build_dependency(view, _example(pipeline), output_transform=_outputs)
 
 
 def _backward(pipeline: Inpainter, truth: Tensor, mask: Tensor) -> None:
@@ -188,7 +186,7 @@ def _possible_shares(channels: int) -> list[float]:
 def sensitivity(pipeline: Inpainter, truth: Tensor, mask: Tensor, cut: float = 0.25) -> list[dict[str, Any]]:
     """What it costs to take channels from each layer, measured: a row for every group of layers that lose them together.
 
-    Each row: layer (the group's first), channels, damage (the distance of `fit.distillation_loss` between the pictures,
+    Each row: layer (the group's first), channels, damage (the distance of `losses.distillation_loss` between the pictures,
     flow and edges of the network and of a copy without the weakest `cut` of that layer's channels, not fine-tuned), and
     gmacs and params (how many of those, at 256 x 256, the copy saves).
     """
@@ -272,7 +270,7 @@ def halve_network(pipeline: Inpainter, network: str, rows: Sequence[Mapping[str,
 
 def drop_blocks(pipeline: Inpainter, network: str, number: int, truth: Tensor, mask: Tensor) -> list[dict[str, Any]]:
     """Take `number` residual blocks out of a network that has them, in place, one after another: each time the
-    one without which the pictures, the flow and the edges (`fit.distillation_loss`) change least.
+    one without which the pictures, the flow and the edges (`losses.distillation_loss`) change least.
 
     Returns a row for each: network, block (its place among the original ones) and damage.
 
@@ -292,8 +290,11 @@ def drop_blocks(pipeline: Inpainter, network: str, number: int, truth: Tensor, m
         for _ in range(number):
             damages = []
             for place in range(len(left)):
-                body.blocks = nn.ModuleList([block for k, (_n, block) in enumerate(left) if k != place])
-                damages.append(float(distillation_loss(pipeline(truth, mask), whole, mask, "all")))
+                trial = copy.deepcopy(pipeline)
+                trial.get_submodule(network).blocks = nn.ModuleList(
+                    [block for k, (_n, block) in enumerate(left) if k != place]
+                )
+                damages.append(float(distillation_loss(trial(truth, mask), whole, mask, "all")))
             place = min(range(len(left)), key=damages.__getitem__)
             rows.append({"network": network, "block": left[place][0], "damage": damages[place]})
             left.pop(place)

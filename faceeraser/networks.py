@@ -3,25 +3,26 @@
 Three generators make one pipeline, `FaceEraser`:
 
     edges_hat = G_edge(gray, edges, mask)         edges are Canny's, of the picture with the hole emptied
-    offsets   = G_pc(edges_hat, image, mask)      where each pixel of the hole is to be copied from
-    cloned    = Warp(image, flow)
-    refined   = G_ref(cloned, image, flow)        and `erased` is refined inside the hole, the input outside
+    offsets   = G_pc(edges_hat, image, mask)      where each pixel is to be copied from
+    cloned    = Warp(image, flow)                 flow is offsets in pixels
+    refined   = G_ref(cloned, image, offsets)     and `erased` is refined inside the hole, the input outside
 
-`paper` is the paper's: instance norm, reflection padding, transposed convolutions, and a refine network that paints the
-whole picture. `mobile` is what phones run well: batch norm (folds into the convolution), zero padding, nearest resize +
-convolution, the hole first filled by a smooth membrane (`fill_hole`), and a refine network that predicts what is missing
-from the cloned picture. Structure is a `Config`; widths come from the weights, so a pruned network loads strictly by the
-same constructor.
+`paper` is the paper's: instance norm, reflection padding, transposed convolutions, a warp of the whole picture and a refine
+network that paints all of it. `mobile` is what phones run well: batch norm (folds into the convolution), zero padding,
+nearest resize + convolution; the hole is first filled by a smooth membrane (`fill_hole`), of which the clone network sees
+the colours, and what is warped is the picture's detail alone, laid on that fill; networks see the picture at half its
+size; and the refine network predicts what is missing from the cloned picture. Structure is a `Config`; widths come from
+the weights, so a pruned network loads strictly by the same constructor.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -50,42 +51,61 @@ STRONGEST_DETAIL = 0.2
 DETAIL_GAIN = 1.25
 
 
+# What a config.json of format 1 (v0.1) meant by a field that it does not have. The fields that are not here it always has.
+_MEANT_BY_FORMAT_1: Mapping[str, Any] = {
+    "model": "faceeraser", "shrink": 1, "guided": True, "halved": (), "separable": False, "fused": False,
+    "float_layers": ("clone.head",), "quantized": False,
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Config:
-    """Structure of the generators (never their widths).
+    """Structure of the generators (never their widths). `Config.of` makes one of a preset; the defaults are `mobile`'s."""
 
-    model: one of MODELS.
-    variant: refine network, Table 1's rows: 'auto_encoder' (AE), 'unet', 'unet_attention' (UNet + CA, the paper's).
-    blocks: residual blocks kept in each network that has them (8 in the paper, section 3.3).
-    fill: the clone network sees the hole filled smoothly; flow only inside the hole, and what is warped is the picture's
-        detail (the picture less its shading), laid on that fill: a copy brings pores with it and no colour step.
-    shrink: the three networks see the picture at 1 / shrink of its size; the fill, the detail, the warp and the composite
-        stay at full size, and the networks' flow and what they add to the picture are upsampled. What they have to know
-        is smooth, and what is not smooth is copied.
-    guided: the clone network is given the completed edges (section 3.1); without, it sees none.
-    halved: those of the networks 'edge' and 'clone' that work at half resolution, a quarter of the MACs.
-    residual: the refine network's output is added to the cloned picture instead of replacing it.
-    separable: every convolution between a network's first and last is a depthwise one and a 1 x 1 (Howard et al. 2017,
-        MobileNets), about an eighth of the weights and of the MACs.
-    """
+    FORMAT: ClassVar = 2
+    """Of what `to_json` writes."""
 
     preset: str = "mobile"
+    """'paper' or 'mobile': what the fields below were before any of them was changed."""
     model: str = "faceeraser"
+    """One of MODELS."""
     variant: str = "unet_attention"
+    """FaceEraser's refine network, Table 1's rows: 'auto_encoder' (AE), 'unet' or 'unet_attention' (UNet + CA, the
+    paper's)."""
     norm: str = "batch"
+    """'batch', which folds into the convolution before it, or 'instance', the paper's, which leaves nothing to fold or to
+    slim."""
     padding: str = "zeros"
+    """Of every convolution that keeps the size: 'zeros', or 'reflect', the paper's."""
     upsampling: str = "nearest"
+    """'nearest', a resize and a convolution, or 'transposed', a transposed convolution, the paper's."""
     fill: bool = True
+    """Whether the hole is first filled by a smooth membrane. The clone network then sees it filled, and what is warped is
+    the picture's detail (the picture less its shading), laid on that fill inside the hole: a copy brings pores with it and
+    no colour step. Without, the picture with its hole emptied is seen and warped, everywhere."""
     shrink: int = 2
+    """The networks see the picture at 1 / shrink of its size; the fill, the detail, the warp and the composite stay at full
+    size, and the flow and what is added to the picture are upsampled. What networks have to know is smooth, and what is not
+    smooth is copied."""
     guided: bool = True
+    """Whether the clone network is given the completed edges (section 3.1); without, it sees none."""
     halved: tuple[str, ...] = ("edge", "clone")
+    """Those of FaceEraser's networks 'edge' and 'clone' that work at half of what they see, for a quarter of the MACs."""
     residual: bool = True
+    """Whether the last network's output is added to what it is given (FaceEraser: the cloned picture) or replaces it."""
     separable: bool = False
+    """Whether every convolution between a network's first and last is a depthwise one and a 1 x 1 (Howard et al. 2017,
+    MobileNets): about an eighth of the weights and of the MACs."""
     resolution: int = 256
+    """Edge length in pixels of the pictures that it is trained and exported for."""
     blocks: dict[str, int] = field(default_factory=lambda: {"edge": 8, "clone": 8})
+    """Residual blocks kept in each network that has them (8 in the paper, section 3.3); a model's are named in MODELS."""
     fused: bool = False
+    """Whether the norms are folded into the convolutions (quant.fuse)."""
     float_layers: tuple[str, ...] = ("clone.head",)
+    """Layers that stay in float when the rest is quantized, by name, with all they contain."""
     quantized: bool = False
+    """Whether activations and weights are rounded to int8 with learnt scales (quant.prepare)."""
 
     @classmethod
     def of(cls, preset: str, **changes: Any) -> Config:
@@ -106,16 +126,30 @@ class Config:
                  "shrink": 1, "residual": False}  # fmt: skip
         return cls(preset=preset, **{**own, **(paper if preset == "paper" else {}), **changes})
 
+    def to_json(self) -> dict[str, Any]:
+        """config.json's fields: all of these, and the format's version."""
+        return {"format": self.FORMAT, **dataclasses.asdict(self)}
+
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Config:
-        """From config.json's fields. Raises ValueError when a field is not known, as in a file of a later version."""
+        """From config.json's fields, of any format there has been. What an old one leaves out is filled in here.
+
+        Raises:
+            ValueError: the format is not known, a field is missing or not known, or the model is not.
+        """
+        given = dict(fields)
+        if (version := given.pop("format", None)) not in (1, cls.FORMAT):
+            raise ValueError(f"expected format 1 or {cls.FORMAT}, found {version!r}; was it made by a newer version?")
+        if version == 1:
+            given = {**_MEANT_BY_FORMAT_1, **given}
         known = {f.name for f in dataclasses.fields(cls)}
-        if unknown := set(fields) - known:
-            raise ValueError(f"config.json has unknown fields {sorted(unknown)}: made by a newer version of faceeraser?")
-        if (model := fields.get("model", "faceeraser")) not in MODELS:
-            raise ValueError(f"config.json: model {model!r} is not known, expected one of {', '.join(MODELS)}")
-        halved, floats = fields.get("halved", ()), fields.get("float_layers", ("clone.head",))
-        return cls(**{"shrink": 1, **fields, "halved": tuple(halved), "float_layers": tuple(floats)})
+        if unknown := given.keys() - known:
+            raise ValueError(f"it has unknown fields {sorted(unknown)}: made by a newer version of faceeraser?")
+        if missing := known - given.keys():
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}, which format {version} has")
+        if given["model"] not in MODELS:
+            raise ValueError(f"its model {given['model']!r} is not known, expected one of {', '.join(MODELS)}")
+        return cls(**{**given, "halved": tuple(given["halved"]), "float_layers": tuple(given["float_layers"])})
 
 
 def _norm(config: Config, channels: int) -> nn.Module:
@@ -253,9 +287,10 @@ class EdgeGenerator(Completion):
 
 
 class PixelCloneGenerator(Completion):
-    """G_pc: (edges_hat, image, mask) -> offsets (N, 2, H, W) in (-1, 1). Its head is never quantized:
+    """G_pc: (edges_hat, image, mask) -> offsets (N, 2, H, W) in (-1, 1). The image's hole is empty, or filled smoothly.
 
-    an int8 tanh has steps of 1/128, a whole pixel at 256 px, and a picture sampled a pixel off is another picture.
+    Its head is never quantized: an int8 tanh has steps of 1/128, a whole pixel at 256 px, and a picture sampled a pixel off
+    is another picture.
     """
 
     def __init__(self, config: Config, width: int):
@@ -309,7 +344,8 @@ class RefineBlock(nn.Module):
 class RefineGenerator(nn.Module):
     """G_ref: (cloned, image, offsets) -> a picture (N, 3, H, W): 5 down + 5 up residual blocks, additive skips.
 
-    With `config.residual` the output is unbounded and starts at zero (it is added to `cloned`); else it is in (0, 1).
+    With `config.residual` the output is unbounded and, before training, zero (it is added to `cloned`); else in (0, 1).
+    The image's hole is empty. All three are as large as the networks see the picture, and so is the output.
     Offsets enter as (offsets + 1) / 2, so that all inputs share the range [0, 1] and one int8 scale.
     """
 
@@ -485,10 +521,19 @@ class Inpainter(nn.Module):
         """
         return {}
 
-    @contextmanager
-    def channels_only(self) -> Iterator[None]:
-        """While in it, what moves pixels and leaves channels alone may be left out: a graph of channels is traced."""
-        yield
+    def seeing(self, shrink: int) -> Self:
+        """The same layers and weights in an object of its own, whose networks see a picture at 1 / shrink of its size: what
+        is trained in the one is trained in the other.
+        """
+        view = copy.copy(self)
+        view.config = dataclasses.replace(self.config, shrink=shrink)
+        return view
+
+    def channels_only(self) -> Self:
+        """The same layers and weights, to trace a graph of channels by: what moves pixels and leaves channels alone may be
+        left out.
+        """
+        return self
 
     def shrunk(self, image: Tensor) -> Tensor:
         """What the networks see of a picture (N, C, H, W): its mean over cells of `config.shrink` pixels."""
@@ -524,8 +569,12 @@ class Inpainter(nn.Module):
 
 
 class FaceEraser(Inpainter):
-    """The whole pipeline of the paper. Keys of what it returns: `edges`, `edges_hat`, `plan` (offsets as large as the
-    networks see the picture), `offsets`, `flow` (pixels), `cloned`, `refined`, `erased`.
+    """The paper's pipeline. Keys of what it returns: `edges`, `edges_hat`, `plan`, `offsets`, `flow`, `cloned`, `refined`,
+    `erased`.
+
+    `plan` are the offsets as large as the networks see the picture, `offsets` the same enlarged, and `flow` those in pixels:
+    the flow that `cloned` was made by. With `config.fill` only what it copies into the hole is used; beyond the hole's rim
+    it is zero. Without, the whole picture is warped by it.
     """
 
     PLANS = True
@@ -560,13 +609,10 @@ class FaceEraser(Inpainter):
                 filled, shading = self.fill(visible.float(), keep.float())
             small_offsets = self.clone(guide, self.shrunk(filled), small_mask).float() if plan is None else plan
             small_offsets = small_offsets * torch.cat([small_mask, small_mask], 1)
-            # Outside the hole nothing of the warp is left, so there its flow need not be zero: what is reported is, which a
-            # converter leaves out.
-            enlarged = self._enlarged(small_offsets, "bilinear")
-            offsets = enlarged * mask
+            offsets = self._enlarged(small_offsets, "bilinear")
             flow = self.to_flow(offsets)
             detail = copyable(visible - shading) * (keep * DETAIL_GAIN)
-            cloned = filled + hole * self.warp(detail, self.to_flow(enlarged))
+            cloned = filled + hole * self.warp(detail, flow)
         else:
             small_offsets = self.clone(guide, self.shrunk(visible), small_mask).float() if plan is None else plan
             offsets = self._enlarged(small_offsets, "bilinear")
@@ -605,6 +651,11 @@ def shape_to(network: nn.Module, state: Mapping[str, Tensor]) -> None:
         for kind in ("running_mean", "running_var"):
             if (new := state.get(f"{name}.{kind}")) is not None:
                 setattr(module, kind, torch.empty_like(new))
+
+
+def norm_scales(network: nn.Module) -> list[nn.Parameter]:
+    """The scale factors (gamma) of every batch norm, each (C,): what network slimming makes sparse."""
+    return [m.weight for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 def count(network: nn.Module, resolution: int = 256) -> tuple[float, int]:

@@ -14,12 +14,12 @@ whatever else the objective holds.
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -484,14 +484,13 @@ class HiFill(Peer):
             residual = self.refine.transfer(residual, attention, 1.0 - keep[:, :1]) * (1.0 - keep)
         return {"coarse": self._enlarged(coarse.float(), "bilinear")}, painted, residual
 
-    @contextmanager
-    def channels_only(self) -> Iterator[None]:
+    def channels_only(self) -> Self:
         # torch-pruning would follow every channel through attention's reshapes, which takes all of a machine's memory.
-        self.refine.transfer = lambda x, attention, hole: x.float()
-        try:
-            yield
-        finally:
-            self.refine.transfer = transferred
+        view = copy.copy(self)
+        view._modules = dict(self._modules)
+        view.refine = copy.copy(self.refine)
+        view.refine.transfer = lambda x, attention, hole: x.float()
+        return view
 
     def lost(self, picture: Tensor) -> Tensor:
         """What of a picture (N, 3, H, W) does not come back from the working size: R = I - up(down(I)), section 3.2."""

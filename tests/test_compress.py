@@ -13,9 +13,9 @@ import torch
 from conftest import script
 from test_networks import lively
 
-from faceeraser import checkpoint, finetuning, fit, inference, narrowing, pairs, quant, writing
+from faceeraser import checkpoint, finetuning, fit, inference, losses, narrowing, pairs, quant, writing
 from faceeraser.history import read_history
-from faceeraser.networks import Config, FaceEraser, count
+from faceeraser.networks import Config, FaceEraser, count, norm_scales
 from faceeraser.script import stage_parser
 
 TRAINED = {"config.json", "generators.safetensors", "history.json", "samples.png", "state.pt", "tensorboard"}
@@ -268,7 +268,7 @@ def test_channels_are_taken_where_they_do_least_harm_until_both_budgets_are_met(
 def test_slimming_can_be_told_what_to_reach():
     pipeline = lively("mobile", width=16)
     with torch.no_grad():
-        for scale in fit.norm_scales(pipeline):
+        for scale in norm_scales(pipeline):
             scale.uniform_(0.1, 1.0)
     budget = narrowing.Budget(gmacs=0.8 * count(pipeline)[0])
     narrowing.slim(pipeline, narrowing.share_for(pipeline, budget))
@@ -490,14 +490,18 @@ def test_fine_tuning_on_smaller_pictures_shows_the_networks_what_they_will_see(r
     made = stage_parser(__file__, "")
     finetuning.add_fine_tuning(made, 1, 1e-4)
     tuning = finetuning.FineTuning(made.parse_args(words))
-    tuning.pipeline.config = dataclasses.replace(tuning.pipeline.config, resolution=128, shrink=2)
+    network = tuning.source
+    network.config = dataclasses.replace(network.config, resolution=128, shrink=2)
     seen = []
-    tuning.pipeline.refine.register_forward_pre_hook(lambda _module, given: seen.append(tuple(given[0].shape[-2:])))
-    with tuning.as_trained(), torch.no_grad():
-        tuning.pipeline(*a_batch())
+    network.refine.register_forward_pre_hook(lambda _module, given: seen.append(tuple(given[0].shape[-2:])))
+    shown = tuning.as_trained(network)
     with torch.no_grad():
-        tuning.pipeline(torch.rand(1, 3, 128, 128), torch.zeros(1, 1, 128, 128))
+        shown(*a_batch())
+        network(torch.rand(1, 3, 128, 128), torch.zeros(1, 1, 128, 128))
     assert seen == [(64, 64), (64, 64)]
+    assert network.config.shrink == 2, "the network itself is as it was"
+    both = zip(shown.parameters(), network.parameters(), strict=True)
+    assert all(a is b for a, b in both), "what is trained is its own weights"
 
 
 def test_attention_is_compared_whatever_the_channels_and_refuses_other_sizes():
@@ -505,10 +509,10 @@ def test_attention_is_compared_whatever_the_channels_and_refuses_other_sizes():
     wide = [torch.rand(2, 16, 8, 8), torch.rand(2, 4, 4, 4)]
     narrow = [x[:, ::2].repeat(1, 1, 1, 1) * 3 for x in wide]
     same = [x.square().mean(1, keepdim=True).sqrt() * 5 for x in wide]
-    assert float(fit.attention_loss(same, wide)) == pytest.approx(0, abs=1e-6)
-    assert float(fit.attention_loss(narrow, wide)) > 1e-4
+    assert float(losses.attention_loss(same, wide)) == pytest.approx(0, abs=1e-6)
+    assert float(losses.attention_loss(narrow, wide)) > 1e-4
     with pytest.raises(ValueError, match="choose a teacher of the same structure"):
-        fit.attention_loss([wide[0]], [wide[1]])
+        losses.attention_loss([wide[0]], [wide[1]])
 
 
 def test_distilled_features_come_closer_and_an_online_teacher_goes_on_learning(skin, tmp_path):
@@ -519,7 +523,7 @@ def test_distilled_features_come_closer_and_an_online_teacher_goes_on_learning(s
             style=0.0, features="off", clone=0.0, distil=1.0, precision="fp32", **told,
         )  # fmt: skip
         start = teacher.refine.stem.conv.weight.clone()
-        done = fit.fit(student, pairs.TrainingPairs(skin, 64), recipe, tmp_path, teacher=teacher)
+        done = fit.fit(student, pairs.TrainingPairs(skin, 64), recipe, tmp_path, fit.Beside(teacher=teacher))
         moved = (teacher.refine.stem.conv.weight - start).detach().abs().max()
         return done["losses"], float(moved), (student, teacher)
 
@@ -528,14 +532,14 @@ def test_distilled_features_come_closer_and_an_online_teacher_goes_on_learning(s
         look = pairs.evaluation_pairs(skin, "eval", 64)
         for network in networks:
             inference.run(network, look)
-        return float(fit.attention_loss(*(each.taken() for each in watched)))
+        return float(losses.attention_loss(*(each.taken() for each in watched)))
 
-    losses, moved, both = trained(distil_features=10.0)
-    _losses, _moved, without = trained()
-    assert "distil_features" in losses and moved == 0
+    terms, moved, both = trained(distil_features=10.0)
+    _terms, _moved, without = trained()
+    assert "distil_features" in terms and moved == 0
     assert apart(both) < 0.9 * apart(without)
-    losses, moved, _both = trained(online=True)
-    assert "teacher" in losses and moved > 1e-4
+    terms, moved, _both = trained(online=True)
+    assert "teacher" in terms and moved > 1e-4
 
 
 def test_a_stage_trains_for_what_its_network_was_trained_for(runs, stage, skin, tmp_path):

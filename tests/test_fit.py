@@ -46,7 +46,7 @@ def test_the_edge_phase_trains_the_edges_and_nothing_else(skin, tmp_path):
     pipeline = small()
     before = {k: v.clone() for k, v in pipeline.state_dict().items()}
     recipe = fit.Recipe(phase="edge", steps=3, **{**QUICK, "adversarial": None})
-    result = fit.fit(pipeline, pairs.TrainingPairs(skin, 64), recipe, tmp_path, critics=fit.discriminators(4))
+    result = fit.fit(pipeline, pairs.TrainingPairs(skin, 64), recipe, tmp_path, fit.Beside(fit.discriminators(4)))
     changed = {k.split(".")[0] for k, v in pipeline.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {"edge"}
     assert set(result["losses"]) == {"discriminator", "feature_matching", "adversarial"}
@@ -62,7 +62,7 @@ def test_a_student_comes_closer_to_its_teacher(skin, tmp_path):
 
     before = distance()
     recipe = fit.Recipe(steps=40, lr=1e-3, beta1=0.9, beta2=0.999, region="hole", l1=0.0, clone=0.0, distil=1.0, **QUICK)
-    fit.fit(student, pairs.TrainingPairs(skin, 64), recipe, tmp_path, teacher=teacher)
+    fit.fit(student, pairs.TrainingPairs(skin, 64), recipe, tmp_path, fit.Beside(teacher=teacher))
     assert distance() < 0.8 * before
 
 

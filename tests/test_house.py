@@ -19,7 +19,7 @@ SCRIPTS = ("train", "compress", "export", "benchmarks")
 
 # Inside faceeraser/ a module imports only from floors below its own. A new module gets its floor here.
 FLOORS = (
-    {"extras", "writing", "history", "legacy"},
+    {"extras", "writing", "history", "legacy", "processes", "cache", "seeds"},
     {"warp", "metrics", "faces", "edges", "quant", "timings", "flatbuffer", "gpu", "video", "mil", "script"},  # quant: taps
     {"losses", "pairs", "effects", "artifact", "landmarks", "tracking", "patchmatch", "plots"},
     {"networks", "chain"},
@@ -144,6 +144,20 @@ def test_the_light_path_is_light() -> None:
     assert not {"torch", "tensorflow", "skimage", "pandas", "matplotlib"} & set(done.stdout.split())
 
 
+# --- options -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_field_of_an_options_class_has_its_words() -> None:
+    for file, name in (("networks", "Config"), ("fit", "Recipe"), ("fit", "Beside")):
+        tree = tree_of(ROOT / "faceeraser" / f"{file}.py")
+        body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+        fields = [k for k, node in enumerate(body) if isinstance(node, ast.AnnAssign)]
+        assert len(fields) > 2
+        for k in fields:
+            words = body[k + 1] if k + 1 < len(body) else None
+            assert isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant), f"{name}: {ast.unparse(body[k])}"
+
+
 # --- pickles ---------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +258,15 @@ def test_the_readme_documents_commands() -> None:
     words = [w for where, w in documented() if where == "README.md"]
     assert ["make", "demo"] in words and ["make", "test"] in words
     assert sum(w[0] == "python" for w in words) >= 8
+
+
+@pytest.mark.parametrize("name", ["fit", "networks", "script", "chain", "finetuning", "processes", "inference", "opening"])
+def test_no_function_is_longer_than_a_page(name: str) -> None:
+    """60 lines, docstring and all; the other modules come to it one by one."""
+    tree = tree_of(ROOT / "faceeraser" / f"{name}.py")
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    long = {node.name: node.end_lineno - node.lineno + 1 for node in functions if node.end_lineno is not None}
+    assert functions and max(long.values()) <= 60, {name: lines for name, lines in long.items() if lines > 60}
 
 
 @pytest.mark.parametrize("path", scripts(), ids=name_of)

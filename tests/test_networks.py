@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from faceeraser import quant
+from faceeraser import WEIGHTS, peers, quant
 from faceeraser.networks import (
+    MODELS,
     VARIANTS,
     Config,
     FaceEraser,
@@ -21,6 +23,8 @@ from faceeraser.networks import (
     fill_hole,
     three,
 )
+from faceeraser.peers import build
+from faceeraser.warp import warp
 
 EVERY = [(preset, variant) for preset in ("paper", "mobile") for variant in VARIANTS]
 
@@ -237,6 +241,61 @@ def test_shrunk_networks_do_at_full_size_what_they_do_at_the_small_one():
     assert count(large, 128)[0] == pytest.approx(count(small, 64)[0])
 
 
-def test_a_checkpoint_of_before_networks_saw_less_is_read_as_it_was():
-    fields = {k: v for k, v in dataclasses.asdict(Config.of("mobile")).items() if k not in ("halved", "shrink")}
-    assert Config.from_json(fields).halved == () and Config.from_json(fields).shrink == 1
+def test_what_a_config_writes_it_reads_again():
+    paper = Config.of("paper", variant="unet", resolution=128)
+    for config in (Config.of("mobile"), paper, Config.of("paper", model="hifill")):
+        assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_what_the_first_format_left_out_is_read_as_it_was():
+    """Of v0.1 every field may be missing that came later: networks saw all of the picture then, and so on."""
+    always = ("preset", "variant", "norm", "padding", "upsampling", "fill", "residual", "resolution", "blocks")
+    old = {"format": 1, **{name: getattr(Config.of("mobile"), name) for name in always}}
+    read = Config.from_json(old)
+    assert (read.model, read.shrink, read.halved, read.guided, read.separable) == ("faceeraser", 1, (), True, False)
+    assert read.float_layers == ("clone.head",) and not read.fused and not read.quantized
+    assert Config.from_json({**old, "shrink": 2}).shrink == 2
+
+
+def test_the_shipped_v0_1_checkpoint_is_of_the_first_format_and_reads():
+    fields = json.loads((WEIGHTS / "fp32" / "config.json").read_text())
+    assert fields["format"] == 1 and "model" not in fields, "else this shows nothing"
+    assert Config.from_json(fields) == Config.of("mobile")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"format": 3}, "expected format 1 or 2, found 3"), ({"format": None}, "found None"),
+     ({"shrink": None}, "lacks shrink"), ({"wings": 2}, r"unknown fields \['wings'\]"),
+     ({"model": "pix2pix"}, "'pix2pix' is not known")],
+)  # fmt: skip
+def test_a_config_that_cannot_be_meant_is_refused(change, message):
+    fields = {**Config.of("mobile").to_json(), **change}
+    with pytest.raises(ValueError, match=message):
+        Config.from_json({name: value for name, value in fields.items() if value is not None})
+
+
+@pytest.mark.parametrize("preset", ["paper", "mobile"])
+def test_the_flow_that_is_returned_is_the_flow_that_was_used(preset):
+    """Everywhere, and not only in the hole: an odd hole cuts through the cells that the networks see."""
+    pipeline, used = lively(preset), []
+    pipeline.warp = lambda picture, flow: used.append(flow) or warp(picture, flow)
+    mask = rectangle(17, 21, 25, 19)
+    with torch.no_grad():
+        out = pipeline(torch.rand(1, 3, 64, 64), mask)
+    assert len(used) == 1 and torch.equal(used[0], out["flow"])
+    assert torch.equal(pipeline.to_flow(out["offsets"]), out["flow"])
+    assert (out["flow"] * (1 - mask)).abs().max() > 0.1, "the same would be said of a flow that is cut off at the hole"
+    if preset == "mobile":
+        rim = F.max_pool2d(mask, 9, 1, 4)
+        assert (out["flow"] * (1 - rim)).abs().max() == 0, "and beyond the rim there is none"
+
+
+def test_what_is_traced_without_pixels_moving_is_the_same_network():
+    """`channels_only` and `seeing` give objects of their own with the very same layers."""
+    for model in MODELS:
+        network = build(Config.of("mobile", model=model, resolution=64), width=4)
+        for view in (network.channels_only(), network.seeing(1)):
+            assert [id(p) for p in view.parameters()] == [id(p) for p in network.parameters()]
+        assert network.config.shrink == 2 and network.seeing(1).config.shrink == 1
+    assert network.refine.transfer is peers.transferred and network.channels_only().refine.transfer is not peers.transferred

@@ -126,7 +126,7 @@ def test_3_4_edges_are_frozen_in_phase_2(tmp_path):
     mask = (torch.rand(1, 64, 64) > 0.5).float()
     data = [(torch.rand(3, 64, 64), mask, mask, 1 - mask, torch.zeros(1, 1, 1))] * 8
     recipe = fit.Recipe(phase="inpaint", steps=1, batch=2, features="off", precision="fp32")
-    fit.fit(pipeline, data, recipe, tmp_path, critics=fit.discriminators(4))
+    fit.fit(pipeline, data, recipe, tmp_path, fit.Beside(fit.discriminators(4)))
     changed = {k.split(".")[0] for k, v in pipeline.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {"clone", "refine"}
 

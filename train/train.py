@@ -178,8 +178,8 @@ def run(args: argparse.Namespace) -> None:
     look = pairs.evaluation_pairs(args.source, "tune", args.size, 24)
     with writing.whole_folder(args.target, args.overwrite, args.resume) as folder:
         result = fit.fit(
-            pipeline, data, recipe, folder, critics=critics, teacher=teacher, vgg=args.vgg, resume=args.resume,
-            look=look[:4], title=f"train {args.phase}",
+            pipeline, data, recipe, folder, fit.Beside(critics, teacher, args.vgg), resume=args.resume, look=look[:4],
+            title=f"train {args.phase}",
         )  # fmt: skip
         pipeline.cpu()
         if args.half_weights:  # before anything is measured: what is measured is what is stored
