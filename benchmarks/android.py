@@ -18,16 +18,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import sys
-import tempfile
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from faceeraser import script
+from faceeraser import cache, script
 
 DELEGATES = {
     "xnnpack": ["--use_xnnpack=true"],
@@ -41,35 +38,20 @@ TAKES = {"xnnpack": "XNNPack", "gpu": "Gpu", "nnapi": "Nnapi"}
 TOLERANCE = 1e-4  # float32 on two architectures, of pictures in [0, 1]; 6e-6 was measured (results/device.json)
 
 
-def fetched(tool: str, sha256: str | None, cache: Path) -> Path:
+def fetched(tool: str, sha256: str | None) -> Path:
     """The tool as a file here; a URL is downloaded once, and its sha256 is demanded and checked.
 
     Raises ValueError: no sha256 for a URL, or it is another. Raises FileNotFoundError: no such file, or no answer.
     """
-    if "://" not in tool:
-        path = Path(tool)
-        if not path.is_file():
-            raise FileNotFoundError(f"--benchmark-model {tool}: no such file; expected a benchmark_model for the phone")
-    else:
+    if "://" in tool:
         if not sha256:
             raise ValueError(f"--benchmark-model {tool}: a download needs its --sha256, or anything could run on the phone")
-        path = cache / sha256[:16] / "benchmark_model"
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-            try:
-                with urllib.request.urlopen(tool, timeout=60) as answer:
-                    partial.write_bytes(answer.read())
-                partial.chmod(0o755)
-                if hashlib.sha256(partial.read_bytes()).hexdigest() == sha256.lower():
-                    partial.replace(path)
-                else:
-                    found = hashlib.sha256(partial.read_bytes()).hexdigest()
-                    raise ValueError(f"--benchmark-model {tool}: sha256 is {found}, expected {sha256}")
-            except OSError as error:
-                raise FileNotFoundError(f"--benchmark-model {tool}: cannot be downloaded ({error})") from None
-            finally:
-                partial.unlink(missing_ok=True)
+        path = cache.fetch(tool, sha256, cache.folder() / sha256[:16] / "benchmark_model")
+        path.chmod(0o755)
+        return path
+    path = Path(tool)
+    if not path.is_file():
+        raise FileNotFoundError(f"--benchmark-model {tool}: no such file; expected a benchmark_model for the phone")
     if sha256 and (found := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256.lower():
         raise ValueError(f"--benchmark-model {path.name}: sha256 is {found}, expected {sha256}")
     return path
@@ -203,8 +185,7 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"{model}: not found or no .tflite file; export one with export/to_tflite.py")
         if names.count(model.name) > 1:
             raise ValueError(f"{model}: two models are called {model.name}; rename one, they share a folder on the device")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "faceeraser"
-    tool = fetched(args.benchmark_model, args.sha256, cache) if args.benchmark_model else None
+    tool = fetched(args.benchmark_model, args.sha256) if args.benchmark_model else None
     with Device.open(args.serial, args.place) as device:
         rows = work(device, args, tool)
         title = f"{device.state().model or device.serial}{' (emulated)' if device.state().emulated else ''}"

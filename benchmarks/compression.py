@@ -32,6 +32,7 @@ import numpy as np
 from faceeraser import artifact, chain, checkpoint, metrics, plots, script
 from faceeraser.history import read_history
 from faceeraser.networks import Config, FaceEraser, count
+from faceeraser.seeds import mean_and_spread
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAIN = ("fp32", "pruned", "slim", "student", "int8")
@@ -121,11 +122,8 @@ def trained(plan: Mapping[tuple[str, str, int], Sequence[str]]) -> list[dict[str
     for (kind, what), entries in found.items():
         after = [entry["metrics"].get("after", entry["metrics"]) for entry in entries]
         row: dict[str, Any] = {"name": f"{kind}: {what}", "kind": kind, "list": "tune", "seeds": len(after)}
-        for key in (*metrics.FIGURES, "gmacs", "params", "flow_in_hole"):
-            values = [figures[key] for figures in after]
-            row[key] = round(float(np.mean(values)), 4)
-        apart = min(1, len(after) - 1)
-        row["std"] = {key: round(float(np.std([f[key] for f in after], ddof=apart)), 4) for key in metrics.FIGURES}
+        means, spread = mean_and_spread(after, (*metrics.FIGURES, "gmacs", "params", "flow_in_hole"))
+        row |= {**means, "std": {key: spread[key] for key in metrics.FIGURES}}
         options, source = entries[0]["options"], Path(plan[kind, what, 0][1])
         before = [Path(words[2]) for (part, *_), words in plan.items() if part == "part"]
         steps = options["steps"] + (read_history(source)[-1]["options"]["steps"] if source in before else 0)

@@ -23,6 +23,7 @@ import numpy as np
 from faceeraser import artifact, chain, metrics, pairs, peers, plots, script
 from faceeraser.history import read_history
 from faceeraser.networks import MODELS, Config
+from faceeraser.seeds import mean_and_spread
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = (*metrics.FIGURES, "texture_swd_centred", "psnr", "mae")
@@ -115,13 +116,11 @@ def measured(args: Namespace) -> list[dict[str, Any]]:
             "n": each[0]["n"],
         }
         row["steps"] = sum(int(entry["options"]["steps"]) for entry in history)
-        for key in (*FIGURES, "gmacs", "params", "bytes", "ms"):
-            row[key] = float(np.mean([found[key] for found in each]))
+        means, spread = mean_and_spread(each, (*FIGURES, "gmacs", "params", "bytes", "ms"))
+        row |= {**means, "std": {key: spread[key] for key in FIGURES}}
         row["params"], row["bytes"] = round(row["params"]), round(row["bytes"])
-        row["std"] = {key: float(np.std([f[key] for f in each], ddof=min(1, len(each) - 1))) for key in FIGURES}
         float_rows = [read_history(args.target / f"{model}-fp32-{seed}")[-1]["metrics"] for seed in range(args.seeds)]
-        row["fp32"] = {key: float(np.mean([f[key] for f in float_rows])) for key in ("gmacs", "params", *metrics.FIGURES)}
-        row["fp32"]["list"] = "tune"
+        row["fp32"] = {**mean_and_spread(float_rows, ("gmacs", "params", *metrics.FIGURES))[0], "list": "tune"}
         rows.append(row)
     rows += [{"kind": "classical", **{k: by_name[name][k] for k in ("name", "n", *FIGURES)}} for name in metrics.CLASSICAL]
     args.described = result["data"]

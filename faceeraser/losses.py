@@ -8,9 +8,7 @@ what data-parallel training relies on. Losses are computed in float32.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 from pathlib import Path
 
 import cv2
@@ -19,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from faceeraser import cache
 from faceeraser.warp import warp
 
 # Section 3.4, the paper's coefficients.
@@ -225,23 +224,13 @@ def vgg_file() -> Path:
     Raises:
         ValueError: offline and not in the cache, or the file's digest is wrong.
     """
-    cache = Path(os.environ.get("FACEERASER_CACHE", Path.home() / ".cache" / "faceeraser"))
-    path = cache / VGG_URL.rsplit("/", 1)[1]
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        try:
-            torch.hub.download_url_to_file(VGG_URL, str(partial), hash_prefix=VGG_SHA256_PREFIX)
-        except Exception as error:
-            raise ValueError(
-                f"the perceptual loss needs VGG-19's weights, and they could not be downloaded ({error}); "
-                f"pass --vgg FILE with {VGG_URL}, or choose --perceptual filterbank or --perceptual off"
-            ) from error
-        partial.rename(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if not digest.startswith(VGG_SHA256_PREFIX):
-        raise ValueError(f"{path}: sha256 {digest[:8]}..., expected {VGG_SHA256_PREFIX}...; delete it and run again")
-    return path
+    try:
+        return cache.fetch(VGG_URL, VGG_SHA256_PREFIX, cache.folder() / VGG_URL.rsplit("/", 1)[1])
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"the perceptual loss needs VGG-19's weights: {error}; "
+            f"pass --vgg FILE with {VGG_URL}, or choose --perceptual filterbank or --perceptual off"
+        ) from error
 
 
 class FilterBank(nn.Module):

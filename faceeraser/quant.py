@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 BITS = 8
 _LOW, _HIGH = -128, 127
@@ -161,13 +162,7 @@ def fuse(network: nn.Module) -> None:
                 f"{name}: found {type(norm).__name__}, expected BatchNorm2d with running statistics; "
                 "quantize a network of the `mobile` preset (train.py --preset mobile)"
             )
-        assert norm.running_mean is not None and norm.running_var is not None
-        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        bias = norm.bias - norm.running_mean * gain
-        if conv.bias is not None:
-            bias = bias + conv.bias * gain
-        conv.weight = nn.Parameter((conv.weight * gain.view(-1, 1, 1, 1)).detach())
-        conv.bias = nn.Parameter(bias.detach())
+        module.conv = fuse_conv_bn_eval(conv.eval(), norm.eval())
         module.norm = nn.Identity()
 
 

@@ -511,21 +511,28 @@ def test_bad_usage_is_one_line(words: list[str], says: str, capsys: pytest.Captu
     assert says in (line := capsys.readouterr().err.strip()) and "\n" not in line
 
 
-def test_a_tool_by_url_is_checked(tmp_path: Path) -> None:
+def test_a_tool_by_url_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import hashlib
     import http.server
 
+    monkeypatch.setenv("FACEERASER_CACHE", str(tmp_path / "cache"))
     (tmp_path / "tool").write_bytes(b"a tool")
     handler = lambda *a: http.server.SimpleHTTPRequestHandler(*a, directory=str(tmp_path))  # noqa: E731
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url, digest = f"http://127.0.0.1:{server.server_port}/tool", hashlib.sha256(b"a tool").hexdigest()
-        path = android.fetched(url, digest, tmp_path / "cache")
+        path = android.fetched(url, digest)
         assert path.read_bytes() == b"a tool" and os.access(path, os.X_OK)
-        with pytest.raises(ValueError, match="sha256 is"):
-            android.fetched(url, "0" * 64, tmp_path / "cache")
+        with pytest.raises(ValueError, match=r"expected 0000.* but got"):
+            android.fetched(url, "0" * 64)
+        assert not list((tmp_path / "cache" / ("0" * 16)).iterdir()), "a file that is another is not kept"
+        with pytest.raises(FileNotFoundError, match="cannot be downloaded"):
+            android.fetched(f"{url}-gone", "1" * 64)
         server.shutdown()
-    assert android.fetched(url, digest, tmp_path / "cache") == path  # the server is gone, the file is not
+    assert android.fetched(url, digest) == path  # the server is gone, the file is not
+    path.write_bytes(b"tampered")
+    with pytest.raises(ValueError, match="delete it and run again"):
+        android.fetched(url, digest)
 
 
 # --- the C runner -----------------------------------------------------------------------------------------------------

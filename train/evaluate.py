@@ -34,6 +34,7 @@ from faceeraser import artifact, chain, checkpoint, fit, inference, metrics, pai
 from faceeraser.history import read_history
 from faceeraser.networks import Inpainter, count
 from faceeraser.patchmatch import fill_patchmatch
+from faceeraser.seeds import mean_and_spread
 from faceeraser.warp import landing_in_hole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,8 +120,7 @@ def painted_by(network: Inpainter, listed: Sequence[pairs.Pair]) -> dict[str, me
 def scored(name: str, folders: Sequence[Path], listed: Sequence[pairs.Pair]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(the row of a model over its seeds, {figure: (seeds, pictures)})."""
     values: dict[str, list[list[float]]] = {}
-    means: dict[str, list[float]] = {}
-    spread: dict[str, list[float]] = {}
+    rows = []
     for folder in folders:
         network = checkpoint.load(folder)
         painted = painted_by(network, listed)
@@ -130,18 +130,19 @@ def scored(name: str, folders: Sequence[Path], listed: Sequence[pairs.Pair]) -> 
             for key in ("psnr", "psnr_hole", "psnr_hole_mirrored"):
                 found.row[f"cloned_{key}"], found.figures[f"cloned_{key}"] = cloned.row[key], cloned.figures[key]
                 found.row[f"cloned_{key}_std"] = cloned.row[f"{key}_std"]
+        rows.append(found.row)
         for key, each in found.figures.items():
             values.setdefault(key, []).append(each)
-            means.setdefault(key, []).append(found.row[key])
-            spread.setdefault(key, []).append(found.row[f"{key}_std"])
     gmacs, params = count(network)
     options = read_history(folders[0])[-1]["options"]
     row: dict[str, Any] = {"name": name, "seeds": len(folders), "n": len(listed), "gmacs": round(gmacs, 4), "params": params}
     # Texture is None where no photograph resolved any.
-    wanted = [key for key in means if (key in FIGURES or key.startswith("cloned")) and None not in means[key]]
-    row |= dict.fromkeys(FIGURES) | {key: round(float(np.mean(means[key])), 4) for key in wanted}
-    row["std"] = {key: round(float(np.std(means[key], ddof=min(1, len(folders) - 1))), 4) for key in wanted}
-    row["picture_std"] = {key: round(float(np.mean(spread[key])), 4) for key in wanted}
+    told = [key for key in values if key in FIGURES or key.startswith("cloned")]
+    wanted = [key for key in told if all(found[key] is not None for found in rows)]
+    means, spread = mean_and_spread(rows, wanted)
+    row |= dict.fromkeys(FIGURES) | means | {"std": spread}
+    within, _ = mean_and_spread(rows, [f"{key}_std" for key in wanted])
+    row["picture_std"] = {key: within[f"{key}_std"] for key in wanted}
     row |= {"steps": sum(entry["options"]["steps"] for entry in read_history(folders[0]))}
     row |= {key: options[key] for key in ("width", "size", "batch", "lr", "clone")}
     weight = fit.Recipe(phase="inpaint", adversarial=options["adversarial"]).adversarial_weight()
@@ -282,9 +283,9 @@ def run(args: Namespace) -> None:
             row["control_of"] = CONTROLS[name]
         if args.table == 2:
             flows = [flow_of(checkpoint.load(folder), listed) for folder in each]
-            row |= {key: round(float(np.mean([flow[key] for flow in flows])), 4) for key in flows[0]}
-            apart = {key: np.std([flow[key] for flow in flows], ddof=min(1, len(flows) - 1)) for key in flows[0]}
-            row["std"] |= {key: round(float(value), 4) for key, value in apart.items()}
+            means, spread = mean_and_spread(flows, flows[0])
+            row |= means
+            row["std"] |= spread
         rows.append(row)
     if args.table == 1:
         rows += classical(listed)
