@@ -33,6 +33,7 @@ from jinja2 import Environment
 from tqdm import tqdm
 
 from faceeraser import artifact, checkpoint, faces, metrics, pairs, stage
+from faceeraser.picture import read as read_picture
 
 Row = Mapping[str, Any]
 Fields = dict[str, Any]
@@ -201,7 +202,7 @@ def slider(
 def photographs(files: Sequence[Path]) -> list[tuple[str, np.ndarray]]:
     """(what to call it, uint8 RGB) of each file, or of scikit-image's astronaut when there are none."""
     if files:
-        return [(file.name, faces.read_image(file)) for file in files]
+        return [(file.name, read_picture(file).image) for file in files]
     import skimage.data
 
     return [("Eileen Collins (scikit-image's astronaut; NASA, public domain)", skimage.data.astronaut())]

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from faceeraser import artifact, checkpoint, faces, metrics
+from faceeraser import artifact, checkpoint, metrics, picture
 from faceeraser.fit import Recipe, as_method, calibrate, fit, run, sample_sheet
 from faceeraser.networks import Inpainter, count
 from faceeraser.pairs import Pair, TrainingPairs, describe, evaluation_pairs, to_tensors
@@ -270,7 +270,7 @@ def photographs(photos: Path) -> list[Path]:
             rows = list(csv.DictReader(file))
         files = sorted(photos / row["file"] for row in rows if row.get("split", "val") == "val")
     else:
-        files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in faces.READABLE)
+        files = sorted(path for path in photos.rglob("*") if path.suffix.lower() in picture.READABLE)
     if not files:
         raise ValueError(f"{photos}: found no photographs to validate on, expected files or a manifest.csv with split = val")
     return [files[k] for k in np.random.default_rng(1).permutation(len(files))]

@@ -19,7 +19,7 @@ SCRIPTS = ("train", "compress", "export", "benchmarks")
 
 # Inside faceeraser/ a module imports only from floors below its own. A new module gets its floor here.
 FLOORS = (
-    {"warp", "metrics", "faces", "edges", "quant", "timings", "flatbuffer", "gpu", "video", "mil"},  # quant: taps
+    {"warp", "metrics", "faces", "edges", "quant", "timings", "flatbuffer", "gpu", "picture", "video", "mil"},  # quant: taps
     {"networks", "losses", "pairs", "effects", "artifact", "landmarks", "tracking", "patchmatch"},
     {"peers"},
     {"checkpoint", "device", "form", "serve"},  # checkpoint: writes its folder as an artifact writes its card
