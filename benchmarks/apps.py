@@ -19,13 +19,13 @@ shifts, turns and zooms. The process keeps itself on one core and then on two; n
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import statistics
 import sys
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,11 +33,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from faceeraser import artifact, cli, faces, metrics, pairs, script, tracking, video
 from faceeraser.erasing import Eraser, shares
+from faceeraser.picture import read as read_picture
+from faceeraser.picture import write as write_picture
+from faceeraser.picture import writing as writing_picture
 from faceeraser.tracking import Tracker
 
 FPS = 30.0
@@ -59,7 +61,7 @@ def photograph(args: Namespace) -> tuple[np.ndarray, faces.Face]:
 
         image = np.ascontiguousarray(astronaut())
     else:
-        image = faces.read_image(args.photo)
+        image = read_picture(args.photo).image
     if not (found := faces.find_faces(image)):
         raise ValueError(f"--photo {args.photo}: no face found; expected a photograph of one")
     return image, found[0]
@@ -107,23 +109,23 @@ ALL_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set
 
 def time_photograph(args: Namespace, image: np.ndarray, face: faces.Face, folder: Path) -> dict[str, Any]:
     """The row photo_1080p."""
-    eraser, source = Eraser(args.model), folder / "photo.jpg"
-    options = cli.WRITABLE[".jpg"]
-    Image.fromarray(scene(image, pose(face, LARGE, None), LARGE)).save(source, **options)
+    eraser, source, target = Eraser(args.model), folder / "photo.jpg", folder / "erased.jpg"
+    write_picture(source, scene(image, pose(face, LARGE, None), LARGE))
     times = []
     for run in tqdm(range(-3, args.runs), desc="photo", leave=False):
         if run == 0:
             eraser.clock.clear()
         began = time.perf_counter()
         eraser.clock.start()
-        picture = faces.read_image(source)
+        page = read_picture(source)
         eraser.clock("decode")
-        erased = eraser.photograph(picture)
+        erased = eraser.photograph(page.image)
         eraser.clock.start()
-        Image.fromarray(erased.image).save(written := io.BytesIO(), **options)
+        with writing_picture(target) as put:
+            put(page.erased(erased.image, erased.mask))
         eraser.clock("encode")
         times.append((time.perf_counter() - began) * 1e3)
-        if len(erased.faces) != 1 or not written.tell():
+        if len(erased.faces) != 1 or not target.stat().st_size:
             raise ValueError(f"--photo {args.photo}: found {len(erased.faces)} faces at 1920x1080; expected one")
     return {
         "name": "photo_1080p", "cores": 1, "ms": statistics.median(times[3:]), "p90_ms": float(np.percentile(times[3:], 90)),
@@ -158,10 +160,17 @@ def time_video(args: Namespace, frames: Sequence[np.ndarray], cores: int, folder
     eraser.clock.clear()
     clip = video.Clip(source)
     began = time.perf_counter()
-    with video.writing(target, clip.fps) as write:
-        for one in eraser.frames(timed(iter(clip)), Tracker(faces.finder())):
+    waiting: deque[video.Frame] = deque()
+
+    def shown() -> Iterator[tuple[np.ndarray, float]]:
+        for frame in clip:
+            waiting.append(frame)
+            yield frame.image, frame.seconds
+
+    with video.writing(target, clip=clip) as write:
+        for one in eraser.frames(shown(), Tracker(faces.finder())):
             eraser.clock.start()
-            write(one.image)
+            write(one.image, waiting.popleft(), one.mask)
             eraser.clock("encode")
     row = {
         "name": f"video_480p_{cores}", "cores": cores, "fps": fps, "fps_files": len(frames) / (time.perf_counter() - began),
@@ -259,7 +268,7 @@ def temporal(args: Namespace) -> list[dict[str, Any]]:
     for file in pairs.photographs(args.photos):
         if done == args.faces:
             break
-        image = faces.read_image(file)
+        image = read_picture(file).image
         if not (seen := faces.find_faces(image)):
             continue
         mask, wears = faces.face_mask(image, seen[0], SIDE)

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from faceeraser import artifact, checkpoint, faces, inference, metrics, opening, pairs, script
 from faceeraser.metrics import lab_of
+from faceeraser.picture import read as read_picture
 
 Pictures = dict[str, np.ndarray]
 
@@ -100,7 +101,7 @@ def run(args: Namespace) -> None:
     lines: list[Pictures] = []
     bar = tqdm(total=min(args.limit, len(files)), desc="erase", unit="photo")
     for file in files:
-        image = faces.read_image(file)
+        image = read_picture(file).image
         if not (found := faces.find_faces(image)):
             continue
         mask, _ = faces.face_mask(image, found[0], size)

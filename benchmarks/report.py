@@ -35,6 +35,7 @@ from tqdm import tqdm
 from faceeraser import artifact, faces, metrics, pairs, script
 from faceeraser.history import read_history
 from faceeraser.opening import Model, open_model
+from faceeraser.picture import read as read_picture
 from faceeraser.writing import whole_file
 
 Row = Mapping[str, Any]
@@ -204,7 +205,7 @@ def slider(
 def photographs(files: Sequence[Path]) -> list[tuple[str, np.ndarray]]:
     """(what to call it, uint8 RGB) of each file, or of scikit-image's astronaut when there are none."""
     if files:
-        return [(file.name, faces.read_image(file)) for file in files]
+        return [(file.name, read_picture(file).image) for file in files]
     import skimage.data
 
     return [("Eileen Collins (scikit-image's astronaut; NASA, public domain)", skimage.data.astronaut())]

@@ -2,6 +2,7 @@
 
     faceeraser erase photo.jpg
     faceeraser erase holiday/ erased/ --model exports/int8.tflite
+    faceeraser erase one.jpg two.heic three.mp4 -o erased/
     faceeraser erase clip.mp4
     faceeraser erase --camera 0 out.mp4
     faceeraser effect toonized photo.jpg toonized.png
@@ -9,86 +10,168 @@
     faceeraser inspect runs/pruned --json
     faceeraser demo --port 8000
 
-IN is a photograph, a video, a folder of both, or a camera. `erase` and `effect` need the base install alone, unless the
-model is a checkpoint folder: neither torch nor TensorFlow is loaded. Exit code 0, or 2 when anything was not as it has to
-be; a line says what was found, what was expected, what to do. Of a folder the good ones are still done.
+IN is a photograph, a video, a folder of both, or a camera; there may be several. `erase` and `effect` need the base install
+alone, unless the model is a checkpoint folder: neither torch nor TensorFlow is loaded. Exit code 0, or 2 when anything was
+not as it has to be; a line says what was found, what was expected, what to do, and the other files are still processed.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from faceeraser import WEIGHTS, artifact, effects, faces, landmarks, serve, video
+from faceeraser import WEIGHTS, artifact, effects, faces, landmarks, picture, serve, video
 from faceeraser.erasing import Erased, Eraser, Finish
 from faceeraser.faces import Face
 from faceeraser.tracking import Tracker
 
-WRITABLE: Mapping[str, Mapping[str, Any]] = {
-    ".png": {"format": "PNG"},
-    ".tif": {"format": "TIFF", "compression": "tiff_lzw"},
-    ".tiff": {"format": "TIFF", "compression": "tiff_lzw"},
-    ".bmp": {"format": "BMP"},
-    ".webp": {"format": "WEBP", "lossless": True},
-    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-}
-
 SHIPPED = WEIGHTS / "int8.tflite"
+PROFILES: Mapping[str, tuple[str, ...]] = {
+    "all": faces.FEATURES,
+    "upper": ("brows", "eyes"),
+    "lower": ("nose", "mouth"),
+    "features": ("eyes", "nose", "mouth"),
+}
+"""Names for sets of parts, for `--parts`."""
 FIGURES = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy")
 NO_FACE = (
-    "no face found, nothing written; expected an upright face that looks at the camera and fills at least a twelfth of the "
-    "picture's longer side; cut closer to it"
+    "no face found, nothing written; expected one that looks at the camera and fills at least a twenty-fourth of the "
+    "picture's longer side; cut closer to it, or say what to erase with --mask"
 )
 
 
 # --- where results go -----------------------------------------------------------------------------------------------
 
 
-def plan(source: Path, target: Path | None, ending: str, overwrite: bool) -> list[tuple[Path, Path]]:
-    """(photograph or video, where its result goes) of everything in IN, checked before anything is done.
+@dataclass(frozen=True)
+class Job:
+    """One photograph or video: where it is, where its result goes, and where the mask of what was erased goes, or None."""
+
+    source: Path
+    target: Path
+    film: bool
+    mask: Path | None = None
+
+
+def named(paths: Sequence[Path], output: Path | None) -> tuple[Sequence[Path], Path | None]:
+    """(every IN, OUT or None) of the paths on a command line.
+
+    OUT is what `-o` says. Without it, of two paths the second is OUT where nothing of that name exists or it is a folder;
+    two files that exist are two INs, so that a shell's `*.jpg` never overwrites one photograph with another.
+
+    Raises:
+        ValueError: no IN, or no telling which is OUT.
+    """
+    if not paths:
+        raise ValueError("expected IN, a photograph, a video or a folder of them; or --camera")
+    if output is None and len(paths) == 2:
+        first, second = paths
+        if not second.exists() or second.is_dir():
+            return [first], second
+        if first.exists() and first.resolve() == second.resolve():
+            raise ValueError(f"{first}: the result would replace it; choose another OUT")
+        if first.is_dir():
+            return [first], second
+        if not first.exists():
+            raise ValueError(f"{first}: cannot be opened (no such file); expected a photograph or a video; check the path")
+        said = f"{first} and {second} both exist, so both are done; an OUT that exists goes after -o"
+        print(f"faceeraser: {said}", file=sys.stderr)
+    elif output is None and len(paths) > 2 and not paths[-1].exists():
+        raise ValueError(f"{paths[-1]}: no such file; expected the OUT of several INs after -o: -o {paths[-1]}")
+    unique = {path.resolve(): path for path in reversed(paths)}
+    return [path for path in paths if unique[path.resolve()] is path], output
+
+
+def plan(sources: Sequence[Path], target: Path | None, ending: str, overwrite: bool) -> list[Job]:
+    """Everything that is to be done, checked before anything is.
 
     A file's result is `<name>-<ending>.png` or `.mp4` beside it, or OUT, or lies under that name in the folder OUT. Of a
     folder everything keeps its place and its name, below OUT or `<folder>-<ending>`; where its kind cannot be written the
-    ending becomes .png or .mp4.
+    ending becomes .png or .mp4. Of several INs OUT is a folder.
 
     Raises:
         ValueError: there is no telling where a result should go, or something is there already.
     """
-    if source.is_dir():
-        target = target or source.with_name(f"{source.resolve().name}-{ending}")
-        if target.is_file() or target.suffix.lower() in (*WRITABLE, *video.WRITABLE):
-            raise ValueError(f"{target}: is one file; the results of the folder {source} need a folder")
-        planned = [(file, target / _writable(below)) for file, below in _inside(source, target, ending)]
-    else:
-        film = is_film(source)
-        beside = source.with_name(f"{source.stem}-{ending}{'.mp4' if film else '.png'}")
-        if target is None:
-            target = beside
-        elif target.is_dir() or (not target.suffix and not target.exists()):
-            target = target / beside.name
-        kinds = video.WRITABLE if film else WRITABLE
-        if target.suffix.lower() not in kinds:
-            raise ValueError(f"{target}: cannot write this kind; expected one of {', '.join(kinds)}, or a folder")
-        planned = [(source, target)]
+    if len(sources) > 1 and target is not None and not target.is_dir() and _is_file(target):
+        raise ValueError(f"{target}: is one file; the results of {len(sources)} INs need a folder")
+    jobs = []
+    for source in sources:
+        below: Path | None = target
+        if len(sources) > 1 and target is not None:
+            below = target / source.resolve().name if source.is_dir() else target / _beside(source, ending).name
+        jobs += _of_folder(source, below, ending) if source.is_dir() else [_of_file(source, below, ending)]
     taken: dict[Path, Path] = {}
-    for file, place in planned:
-        if place.resolve() == file.resolve():
-            raise ValueError(f"{file}: the result would replace it; choose another OUT")
-        if (other := taken.setdefault(place.resolve(), file)) != file:
-            raise ValueError(f"{other} and {file} would both become {place}; put them into two folders")
-    _check_places([place for _, place in planned], overwrite)
-    return planned
+    for job in jobs:
+        if job.target.resolve() == job.source.resolve():
+            raise ValueError(f"{job.source}: the result would replace it; choose another OUT")
+        if (other := taken.setdefault(job.target.resolve(), job.source)) != job.source:
+            raise ValueError(f"{other} and {job.source} would both become {job.target}; put them into two folders")
+    for job in jobs:
+        if (maker := taken.get(job.source.resolve())) is not None:
+            raise ValueError(f"{job.source}: the result of {maker} would replace it; choose another OUT")
+    _check_places([job.target for job in jobs], overwrite)
+    return jobs
+
+
+def _is_file(target: Path) -> bool:
+    """Whether a path is a file, or would be one by its name."""
+    return target.is_file() or target.suffix.lower() in (*picture.WRITABLE, *video.WRITABLE)
+
+
+def _beside(source: Path, ending: str) -> Path:
+    return source.with_name(f"{source.stem}-{ending}{'.mp4' if is_film(source) else '.png'}")
+
+
+def _of_folder(source: Path, target: Path | None, ending: str) -> list[Job]:
+    place = target or source.with_name(f"{source.resolve().name}-{ending}")
+    if _is_file(place):
+        raise ValueError(f"{place}: is one file; the results of the folder {source} need a folder")
+    inside = _inside(source, place, ending)
+    return [Job(file, place / _writable(below), file.suffix.lower() in video.READABLE) for file, below in inside]
+
+
+def _of_file(source: Path, target: Path | None, ending: str) -> Job:
+    film, beside = is_film(source), _beside(source, ending)
+    place = beside if target is None else target
+    if place.is_dir() or (not place.suffix and not place.exists()):
+        place = place / beside.name
+    kinds: Iterable[str] = video.WRITABLE if film else picture.WRITABLE
+    if place.suffix.lower() not in kinds:
+        raise ValueError(f"{place}: cannot write this kind; expected one of {', '.join(kinds)}, or a folder")
+    return Job(source, place, film)
+
+
+def with_masks(jobs: Sequence[Job], target: Path, overwrite: bool) -> list[Job]:
+    """The same, each with the place of its mask: the file `target` of a single one, else that folder."""
+    placed = []
+    for job in jobs:
+        kinds: Iterable[str] = video.WRITABLE if job.film else picture.WRITABLE
+        if len(jobs) == 1 and target.suffix and not target.is_dir():
+            if target.suffix.lower() not in kinds:
+                raise ValueError(f"--mask-out {target}: cannot write this kind; expected one of {', '.join(kinds)}")
+            place = target
+        elif _is_file(target):
+            raise ValueError(f"--mask-out {target}: is one file; the masks of {len(jobs)} files need a folder")
+        else:
+            place = target / f"{job.source.stem}-mask{'.mkv' if job.film else '.png'}"
+        placed.append(replace(job, mask=place))
+    masks = [job.mask for job in placed if job.mask is not None]
+    if len({mask.resolve() for mask in masks} | {job.target.resolve() for job in jobs}) < 2 * len(jobs):
+        raise ValueError(f"--mask-out {target}: two results would have one name; choose other places for them")
+    _check_places(masks, overwrite)
+    return placed
 
 
 def _check_places(places: Sequence[Path], overwrite: bool) -> None:
@@ -108,29 +191,20 @@ def _check_places(places: Sequence[Path], overwrite: bool) -> None:
 def is_film(path: Path) -> bool:
     """Whether a file is a video: by its name, or where that tells nothing by what opens it."""
     kind = path.suffix.lower()
-    if kind in faces.READABLE | video.READABLE or not path.is_file():
+    if kind in picture.READABLE | video.READABLE or not path.is_file():
         return kind in video.READABLE
-    try:
-        Image.open(path).close()
-        return False
-    except OSError:
-        pass
-    try:
-        video.Clip(path)
-        return True
-    except ValueError:
-        return False
+    return not picture.opens(path) and video.opens(path)
 
 
 def _inside(folder: Path, target: Path, ending: str) -> list[tuple[Path, Path]]:
     """(file, its name below the folder) of all photographs and videos in a folder, but for hidden files, earlier results
     (`*-erased` where that is the `ending`) and what lies in the folder of the results.
     """
-    kinds = faces.READABLE | video.READABLE
+    kinds = picture.READABLE | video.READABLE
     found = [
         (file, file.relative_to(folder))
         for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in kinds and file.is_file()
+        if file.suffix.lower() in kinds and (file.is_file() or not file.exists())  # a link that leads nowhere is told of
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
         and not file.stem.endswith(f"-{ending}")  # what an earlier run left beside its photograph
         and not (target.resolve() != folder.resolve() and target.resolve() in file.resolve().parents)
@@ -142,30 +216,51 @@ def _inside(folder: Path, target: Path, ending: str) -> list[tuple[Path, Path]]:
 
 def _writable(name: Path) -> Path:
     """A name whose kind can be written: itself, or the same with .mp4 or .png."""
-    kinds, otherwise = (video.WRITABLE, ".mp4") if name.suffix.lower() in video.READABLE else (WRITABLE, ".png")
+    film = name.suffix.lower() in video.READABLE
+    kinds, otherwise = (set(video.WRITABLE), ".mp4") if film else (set(picture.WRITABLE), ".png")
     return name if name.suffix.lower() in kinds else name.with_suffix(otherwise)
 
 
 # --- erase and effect -----------------------------------------------------------------------------------------------
 
 
-def _profile(path: Path) -> bytes | None:
-    """A photograph's colour profile if it is one for RGB: without it a phone's picture would come out paler."""
-    with Image.open(path) as picture:
-        profile = picture.info.get("icc_profile")
-    return profile if isinstance(profile, bytes) and profile[16:20] == b"RGB " else None
+@dataclass(frozen=True)
+class Run:
+    """What is done to every file: the eraser, what else is done to a photograph and to a frame, and how results are written.
+
+    Attributes:
+        eraser: the model, and what it erases.
+        finish: what else is done to a photograph (False), to a frame of a video (True); None for nothing.
+        known: landmarks of the one file that is done, or None.
+        mask: what to erase in the place of faces' parts, (H, W) bool, or None.
+        written: options of `picture.writing` and `video.writing`.
+    """
+
+    eraser: Eraser
+    finish: Mapping[bool, Finish | None]
+    known: landmarks.Landmarks | None
+    mask: np.ndarray | None
+    written: Mapping[str, Any]
+
+    def told(self, erased: Erased) -> str:
+        """'2 faces (1 with glasses)', or '3 % of it'."""
+        if self.mask is not None:
+            return f"{100 * float(erased.mask.mean()):.1f} % of it"
+        return _counted(erased.worn)
+
+    def photograph(self, image: np.ndarray, source: Path) -> Erased:
+        """A photograph, erased. Raises ValueError where the mask has another size."""
+        if self.mask is None:
+            return self.eraser.photograph(image, self.known[0] if self.known is not None else None, self.finish[False])
+        try:
+            return self.eraser.region(image, self.mask)
+        except ValueError as error:
+            raise ValueError(f"{source}: --mask: {error}") from None
 
 
-def write_image(path: Path, image: np.ndarray, profile: bytes | None = None) -> None:
-    """Write a picture, (H, W, 3) uint8, beside its target and rename it: a file that exists is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    options = {**WRITABLE[path.suffix.lower()], **({"icc_profile": profile} if profile else {})}
-    try:
-        Image.fromarray(image).save(partial, **options)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _shades(mask: np.ndarray) -> np.ndarray:
+    """A mask as a picture: white where something was erased."""
+    return np.where(mask, np.uint8(255), np.uint8(0))
 
 
 def _counted(worn: Sequence[bool]) -> str:
@@ -174,16 +269,57 @@ def _counted(worn: Sequence[bool]) -> str:
     return f"{count}{f' ({sum(worn)} with glasses)' if any(worn) else ''}"
 
 
-def _photograph(source: Path, target: Path, eraser: Eraser, known: landmarks.Landmarks | None, finish: Finish | None) -> str:
-    """Do one photograph and say what was found. Raises ValueError when it cannot be read or has no face in it."""
-    image = faces.read_image(source)
-    if known is not None and len(known) != 1:
-        raise ValueError(f"{known.path}: has landmarks of {len(known)} frames; expected those of one, for a photograph")
-    erased = eraser.photograph(image, known[0] if known is not None else None, finish)
-    if not erased.faces:
-        raise ValueError(f"{source}: {NO_FACE}")
-    write_image(target, erased.image, _profile(source))
-    return _counted(erased.worn)
+def _photograph(job: Job, run: Run) -> tuple[str, Sequence[str]]:
+    """Do one picture file; what was found, and lines about what the result could not keep.
+
+    Raises:
+        ValueError: it cannot be read, has no face in it, or holds several images and OUT one.
+    """
+    source, known = picture.opened(job.source), run.known
+    try:
+        if known is not None and len(known) != source.frames:
+            found = f"landmarks of {len(known)} frames; expected those of {source.frames}"
+            raise ValueError(f"{known.path}: has {found}, as {job.source} has")
+        if source.many and picture.WRITABLE[job.target.suffix.lower()].many != source.many:
+            raise ValueError(picture.several(job.target, source))
+        with ExitStack() as stack:
+            put = stack.enter_context(picture.writing(job.target, source, **run.written))
+            mark = None if job.mask is None else stack.enter_context(picture.writing(job.mask, source))
+            found, faces_seen = "", 0
+            for page, erased in _animated(source, run) if source.many == "animation" else _stills(source, run):
+                put(page.erased(erased.image, erased.mask))
+                if mark is not None:
+                    mark(picture.Page(_shades(erased.mask), "L", 255.0, None, page.seconds))
+                faces_seen = max(faces_seen, len(erased.faces))
+                found = run.told(erased) if len(erased.faces) == faces_seen else found
+            if not faces_seen and run.mask is None:
+                raise ValueError(f"{job.source}: {NO_FACE}")
+        several = f" in {source.frames} {'frames' if source.many == 'animation' else 'pages'}" if source.many else ""
+        return found + several, source.notes
+    finally:
+        source.close()
+
+
+def _stills(source: picture.Source, run: Run) -> Iterator[tuple[picture.Page, Erased]]:
+    """Pictures that have nothing to do with one another; a page without a face stays as it is."""
+    for page in source.pages():
+        yield page, run.photograph(page.image, source.path)
+
+
+def _animated(source: picture.Source, run: Run) -> Iterator[tuple[picture.Page, Erased]]:
+    """The frames of an animation, whose faces are followed as those of a video."""
+    if run.mask is not None or run.finish[True] is not None:
+        yield from _stills(source, run)
+        return
+    waiting: deque[picture.Page] = deque()
+
+    def images() -> Iterator[tuple[np.ndarray, float]]:
+        for page in source.pages():
+            waiting.append(page)
+            yield page.image, page.seconds or 0.1
+
+    for erased in run.eraser.frames(images(), run.known or Tracker(faces.finder())):
+        yield waiting.popleft(), erased
 
 
 class _Frames:
@@ -204,45 +340,69 @@ class _Frames:
     def close(self) -> None:
         self._bar.close()
 
-    def told(self, following: Tracker | landmarks.Landmarks) -> str:
-        """'1 face in 298 of 300 frames, looked for in 31, 24.3 frames a second'."""
+    def told(self, following: Tracker | landmarks.Landmarks | None) -> str:
+        """'1 face in 298 of 300 frames, looked for in 31, 24.3 frames a second'; with a mask, frames alone."""
+        speed = f"{self.frames / max(time.monotonic() - self._began, 1e-9):.1f} frames a second"
+        if following is None:
+            return f"{self.frames} frames, {speed}"
         found = f"{'1 face' if self.most == 1 else f'up to {self.most} faces'} in {self.with_faces} of {self.frames} frames"
         looked = f", looked for in {following.looks}" if isinstance(following, Tracker) else ""
-        return f"{found}{looked}, {self.frames / max(time.monotonic() - self._began, 1e-9):.1f} frames a second"
+        return f"{found}{looked}, {speed}"
 
 
-def _video(source: Path, target: Path, eraser: Eraser, known: landmarks.Landmarks | None, finish: Finish | None) -> str:
-    """Do one video and say what was found.
+def _video(job: Job, run: Run) -> tuple[str, Sequence[str]]:
+    """Do one video; what was found, and lines about what the result could not keep.
 
     Raises:
         ValueError: it cannot be read, has no face in any frame, or not as many frames as there are landmarks: then nothing
         is written. Or it is cut short: then what could be read is written.
     """
-    clip = video.Clip(source)
+    clip, known = video.Clip(job.source), run.known
     following = known or Tracker(faces.finder())
-    frames = _Frames(source.name, clip.frames)
+    frames = _Frames(job.source.name, clip.frames)
+    waiting: deque[video.Frame] = deque()
+
+    def images() -> Iterator[tuple[np.ndarray, float]]:
+        for frame in clip:
+            waiting.append(frame)
+            yield frame.image, frame.seconds
+
     try:
-        with video.writing(target, clip.fps, sound_of=source) as write:
-            images = ((image, 1 / clip.fps) for image in clip)
-            for erased in eraser.frames(images, following, finish):
-                write(erased.image)
-                eraser.clock("encode")
+        with ExitStack() as stack:
+            write = stack.enter_context(video.writing(job.target, clip=clip, **run.written))
+            mark = None if job.mask is None else stack.enter_context(video.writing(job.mask, clip=clip, tracks=False))
+            for erased in _erased_frames(images(), job.source, run, following):
+                frame = waiting.popleft()
+                if mark is not None:
+                    mark(np.repeat(_shades(erased.mask)[..., None], 3, axis=2), frame.copy())
+                write(erased.image, frame, erased.mask)
+                run.eraser.clock("encode")
                 frames.count(erased)
             if known is not None and len(known) != frames.frames:
                 raise ValueError(
-                    f"{known.path}: has landmarks of {len(known)} frames, {source} has {frames.frames}; expected as many"
+                    f"{known.path}: has landmarks of {len(known)} frames, {job.source} has {frames.frames}; expected as many"
                 )
-            if not frames.with_faces:
-                raise ValueError(f"{source}: {NO_FACE}")
+            if not frames.with_faces and run.mask is None:
+                raise ValueError(f"{job.source}: {NO_FACE}")
     finally:
         frames.close()
-    if clip.cut_short:
+    if clip.damage:
         raise ValueError(
-            f"{source}: ends after {clip.read} of {clip.frames} frames: it is damaged or cut short; "
-            f"what could be read is in {target}; fetch or export it again"
+            f"{job.source}: ends after {clip.read} frames: {clip.damage}; what could be read is in {job.target}; "
+            "fetch or export it again"
         )
-    sound = "" if video.sound_command() else ", without sound: there is no ffmpeg on the PATH"
-    return frames.told(following) + sound
+    return frames.told(following if run.mask is None else None), clip.notes
+
+
+def _erased_frames(
+    images: Iterable[tuple[np.ndarray, float]], source: Path, run: Run, following: Tracker | landmarks.Landmarks
+) -> Iterator[Erased]:
+    """The frames of a video, erased."""
+    if run.mask is None:
+        yield from run.eraser.frames(images, following, run.finish[True])
+        return
+    for image, _ in images:
+        yield run.photograph(image, source)
 
 
 def _camera(index: int, target: Path | None, eraser: Eraser, finish: Finish | None, overwrite: bool) -> int:
@@ -283,37 +443,60 @@ def _run(args: argparse.Namespace, ending: str, finish_of: Mapping[bool, Finish]
 
     finish_of: what else is done to a photograph (False), to a frame of a video (True).
     """
-    if args.camera is not None and not args.camera.isdecimal():
-        raise ValueError(f"found --camera {args.camera}; expected a camera's number, such as --camera 0 {args.camera}")
-    if args.camera is not None and args.target is not None:
-        raise ValueError(f"--camera takes the place of IN; found {args.source} and {args.target}, expected OUT alone")
-    if args.camera is None and args.source is None:
-        raise ValueError("expected IN, a photograph, a video or a folder of them; or --camera")
-    if args.landmarks is not None and (args.camera is not None or args.source.is_dir()):
-        raise ValueError("--landmarks is for one photograph or one video: its points belong to that one's frames")
-    finish = {False: None, True: None} if finish_of is None else dict(finish_of)
-    planned = [] if args.camera is not None else plan(args.source, args.target, ending, args.overwrite)
-    films = {file: is_film(file) for file, _ in planned}
+    finish: Mapping[bool, Finish | None] = {False: None, True: None, **(finish_of or {})}
+    jobs, camera = _wanted(args, ending)
     known = landmarks.read(args.landmarks) if args.landmarks is not None else None
-    filming = args.camera is not None or any(films.values())
+    mask = None if args.mask is None else picture.read(args.mask).image.min(axis=2) >= 128
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if camera is None and not any(job.film for job in jobs):
+        workers = 1
     runs_by = {"runtime": args.runtime, "delegate": args.delegate}
-    eraser = Eraser(args.model, args.parts, args.glasses, **runs_by, workers=workers if filming else 1)
+    eraser = Eraser(args.model, args.parts, args.glasses, most=args.faces, **runs_by, workers=workers)
+    if camera is not None:
+        return _camera(*camera, eraser, finish[True], args.overwrite)
+    kept = {"metadata": args.keep_metadata, "gps": args.keep_gps}
+    run = Run(eraser, finish, known, mask, {"quality": args.quality, **kept})
+    if len(jobs) > 1 and known is None:
+        faces.finder()  # what fails here would fail for every file
+    done = sum(_done(job, run) for job in jobs)
+    if len(jobs) > 1:
+        print(f"{done} of {len(jobs)} done")
+    return 0 if done == len(jobs) else 2
+
+
+def _wanted(args: argparse.Namespace, ending: str) -> tuple[list[Job], tuple[int, Path | None] | None]:
+    """(what to do, or the camera and its OUT) of a command line. Raises ValueError where its words do not fit together."""
     if args.camera is not None:
-        return _camera(int(args.camera), args.source, eraser, finish[True], args.overwrite)
-    done = 0
-    for file, target in planned:
-        film = films[file]
-        try:
-            found = (_video if film else _photograph)(file, target, eraser, known, finish[film])
-        except ValueError as error:
-            print(f"faceeraser: {error}", file=sys.stderr, flush=True)
-            continue
-        print(f"{file}: {found} -> {target}", flush=True)
-        done += 1
-    if len(planned) > 1:
-        print(f"{done} of {len(planned)} done")
-    return 0 if done == len(planned) else 2
+        if not args.camera.isdecimal():
+            raise ValueError(f"found --camera {args.camera}; expected a camera's number, such as --camera 0 {args.camera}")
+        out = [*args.paths, *([args.output] if args.output is not None else [])]
+        if len(out) > 1:
+            raise ValueError(f"--camera takes the place of IN; found {out[0]} and {out[1]}, expected OUT alone")
+        for option, value in (("--landmarks", args.landmarks), ("--mask", args.mask), ("--mask-out", args.mask_out)):
+            if value is not None:
+                raise ValueError(f"{option} is for files; a camera's frames are not known beforehand")
+        return [], (int(args.camera), out[0] if out else None)
+    sources, target = named(args.paths, args.output)
+    for option, given in (("--landmarks", args.landmarks), ("--mask", args.mask)):
+        if given is not None and (len(sources) > 1 or sources[0].is_dir()):
+            raise ValueError(f"{option} is for one photograph or one video: what it says belongs to that one's frames")
+    jobs = plan(sources, target, ending, args.overwrite)
+    return jobs if args.mask_out is None else with_masks(jobs, args.mask_out, args.overwrite), None
+
+
+def _done(job: Job, run: Run) -> bool:
+    """Do one file, whatever becomes of it: what fails is told in a line, and the next one is done."""
+    try:
+        found, notes = (_video if job.film else _photograph)(job, run)
+    except Exception as error:  # a decoder, a codec or a disk may raise anything, and the other files are not to blame
+        said = str(error) if isinstance(error, ValueError | OSError | RuntimeError) else f"{type(error).__name__}: {error}"
+        said = " ".join(said.split()) or type(error).__name__
+        print(f"faceeraser: {said if str(job.source) in said else f'{job.source}: {said}'}", file=sys.stderr, flush=True)
+        return False
+    print(f"{job.source}: {found} -> {job.target}", flush=True)
+    for note in notes:
+        print(f"faceeraser: {job.source}: {note}", file=sys.stderr, flush=True)
+    return True
 
 
 def erase(args: argparse.Namespace) -> int:
@@ -343,7 +526,7 @@ def effect(args: argparse.Namespace) -> int:
 
         return finish
 
-    args.parts = faces.FEATURES
+    args.parts, args.mask = faces.FEATURES, None
     return _run(args, args.name, {False: laid(args.blend or "poisson"), True: laid(args.blend or "fast")})
 
 
@@ -544,19 +727,39 @@ def demo(args: argparse.Namespace) -> int:
 
 
 def _parts(text: str) -> tuple[str, ...]:
+    if text in PROFILES:
+        return PROFILES[text]
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names or not set(names) <= set(faces.FEATURES):
         hint = "; for glasses there is --glasses on" if "glasses" in names else ""
-        raise argparse.ArgumentTypeError(f"found {text!r}; expected some of {','.join(faces.FEATURES)}{hint}")
+        known = f"{','.join(faces.FEATURES)}, or one of {', '.join(PROFILES)}"
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected some of {known}{hint}")
     return names
+
+
+def _how_many(text: str) -> int | None:
+    if text == "all":
+        return None
+    if text == "largest":
+        return 1
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"found {text!r}; expected largest, all or a number, such as 2 for the two largest")
+
+
+def _quality(text: str) -> int:
+    if text.isdecimal() and 1 <= int(text) <= 100:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"found {text!r}; expected 1 to 100")
 
 
 def _add_erasing(made: argparse.ArgumentParser) -> None:
     """What every command that erases takes."""
-    made.add_argument("source", type=Path, nargs="?", metavar="IN", help="a photograph, a video, or a folder of them")
+    made.add_argument("paths", type=Path, nargs="*", metavar="IN", help="photographs, videos, or folders of them")
     made.add_argument(
-        "target", type=Path, nargs="?", metavar="OUT",
-        help="a file or a folder; .png keeps a photograph's pixels outside the masks exactly, .mkv a video's "
+        "-o", "--output", type=Path, metavar="OUT",
+        help="a file, or a folder; of one IN it may also stand last, if no such file exists. .png and .tif keep a "
+        "photograph's pixels outside the masks exactly, .mkv a video's "
         "(default: beside IN, photo-erased.png, clip-erased.mp4 or folder-erased)",
     )  # fmt: skip
     made.add_argument(
@@ -584,6 +787,23 @@ def _add_erasing(made: argparse.ArgumentParser) -> None:
         "--delegate", type=Path, metavar="FILE",
         help="a plugin for it: export/build_resampler.sh makes the one that a -gpu-resampler file needs on a CPU",
     )  # fmt: skip
+    made.add_argument(
+        "--faces", type=_how_many, default=None, metavar="largest|all|N",
+        help="which faces: the largest, all, or the N largest (default: all)",
+    )  # fmt: skip
+    made.add_argument(
+        "--mask-out", type=Path, metavar="FILE",
+        help="write what was erased there too, white on black, as a picture or a video; of several files, a folder",
+    )  # fmt: skip
+    made.add_argument(
+        "--quality", type=_quality, metavar="1-100",
+        help="of what is written with loss: .jpg, .avif, .heic (default: 95), .mp4, .mov, .avi (default: 65, a rate "
+        "factor of 18), and .webp, which is lossless without it",
+    )  # fmt: skip
+    made.add_argument(
+        "--keep-metadata", action="store_true", help="keep date, camera, artist and dots per inch (default: none of them)"
+    )
+    made.add_argument("--keep-gps", action="store_true", help="keep the place where it was taken (default: not kept)")
     made.add_argument("--overwrite", action="store_true", help="replace results that exist")
 
 
@@ -602,8 +822,14 @@ def build_parser() -> argparse.ArgumentParser:
         type=_parts,
         default=faces.FEATURES,
         metavar="LIST",
-        help=f"what to erase (default: {','.join(faces.FEATURES)})",
+        help=f"what to erase: some of {','.join(faces.FEATURES)}, or "
+        + ", ".join(f"{name} ({','.join(parts)})" for name, parts in PROFILES.items() if name != "all")
+        + " (default: all)",
     )
+    one.add_argument(
+        "--mask", type=Path, metavar="FILE",
+        help="erase what a picture of the same size says, white = erase, in the place of the faces' parts",
+    )  # fmt: skip
 
     two = commands.add_parser("effect", help="erase all parts, then paste pieces of the face, or your own, back")
     two.set_defaults(run=effect)
@@ -636,6 +862,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; an error of the user's becomes one clear line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may hold what this terminal cannot show
     args = build_parser().parse_args(argv)
     try:
         code: int = args.run(args)

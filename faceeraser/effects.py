@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from faceeraser import faces
+from faceeraser import faces, picture
 from faceeraser.faces import BROWS, EYES, MOUTH, NOSE, Face
 
 FILE = Path(__file__).with_name("effects.json")
@@ -76,9 +76,9 @@ def _check(element: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where}: found landmark {index!r}; expected a point of the mesh, 0 to {faces.MESH_POINTS - 1}")
 
 
-def _light(picture: np.ndarray) -> np.ndarray:
+def _light(image: np.ndarray) -> np.ndarray:
     """The logarithm of a picture: light is a factor, so that what brightens skin leaves a pupil black."""
-    return np.log(picture.astype(np.float32) + _DARK)
+    return np.log(image.astype(np.float32) + _DARK)
 
 
 def _lit(source: np.ndarray, light: np.ndarray, mask: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -203,10 +203,10 @@ def _own_image(element: Mapping[str, Any], folder: Path) -> np.ndarray:
         ValueError: it is not a picture with an alpha channel.
     """
     path = folder / element["image"]
-    picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
-    if picture is None or picture.ndim != 3 or picture.shape[2] != 4 or picture.dtype != np.uint8:
+    page = picture.read(path)
+    if page.mode != "RGBA" or page.samples.dtype != np.uint8:
         raise ValueError(f"{path}: expected a PNG of 8 bits with an alpha channel, which says what of it is shown")
-    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
+    return page.samples
 
 
 def apply(
@@ -234,7 +234,7 @@ def apply(
     low, high = face.mesh.min(0) - 0.6 * face.eye_distance, face.mesh.max(0) + 0.6 * face.eye_distance
     left, top = np.maximum(np.floor(low), 0).astype(int)
     right, bottom = np.minimum(np.ceil(high), image.shape[1::-1]).astype(int)
-    if right - left < faces.SMALLEST_SIDE or bottom - top < faces.SMALLEST_SIDE:
+    if min(right - left, bottom - top) < faces.SMALLEST_CROP:
         return erased.copy()
     near = (slice(top, bottom), slice(left, right))
     local = face.moved(np.array([[1.0, 0, -left], [0, 1.0, -top]]))

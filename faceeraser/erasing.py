@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+import cv2
 import numpy as np
 
 import faceeraser
@@ -27,7 +28,7 @@ from faceeraser import faces
 from faceeraser.artifact import KINDS, Artifact
 from faceeraser.faces import FEATURES, Face
 from faceeraser.landmarks import Landmarks
-from faceeraser.tracking import Tracker
+from faceeraser.tracking import Tracked, Tracker
 
 Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Finish = Callable[[np.ndarray, np.ndarray, Sequence[Face]], np.ndarray]
@@ -61,19 +62,27 @@ class Stopwatch:
 
 @dataclass(frozen=True, eq=False)
 class Erased:
-    """A picture without its faces' parts; the faces, and for each whether glasses went with it."""
+    """A picture without its faces' parts.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        faces: those that were erased.
+        worn: for each whether glasses went with it.
+        mask: (H, W) bool, which pixels may have changed; all others are bit-identical.
+    """
 
     image: np.ndarray
     faces: Sequence[Face]
     worn: Sequence[bool]
+    mask: np.ndarray
 
 
 class Eraser:
     """A model, and what is to be erased. `resolution` is the edge of the crop in pixels; `clock` has what each step took."""
 
     def __init__(
-        self, model: Path, parts: Sequence[str] = FEATURES, glasses: str = "auto", *, runtime: str | None = None,
-        delegate: Path | None = None, workers: int = 1,
+        self, model: Path, parts: Sequence[str] = FEATURES, glasses: str = "auto", *, most: int | None = None,
+        runtime: str | None = None, delegate: Path | None = None, workers: int = 1,
     ) -> None:  # fmt: skip
         """Load the model.
 
@@ -81,6 +90,7 @@ class Eraser:
             model: an exported file with its card, or a checkpoint folder (which needs torch).
             parts: as for `faces.face_mask`.
             glasses: as for `faces.face_mask`.
+            most: erase only the so many largest faces of a picture; None: all.
             runtime: for .tflite, as for `Artifact`.
             delegate: the same.
             workers: how many frames of a video are erased at a time, each on one thread.
@@ -90,6 +100,7 @@ class Eraser:
             ModuleNotFoundError: names the extra to install.
         """
         self.parts, self.glasses, self.workers, self.clock = parts, glasses, workers, Stopwatch()
+        self.most = most
         self._paints: SimpleQueue[Paint] = SimpleQueue()
         for _ in range(workers):
             paint, self.resolution = _open(model, runtime, delegate)
@@ -111,13 +122,37 @@ class Eraser:
         """
         self.clock.start()
         if known is None:
-            finder = faces.finder()
-            found = finder.detect(image)
-            self.clock("find")
-            seen = [face for one in found if (face := finder.landmarks(image, one)) is not None]
-            known = sorted(seen, key=lambda face: -face.width)
-            self.clock("landmarks")
+            known = faces.finder()(image, clock=self.clock)
+        known = known[: self.most]
         return self._erase(image, known, [self.glasses] * len(known), finish)
+
+    def region(self, image: np.ndarray, mask: np.ndarray) -> Erased:
+        """Erase what a mask says, face or not, and nothing else.
+
+        Where all of a piece of the mask lies in the crop of a face, that crop is taken, which the model knows best; another
+        piece gets a square of its own, twice as wide as it is.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            mask: (H, W) bool, true = erase.
+
+        Raises:
+            ValueError: the mask has another size than the picture.
+        """
+        if mask.shape != image.shape[:2]:
+            found, wanted = (f"{shape[1]} x {shape[0]}" for shape in (mask.shape, image.shape))
+            raise ValueError(f"found a mask of {found} pixels; expected {wanted}, the picture's size")
+        self.clock.start()
+        squares = [faces.align_matrix(face, self.resolution) for face in faces.finder()(image, clock=self.clock)]
+        result = image.copy()
+        for matrix, piece in _pieces(mask, squares, self.resolution):
+            inside = faces.cut(piece.astype(np.float32), matrix, (self.resolution, self.resolution)) > 0
+            crop = faces.cut(result, matrix, (self.resolution, self.resolution))
+            grown = cv2.dilate(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0  # its rim fades outside
+            painted = _as_grey_as(crop, self.paint(crop, grown))
+            laid = faces.paste_back(result, painted, matrix, grown)
+            result[piece] = laid[piece]
+        return Erased(result, [], [], mask.copy())
 
     def paint(self, crop: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """The model alone, on a crop of `resolution` and its mask; see `Artifact.erase`."""
@@ -140,11 +175,12 @@ class Eraser:
         Raises:
             ValueError: there are more frames than landmarks.
         """
+        chosen = _Largest(self.most)
         glasses = _Glasses(self.glasses if "eyes" in self.parts or self.glasses == "on" else "off")
         waiting: deque[Future[Erased]] = deque()
         with ThreadPoolExecutor(self.workers) if self.workers > 1 else _Inline() as pool:
             try:
-                for image, around, choices in self._followed(images, known, glasses):
+                for image, around, choices in self._followed(images, known, glasses, chosen):
                     waiting.append(pool.submit(self._erase, image, around, choices, finish))
                     if len(waiting) >= self.workers + (self.workers > 1):  # one more than is worked on
                         yield waiting.popleft().result()
@@ -155,7 +191,7 @@ class Eraser:
                     one.cancel()
 
     def _followed(
-        self, images: Iterable[tuple[np.ndarray, float]], known: Tracker | Landmarks, glasses: _Glasses
+        self, images: Iterable[tuple[np.ndarray, float]], known: Tracker | Landmarks, glasses: _Glasses, chosen: _Largest
     ) -> Iterator[tuple[np.ndarray, Sequence[Face], list[str]]]:
         """(frame, its faces, what is done about the glasses of each)."""
         frames = iter(images)
@@ -168,11 +204,11 @@ class Eraser:
                 return
             image, seconds = taken
             if isinstance(known, Tracker):
-                tracked = known(image, seconds, self.clock)
+                tracked = chosen.of(known(image, seconds, self.clock))
                 around: Sequence[Face] = [one.face for one in tracked]
                 choices = [glasses.of(one.number, image, one.face) for one in tracked]
             else:
-                around = known[number]
+                around = known[number][: self.most]
                 choices = [glasses.of(k, image, face) for k, face in enumerate(around)]
             self.clock("mask")
             number += 1
@@ -182,20 +218,70 @@ class Eraser:
         """Mask, model and paste, face by face, in the order given."""
         self.clock.start()
         result, worn = image.copy(), []
+        changed = np.zeros(image.shape[:2], bool)
         for face, choice in zip(around, glasses, strict=True):
             mask, wears = faces.face_mask(image, face, self.resolution, self.parts, choice)
             self.clock("mask")
             crop, matrix = faces.align(result, face, self.resolution)
             self.clock("cut")
-            painted = self.paint(crop, mask)
+            painted = _as_grey_as(crop, self.paint(crop, mask))
             self.clock("model")
             result = faces.paste_back(result, painted, matrix, mask, in_place=True)
+            faces.mark(changed, matrix, mask)
             self.clock("paste")
             worn.append(wears)
         if finish is not None and around:
             result = finish(image, result, around)
+            changed |= (result != image).any(axis=2)
             self.clock("finish")
-        return Erased(result, around, worn)
+        return Erased(result, around, worn, changed)
+
+
+def _as_grey_as(crop: np.ndarray, painted: np.ndarray) -> np.ndarray:
+    """What was painted, without its colour where the crop has none: a network has a tint for every skin."""
+    if (crop[..., 0] != crop[..., 1]).any() or (crop[..., 0] != crop[..., 2]).any():
+        return painted
+    return cv2.cvtColor(cv2.cvtColor(painted, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
+def _pieces(
+    mask: np.ndarray, squares: Sequence[np.ndarray], size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(2x3 matrix of the crop, (H, W) bool) of everything in a mask that hangs together, those in one face's crop as one."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    held: dict[int, list[int]] = {}
+    for label in range(1, count):
+        x, y, width, height = stats[label, :4]
+        corners = np.array([[x, y], [x + width, y], [x, y + height], [x + width, y + height]], np.float64)
+        for number, matrix in enumerate(squares):
+            there = faces.transform(matrix, corners)
+            if there.min() >= 0 and there.max() <= size - 1:
+                held.setdefault(number, []).append(label)
+                break
+        else:
+            scale = size / max(2.0 * max(width, height), 16.0)
+            middle = np.array([x + (width - 1) / 2, y + (height - 1) / 2])
+            shift = (size - 1) / 2 - scale * middle
+            yield np.array([[scale, 0, shift[0]], [0, scale, shift[1]]]), labels == label
+    for number, own in held.items():
+        yield squares[number], np.isin(labels, own)
+
+
+class _Largest:
+    """The largest faces of a video, so chosen that two of about one size do not take turns."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._numbers: set[int] = set()
+
+    def of(self, tracked: Sequence[Tracked]) -> Sequence[Tracked]:
+        """Those of a frame's faces that are to be erased."""
+        if self._most is None:
+            return tracked
+        # Who was chosen counts as half as large again.
+        order = sorted(tracked, key=lambda one: -one.face.width * (1.5 if one.number in self._numbers else 1.0))
+        self._numbers = {one.number for one in order[: self._most]}
+        return [one for one in tracked if one.number in self._numbers]
 
 
 class _Inline:

@@ -1,6 +1,6 @@
 """Find a face, its landmarks and its parts; level it into a crop and put the crop back.
 
-This module is on the light path: numpy, OpenCV, Pillow and, once a face is looked for, LiteRT. The landmarks are those
+This module is on the light path: numpy, OpenCV and, once a face is looked for, LiteRT. The landmarks are those
 of MediaPipe (Apache-2.0; Bazarevsky et al. 2019, BlazeFace, arXiv:1907.05047; Kartynnik et al. 2019, Real-time Facial
 Surface Geometry, arXiv:1907.06724): two small models taken out of a pinned wheel, which itself is never installed.
 
@@ -19,9 +19,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +29,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
 
 BROWS, EYES, NOSE, MOUTH, GLASSES = 1, 2, 4, 8, 16
 PARTS = {"brows": BROWS, "eyes": EYES, "nose": NOSE, "mouth": MOUTH, "glasses": GLASSES}
@@ -101,6 +99,9 @@ POLYGONS = {
     MOUTH: [LIPS],
 }
 MESH_POINTS = 468
+_NOSE_TIP, _MOUTH_MIDDLE = 1, [13, 14]
+FLAT = 2.0  # standard deviation, in levels of 255: where there is less, in a sky or a wall, there is no face
+MESH_APART = 0.3  # in eye distances: how far a mesh may be from the detector's own points, see `_apart`
 
 # How far each part is dilated, in pixels of a 256-pixel crop, whose eye distance is close to 90: enough to cover the
 # shadows that a part throws, which would otherwise be copied into the hole.
@@ -111,14 +112,8 @@ DILATION_EYE_DISTANCE = 90.0
 # At 14 pixels around the mouth the ends of the folds stayed as dark marks on most smiling faces of a sheet, at 26 on few.
 DILATION_ERASED = {**DILATION, NOSE: 16.0, MOUTH: 26.0}
 
-READABLE = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".avif",
-}  # fmt: skip
-"""What counts as a photograph when a folder is searched. A file that is named is opened whatever it is called."""
-
 FEATHER = 3.0  # in crop pixels: the width over which what is pasted fades into the picture, inside the mask
-SMALLEST_SIDE = 16
-LARGEST_PIXELS = 120_000_000  # above the sensors of today's phones in their usual modes, below what fills the memory
+SMALLEST_CROP = 16
 
 MODEL_WHEEL = "mediapipe==0.10.21"
 MODELS = {
@@ -133,96 +128,7 @@ MODELS = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------------- pictures
-
-
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read any picture file that Pillow knows as (H, W, 3) uint8 RGB, upright.
-
-    The EXIF orientation is applied; CMYK, grey, palette, 16-bit and float pictures are converted; what is transparent
-    becomes white. Of an animation the first frame is taken.
-
-    Raises:
-        ValueError: the file is missing, empty, no picture, damaged, smaller than 16 pixels or larger than 120
-        megapixels.
-            The message names the file, what was found, what was expected and what to do.
-    """
-    path = Path(path)
-    try:
-        bytes_found = path.stat().st_size
-    except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be opened ({error.strerror}); expected a picture file; check the path"
-        ) from error
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder; expected one picture file; name a file in it")
-    if bytes_found == 0:
-        raise ValueError(f"{path}: the file is empty (0 bytes); expected a picture; fetch or export it again")
-    try:
-        with warnings.catch_warnings():
-            # Pillow only warns between one and two times its own limit; the limit here is checked below, before
-            # decoding.
-            warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                width, height = picture.size
-                _check_size(path, width, height)
-                picture.load()
-                ImageOps.exif_transpose(picture, in_place=True)  # else a copy, even of what is upright already
-                return _to_rgb(picture)
-    except _WrongSize:
-        raise
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{path}: unpacks to far more pixels than a photograph ({error}); expected at most "
-            f"{LARGEST_PIXELS // 1_000_000} megapixels; scale it down first"
-        ) from error
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(
-            f"{path}: is not a picture in any format known here; expected JPEG, PNG, WebP, TIFF, BMP or GIF; "
-            "convert it first"
-        ) from error
-    except MemoryError as error:
-        raise ValueError(
-            f"{path}: too large for this machine's memory; expected a photograph; scale it down"
-        ) from error
-    except (
-        Exception
-    ) as error:  # decoders raise nearly anything on damaged bytes: OSError, SyntaxError, struct.error, ...
-        raise ValueError(
-            f"{path}: the picture is damaged or cut short ({type(error).__name__}: {error}); expected a whole file; "
-            "fetch or export it again"
-        ) from error
-
-
-class _WrongSize(ValueError):
-    """A picture whose header already says that it is of no use."""
-
-
-def _check_size(path: Path, width: int, height: int) -> None:
-    if min(width, height) < SMALLEST_SIDE:
-        raise _WrongSize(
-            f"{path}: is {width} x {height} pixels; expected at least {SMALLEST_SIDE} on each side; "
-            "use a larger photograph"
-        )
-    if width * height > LARGEST_PIXELS:
-        raise _WrongSize(
-            f"{path}: is {width} x {height} pixels; expected at most {LARGEST_PIXELS // 1_000_000} megapixels; "
-            "scale it down first"
-        )
-
-
-def _to_rgb(picture: Image.Image) -> np.ndarray:
-    if picture.mode.startswith(("I", "F")):  # 16- and 32-bit grey: Pillow's own conversion would clip at 255
-        grey = np.nan_to_num(np.asarray(picture, dtype=np.float64))
-        top = float(grey.max())
-        full = 1.0 if top <= 1.0 else 255.0 if top <= 255.0 else 65535.0
-        grey8 = np.clip(grey * (255.0 / full) + 0.5, 0, 255).astype(np.uint8)
-        return np.repeat(grey8[..., None], 3, axis=2)
-    if "A" in picture.getbands() or "a" in picture.getbands() or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(white, rgba)
-    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+# ----------------------------------------------------------------------------------------------------------- cutting
 
 
 def cut(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -275,7 +181,7 @@ def _square(centre: np.ndarray, side: float, roll: float, size: int) -> np.ndarr
 def _check_picture(image: np.ndarray) -> None:
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"found {found}; expected a uint8 RGB picture of shape (H, W, 3); faces.read_image makes one")
+        raise ValueError(f"found {found}; expected a uint8 RGB picture of shape (H, W, 3); picture.read makes one")
 
 
 # ------------------------------------------------------------------------------------------------------------- faces
@@ -330,10 +236,17 @@ class Face:
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """Where the detector sees a face: points (8, 2), two corners of a box, then eyes, nose, mouth and ears; its score."""
+    """Where the detector sees a face.
+
+    Attributes:
+        points: (8, 2), two corners of a box, then eyes, nose, mouth and ears.
+        score: in [0, 1].
+        others: what it saw there less surely, from farther or nearer or turned.
+    """
 
     points: np.ndarray
     score: float
+    others: Sequence[Detection] = ()
 
     @property
     def box(self) -> np.ndarray:
@@ -432,39 +345,84 @@ class FaceFinder:
         self._detector, self._landmarker = loaded
         self._anchors = _anchors()
 
-    def __call__(self, image: np.ndarray, min_score: float = 0.5) -> list[Face]:
-        """See `find_faces`."""
-        faces = [self.landmarks(image, found) for found in self.detect(image, min_score)]
-        return sorted((face for face in faces if face is not None), key=lambda face: -face.width)
+    def __call__(
+        self, image: np.ndarray, min_score: float = 0.5, clock: Callable[[str], None] = lambda step: None
+    ) -> list[Face]:
+        """See `find_faces`. `clock` is called with "find" and "landmarks" after each has been done."""
+        detected = self.detect(image, min_score)
+        clock("find")
+        faces: list[Face] = []
+        for face in (self.landmarks(image, one) for one in detected):
+            if face is not None and not any(same_face(face, other) for other in faces):
+                faces.append(face)
+        clock("landmarks")
+        return sorted(faces, key=lambda face: -face.width)
 
-    def detect(self, image: np.ndarray, min_score: float = 0.5, closer: bool = True) -> list[Detection]:
+    def detect(self, image: np.ndarray, min_score: float = 0.5, closer: int = 2) -> list[Detection]:
         """Where faces are, the surest first, without their landmarks.
 
         Args:
             image: (H, W, 3) uint8 RGB.
             min_score: the detector's threshold in [0, 1].
-            closer: where nothing is found, look once more at parts of the picture, for smaller faces.
+            closer: 0 looks at the whole picture once; 1 also at the picture turned by 90, 180 and 270 degrees and at parts
+                of half its size, for smaller faces; 2 also at parts of a quarter.
 
         Raises:
             ValueError: the picture is not (H, W, 3) uint8.
         """
         _check_picture(image)
         height, width = image.shape[:2]
+        longer = max(height, width)
+        levels = _halved(image, longer)
         with self._lock:
-            candidates = self._look(image, 0, 0, max(height, width), min_score)
-            if closer and not candidates[1].size and max(height, width) >= 256:
-                # The short-range detector sees faces from about a sixth of the picture on. Before giving up, look closer.
-                side = max(height, width) // 2
-                windows = [
-                    self._look(image[y : y + side, x : x + side], x, y, side, min_score)
-                    for y in _starts(height, side)
-                    for x in _starts(width, side)
+            seen = [Detection(*one) for one in _weighted_nms(*self._look(levels, (0, 0, longer), min_score))]
+            if not closer:
+                return seen
+            for quarters in (1, 2, 3):
+                turned = self._look(levels, (0, 0, longer), min_score, quarters)
+                seen += [Detection(*one) for one in _weighted_nms(*turned)]
+            # The short-range detector sees faces from about a sixth of what it looks at on.
+            for parts in (2, 4)[:closer]:
+                side = longer // parts
+                if side < 128:
+                    break
+                looks = [
+                    self._look(levels, (x, y, side), min_score) for y in _starts(height, side) for x in _starts(width, side)
                 ]
-                candidates = tuple(np.concatenate(group) for group in zip(*windows, strict=True))  # type: ignore[assignment]
-        return [Detection(points, score) for points, score in _weighted_nms(*candidates)]
+                points, scores = (np.concatenate(values) for values in zip(*looks, strict=True))
+                seen += [Detection(*one) for one in _weighted_nms(points, scores)]
+        return _grouped(seen)
 
     def landmarks(self, image: np.ndarray, found: Detection) -> Face | None:
-        """The landmarks of what was detected, in two passes; None where the landmark model sees no face."""
+        """The landmarks of what was detected, in two passes; None where the landmark model sees no face.
+
+        A mesh whose eyes, nose and mouth are not where the detector saw them is wrong, as on a face that is upside down. It
+        is then tried from what else the detector saw there, and at last the place is looked at once more, turned.
+        """
+        for one in (found, *found.others):
+            face = self._meshed(image, one)
+            if face is not None and _apart(face, one) <= MESH_APART:
+                return face
+        side = 2.0 * float(np.ptp(found.box, axis=0).max())
+        left, top = np.round(found.box.mean(0) - side / 2).astype(int)
+        x, y = max(0, left), max(0, top)
+        view = image[y : max(y + 1, top + int(side)), x : max(x + 1, left + int(side))]
+        if min(view.shape[:2]) < 8:
+            return None
+        longer = max(view.shape[:2])
+        levels, best = _halved(view, longer), list[tuple[float, Face]]()
+        for quarters in (1, 2, 3):
+            with self._lock:
+                looks = _weighted_nms(*self._look(levels, (0, 0, longer), 0.5, quarters))
+            for points, score in looks:
+                one = Detection(points + np.array([x, y]), score)
+                face = self._meshed(image, one) if _overlap(one, found) else None
+                if face is not None and _apart(face, one) <= MESH_APART:
+                    best.append((score, face))
+        return max(best, key=lambda each: each[0])[1] if best else None
+
+    def _meshed(self, image: np.ndarray, found: Detection) -> Face | None:
+        """The mesh where a face was detected, whether or not it is right."""
         centre, side = found.box.mean(0), 1.5 * float(np.ptp(found.box, axis=0).max())
         roll = math.degrees(math.atan2(*(found.points[3] - found.points[2])[::-1]))
         face = self._pass(image, centre, side, roll)
@@ -481,17 +439,32 @@ class FaceFinder:
         found = self._pass(image, *_around(face))
         return found if found and found.score >= 0.5 else None
 
-    def _look(self, view: np.ndarray, x: int, y: int, side: int, min_score: float) -> tuple[np.ndarray, np.ndarray]:
-        height, width = view.shape[:2]
+    def _look(
+        self, levels: Sequence[np.ndarray], window: tuple[int, int, int], min_score: float, quarters: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the detector sees in a square of the picture: points (N, 8, 2) in the picture's pixels, and scores (N,).
+
+        Args:
+            levels: the picture, halved again and again.
+            window: left, top and side.
+            min_score: see `detect`.
+            quarters: by how many quarters the square is turned first, against the clock.
+        """
+        x, y, side = window
+        height, width = levels[0].shape[:2]
         # 128 pixels for `side`, the rest black on both sides, as the model was trained.
-        scale = 128 / side
-        small = cv2.resize(
-            view, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
-        )
-        left, top = (128 - small.shape[1]) // 2, (128 - small.shape[0]) // 2
+        halvings = min(len(levels) - 1, max(0, math.floor(math.log2(side / 128))))
+        level, times = levels[halvings], 2**halvings
+        piece = level[y // times : -(-(y + side) // times), x // times : -(-(x + side) // times)]
+        wide, tall = min(side, width - x), min(side, height - y)
+        size = (max(1, round(wide * 128 / side)), max(1, round(tall * 128 / side)))
+        small = cv2.resize(piece, size, interpolation=cv2.INTER_AREA)
+        left, top = (128 - size[0]) // 2, (128 - size[1]) // 2
+        if float(small.std()) < FLAT:
+            return np.zeros((0, 8, 2)), np.zeros(0)
         canvas = np.zeros((128, 128, 3), np.float32)
-        canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
-        raw, logits = _invoke(self._detector, canvas / 127.5 - 1)
+        canvas[top : top + size[1], left : left + size[0]] = small
+        raw, logits = _invoke(self._detector, np.ascontiguousarray(np.rot90(canvas, quarters)) / 127.5 - 1)
         logits = logits.reshape(-1)
         keep = logits >= math.log(min_score / (1 - min_score))
         scores = 1 / (1 + np.exp(-np.clip(logits[keep], -80, 80)))
@@ -500,8 +473,16 @@ class FaceFinder:
         centres, extent = numbers[:, None, :2] + anchors[:, None], numbers[:, None, 2:4] / 2
         keypoints = numbers[:, 4:].reshape(-1, 6, 2) + anchors[:, None]
         points = np.concatenate([centres - extent, centres + extent, keypoints], axis=1) * 128
-        factors = np.array([small.shape[1] / width, small.shape[0] / height])
-        return (points - [left, top]) / factors - 0.5 + [x, y], scores
+        for _ in range(quarters):  # back: what was turned against the clock
+            points = np.stack([128 - points[..., 1], points[..., 0]], axis=-1)
+        points[:, :2] = np.sort(points[:, :2], axis=1)  # the corners of the box
+        factors = np.array([size[0] / wide, size[1] / tall])
+        points = (points - [left, top]) / factors - 0.5 + [x, y]
+        # A face that is cut by the window's own border is whole in the next window.
+        inner = np.array([x > 0, y > 0, x + side < width, y + side < height])
+        beyond = np.concatenate([points[:, 0] < [x, y], points[:, 1] > [x + side, y + side]], axis=1) & inner
+        whole = ~beyond.any(1)
+        return points[whole], scores[whole]
 
     def _pass(self, image: np.ndarray, centre: np.ndarray, side: float, roll: float) -> Face | None:
         """The mesh in a square of the picture, its score the model's own; None for a square that cannot be meant."""
@@ -548,9 +529,58 @@ def _anchors() -> np.ndarray:
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Where half-overlapping windows of `side` begin so that they cover `length`."""
+    """Where windows of `side` begin so that they cover `length` and overlap by a third at least.
+
+    What is larger than a third of a window has been seen in one twice as large.
+    """
     last = max(0, length - side)
-    return sorted({*range(0, last, max(1, side // 2)), last})
+    count = math.ceil(last / (side * 2 / 3)) + 1
+    return sorted({round(last * k / max(1, count - 1)) for k in range(count)})
+
+
+def _halved(image: np.ndarray, longer: int) -> list[np.ndarray]:
+    """The picture and its halves, down to 128 pixels: whole factors average areas many times faster than others."""
+    levels = [image]
+    while longer >= 256:
+        longer //= 2
+        above = levels[-1]
+        size = (max(1, above.shape[1] // 2), max(1, above.shape[0] // 2))
+        even = above[: max(1, above.shape[0] // 2 * 2), : max(1, above.shape[1] // 2 * 2)]
+        levels.append(cv2.resize(even, size, interpolation=cv2.INTER_AREA))
+    return levels
+
+
+def _overlap(one: Detection, other: Detection) -> bool:
+    """Whether two boxes are of one face: half of the smaller lies in the other."""
+    shared = np.clip(np.minimum(one.box[1], other.box[1]) - np.maximum(one.box[0], other.box[0]), 0, None).prod()
+    areas = [np.ptp(each.box, axis=0).prod() for each in (one, other)]
+    return bool(shared > 0.5 * min(areas))
+
+
+def _grouped(seen: Sequence[Detection]) -> list[Detection]:
+    """One detection a face: the surest, with the others at its place. The detector is less sure of a face that is turned,
+    or too small or too large for it.
+    """
+    groups: list[list[Detection]] = []
+    for one in sorted(seen, key=lambda one: -one.score):
+        there = next((group for group in groups if _overlap(one, group[0])), None)
+        if there is None:
+            groups.append([one])
+        else:
+            there.append(one)
+    return [replace(first, others=rest) for first, *rest in groups]
+
+
+def _apart(face: Face, found: Detection) -> float:
+    """How far the mesh's eyes, nose and mouth are from where the detector saw them, in eye distances, the farthest."""
+    places = np.stack([*face.eyes, face.mesh[_NOSE_TIP], face.mesh[_MOUTH_MIDDLE].mean(0)])
+    return float(np.linalg.norm(places - found.points[2:6], axis=1).max() / max(face.eye_distance, 0.25 * face.width, 1.0))
+
+
+def same_face(one: Face, other: Face) -> bool:
+    """Whether two meshes are of one face: their middles are nearer than a face is wide."""
+    middles = [(face.mesh[OVAL].min(0) + face.mesh[OVAL].max(0)) / 2 for face in (one, other)]
+    return float(np.hypot(*(middles[0] - middles[1]))) < 0.4 * max(one.width, other.width)
 
 
 def _weighted_nms(points: np.ndarray, scores: np.ndarray, overlap: float = 0.3) -> list[tuple[np.ndarray, float]]:
@@ -661,12 +691,43 @@ def align(image: np.ndarray, face: Face, size: int = 256) -> tuple[np.ndarray, n
 
 def align_matrix(face: Face, size: int = 256) -> np.ndarray:
     """The 2x3 matrix of `align`, picture to crop coordinates, without a picture."""
-    if size < SMALLEST_SIDE:
-        raise ValueError(f"found size {size}; expected at least {SMALLEST_SIDE} pixels; use 256 for the paper's crop")
+    if size < SMALLEST_CROP:
+        raise ValueError(f"found size {size}; expected at least {SMALLEST_CROP} pixels; use 256 for the paper's crop")
     turn = _square(np.zeros(2), 1.0, face.roll, 1)[:, :2]
     level = face.mesh[OVAL] @ turn.T
     centre = np.linalg.solve(turn, (level.min(0) + level.max(0)) / 2)
     return _square(centre, 1.04 * float(np.ptp(level, axis=0).max()), face.roll, size)
+
+
+def _reach(
+    box: Sequence[int], matrix: np.ndarray, shape: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Where a box (x, y, width, height) of a crop lies in the picture: a few pixels more, for what interpolation reaches.
+
+    Returns:
+        The 2x3 matrix from the crop to that part of the picture, and the part's upper left and lower right corner; None
+        where it lies outside.
+    """
+    x, y, width, height = box
+    back = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
+    corners = np.array([[x, y], [x + width, y], [x, y + height], [x + width, y + height]], np.float64) - 0.5
+    there = transform(back, corners)
+    low = np.clip(np.floor(there.min(0)).astype(int) - 1, 0, shape[1::-1])
+    high = np.clip(np.ceil(there.max(0)).astype(int) + 2, 0, shape[1::-1])
+    if (high <= low).any():
+        return None
+    back[:, 2] -= low
+    return back, low, high
+
+
+def mark(field: np.ndarray, matrix: np.ndarray, mask: np.ndarray) -> None:
+    """Set in `field`, (H, W) bool of the picture, every pixel that `paste_back` of this mask can change; in place."""
+    box = cv2.boundingRect((mask > 0).astype(np.uint8))
+    if not box[2] or (there := _reach(box, matrix, field.shape)) is None:
+        return
+    local, low, high = there
+    covered = cv2.warpAffine((mask > 0).astype(np.uint8), local, tuple(map(int, high - low)), flags=cv2.INTER_NEAREST)
+    field[low[1] : high[1], low[0] : high[0]] |= covered > 0
 
 
 def paste_back(
@@ -703,16 +764,10 @@ def paste_back(
     else:
         weight = (depth > 0).astype(np.float32)
 
-    # Only where the mask is: a few pixels more, for what interpolation reaches.
-    back = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
-    box = np.array([[x - 1, y - 1], [x + width, y - 1], [x - 1, y + height], [x + width, y + height]], np.float64) - 0.5
-    there = transform(back, box)
-    low = np.clip(np.floor(there.min(0)).astype(int) - 1, 0, image.shape[1::-1])
-    high = np.clip(np.ceil(there.max(0)).astype(int) + 2, 0, image.shape[1::-1])
-    if (high <= low).any():
+    there = _reach((x - 1, y - 1, width, height), matrix, image.shape)
+    if there is None:
         return result
-    local = back.copy()
-    local[:, 2] -= low
+    local, low, high = there
     target = tuple(int(n) for n in high - low)
     scale = float(np.linalg.svd(local[:, :2], compute_uv=False)[0])
     source = crop

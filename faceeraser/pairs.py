@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from faceeraser import faces
+from faceeraser import picture
 from faceeraser.metrics import TEXTURE_MIN_FOREHEAD_PX
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def photographs(folder: Path) -> list[Path]:
             rows = list(csv.DictReader(file))
         files = sorted(folder / row["file"] for row in rows if row.get("split", "val") == "val")
     else:
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in faces.READABLE)
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in picture.READABLE)
     if not files:
         raise ValueError(f"{folder}: found no photographs to validate on, expected files or a manifest.csv with split = val")
     return [files[k] for k in np.random.default_rng(1).permutation(len(files))]

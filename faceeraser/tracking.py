@@ -90,7 +90,7 @@ class Tracker:
         self.frames, self.looks = 0, 0
         self._finder = finder
         self._followed: list[Tracked] = []
-        self._since, self._numbers = 0, 0
+        self._since, self._numbers, self._closer = 0, 0, 0
 
     def __call__(self, image: np.ndarray, seconds: float, clock: Callable[[str], None] = lambda step: None) -> list[Tracked]:
         """The faces of the next frame, in the order in which they came in.
@@ -105,25 +105,26 @@ class Tracker:
         kept: list[Tracked] = []
         for track, seen in followed:
             # Two that have come to follow the same face are one: the older stays.
-            if seen is not None and not any(_same(seen, other.seen) for other in kept):
+            if seen is not None and not any(faces.same_face(seen, other.seen) for other in kept):
                 kept.append(self._moved(track, seen, seconds))
         lost = len(kept) < len(self._followed)
         clock("landmarks")
         self._since += 1
         if lost or not kept or self._since >= self.constants.detect_every:
-            # Without a face every frame is looked at, or one would show for a while; the closer look, which costs as much as
-            # the rest of a frame, is for the first frame of it and then now and then.
+            # Without a face every frame is looked at, or one would show for a while; the closer looks, which cost as much as
+            # the rest of a frame or more, are for the first frame of it and then now and then, the closest for every third.
             closer = lost or self._since >= self.constants.detect_every or self.frames == 1
-            found = self._finder.detect(image, closer=closer and not kept)
+            found = self._finder.detect(image, closer=(2 if self._closer % 3 == 0 else 1) if closer else 0)
             if closer:
                 self._since = 0
+                self._closer += 1
             self.looks += 1
             clock("find")
             for one in found:
                 if any(_covers(track.seen, one) for track in kept):
                     continue
                 seen = self._finder.landmarks(image, one)
-                if seen is not None and not any(_same(seen, track.seen) for track in kept):
+                if seen is not None and not any(faces.same_face(seen, track.seen) for track in kept):
                     kept.append(self._begun(seen, seconds))
             clock("landmarks")
         self._followed = kept
@@ -142,16 +143,7 @@ class Tracker:
         return Tracked(track.number, replace(seen, mesh=mesh), seen, track.smooth)
 
 
-def _middle(face: Face) -> np.ndarray:
-    outline = face.mesh[faces.OVAL]
-    return (outline.min(0) + outline.max(0)) / 2
-
-
-def _same(one: Face, other: Face) -> bool:
-    """Whether two meshes are of one face: their middles are nearer than a face is wide."""
-    return float(np.hypot(*(_middle(one) - _middle(other)))) < 0.4 * max(one.width, other.width)
-
-
 def _covers(face: Face, found: Detection) -> bool:
     """Whether what is detected is a face that is followed already: the middle of its box lies well inside it."""
-    return float(np.hypot(*(_middle(face) - found.box.mean(0)))) < 0.4 * face.width
+    outline = face.mesh[faces.OVAL]
+    return float(np.hypot(*((outline.min(0) + outline.max(0)) / 2 - found.box.mean(0)))) < 0.4 * face.width

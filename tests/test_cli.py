@@ -1,5 +1,6 @@
 """What `faceeraser erase` and `faceeraser inspect` promise, and the package's own three names."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -251,8 +252,8 @@ def test_where_results_cannot_go(photo, model, tmp_path, capsys):
 
 
 def test_nothing_half_written_is_left(photo, model, monkeypatch, capsys):
-    def breaks(self: Image.Image, path: Path, **options: object) -> None:
-        Path(path).write_bytes(b"half")
+    def breaks(self: Image.Image, file: io.BytesIO, *_: object, **options: object) -> None:
+        file.write(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", breaks)
@@ -449,8 +450,8 @@ def test_the_version_is_the_projects():
 def test_a_searched_folder_gives_photographs_and_videos_and_not_earlier_results(tmp_path):
     for name in ("a.jpg", "b.MP4", "a-erased.png", "notes.txt", ".hidden.png"):
         (tmp_path / name).write_bytes(b"")
-    planned = cli.plan(tmp_path, None, "erased", False)
+    planned = cli.plan([tmp_path], None, "erased", False)
     out = tmp_path.with_name(f"{tmp_path.name}-erased")
-    assert planned == [(tmp_path / "a.jpg", out / "a.jpg"), (tmp_path / "b.MP4", out / "b.MP4")]
+    assert planned == [cli.Job(tmp_path / "a.jpg", out / "a.jpg", False), cli.Job(tmp_path / "b.MP4", out / "b.MP4", True)]
     named = tmp_path / "a-erased.png"
-    assert cli.plan(named, None, "erased", False) == [(named, tmp_path / "a-erased-erased.png")], "but if named"
+    assert cli.plan([named], None, "erased", False) == [cli.Job(named, tmp_path / "a-erased-erased.png", False)], "if named"

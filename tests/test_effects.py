@@ -188,5 +188,5 @@ def test_the_command_writes_a_picture_for_a_photograph(astronaut, tmp_path, caps
     result = np.asarray(Image.open(tmp_path / "toon.png"))
     moved = changed(image, result)
     assert 0.01 < moved.mean() < 0.15 and not moved[: int(face.mesh[:, 1].min() - face.eye_distance)].any()
-    assert cli.main(["effect", "comic", str(tmp_path / "astronaut.png"), str(tmp_path / "toon.png")]) == 2
+    assert cli.main(["effect", "comic", str(tmp_path / "astronaut.png"), "-o", str(tmp_path / "toon.png")]) == 2
     assert "exists already" in capsys.readouterr().err

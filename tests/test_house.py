@@ -20,7 +20,7 @@ SCRIPTS = ("train", "compress", "export", "benchmarks")
 # Inside faceeraser/ a module imports only from floors below its own. A new module gets its floor here.
 FLOORS = (
     {"extras", "writing", "history", "legacy", "processes", "cache", "seeds"},
-    {"warp", "metrics", "faces", "edges", "quant", "timings", "flatbuffer", "gpu", "video", "mil", "script"},  # quant: taps
+    {"warp", "metrics", "faces", "edges", "quant", "timings", "flatbuffer", "gpu", "picture", "video", "mil", "script"},
     {"losses", "pairs", "effects", "artifact", "landmarks", "tracking", "patchmatch", "plots"},
     {"networks", "chain"},
     {"peers"},

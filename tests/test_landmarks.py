@@ -147,11 +147,12 @@ def test_a_video_has_landmarks_for_each_frame(face, astronaut, tmp_path, capsys,
         for frame in frames:
             write(frame)
     monkeypatch.setattr(faces, "finder", lambda: pytest.fail("the landmark models were loaded"))
-    words = ["erase", str(tmp_path / "a.mkv"), str(tmp_path / "out.mkv"), "--landmarks", str(tmp_path / "a.json")]
+    words = ["erase", str(tmp_path / "a.mkv"), "-o", str(tmp_path / "out.mkv"), "--landmarks", str(tmp_path / "a.json")]
     file_of(tmp_path / "a.json", "ibug-68", found)
     assert cli.main(words) == 0
     assert "1 face in 3 of 4 frames, " in capsys.readouterr().out
-    for before, after, known in zip(frames, video.Clip(tmp_path / "out.mkv"), found, strict=True):
+    written = [frame.image for frame in video.Clip(tmp_path / "out.mkv")]
+    for before, after, known in zip(frames, written, found, strict=True):
         changed = (before != after).any(2)
         assert changed.any() == bool(known)
         if known:
@@ -168,9 +169,9 @@ def test_where_landmarks_cannot_belong(face, astronaut, tmp_path, capsys):
     Image.fromarray(astronaut).save(tmp_path / "a.png")
     file_of(tmp_path / "two.json", "ibug-68", [[face], [face]])
     for words, expected in (
-        ([tmp_path / "a.png", "--landmarks", tmp_path / "two.json"], "landmarks of 2 frames; expected those of one"),
+        ([tmp_path / "a.png", "--landmarks", tmp_path / "two.json"], "landmarks of 2 frames; expected those of 1"),
         ([tmp_path, "--landmarks", tmp_path / "two.json"], "is for one photograph or one video"),
-        (["--camera", "0", "--landmarks", tmp_path / "two.json"], "is for one photograph or one video"),
+        (["--camera", "0", "--landmarks", tmp_path / "two.json"], "--landmarks is for files"),
     ):
         assert cli.main(["erase", *map(str, words)]) == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "INFO" not in line]

@@ -41,7 +41,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser import faces, metrics, script
+from faceeraser import faces, metrics, picture, script
 from faceeraser.metrics import lab_of
 
 FORMAT = 1
@@ -440,7 +440,7 @@ def prepare_photo(photos: Path, partial: Path, item: Item, options: Options) -> 
     row: dict[str, Any] = {"id": item.id, "file": item.file, "taken": 0, "mask": 0, "glasses": "", "reason": ""}
     path = photos / item.file
     try:
-        image = faces.read_image(path)
+        image = picture.read(path).image
         found = faces.find_faces(image)
     except (ValueError, MemoryError, cv2.error) as error:
         message = str(error).replace(str(path), item.file).split(": ", 1)[-1]
@@ -664,11 +664,13 @@ def list_photos(photos: Path, seed: int, limit: int | None) -> list[Item]:
     files = sorted(
         path.relative_to(photos).as_posix()
         for path in photos.rglob("*")
-        if path.suffix.lower() in faces.READABLE and not any(part.startswith(".") for part in path.relative_to(photos).parts)
+        if path.suffix.lower() in picture.READABLE
+        and not any(part.startswith(".") for part in path.relative_to(photos).parts)
     )
     if not files:
         raise Mistake(
-            f"{photos}: no picture files in it; expected files ending in {', '.join(sorted(faces.READABLE))}; check the path"
+            f"{photos}: no picture files in it; expected files ending in {', '.join(sorted(picture.READABLE))}; "
+            "check the path"
         )
     known = read_photo_manifest(photos / "manifest.csv")
     files = sorted({*files, *known})  # a file that the manifest names and the folder lacks is reported, not passed over
