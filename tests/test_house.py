@@ -19,9 +19,9 @@ SCRIPTS = ("train", "compress", "export", "benchmarks")
 
 # Inside faceeraser/ a module imports only from floors below its own. A new module gets its floor here.
 FLOORS = (
-    {"extras", "writing", "history", "legacy"},
+    {"extras", "writing", "history", "legacy", "patches"},
     {"warp", "metrics", "faces", "edges", "quant", "timings", "flatbuffer", "gpu", "video", "mil", "script"},  # quant: taps
-    {"losses", "pairs", "effects", "artifact", "landmarks", "tracking", "patchmatch", "plots"},
+    {"losses", "pairs", "effects", "artifact", "landmarks", "tracking", "patchmatch", "plots", "looks", "judge"},
     {"networks", "chain"},
     {"peers"},
     {"checkpoint", "device", "form", "serve"},  # checkpoint: writes its folder as an artifact writes its card
