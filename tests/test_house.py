@@ -19,9 +19,9 @@ SCRIPTS = ("train", "compress", "export", "benchmarks")
 
 # Inside faceeraser/ a module imports only from floors below its own. A new module gets its floor here.
 FLOORS = (
-    {"extras", "writing", "history", "legacy", "processes", "cache", "seeds"},
+    {"extras", "writing", "history", "legacy", "processes", "cache", "seeds", "patches"},
     {"warp", "metrics", "faces", "edges", "quant", "timings", "flatbuffer", "gpu", "picture", "video", "mil", "script"},
-    {"losses", "pairs", "effects", "artifact", "landmarks", "tracking", "patchmatch", "plots"},
+    {"losses", "pairs", "effects", "artifact", "landmarks", "tracking", "patchmatch", "plots", "looks", "judge"},
     {"networks", "chain"},
     {"peers"},
     {"checkpoint", "device", "form", "serve"},  # checkpoint: writes its folder as an artifact writes its card
