@@ -1,0 +1,208 @@
+"""Painting by a plan: arithmetic at any resolution, with nothing learnt in it (the mobile preset).
+
+A plan, made at `SEEN` x `SEEN` pixels by a network (networks.PatchEraser), says three things:
+
+    skin      (N, 1, 128, 128) in [0, 1], which visible pixel is this person's bare skin
+    shading   (N, 3, 64, 64), the colour of the empty face, smooth
+    sources   (N, 289) whole numbers: for each window of a coarse grid, the window of skin that is copied there
+
+What is copied is *detail*, a picture's luma less its own shading, where it is skin and bounded by this skin's own deviation. It
+moves by whole pixels in whole windows, so that no pore is interpolated away. Windows overlap by half under Hann weights, and
+their sum is divided by the root of the sum of the squared weights: the variance of texture is kept, where a mean of four
+pieces would halve it (Heitz and Neyret 2018, High-Performance By-Example Noise using a Histogram-Preserving Blending Operator,
+section 3.1, without its histograms).
+
+A picture of S = 128 k pixels is 16 x 16 blocks of S / 16. A window is 2 x 2 blocks around a corner of the grid; a source is as
+large, around any of the points half a block apart whose window lies inside the picture. A window copied to a corner is four
+blocks copied to four blocks, so painting is a table of blocks and four look-ups of whole rows: no arithmetic for each pixel
+says where from.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SEEN = 128
+"""Pixels along the side of what a planning network sees, whatever is painted."""
+BLOCKS = 16
+"""Blocks along the side of a picture."""
+CORNERS = BLOCKS + 1
+"""Windows along the side: one around each corner of the grid of blocks."""
+HALVES = 2 * BLOCKS - 3
+"""Sources along the side: points half a block apart, the first and last a block from the border."""
+SHADED = 64
+"""Pixels along the side of a plan's shading."""
+BOUND = 2.5
+"""Deviations of own skin's detail beyond which nothing is copied: no hair, no crease, no rim of a lens."""
+LUMA = (0.299, 0.587, 0.114)
+
+
+def luma(image: Tensor) -> Tensor:
+    """Rec. 601 luma of (N, 3, H, W): (N, 1, H, W)."""
+    return LUMA[0] * image[:, 0:1] + LUMA[1] * image[:, 1:2] + LUMA[2] * image[:, 2:3]
+
+
+def _enlarged(x: Tensor, side: int) -> Tensor:
+    return x if x.shape[-1] == side else F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+
+
+def _three(x: Tensor) -> Tensor:
+    return torch.cat([x, x, x], 1)
+
+
+def membrane(seen: Tensor, skin: Tensor) -> Tensor:
+    """A smooth fill (N, 3, 64, 64) from skin alone: seen (N, 3, 128, 128), skin (N, 1, 128, 128) in [0, 1].
+
+    Pull: weighted means, down to 2 x 2. Push: bilinear into where little skin was seen, and three 3 x 3 means at each level
+    (Gortler et al. 1996, The Lumigraph, section 3.4). Where no skin is seen at all it is middle grey.
+    """
+    value, weight = F.avg_pool2d(seen * _three(skin), 2), F.avg_pool2d(_three(skin), 2)
+    levels = [(value, weight)]
+    while levels[-1][0].shape[-1] > 2:
+        levels.append((F.avg_pool2d(levels[-1][0], 2), F.avg_pool2d(levels[-1][1], 2)))
+    value, weight = levels[-1]
+    total = weight.mean((2, 3), keepdim=True)
+    filled = torch.zeros_like(value) + (value.mean((2, 3), keepdim=True) + 5e-5) / (total + 1e-4)
+    for value, weight in reversed(levels):
+        mean, sure = value / (weight + 1e-6), (8.0 * weight).clamp(max=1.0)
+        known, open_ = mean * sure, 1.0 - sure
+        filled = known + open_ * _enlarged(filled, value.shape[-1])
+        for _ in range(3):
+            filled = known + open_ * F.avg_pool2d(filled, 3, 1, 1, count_include_pad=False)
+    return filled
+
+
+def own_shading(seen: Tensor, skin: Tensor) -> Tensor:
+    """Luma (N, 1, 64, 64) of skin without its detail: means of skin over about 9 of 128 pixels; 0 where there is none."""
+    value, weight = F.avg_pool2d(luma(seen) * skin, 2), F.avg_pool2d(skin, 2)
+    for _ in range(2):
+        value, weight = (F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) for x in (value, weight))
+    return value / (weight + 1e-4)
+
+
+def detail(visible: Tensor, keep: Tensor, own: Tensor, skin: Tensor) -> tuple[Tensor, Tensor]:
+    """(detail (N, 1, S, S), clean (N, 1, 128, 128)): what skin has beyond its shading, bounded, and where that may be copied.
+
+    visible (N, 3, S, S), zero in the hole; keep (N, 1, S, S), 0 in the hole; own and skin as of `own_shading`.
+    """
+    side = visible.shape[-1]
+    clean = (4.0 * skin - 1.6).clamp(0.0, 1.0)
+    usable = _enlarged(clean, side) * keep
+    found = (luma(visible) - _enlarged(own, side)) * usable
+    # Mean absolute deviation of a normal variable is 0.8 of its standard deviation; outliers count less than squared.
+    deviation = 1.2533 * found.abs().mean((2, 3), keepdim=True) / (usable.mean((2, 3), keepdim=True) + 1e-4)
+    bound = BOUND * deviation
+    return torch.minimum(torch.maximum(found, -bound), bound), clean
+
+
+def cover(clean: Tensor) -> Tensor:
+    """How much of each source's window is clean skin: (N, 1, 128, 128) -> (N, 29, 29) in [0, 1]."""
+    block = clean.shape[-1] // BLOCKS
+    return F.avg_pool2d(clean, 2 * block, block // 2)[:, 0]
+
+
+@functools.cache
+def _places() -> tuple[Tensor, Tensor]:
+    """(x, y in halves of a block) of the 289 windows and of the 841 sources: (289, 2), (841, 2)."""
+    windows = torch.stack(torch.meshgrid(torch.arange(CORNERS), torch.arange(CORNERS), indexing="ij"), -1).reshape(-1, 2)
+    sources = torch.stack(torch.meshgrid(torch.arange(HALVES), torch.arange(HALVES), indexing="ij"), -1).reshape(-1, 2)
+    return 2 * windows.flip(1), sources.flip(1) + 2
+
+
+@functools.cache
+def preference() -> Tensor:
+    """What a window (of 289) pays for a source (of 841), whatever the picture: (289, 841) float32, whole 1/64.
+
+    Distance, so that light and stubble are of the same place; a number like chance, so that windows do not all want the same
+    source; and a toll on sources of another colour of a 3 x 3 chequer than the window, so that windows side by side cannot take
+    the same skin unless there is no other.
+    """
+    windows, sources = (places.double() for places in _places())
+    apart = (windows[:, None] - sources[None]).square().sum(-1).sqrt() / (2 * BLOCKS)  # in sides of the picture
+    mixed = (windows * torch.tensor([5.0, 3.0])).sum(1)[:, None] + (sources * torch.tensor([7.0, 11.0])).sum(1)[None]
+    chance = (mixed + (windows[:, :1] * sources[None, :, 0]) * 13).remainder(32) / 32
+    colours = [(windows / 2).floor().remainder(3), (sources / 2).floor().remainder(3)]
+    foreign = (colours[0][:, None] != colours[1][None]).any(-1).double()
+    return (((DISTANCE * apart + CHANCE * chance + FOREIGN * foreign) * 64).round() / 64).float()
+
+
+DISTANCE, CHANCE, FOREIGN = 5.0, 0.5, 2.0
+
+
+@functools.cache
+def _table_rows() -> Tensor:
+    """Rows of the table of blocks that a source's four quarters are: (4, 841), in the order of `_QUARTERS`."""
+    _, sources = _places()
+    rows = []
+    for down, right in _QUARTERS:
+        x, y = sources[:, 0] - 2 * right, sources[:, 1] - 2 * down
+        offset = (y % 2) * 2 + x % 2
+        rows.append(offset * BLOCKS**2 + (y // 2) * BLOCKS + x // 2)
+    return torch.stack(rows)
+
+
+# A block's four windows, by the corner that each is around: (down, right) from its upper left one. Of the window around the
+# block's own upper left corner it is the lower right quarter, and so on.
+_QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+def _to_blocks(x: Tensor) -> Tensor:
+    """(N, 1, S, S) -> (N, 256, (S / 16)^2), a block a row."""
+    n, _, side, _ = x.shape
+    block = side // BLOCKS
+    return x.reshape(n, BLOCKS, block, BLOCKS, block).transpose(2, 3).reshape(n, BLOCKS**2, block**2)
+
+
+def _from_blocks(x: Tensor) -> Tensor:
+    n, _, area = x.shape
+    block = int(area**0.5)
+    return x.reshape(n, BLOCKS, BLOCKS, block, block).transpose(2, 3).reshape(n, 1, BLOCKS * block, BLOCKS * block)
+
+
+@functools.cache
+def _weights(block: int) -> tuple[Tensor, ...]:
+    """What each quarter of a window counts, over the root of the sum of the four squares: four of (block^2,)."""
+    ramp = torch.sin((torch.arange(block, dtype=torch.float64) + 0.5) * (torch.pi / (2 * block))).square()  # rising half of Hann
+    quarters = []
+    for down, right in _QUARTERS:
+        along, across = (ramp.flip(0) if low == 0 else ramp for low in (down, right))
+        quarters.append(torch.outer(along, across))
+    total = sum(q.square() for q in quarters).sqrt()
+    return tuple((q / total).float().reshape(-1) for q in quarters)
+
+
+def lay(found: Tensor, sources: Tensor) -> Tensor:
+    """Texture (N, 1, S, S): detail (N, 1, S, S) copied as `sources` (N, 289) say."""
+    n, _, side, _ = found.shape
+    block, half = side // BLOCKS, side // BLOCKS // 2
+    shifted = F.pad(found, (0, block, 0, block))
+    table = torch.cat(
+        [_to_blocks(shifted[:, :, y : y + side, x : x + side]) for y in (0, half) for x in (0, half)], 1
+    )  # (N, 1024, block^2)
+    grid, rows = sources.reshape(n, CORNERS, CORNERS), _table_rows().to(sources.device)
+    laid = torch.zeros(n, BLOCKS**2, block**2, device=found.device)
+    for k, (down, right) in enumerate(_QUARTERS):
+        own = grid[:, down : down + BLOCKS, right : right + BLOCKS].reshape(n, BLOCKS**2)
+        taken = torch.stack([table[i].index_select(0, rows[k][own[i]]) for i in range(n)])
+        laid = laid + taken * _weights(block)[k].to(found.device)
+    return _from_blocks(laid)
+
+
+def softened(mask: Tensor) -> Tensor:
+    """How much is painted: (N, 1, S, S), 0 outside the mask (1 = erase), rising inwards over S / 64 pixels."""
+    side = mask.shape[-1]
+    reach = 2 * (side // 128) + 1
+    return mask * (2.0 * F.avg_pool2d(mask, reach, 1, reach // 2, count_include_pad=False) - 1.0).clamp(0.0, 1.0)
+
+
+def shifts_of(sources: Tensor, side: int) -> Tensor:
+    """The flow (N, 2, 17, 17) of the windows, x then y, in pixels of a picture of `side`: what is around a corner is copied from
+    there.
+    """
+    windows, places = _places()
+    moved = (places[sources] - windows[None]) * (side // (2 * BLOCKS))
+    return moved.reshape(len(sources), CORNERS, CORNERS, 2).permute(0, 3, 1, 2).float()
