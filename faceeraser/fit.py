@@ -478,7 +478,7 @@ class _Run:
             if recipe.l1:
                 terms.add("l1", recipe.l1, losses.l1_loss(picture, truth, hole))
             if recipe.phase != "structure":
-                for name, value in network.own_terms(outputs, truth, target.mask, hole).items():
+                for name, value in network.own_terms(outputs, truth, target.mask, target.skin, hole).items():
                     terms.add(name, 1.0, value)
             if recipe.clone and "cloned" in outputs:
                 terms.add("clone", recipe.clone, losses.l1_loss(outputs["cloned"], truth, hole))

@@ -65,11 +65,16 @@ def shading_loss(picture: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
 
     Detail of the picture's own costs little here, so a network that has been given texture has no reason to smooth it.
     """
-    size = max(3, round(picture.shape[-1] * 5 / 256) // 2 * 2 + 1)
-    error = picture.float() - truth.float()
-    for _ in range(3):
-        error = F.avg_pool2d(error, size, 1, size // 2, count_include_pad=False)
+    error = blurred(picture.float() - truth.float())
     return l1_loss(error, torch.zeros_like(error), mask)
+
+
+def blurred(picture: Tensor) -> Tensor:
+    """A picture (N, C, H, W) without its detail: three boxes, sigma about 2.5 pixels at 256."""
+    size = max(3, round(picture.shape[-1] * 5 / 256) // 2 * 2 + 1)
+    for _ in range(3):
+        picture = F.avg_pool2d(picture, size, 1, size // 2, count_include_pad=False)
+    return picture
 
 
 def depth_in_hole(closed: Tensor) -> Tensor:

@@ -36,11 +36,13 @@ from faceeraser.warp import offsets_to_flow, warp
 
 VARIANTS = ("unet_attention", "unet", "auto_encoder")
 PRESETS = ("paper", "mobile")
-# The models there are, and their networks that have residual blocks: FaceEraser here, the others in faceeraser/peers.py.
+# The models there are, and their networks that have residual blocks: FaceEraser here, its peers in faceeraser/peers.py, the
+# one that plans and paints in faceeraser/planner.py.
 MODELS = {"faceeraser": ("edge", "clone"), "edgeconnect": ("edge", "paint"), "structureflow": ("structure", "texture"),
-          "hifill": ()}  # fmt: skip
-# The heads that predict a flow. They are never quantized: an int8 tanh has steps of 1/128, a whole pixel at 256 px.
-FLOW_HEADS = {"faceeraser": ("clone.head",), "structureflow": ("texture.flow",)}
+          "hifill": (), "patches": ()}  # fmt: skip
+# The heads that predict a flow, or a plan. They are never quantized: an int8 tanh has steps of 1/128, a whole pixel at
+# 256 px.
+FLOW_HEADS = {"faceeraser": ("clone.head",), "structureflow": ("texture.flow",), "patches": ("body.shading", "body.skin")}
 # What is missing from the cloned picture is small; without the gain, Adam's first steps on the head's 49 x width weights
 # would move the picture by more than its range (measured: 9 dB after 20 steps, from 34 dB before the first).
 RESIDUAL_GAIN = 0.1
@@ -514,10 +516,11 @@ class Inpainter(nn.Module):
         return next((phase for phase in self.PHASES if phase not in ("inpaint", "all")), None)
 
     def own_terms(
-        self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, where: Tensor | None
+        self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, where: Tensor | None
     ) -> dict[str, Tensor]:
-        """What this model's own paper adds to the objective that all share, {name: weighted loss} of what `forward` gave for
-        a truth (N, 3, H, W) and a mask (N, 1, H, W). where: what L1 terms are taken over, None for the whole picture.
+        """What this model adds of its own to the objective that all share, {name: weighted loss} of what `forward` gave
+        for a truth (N, 3, H, W) and a mask (N, 1, H, W). skin (N, 1, H, W): 1 where bare skin is seen. where: what L1
+        terms are taken over, None for the whole picture.
         """
         return {}
 

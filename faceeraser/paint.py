@@ -6,16 +6,17 @@ A plan, made at `SEEN` x `SEEN` pixels by a network (networks.PatchEraser), says
     shading   (N, 3, 64, 64), the colour of the empty face, smooth
     sources   (N, 289) whole numbers: for each window of a coarse grid, the window of skin that is copied there
 
-What is copied is *detail*, a picture's luma less its own shading, where it is skin and bounded by this skin's own deviation. It
-moves by whole pixels in whole windows, so that no pore is interpolated away. Windows overlap by half under Hann weights, and
+What is copied is *detail*, a picture's luma less its own shading, where it is skin and bounded by this skin's own
+deviation. It moves by whole pixels in whole windows, so that no pore is interpolated away. Windows overlap by half under
+Hann weights, and
 their sum is divided by the root of the sum of the squared weights: the variance of texture is kept, where a mean of four
-pieces would halve it (Heitz and Neyret 2018, High-Performance By-Example Noise using a Histogram-Preserving Blending Operator,
-section 3.1, without its histograms).
+pieces would halve it (Heitz and Neyret 2018, High-Performance By-Example Noise using a Histogram-Preserving Blending
+Operator, section 3.1, without its histograms).
 
-A picture of S = 128 k pixels is 16 x 16 blocks of S / 16. A window is 2 x 2 blocks around a corner of the grid; a source is as
-large, around any of the points half a block apart whose window lies inside the picture. A window copied to a corner is four
-blocks copied to four blocks, so painting is a table of blocks and four look-ups of whole rows: no arithmetic for each pixel
-says where from.
+A picture of S = 128 k pixels is 16 x 16 blocks of S / 16. A window is 2 x 2 blocks around a corner of the grid; a source
+is as large, around any of the points half a block apart whose window lies inside the picture. A window copied to a
+corner is four blocks copied to four blocks, so painting is a table of blocks and four look-ups of whole rows: no
+arithmetic for each pixel says where from.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def luma(image: Tensor) -> Tensor:
     return LUMA[0] * image[:, 0:1] + LUMA[1] * image[:, 1:2] + LUMA[2] * image[:, 2:3]
 
 
-def _enlarged(x: Tensor, side: int) -> Tensor:
+def enlarged(x: Tensor, side: int) -> Tensor:
+    """A map (N, C, h, w) bilinearly at side x side."""
     return x if x.shape[-1] == side else F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
 
 
@@ -70,7 +72,7 @@ def membrane(seen: Tensor, skin: Tensor) -> Tensor:
     for value, weight in reversed(levels):
         mean, sure = value / (weight + 1e-6), (8.0 * weight).clamp(max=1.0)
         known, open_ = mean * sure, 1.0 - sure
-        filled = known + open_ * _enlarged(filled, value.shape[-1])
+        filled = known + open_ * enlarged(filled, value.shape[-1])
         for _ in range(3):
             filled = known + open_ * F.avg_pool2d(filled, 3, 1, 1, count_include_pad=False)
     return filled
@@ -84,25 +86,44 @@ def own_shading(seen: Tensor, skin: Tensor) -> Tensor:
     return value / (weight + 1e-4)
 
 
-def detail(visible: Tensor, keep: Tensor, own: Tensor, skin: Tensor) -> tuple[Tensor, Tensor]:
-    """(detail (N, 1, S, S), clean (N, 1, 128, 128)): what skin has beyond its shading, bounded, and where that may be copied.
+def cleanly(skin: Tensor) -> Tensor:
+    """Where nothing but skin is: 0 at a weight of 0.4 and below, 1 at 0.65 and above."""
+    return (4.0 * skin - 1.6).clamp(0.0, 1.0)
+
+
+def detail(visible: Tensor, keep: Tensor, own: Tensor, skin: Tensor) -> Tensor:
+    """What skin has beyond its shading, bounded, (N, 1, S, S); 0 where it may not be copied.
 
     visible (N, 3, S, S), zero in the hole; keep (N, 1, S, S), 0 in the hole; own and skin as of `own_shading`.
     """
     side = visible.shape[-1]
-    clean = (4.0 * skin - 1.6).clamp(0.0, 1.0)
-    usable = _enlarged(clean, side) * keep
-    found = (luma(visible) - _enlarged(own, side)) * usable
+    usable = enlarged(cleanly(skin), side) * keep
+    found = (luma(visible) - enlarged(own, side)) * usable
     # Mean absolute deviation of a normal variable is 0.8 of its standard deviation; outliers count less than squared.
     deviation = 1.2533 * found.abs().mean((2, 3), keepdim=True) / (usable.mean((2, 3), keepdim=True) + 1e-4)
     bound = BOUND * deviation
-    return torch.minimum(torch.maximum(found, -bound), bound), clean
+    return torch.minimum(torch.maximum(found, -bound), bound)
 
 
-def cover(clean: Tensor) -> Tensor:
-    """How much of each source's window is clean skin: (N, 1, 128, 128) -> (N, 29, 29) in [0, 1]."""
-    block = clean.shape[-1] // BLOCKS
-    return F.avg_pool2d(clean, 2 * block, block // 2)[:, 0]
+def choose(seen: Tensor, skin: Tensor) -> Tensor:
+    """The cheapest source for each window: (N, 289) of 0 to 840, of seen (N, 3, 128, 128) and skin (N, 1, 128, 128).
+
+    A source costs what its window lacks of clean skin, and what its detail is stronger than is usual here (a crease, a
+    strand of hair). Costs are whole 1/64, and of equal ones the first source wins: the same choice wherever sums are
+    only nearly the same.
+    """
+    block = SEEN // BLOCKS
+    clean = cleanly(skin)
+    covered = F.avg_pool2d(clean, 2 * block, block // 2)
+    strength = F.avg_pool2d((luma(seen) - enlarged(own_shading(seen, skin), SEEN)).abs() * clean, 2 * block, block // 2)
+    usual = strength.mean((2, 3), keepdim=True) / (covered.mean((2, 3), keepdim=True) + 1e-4)
+    odd = F.relu(strength / (covered * usual + 1e-4) - 1.0).clamp(max=4.0)
+    cost = ((LACKING * F.relu(WHOLE - covered) + ODD * odd) * 64.0).round() / 64.0
+    first = torch.arange(HALVES**2, device=skin.device) / 2.0**17
+    return (preference().to(skin.device)[None] + (cost.flatten(1) + first)[:, None]).argmin(2)
+
+
+WHOLE, LACKING, ODD = 0.95, 20.0, 1.5
 
 
 @functools.cache
@@ -117,9 +138,9 @@ def _places() -> tuple[Tensor, Tensor]:
 def preference() -> Tensor:
     """What a window (of 289) pays for a source (of 841), whatever the picture: (289, 841) float32, whole 1/64.
 
-    Distance, so that light and stubble are of the same place; a number like chance, so that windows do not all want the same
-    source; and a toll on sources of another colour of a 3 x 3 chequer than the window, so that windows side by side cannot take
-    the same skin unless there is no other.
+    Distance, so that light and stubble are of the same place; a number like chance, so that windows do not all want the
+    same source; and a toll on sources of another colour of a 3 x 3 chequer than the window, so that windows side by side
+    cannot take the same skin unless there is no other.
     """
     windows, sources = (places.double() for places in _places())
     apart = (windows[:, None] - sources[None]).square().sum(-1).sqrt() / (2 * BLOCKS)  # in sides of the picture
@@ -166,7 +187,7 @@ def _from_blocks(x: Tensor) -> Tensor:
 @functools.cache
 def _weights(block: int) -> tuple[Tensor, ...]:
     """What each quarter of a window counts, over the root of the sum of the four squares: four of (block^2,)."""
-    ramp = torch.sin((torch.arange(block, dtype=torch.float64) + 0.5) * (torch.pi / (2 * block))).square()  # rising half of Hann
+    ramp = torch.sin((torch.arange(block).double() + 0.5) * (torch.pi / (2 * block))).square()  # Hann, its rising half
     quarters = []
     for down, right in _QUARTERS:
         along, across = (ramp.flip(0) if low == 0 else ramp for low in (down, right))
@@ -192,17 +213,21 @@ def lay(found: Tensor, sources: Tensor) -> Tensor:
     return _from_blocks(laid)
 
 
-def softened(mask: Tensor) -> Tensor:
-    """How much is painted: (N, 1, S, S), 0 outside the mask (1 = erase), rising inwards over S / 64 pixels."""
-    side = mask.shape[-1]
-    reach = 2 * (side // 128) + 1
-    return mask * (2.0 * F.avg_pool2d(mask, reach, 1, reach // 2, count_include_pad=False) - 1.0).clamp(0.0, 1.0)
+def painted(visible: Tensor, mask: Tensor, seen: Tensor, skin: Tensor, shading: Tensor, sources: Tensor) -> Tensor:
+    """The picture that a plan paints, (N, 3, S, S) in [0, 1], of use inside the hole.
 
-
-def shifts_of(sources: Tensor, side: int) -> Tensor:
-    """The flow (N, 2, 17, 17) of the windows, x then y, in pixels of a picture of `side`: what is around a corner is copied from
-    there.
+    visible (N, 3, S, S), zero in the hole; mask (N, 1, S, S), 1 = erase; the rest as of the module.
     """
-    windows, places = _places()
-    moved = (places[sources] - windows[None]) * (side // (2 * BLOCKS))
-    return moved.reshape(len(sources), CORNERS, CORNERS, 2).permute(0, 3, 1, 2).float()
+    found = detail(visible, 1.0 - mask, own_shading(seen, skin), skin)
+    return (enlarged(shading, mask.shape[-1]) + _three(lay(found, sources))).clamp(0.0, 1.0)
+
+
+def flow_of(sources: Tensor, side: int) -> Tensor:
+    """The flow (N, 2, S, S), x then y in pixels, of the window that counts most at each pixel, the one around the nearest
+    corner: pixel p is copied from p + flow(p).
+    """
+    windows, places = (each.to(sources.device) for each in _places())
+    block = side // BLOCKS
+    moved = ((places[sources] - windows[None]) * (block // 2)).reshape(len(sources), CORNERS, CORNERS, 2).permute(0, 3, 1, 2)
+    whole = moved.repeat_interleave(block, 2).repeat_interleave(block, 3).float()
+    return whole[:, :, block // 2 : block // 2 + side, block // 2 : block // 2 + side]

@@ -40,6 +40,7 @@ from faceeraser.networks import (
     three,
     touched,
 )
+from faceeraser.planner import PatchEraser
 from faceeraser.quant import Tap
 
 
@@ -294,7 +295,7 @@ class StructureFlow(Peer):
         return found, painted, None
 
     def own_terms(
-        self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, where: Tensor | None
+        self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, where: Tensor | None
     ) -> dict[str, Tensor]:
         """The sampling correctness loss (equation 5): what the flow fetches into the hole, of the picture that is seen, has
         to be as like the truth as the likest there is. Likeness is the cosine of features, here the filter bank's.
@@ -498,7 +499,7 @@ class HiFill(Peer):
         return picture - self._enlarged(F.avg_pool2d(there, 2), "bilinear")
 
     def own_terms(
-        self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, where: Tensor | None
+        self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, where: Tensor | None
     ) -> dict[str, Tensor]:
         """L1 of the coarse network's picture too (section 3.5)."""
         return {"coarse": l1_loss(outputs["coarse"], truth, where)}
@@ -509,7 +510,8 @@ class HiFill(Peer):
 
 def build(config: Config, width: int = 16, edge_width: int | None = None) -> Inpainter:
     """A fresh network of `config.model`; edge_width: of the network that is trained first, if it is another."""
-    classes: dict[str, type[FaceEraser | EdgeConnect | StructureFlow | HiFill]] = {
+    classes: dict[str, type[FaceEraser | EdgeConnect | StructureFlow | HiFill | PatchEraser]] = {
         "faceeraser": FaceEraser, "edgeconnect": EdgeConnect, "structureflow": StructureFlow, "hifill": HiFill,
+        "patches": PatchEraser,
     }  # fmt: skip
     return classes[config.model](config, width, edge_width)

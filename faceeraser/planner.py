@@ -1,15 +1,18 @@
-"""The mobile network: one small body that looks at 128 x 128 pixels and plans; painting is arithmetic (paint.py).
+"""A network for phones that plans: a small body looks at 128 x 128 pixels, and painting is arithmetic (paint.py).
 
     plan = skin, shading, sources        what each is: paint.py
     erased = paint(image, mask, plan)    at 128 k pixels, whatever k
 
-The body is a U-Net on a picture folded 4 x 4 into channels, so that nothing is convolved at full width. It says which visible
-pixels are bare skin, what the membrane of that skin lacks to be the shading of an empty face, and how good skin is as a source
-of texture. Which window is copied where then follows without a weight (`PatchEraser.choose`).
+The body is a U-Net whose first convolution moves by four pixels, so that nothing is convolved at full width. It says
+which of the visible pixels are bare skin, and what the membrane of that skin lacks to be the shading of an empty face.
+Which window is copied where follows from that without a weight (`paint.choose`). There is no edge network: nothing in
+the plan asks for edges.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -17,107 +20,120 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceeraser import paint
-from faceeraser.networks import Config, Conv, Inpainter, Up, three
+from faceeraser.losses import blurred
+from faceeraser.networks import Config, Conv, Inpainter, Up, three, touched
 from faceeraser.quant import Tap
 
 FOLD = 4
-"""Pixels along the side of what becomes one position of the body."""
-WHOLE = 0.9
-"""Of a source's window must be clean skin; less costs."""
+"""Pixels that the first convolution moves by."""
 SHADING_GAIN = 0.1
+"""What the membrane lacks is small; see networks.RESIDUAL_GAIN."""
+SKIN_TERM, SHADING_TERM, SHADING_SQUARED = 0.3, 4.0, 40.0
+"""Coefficients of the network's own terms: cross-entropy of skin, L1 and squared error of shading."""
 
 
 class Body(nn.Module):
-    """The U-Net: (N, 64, 32, 32), a folded picture and mask, -> (N, 20, 32, 32): 16 logits of skin, 3 of shading, 1 of quality."""
+    """The U-Net: picture and mask (N, 4, 128, 128) -> (skin's logits (N, 1, 64, 64), what the membrane lacks (N, 3, 32,
+    32)).
+    """
 
     def __init__(self, config: Config, width: int):
         super().__init__()
         self.store = Tap("image")
-        self.stem = Conv(config, 4 * FOLD**2, width, 3)
-        self.down = nn.ModuleList(
-            [Conv(config, width, 2 * width, 3, stride=2), Conv(config, 2 * width, 3 * width, 3, stride=2)]
-        )
-        self.same = nn.ModuleList([Conv(config, w * width, w * width, 3) for w in (1, 2, 3)])
+        self.stem = Conv(config, 4, width, 2 * FOLD, stride=FOLD)
+        widths = [width, 2 * width, 3 * width]
+        self.down = nn.ModuleList([Conv(config, a, b, 3, stride=2) for a, b in itertools.pairwise(widths)])
+        self.same = nn.ModuleList([Conv(config, w, w, 3) for w in widths])
         self.deep = Conv(config, 3 * width, 3 * width, 3, dilation=2)
-        self.up = nn.ModuleList([Up(config, 3 * width, 2 * width), Up(config, 2 * width, width)])
+        self.up = nn.ModuleList([Up(config, b, a) for a, b in zip(widths[1::-1], widths[:0:-1], strict=True)])
         self.joined = nn.ModuleList([Tap(), Tap()])
         self.mixed = Conv(config, width, width, 3)
-        self.head = Conv(config, width, FOLD**2 + 4, 1, act=None, norm=False, tap=None)
+        self.finer = Up(config, width, max(8, width // 2))
+        self.shading = Conv(config, width, 3, 1, act=None, norm=False, tap=None)
+        self.skin = Conv(config, max(8, width // 2), 1, 1, act=None, norm=False, tap=None)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.same[0](self.stem(self.store(x)))
         kept = [x]
         for down, same in zip(self.down, list(self.same)[1:], strict=True):
             x = same(down(x))
             kept.append(x)
-        x, stored_by = self.deep(kept.pop()), self.deep.out
+        x, tap = self.deep(kept.pop()), self.deep.out
         for up, joined in zip(self.up, self.joined, strict=True):
-            x, stored_by = joined(up(x, stored_by) + kept.pop()), joined
-        return self.head(self.mixed(x))
+            x, tap = joined(up(x, tap) + kept.pop()), joined
+        x = self.mixed(x)
+        return self.skin(self.finer(x, self.mixed.out)), self.shading(x)
 
 
 class PatchEraser(Inpainter):
-    """The mobile preset. Keys of what it returns: `skin` (N, 1, 128, 128), `membrane` and `shading` (N, 3, 64, 64), `sources`
-    (N, 289), `flow` (N, 2, 17, 17) in pixels, `plan` (what `forward` takes back), `cloned` (membrane and texture), `refined`
-    (shading and texture), `erased`.
+    """The network and its painting. Keys of what it returns:
+
+    `skin` (N, 1, 128, 128) and `logits` (N, 1, 64, 64); `membrane` and `shading` (N, 3, 64, 64); `sources` (N, 289);
+    `flow` (N, 2, H, W), pixels that the window moves which counts most at a pixel; `refined`, `erased` as of every model.
     """
 
     PHASES: ClassVar = {"inpaint": ("body",), "all": ("body",)}
-    HEADS = ("body.head",)
-    TAILS = (("body.head", "body.mixed"),)
+    HEADS = ("body.shading", "body.skin")
+    TAILS = (("body.shading", "body.mixed"), ("body.skin", "body.finer"))
 
-    def __init__(self, config: Config, width: int = 32, edge_width: int | None = None):
+    def __init__(self, config: Config, width: int = 24, edge_width: int | None = None):
         super().__init__(config)
         self.body = Body(config, width)
         self.initialise()
 
     def forward(
-        self, image: Tensor, mask: Tensor, edges: Tensor | None = None, plan: tuple[Tensor, ...] | None = None
+        self, image: Tensor, mask: Tensor, edges: Tensor | None = None, plan: Sequence[Tensor] | None = None
     ) -> dict[str, Tensor]:
+        """As of every `Inpainter`, at any multiple of 128 pixels, H = W. edges: not looked at. plan: (skin, shading,
+        sources) in the place of what the network would say.
+        """
         mask = (mask >= 0.5).to(image.dtype)
-        keep = 1.0 - mask
-        visible = image * three(keep)
-        seen, open_ = self.look(visible, mask)
-        made = self.plan(seen, open_) if plan is None else {}
-        skin, shading, sources = plan if plan is not None else (made["skin"], made["shading"], made["sources"])
-        found, _ = paint.detail(visible, keep, paint.own_shading(seen, skin), skin)
-        texture = three(paint.lay(found, sources))
-        refined = (paint._enlarged(shading, image.shape[-1]) + texture).clamp(0.0, 1.0)
-        soft = three(paint.softened(mask))
-        erased = visible + three(mask) * (refined)
-        flow = paint.shifts_of(sources, image.shape[-1])
-        return {**made, "texture": texture, "flow": flow, "refined": refined, "erased": erased, "soft": soft}
-
-    def look(self, visible: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(seen (N, 3, 128, 128), zero where anything is hidden; hidden (N, 1, 128, 128))."""
-        k = visible.shape[-1] // paint.SEEN
-        if k == 1:
-            return visible, mask
-        hidden = 1.0 - F.relu(1.0 - F.avg_pool2d(mask, k) * k**2)
-        return F.avg_pool2d(visible, k) * three(1.0 - hidden), hidden
-
-    def plan(self, seen: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-        """A plan of what is seen: `skin`, `membrane`, `shading`, `sources`; `quality` and `logits` for training."""
-        said = self.body(F.pixel_unshuffle(torch.cat([self.filled(seen, hidden), hidden], 1), FOLD)).float()
-        logits = F.pixel_shuffle(said[:, : FOLD**2], FOLD)
-        skin = torch.sigmoid(logits) * (1.0 - hidden)
-        smooth = paint.membrane(seen, skin)
-        added = F.interpolate(said[:, FOLD**2 : FOLD**2 + 3], size=smooth.shape[-2:], mode="bilinear", align_corners=False)
-        quality = said[:, FOLD**2 + 3 :]
-        clean = (4.0 * skin - 1.6).clamp(0.0, 1.0)
+        visible = image * three(1.0 - mask)
+        with torch.autocast(image.device.type, enabled=False):
+            seen, hidden = self.look(visible.float(), mask.float())
+        made = self.plan(seen, hidden) if plan is None else dict(zip(("skin", "shading", "sources"), plan, strict=True))
+        with torch.autocast(image.device.type, enabled=False):
+            refined = paint.painted(visible.float(), mask.float(), seen, made["skin"], made["shading"], made["sources"])
         return {
-            "logits": logits, "skin": skin, "membrane": smooth, "shading": smooth + SHADING_GAIN * added, "quality": quality,
-            "sources": self.choose(clean, quality),
+            **made, "flow": paint.flow_of(made["sources"], image.shape[-1]), "refined": refined,
+            "erased": visible + refined * three(mask),
         }  # fmt: skip
 
-    def filled(self, seen: Tensor, hidden: Tensor) -> Tensor:
-        """What the body sees: the hole filled from all that is visible, skin or not, since it is to say what is."""
-        crude = paint.membrane(seen, 1.0 - hidden)
-        return seen + three(hidden) * paint._enlarged(crude, seen.shape[-1])
+    def look(self, visible: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network sees of a picture of S = 128 k pixels: (seen (N, 3, 128, 128), zero where anything is hidden;
+        hidden (N, 1, 128, 128)).
+        """
+        k = visible.shape[-1] // paint.SEEN
+        hidden = touched(mask, k)
+        return (F.avg_pool2d(visible, k) * three(1.0 - hidden) if k > 1 else visible), hidden
 
-    def choose(self, clean: Tensor, quality: Tensor) -> Tensor:
-        """The cheapest source for each window: (N, 289) of 0 to 840."""
-        covered = paint.cover(clean.detach()).flatten(1)
-        good = F.avg_pool2d(quality.detach(), 2, 1)[:, 0, 1:-1, 1:-1].flatten(1)
-        cost = 20.0 * F.relu(WHOLE - covered) + good
-        return (paint.preference().to(cost.device)[None] + cost[:, None]).argmin(2)
+    def plan(self, seen: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+        """A plan for what is seen: `skin`, `shading`, `sources`; `logits` and `membrane` beside them."""
+        with torch.autocast(seen.device.type, enabled=False):
+            # The hole is filled from all that is visible, skin or not, since it is the body that is to say what is.
+            filled = seen + three(hidden) * paint.enlarged(paint.membrane(seen, 1.0 - hidden), paint.SEEN)
+        logits, lacking = self.body(torch.cat([filled, hidden], 1))
+        with torch.autocast(seen.device.type, enabled=False):
+            skin = paint.enlarged(torch.sigmoid(logits.float()), paint.SEEN) * (1.0 - hidden)
+            membrane = paint.membrane(seen, skin)
+            shading = membrane + SHADING_GAIN * paint.enlarged(lacking.float(), paint.SHADED)
+            sources = paint.choose(seen.detach(), skin.detach())
+        return {"logits": logits, "skin": skin, "membrane": membrane, "shading": shading, "sources": sources}
+
+    def own_terms(
+        self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, where: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Cross-entropy of what is skin, where that is seen; L1 and squared error of the shading inside the hole,
+        against the truth without its detail.
+        """
+        where = mask if where is None else where
+        cell = mask.shape[-1] // outputs["logits"].shape[-1]
+        seen, told = 1.0 - F.max_pool2d(mask, cell), F.avg_pool2d(skin, cell)
+        entropy = F.binary_cross_entropy_with_logits(outputs["logits"].float(), told, reduction="none")
+        error = paint.enlarged(outputs["shading"], truth.shape[-1]) - blurred(truth)
+        known, all_known = three(where), 3.0 * where.sum() + 1.0
+        return {
+            "skin": SKIN_TERM * (entropy * seen).sum() / (seen.sum() + 1.0),
+            "shade": SHADING_TERM * (error.abs() * known).sum() / all_known,
+            "shade_squared": SHADING_SQUARED * (error.square() * known).sum() / all_known,
+        }

@@ -22,7 +22,8 @@ FLOORS = (
     {"extras", "writing", "history", "legacy", "processes", "cache", "seeds", "patches"},
     {"warp", "metrics", "faces", "edges", "quant", "timings", "flatbuffer", "gpu", "picture", "video", "mil", "script"},
     {"losses", "pairs", "effects", "artifact", "landmarks", "tracking", "patchmatch", "plots", "looks", "judge"},
-    {"networks", "chain"},
+    {"networks", "chain", "paint"},
+    {"planner"},
     {"peers"},
     {"checkpoint", "device", "form", "serve"},  # checkpoint: writes its folder as an artifact writes its card
     {"runner", "inference"},

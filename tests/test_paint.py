@@ -10,7 +10,9 @@ from faceeraser import paint
 
 
 def by_hand(detail: np.ndarray, sources: np.ndarray) -> np.ndarray:
-    """The same windows, copied one after another with Hann weights computed for each pixel from its distance to the corner."""
+    """The same windows, copied one after another with Hann weights computed for each pixel from its distance to the
+    corner.
+    """
     side = len(detail)
     block = side // paint.BLOCKS
     laid, squares = np.zeros((side, side)), np.zeros((side, side))
@@ -36,12 +38,13 @@ def test_what_is_laid_is_every_window_copied_by_hand(side) -> None:
 
 
 def test_copying_in_place_changes_nothing_where_windows_are_whole() -> None:
-    """A window's own place as its source: the four copies of a pixel are one pixel, so their weighted sum is more than it."""
-    windows, places = paint._places()
+    """A window's own place as its source: the four copies of a pixel are one pixel, so their weighted sum is more than
+    it.
+    """
     detail = torch.ones(1, 1, 128, 128)
     laid = paint.lay(detail, torch.zeros(1, paint.CORNERS**2, dtype=torch.long))
     assert torch.allclose(laid, paint.lay(detail, torch.full((1, paint.CORNERS**2), 400)), atol=1e-6)
-    assert 1.0 - 1e-6 <= float(laid.min()) and float(laid.max()) <= 2.0 + 1e-6
+    assert float(laid.min()) >= 1.0 - 1e-6 and float(laid.max()) <= 2.0 + 1e-6
 
 
 @pytest.mark.parametrize("side", [128, 256, 512])
@@ -65,10 +68,10 @@ def test_nothing_of_the_hole_reaches_the_detail(seed, side) -> None:
     keep[..., side // 4 : side // 2, side // 4 : side // 2] = 0
     skin = torch.from_numpy(rng.random((1, 1, 128, 128), np.float32)) * torch.nn.functional.avg_pool2d(keep, side // 128)
     own = paint.own_shading(torch.nn.functional.avg_pool2d(image * keep, side // 128), skin)
-    found, _ = paint.detail(image * keep, keep, own, skin)
+    found = paint.detail(image * keep, keep, own, skin)
     assert float(found[keep == 0].abs().max()) == 0.0
     noise = torch.where(keep.bool(), image, torch.rand_like(image))
-    assert torch.equal(found, paint.detail(noise * keep, keep, own, skin)[0])
+    assert torch.equal(found, paint.detail(noise * keep, keep, own, skin))
 
 
 def test_windows_side_by_side_take_different_skin_where_there_is_enough() -> None:
@@ -84,11 +87,3 @@ def test_a_membrane_sees_skin_alone() -> None:
     skin[..., :40] = 1.0
     assert torch.allclose(paint.membrane(seen, skin), torch.tensor(0.6), atol=1e-3)
     assert torch.allclose(paint.membrane(seen, torch.zeros_like(skin)), torch.tensor(0.5), atol=1e-3)
-
-
-def test_an_edge_of_paint_is_soft_inside_and_nothing_is_painted_outside() -> None:
-    mask = torch.zeros(1, 1, 256, 256)
-    mask[..., 64:192, 64:192] = 1
-    soft = paint.softened(mask)
-    assert float(soft[mask == 0].max()) == 0 and float(soft[..., 80:176, 80:176].min()) == 1
-    assert 0 <= float(soft[0, 0, 64, 128]) < 0.6
