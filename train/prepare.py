@@ -1,6 +1,6 @@
 """Photographs of faces -> blank faces and part masks to train on (paper, section 3.2).
 
-    python train/prepare.py PHOTOS data/faces
+    python train/prepare.py PHOTOS data/faces --hair models/hair_segmentation.tflite
     python train/prepare.py data/synthetic --source synthetic --size 64
 
 A blank face is a bare forehead, resized to 256 x 128 and stitched to its own vertical flip. A mask is the polygons of a
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import csv
 import fnmatch
+import functools
 import hashlib
 import io
 import json
@@ -42,6 +43,7 @@ import numpy as np
 from tqdm import tqdm
 
 from faceeraser import faces, metrics, picture, script
+from faceeraser.hair import HairTeacher
 from faceeraser.metrics import lab_of
 
 FORMAT = 1
@@ -76,6 +78,7 @@ BROW_GAP = 0.10
 MIN_HEIGHT, MIN_WIDTH, MAX_ASPECT, MIN_ASPECT = 0.28, 0.70, 0.62, 0.34
 RIM = 2  # pixels of the patch cut off left and right, where the hairline is soft
 ROW_SKIN = 0.97
+HAIR, MAX_HAIR = 0.43, 0.12  # of the hair teacher: what counts as hair, and how much of a forehead may be
 MAX_CLIPPED = 0.02
 # How much a pixel may differ from its neighbour in the flood fill: 2 L*, 2 a*, 2 b* per unit.
 TOLERANCE = (8, 5, 5)
@@ -389,6 +392,7 @@ class Options:
     min_forehead: int
     drop_glasses: bool
     train_only: str
+    hair: str = ""  # the file of the hair teacher; none: foreheads and bare skin go by colour and grain alone
 
 
 def bare_skin(crop: np.ndarray, face: faces.Face, parts: np.ndarray) -> np.ndarray:
@@ -435,6 +439,23 @@ def generator(*key: object) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
+@functools.cache
+def teacher(path: str) -> HairTeacher:
+    """The hair teacher of this process."""
+    return HairTeacher(path)
+
+
+def hair_in(hair: np.ndarray, forehead: Forehead, matrix: np.ndarray) -> float:
+    """Share of a forehead's rectangle that is hair; hair (H, W) is of the crop that `matrix` leads to."""
+    assert forehead.box is not None
+    left, top, right, bottom = forehead.box
+    x, y = np.meshgrid(np.linspace(left, right, 32), np.linspace(top, bottom, 16))
+    there = faces.transform(cv2.invertAffineTransform(forehead.patch_matrix), np.stack([x.ravel(), y.ravel()], 1))
+    inside = faces.transform(matrix, there).astype(np.float32)
+    found = cv2.remap(hair, inside[:, :1], inside[:, 1:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return float((found > HAIR).mean())
+
+
 def prepare_photo(photos: Path, partial: Path, item: Item, options: Options) -> dict[str, Any]:
     """Prepare one photograph: write its blank and its mask below `partial` and return its row."""
     row: dict[str, Any] = {"id": item.id, "file": item.file, "taken": 0, "mask": 0, "glasses": "", "reason": ""}
@@ -455,6 +476,7 @@ def prepare_photo(photos: Path, partial: Path, item: Item, options: Options) -> 
 
     crop, matrix = faces.align(image, face, options.size)
     aligned = face.moved(matrix)
+    hair = teacher(options.hair)(crop) if options.hair else np.zeros(crop.shape[:2], np.float32)
     wears = faces.glasses_score(image, face) >= 0.5
     row["glasses"] = int(wears)
     if abs(face.yaw) <= MAX_YAW_MASK and face.width >= 48:
@@ -467,7 +489,7 @@ def prepare_photo(photos: Path, partial: Path, item: Item, options: Options) -> 
         write_png(partial / "masks" / f"{item.id}.png", field)
         row["mask"] = 1
         if not wears:  # glasses would have to be erased too, and what is behind them is not known to be skin
-            skin = bare_skin(crop, aligned, field & np.uint8(255 - faces.GLASSES))
+            skin = bare_skin(crop, aligned, field & np.uint8(255 - faces.GLASSES)) & (hair <= HAIR)
             write_png(partial / "faces" / f"{item.id}.png", np.dstack([crop, 255 * skin.astype(np.uint8)]))
             row["face"] = 1
 
@@ -475,6 +497,8 @@ def prepare_photo(photos: Path, partial: Path, item: Item, options: Options) -> 
     row |= {"forehead_px": round(forehead.width_px, 1), "cheek_ita": round(forehead.cheek_ita, 1)}
     row["measures"] = {name: round(value, 4) for name, value in forehead.measures.items()}
     reason = forehead.reason
+    if not reason and hair_in(hair, forehead, matrix) > MAX_HAIR:
+        reason = "hair on the forehead: by the hair teacher"
     if not reason and options.drop_glasses and wears:
         reason = "glasses: and --drop-glasses was given"
     if not reason and forehead.width_px < options.min_forehead:
@@ -1057,6 +1081,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--drop-glasses", action="store_true", help="take no blank from a face with glasses, as the paper does"
     )
     made.add_argument(
+        "--hair", type=Path, metavar="FILE", help="MediaPipe's hair_segmentation.tflite: what is hair is no bare skin"
+    )
+    made.add_argument(
         "--min-forehead", type=int, default=40, help="least source pixels across a forehead; default: %(default)s"
     )
     made.add_argument(
@@ -1105,6 +1132,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         arguments.min_forehead,
         arguments.drop_glasses,
         arguments.train_only,
+        str(arguments.hair or ""),
     )
     items = (
         list_synthetic(arguments.limit) if synthetic else list_photos(arguments.photos, arguments.seed, arguments.limit)
@@ -1161,6 +1189,11 @@ def check(arguments: argparse.Namespace) -> tuple[int, int]:
         number = getattr(arguments, name)
         if number is not None and number < 1:
             raise Mistake(f"found --{name} {number}; expected at least 1")
+    if arguments.hair:
+        try:
+            teacher(str(arguments.hair))
+        except ValueError as error:
+            raise Mistake(str(error)) from None
     if not 0 <= arguments.glasses_share <= 1:
         raise Mistake(f"found --glasses-share {arguments.glasses_share}; expected a share from 0 to 1, such as 0.15")
     parsed = re.fullmatch(r"(\d+)/(\d+)", arguments.shard)
