@@ -118,8 +118,8 @@ def _run(file: artifact.Artifact) -> File:
 
     def run(image: np.ndarray, mask: np.ndarray) -> Painted:
         made = file.outputs(image, mask)
-        plan = made.pop("plan", None)
-        return Painted(next(iter(made.values())), plan)
+        picture = made.pop("erased" if "erased" in made else "refined")
+        return Painted(picture, made or None)
 
     return run
 
@@ -210,7 +210,7 @@ def export(
     with _room_in(target), tempfile.TemporaryDirectory(prefix=f".{path.name}.partial-", dir=target) as folder, _stoppable():
         staged = Path(folder) / path.name
         write, check, without_plan = _KINDS[kind]
-        planned = staged.with_name(f"planned-{staged.name}") if pipeline.PLANS and without_plan else None
+        planned = staged.with_name(f"planned-{staged.name}") if pipeline.PLAN and without_plan else None
         with _step("converting"):
             write(pipeline, planned or staged, precision, edges_input, **how, **({"with_plan": True} if planned else {}))
             if planned and without_plan:

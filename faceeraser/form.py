@@ -29,7 +29,7 @@ class Form(nn.Module):
             return made[self.outputs[0]] if len(self.outputs) == 1 else tuple(made[name] for name in self.outputs)
         first = (x if x is None else x.permute(0, 3, 1, 2) for x in (image, mask, edges))
         made = self.pipeline(*first)
-        return {name: made[name].permute(0, 2, 3, 1) for name in self.outputs}
+        return {name: x.permute(0, 2, 3, 1) if (x := made[name]).ndim == 4 else x for name in self.outputs}
 
 
 def frozen(pipeline: Inpainter) -> Inpainter:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from faceeraser import onnx
 from faceeraser.edges import canny
-from faceeraser.networks import Inpainter, touched
+from faceeraser.networks import Inpainter
 from faceeraser.pairs import evaluation_pairs
 
 PICTURES = 16
@@ -35,12 +35,12 @@ PICTURES = 16
 
 
 class Painted(NamedTuple):
-    """What a network or a file made of a picture: `image` (R, R, 3) float32 in [0, 1]; `plan` (h, w, 2), offsets as shares
-    of half a picture, x then y, or None.
+    """What a network or a file made of a picture: `image` (R, R, 3) float32 in [0, 1]; its `plan`, by name, maps (h, w,
+    C) or lists (K,), or None.
     """
 
     image: np.ndarray
-    plan: np.ndarray | None = None
+    plan: Mapping[str, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Gate:
     """What a file must reach inside the hole of its worst picture.
 
     max_abs, psnr: of the picture, a largest difference of values in [0, 1], or a PSNR in dB.
-    plan_px, plan_share: of the plan, the share of the hole's cells that copy from the same place to so many pixels.
+    plan_px, plan_share: of the plan, the share that is the same, of what says where from to so many pixels
+        (`Inpainter.agreement`).
     reason: why it is looser than `of(precision)`; it goes into the card.
     """
 
@@ -205,20 +206,30 @@ class Reference:
     output: str = "erased"
     in_levels: bool = False
 
-    def __call__(self, picture: Picture, plan: np.ndarray | None = None) -> Painted:
-        """What it makes of a picture, with a plan (h, w, 2) of somebody else's where one is given."""
+    def __call__(self, picture: Picture, plan: Mapping[str, np.ndarray] | None = None) -> Painted:
+        """What it makes of a picture, with a plan of somebody else's where one is given."""
         image = torch.from_numpy(picture.image).permute(2, 0, 1)[None]
         edges = torch.from_numpy(edges_of(picture))[None, None] if self.edges_input else None
-        told = {} if plan is None else {"plan": torch.from_numpy(plan).permute(2, 0, 1)[None].float()}
+        told = {} if plan is None else {"plan": tensors_of(plan)}
         with torch.no_grad():
             made = self.network.eval()(image, torch.from_numpy(picture.mask)[None, None], edges, **told)
         painted = made[self.output][0].permute(1, 2, 0).numpy()
         painted = np.rint(painted * 255) / 255 if self.in_levels else painted
-        return Painted(painted, made["plan"][0].permute(1, 2, 0).numpy() if "plan" in made else None)
+        own = {name: made[name][0] for name in self.network.PLAN}
+        return Painted(painted, {k: (x.permute(1, 2, 0) if x.ndim == 3 else x).numpy() for k, x in own.items()} or None)
 
-    def cells(self, mask: np.ndarray) -> np.ndarray:
-        """Where a plan says anything: (h, w) bool of a mask (R, R)."""
-        return touched(torch.from_numpy(mask)[None, None].float(), self.network.config.shrink)[0, 0].numpy() > 0.5
+    def agreement(
+        self, one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], mask: np.ndarray, pixels: float
+    ) -> dict[str, float]:
+        """How much of two plans is the same, by name: `Inpainter.agreement`; mask (R, R)."""
+        hole = torch.from_numpy(mask)[None, None].float()
+        return self.network.agreement(tensors_of(one), tensors_of(other), hole, pixels)
+
+
+def tensors_of(plan: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """A plan as its network takes it: (1, C, h, w) or (1, K), float32."""
+    given = {name: torch.from_numpy(np.ascontiguousarray(x)).float() for name, x in plan.items()}
+    return {name: (x.permute(2, 0, 1) if x.ndim == 3 else x)[None] for name, x in given.items()}
 
 
 File = Callable[[np.ndarray, np.ndarray], Painted]
@@ -243,14 +254,14 @@ def parity(file: File, pictures: Sequence[Picture], reference: Reference, gate: 
             failures.append(f"{picture.name}: {psnr:.1f} dB, max abs {largest:.2g} inside the hole, expected {gate}")
         if erased.plan is not None and own.plan is not None:
             whole, _ = _apart(erased.image, own.image, picture.mask)
-            share, farthest = _agreement(erased.plan, own.plan, reference.cells(picture.mask), picture.mask.shape, gate)
-            worst["plan_share_min"] = min(worst.get("plan_share_min", 1.0), share)
             worst["psnr_whole_min"] = min(worst.get("psnr_whole_min", 200.0), whole)
-            if not share >= gate.plan_share:
-                failures.append(
-                    f"{picture.name}: {100 * share:.1f} % of the plan agree to {gate.plan_px:g} px (the farthest is "
-                    f"{farthest:.2g} px off), expected {100 * gate.plan_share:g} %"
-                )
+            for name, share in reference.agreement(erased.plan, own.plan, picture.mask, gate.plan_px).items():
+                worst["plan_share_min"] = min(worst.get("plan_share_min", 1.0), share)
+                if not share >= gate.plan_share:
+                    failures.append(
+                        f"{picture.name}: {100 * share:.1f} % of the plan's {name} agree (to {gate.plan_px:g} px), "
+                        f"expected {100 * gate.plan_share:g} %"
+                    )
     failures += _leaks(file, pictures[:2])
     return {
         "n": len(pictures), **{k: round(v, 7) if isinstance(v, float) else v for k, v in worst.items()},
@@ -280,13 +291,3 @@ def _apart(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> tuple[floa
         return -200.0, largest
     return min(200.0, -10 * math.log10(max(float(np.mean(error**2)), 1e-20))), largest
 
-
-def _agreement(
-    plan: np.ndarray, own: np.ndarray, cells: np.ndarray, size: tuple[int, ...], gate: Gate
-) -> tuple[float, float]:
-    """(share of the cells whose flow agrees to `plan_px`, the largest difference in pixels of the picture)."""
-    half = (np.array(size[::-1], np.float64) - 1) / 2
-    pixels = np.abs((plan.astype(np.float64) - own) * half).max(-1)[cells]
-    if not len(pixels):
-        return 1.0, 0.0
-    return float((pixels <= gate.plan_px).mean()), float(pixels.max())

@@ -484,8 +484,10 @@ class Inpainter(nn.Module):
     """The last layer of each network, whose channels are what it is for."""
     TAILS: tuple[tuple[str, ...], ...]
     """What may stay in float when it is quantized, from a network's end backwards."""
-    PLANS: ClassVar[bool] = False
-    """Whether `forward` returns and takes a `plan`: offsets (N, 2, h, w) in (-1, 1) that say where to copy from."""
+    PLAN: ClassVar[tuple[str, ...]] = ()
+    """Outputs of `forward` that say what to copy from where, which it also takes (`plan`), so that two runs that round
+    differently paint the same: FaceEraser's `offsets_seen` (N, 2, h, w) in (-1, 1), say.
+    """
     WARPS: tuple[str, ...] = ()
     """What is warped, in order: a 'picture', which is never quantized before it is, or 'features'."""
 
@@ -523,6 +525,14 @@ class Inpainter(nn.Module):
         terms are taken over, None for the whole picture.
         """
         return {}
+
+    def agreement(
+        self, one: Mapping[str, Tensor], other: Mapping[str, Tensor], mask: Tensor, pixels: float
+    ) -> dict[str, float]:
+        """How much of two plans for a mask (1, 1, H, W) is the same, {name: share of what the hole has of it}; of what
+        says where to copy from, to so many pixels.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no plan")
 
     def seeing(self, shrink: int) -> Self:
         """The same layers and weights in an object of its own, whose networks see a picture at 1 / shrink of its size: what
@@ -572,15 +582,15 @@ class Inpainter(nn.Module):
 
 
 class FaceEraser(Inpainter):
-    """The paper's pipeline. Keys of what it returns: `edges`, `edges_hat`, `plan`, `offsets`, `flow`, `cloned`, `refined`,
+    """The paper's pipeline. Keys of what it returns: `edges`, `edges_hat`, `offsets_seen`, `offsets`, `flow`, `cloned`, `refined`,
     `erased`.
 
-    `plan` are the offsets as large as the networks see the picture, `offsets` the same enlarged, and `flow` those in pixels:
+    `offsets_seen` are the offsets as large as the networks see the picture, `offsets` the same enlarged, and `flow` those in pixels:
     the flow that `cloned` was made by. With `config.fill` only what it copies into the hole is used; beyond the hole's rim
     it is zero. Without, the whole picture is warped by it.
     """
 
-    PLANS = True
+    PLAN = ("offsets_seen",)
 
     PHASES: ClassVar = {"edge": ("edge",), "inpaint": ("clone", "refine"), "all": ("edge", "clone", "refine")}
     HEADS = ("edge.head", "clone.head", "refine.head")
@@ -595,7 +605,7 @@ class FaceEraser(Inpainter):
         self.initialise()
 
     def forward(
-        self, image: Tensor, mask: Tensor, edges: Tensor | None = None, plan: Tensor | None = None
+        self, image: Tensor, mask: Tensor, edges: Tensor | None = None, plan: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """As of every `Inpainter`. plan: takes the place of what the clone network would say, so that two runs which round
         differently copy the same pixels.
@@ -610,14 +620,14 @@ class FaceEraser(Inpainter):
         if self.config.fill:
             with torch.autocast(image.device.type, enabled=False):
                 filled, shading = self.fill(visible.float(), keep.float())
-            small_offsets = self.clone(guide, self.shrunk(filled), small_mask).float() if plan is None else plan
+            small_offsets = self._offsets(plan, guide, self.shrunk(filled), small_mask)
             small_offsets = small_offsets * torch.cat([small_mask, small_mask], 1)
             offsets = self._enlarged(small_offsets, "bilinear")
             flow = self.to_flow(offsets)
             detail = copyable(visible - shading) * (keep * DETAIL_GAIN)
             cloned = filled + hole * self.warp(detail, flow)
         else:
-            small_offsets = self.clone(guide, self.shrunk(visible), small_mask).float() if plan is None else plan
+            small_offsets = self._offsets(plan, guide, self.shrunk(visible), small_mask)
             offsets = self._enlarged(small_offsets, "bilinear")
             flow = self.to_flow(offsets)
             cloned = self.warp(visible, flow)
@@ -628,9 +638,22 @@ class FaceEraser(Inpainter):
         refined = refined.clamp(0.0, 1.0)
         erased = visible + refined * hole
         return {
-            "edges": self._enlarged(edges, "nearest"), "edges_hat": self._enlarged(edges_hat, "nearest"),
-            "plan": small_offsets, "offsets": offsets, "flow": flow, "cloned": cloned, "refined": refined, "erased": erased,
+            "edges": self._enlarged(edges, "nearest"), "edges_hat": self._enlarged(edges_hat, "nearest"), "offsets_seen":
+            small_offsets, "offsets": offsets, "flow": flow, "cloned": cloned, "refined": refined, "erased": erased,
         }  # fmt: skip
+
+
+    def _offsets(self, plan: Mapping[str, Tensor] | None, guide: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+        return self.clone(guide, image, mask).float() if plan is None else plan["offsets_seen"]
+
+    def agreement(
+        self, one: Mapping[str, Tensor], other: Mapping[str, Tensor], mask: Tensor, pixels: float
+    ) -> dict[str, float]:
+        """Of the cells that the hole touches, those whose flow is the same to so many pixels of the picture."""
+        half = (torch.tensor(mask.shape[:-3:-1], dtype=torch.float64) - 1.0).view(1, 2, 1, 1) / 2.0
+        apart = ((one["offsets_seen"] - other["offsets_seen"]) * half).abs().amax(1, keepdim=True)
+        cells = apart[self._touched(mask) > 0.5]
+        return {"offsets_seen": float((cells <= pixels).double().mean()) if len(cells) else 1.0}
 
 
 def shape_to(network: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -103,7 +103,7 @@ def write(
 
     precision: 'fp32' of a float network; 'int8' of a quantized one, as QuantizeLinear / DequantizeLinear pairs with the
     learnt scales, which a runtime joins with the operators between them. What is stored counts from 0 (`_count_from_0`).
-    with_plan: `plan`, float32 (1, 2, h, w), is a second output, for a gate to hold it fixed; `without_plan` takes it away.
+    with_plan: the network's `PLAN` are outputs too, for a gate to hold them fixed; `without_plan` takes them away.
     """
     need("onnxscript", "onnx", "writing an .onnx file")
     onnx = need("onnx", "onnx", "writing an .onnx file")
@@ -113,7 +113,7 @@ def write(
     network.fill = fill_any_size(multiple_of(pipeline.config))
     # Shown at its largest, where no level of the fill has a single pixel: sums over one pixel would be optimized away.
     sample = form.sample(LARGEST, edges_input, channels_last=False)
-    outputs = ["erased", "plan"] if with_plan else ["erased"]
+    outputs = ["erased", *pipeline.PLAN] if with_plan else ["erased"]
     traced = form.Form(network, channels_last=False, outputs=outputs).eval()
     torch.onnx.export(
         traced, (), kwargs=sample, f=str(path), dynamo=True, opset_version=18, external_data=False,
@@ -138,7 +138,7 @@ def _open_sizes(model: Any) -> None:
     """Declare height and width of inputs and output open, and say what the inputs are, in place."""
     del model.graph.value_info[:]
     for port in (*model.graph.input, *model.graph.output):
-        small = "small_" if port.name == "plan" else ""
+        small = "" if port.name in MEANINGS else "small_"
         for axis, name in ((2, "height"), (3, "width")):
             port.type.tensor_type.shape.dim[axis].dim_param = small + name
         port.doc_string = MEANINGS.get(port.name, "")
@@ -210,10 +210,10 @@ def _count_from_0(model: Any) -> None:
 
 
 def without_plan(path: Path, target: Path) -> None:
-    """Write the file at `path` again as `target`, without its output `plan`."""
+    """Write the file at `path` again as `target`, without the outputs that are its plan."""
     onnx = need("onnx", "onnx", "writing an .onnx file")
     model = onnx.load(str(path))
-    kept = [port for port in model.graph.output if port.name != "plan"]
+    kept = [port for port in model.graph.output if port.name in MEANINGS]
     del model.graph.output[:]
     model.graph.output.extend(kept)
     onnx.save(model, str(target))

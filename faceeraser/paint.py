@@ -105,8 +105,8 @@ def detail(visible: Tensor, keep: Tensor, own: Tensor, skin: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(found, -bound), bound)
 
 
-def choose(seen: Tensor, skin: Tensor) -> Tensor:
-    """The cheapest source for each window: (N, 289) of 0 to 840, of seen (N, 3, 128, 128) and skin (N, 1, 128, 128).
+def costs(seen: Tensor, skin: Tensor) -> Tensor:
+    """What each window would pay for each source: (N, 289, 841), of seen (N, 3, 128, 128) and skin (N, 1, 128, 128).
 
     A source costs what its window lacks of clean skin, and what its detail is stronger than is usual here (a crease, a
     strand of hair). Costs are whole 1/64, and of equal ones the first source wins: the same choice wherever sums are
@@ -120,7 +120,21 @@ def choose(seen: Tensor, skin: Tensor) -> Tensor:
     odd = F.relu(strength / (covered * usual + 1e-4) - 1.0).clamp(max=4.0)
     cost = ((LACKING * F.relu(WHOLE - covered) + ODD * odd) * 64.0).round() / 64.0
     first = torch.arange(HALVES**2, device=skin.device) / 2.0**17
-    return (preference().to(skin.device)[None] + (cost.flatten(1) + first)[:, None]).argmin(2)
+    return preference().to(skin.device)[None] + (cost.flatten(1) + first)[:, None]
+
+
+def cheapest(paid: Tensor) -> Tensor:
+    """The source that costs least, (N, 289) of 0 to 840, float32, of `costs`."""
+    return paid.argmin(2).float()
+
+
+def cheapest_by_arithmetic(paid: Tensor) -> Tensor:
+    """`cheapest` without an operator that GPU delegates lack: no two costs of a window are within 2^-17, so one less that
+    difference to the least is 1 once and at most 0 elsewhere.
+    """
+    least = 1.0 - (paid - paid.amin(2, keepdim=True)) * 2.0**17
+    numbers = torch.arange(HALVES**2, dtype=torch.float32, device=paid.device)[:, None]
+    return (F.relu(least) @ numbers)[:, :, 0]
 
 
 WHOLE, LACKING, ODD = 0.95, 20.0, 1.5
@@ -204,7 +218,7 @@ def lay(found: Tensor, sources: Tensor) -> Tensor:
     table = torch.cat(
         [_to_blocks(shifted[:, :, y : y + side, x : x + side]) for y in (0, half) for x in (0, half)], 1
     )  # (N, 1024, block^2)
-    grid, rows = sources.reshape(n, CORNERS, CORNERS), _table_rows().to(sources.device)
+    grid, rows = sources.long().reshape(n, CORNERS, CORNERS), _table_rows().to(sources.device)
     laid = torch.zeros(n, BLOCKS**2, block**2, device=found.device)
     for k, (down, right) in enumerate(_QUARTERS):
         own = grid[:, down : down + BLOCKS, right : right + BLOCKS].reshape(n, BLOCKS**2)
@@ -213,13 +227,18 @@ def lay(found: Tensor, sources: Tensor) -> Tensor:
     return _from_blocks(laid)
 
 
-def painted(visible: Tensor, mask: Tensor, seen: Tensor, skin: Tensor, shading: Tensor, sources: Tensor) -> Tensor:
-    """The picture that a plan paints, (N, 3, S, S) in [0, 1], of use inside the hole.
-
-    visible (N, 3, S, S), zero in the hole; mask (N, 1, S, S), 1 = erase; the rest as of the module.
-    """
-    found = detail(visible, 1.0 - mask, own_shading(seen, skin), skin)
-    return (enlarged(shading, mask.shape[-1]) + _three(lay(found, sources))).clamp(0.0, 1.0)
+def lay_by_rows(found: Tensor, sources: Tensor) -> Tensor:
+    """`lay` of one picture, by look-ups of rows in tables, as a converter takes them."""
+    _, _, side, _ = found.shape
+    block, half = side // BLOCKS, side // BLOCKS // 2
+    shifted = F.pad(found, (0, block, 0, block))
+    table = torch.cat([_to_blocks(shifted[:, :, y : y + side, x : x + side]) for y in (0, half) for x in (0, half)], 1)[0]
+    rows = F.embedding(sources[0].to(torch.int32), _table_rows().float().T.contiguous()).reshape(CORNERS, CORNERS, 4)
+    laid = torch.zeros(BLOCKS**2, block**2)
+    for k, (down, right) in enumerate(_QUARTERS):
+        own = rows[down : down + BLOCKS, right : right + BLOCKS, k].reshape(BLOCKS**2).to(torch.int32)
+        laid = laid + F.embedding(own, table) * _weights(block)[k][None]
+    return _from_blocks(laid[None])
 
 
 def flow_of(sources: Tensor, side: int) -> Tensor:
@@ -228,6 +247,7 @@ def flow_of(sources: Tensor, side: int) -> Tensor:
     """
     windows, places = (each.to(sources.device) for each in _places())
     block = side // BLOCKS
-    moved = ((places[sources] - windows[None]) * (block // 2)).reshape(len(sources), CORNERS, CORNERS, 2).permute(0, 3, 1, 2)
+    moved = (places[sources.long()] - windows[None]) * (block // 2)
+    moved = moved.reshape(len(sources), CORNERS, CORNERS, 2).permute(0, 3, 1, 2)
     whole = moved.repeat_interleave(block, 2).repeat_interleave(block, 3).float()
     return whole[:, :, block // 2 : block // 2 + side, block // 2 : block // 2 + side]

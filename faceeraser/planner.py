@@ -12,7 +12,7 @@ the plan asks for edges.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import torch
@@ -73,31 +73,43 @@ class PatchEraser(Inpainter):
     """
 
     PHASES: ClassVar = {"inpaint": ("body",), "all": ("body",)}
+    PLAN = ("skin", "shading", "sources")
     HEADS = ("body.shading", "body.skin")
     TAILS = (("body.shading", "body.mixed"), ("body.skin", "body.finer"))
 
     def __init__(self, config: Config, width: int = 24, edge_width: int | None = None):
         super().__init__(config)
         self.body = Body(config, width)
+        self.cheapest: Callable[[Tensor], Tensor] = paint.cheapest
+        self.lay: Callable[[Tensor, Tensor], Tensor] = paint.lay
         self.initialise()
 
     def forward(
-        self, image: Tensor, mask: Tensor, edges: Tensor | None = None, plan: Sequence[Tensor] | None = None
+        self, image: Tensor, mask: Tensor, edges: Tensor | None = None, plan: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """As of every `Inpainter`, at any multiple of 128 pixels, H = W. edges: not looked at. plan: (skin, shading,
-        sources) in the place of what the network would say.
+        """As of every `Inpainter`, at any multiple of 128 pixels, H = W. edges: not looked at. plan: `skin`, `shading` and
+        `sources` in the place of what the network would say.
         """
         mask = (mask >= 0.5).to(image.dtype)
         visible = image * three(1.0 - mask)
         with torch.autocast(image.device.type, enabled=False):
             seen, hidden = self.look(visible.float(), mask.float())
-        made = self.plan(seen, hidden) if plan is None else dict(zip(("skin", "shading", "sources"), plan, strict=True))
+        made = self.plan(seen, hidden) if plan is None else dict(plan)
         with torch.autocast(image.device.type, enabled=False):
-            refined = paint.painted(visible.float(), mask.float(), seen, made["skin"], made["shading"], made["sources"])
+            refined = self.paint(visible.float(), mask.float(), seen, made)
         return {
             **made, "flow": paint.flow_of(made["sources"], image.shape[-1]), "refined": refined,
             "erased": visible + refined * three(mask),
         }  # fmt: skip
+
+    def paint(self, visible: Tensor, mask: Tensor, seen: Tensor, plan: Mapping[str, Tensor]) -> Tensor:
+        """What a plan paints, (N, 3, S, S) in [0, 1], of use inside the hole. visible (N, 3, S, S), zero in the hole; mask
+        (N, 1, S, S), 1 = erase; seen (N, 3, 128, 128).
+        """
+        skin, side = plan["skin"], mask.shape[-1]
+        found = paint.detail(visible, 1.0 - mask, paint.own_shading(seen, skin), skin)
+        texture = self.lay(found, plan["sources"])
+        return (paint.enlarged(plan["shading"], side) + three(texture)).clamp(0.0, 1.0)
 
     def look(self, visible: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """What the network sees of a picture of S = 128 k pixels: (seen (N, 3, 128, 128), zero where anything is hidden;
@@ -117,8 +129,24 @@ class PatchEraser(Inpainter):
             skin = paint.enlarged(torch.sigmoid(logits.float()), paint.SEEN) * (1.0 - hidden)
             membrane = paint.membrane(seen, skin)
             shading = membrane + SHADING_GAIN * paint.enlarged(lacking.float(), paint.SHADED)
-            sources = paint.choose(seen.detach(), skin.detach())
+            sources = self.cheapest(paint.costs(seen.detach(), skin.detach()))
         return {"logits": logits, "skin": skin, "membrane": membrane, "shading": shading, "sources": sources}
+
+    def agreement(
+        self, one: Mapping[str, Tensor], other: Mapping[str, Tensor], mask: Tensor, pixels: float
+    ) -> dict[str, float]:
+        """Of the windows that the hole touches, those that copy the same source; of skin what is the same to a tenth, and of
+        shading to two levels of 255.
+        """
+        block = mask.shape[-1] // paint.BLOCKS
+        near = F.max_pool2d(F.pad(mask, (block,) * 4), 2 * block, block).flatten() > 0.5  # (17 x 17)
+        same = one["sources"].flatten() == other["sources"].flatten()
+        apart = {name: (one[name] - other[name]).abs() for name in ("skin", "shading")}
+        return {
+            "sources": float(same[near].double().mean()) if near.any() else 1.0,
+            "skin": float((apart["skin"] <= 0.1).double().mean()),
+            "shading": float((apart["shading"] <= 2 / 255).double().mean()),
+        }  # fmt: skip
 
     def own_terms(
         self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, where: Tensor | None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from faceeraser import form, quant
-from faceeraser.artifact import RESAMPLER
+from faceeraser.artifact import MEANINGS, RESAMPLER
 from faceeraser.extras import need
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import Inpainter
@@ -63,7 +63,7 @@ def write(
         'resampler', the operator that GPU delegates have for it, which on a CPU needs the plugin that
         export/build_resampler.sh makes.
     output: 'erased', the whole picture, or 'refined', what is painted, before it is laid into the picture.
-    with_plan: `plan`, float32 (1, h, w, 2), is a second output, for a gate to hold it fixed; `without_plan` takes it away.
+    with_plan: the network's `PLAN` are outputs too, for a gate to hold them fixed; `without_plan` takes them away.
     """
     litert_torch = need("litert_torch", "tflite", "writing a .tflite file")
     made = FLAVOURS[flavour]
@@ -80,7 +80,7 @@ def write(
         quantizer = pt2e_quantizer.PT2EQuantizer().set_global(symmetric)
         options["quant_config"] = quant_config.QuantConfig(pt2e_quantizer=quantizer)
     sample = form.sample(pipeline.config.resolution, edges_input, channels_last=True)
-    outputs = (output, "plan") if with_plan else (output,)
+    outputs = (output, *pipeline.PLAN) if with_plan else (output,)
     traced = form.Form(network, channels_last=True, outputs=outputs).eval()
     litert_torch.convert(traced, sample_kwargs=sample, **options).export(str(path))
     if precision == "int8":
@@ -102,12 +102,12 @@ def write(
 
 
 def without_plan(path: Path, target: Path) -> None:
-    """Write the file at `path` again as `target`, without its output `plan` and what only that needs."""
+    """Write the file at `path` again as `target`, without the outputs that are its plan and what only they need."""
     graph = Graph(path)
     signature = graph.model.signatureDefs[0]
-    plans = {int(made.tensorIndex) for made in signature.outputs if made.name == b"plan"}
-    signature.outputs = [made for made in signature.outputs if made.name != b"plan"]
-    graph.graph.outputs = np.array([t for t in graph.graph.outputs if int(t) not in plans], np.int32)
+    signature.outputs = [made for made in signature.outputs if made.name.decode() in MEANINGS]
+    kept = {int(made.tensorIndex) for made in signature.outputs}
+    graph.graph.outputs = np.array([t for t in graph.graph.outputs if int(t) in kept], np.int32)
     graph.graph.operators = _read_by_anyone(graph, graph.graph.operators)
     graph.write(target)
 
@@ -265,7 +265,7 @@ def _in_eight_bits(graph: Graph) -> None:
             before.append(cast(given.tensorIndex, inside))
     for given in signature.outputs:
         inside = int(given.tensorIndex)
-        if graph.shape(inside)[-1] != 3:  # a plan is no picture
+        if given.name.decode() not in MEANINGS:  # a plan is no picture
             continue
         levels, rounded, given.tensorIndex = graph.as_float(inside), graph.as_float(inside), graph.tensor(inside, "UINT8")
         all_of_them = graph.graph.outputs

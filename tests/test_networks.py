@@ -68,7 +68,7 @@ def test_shapes_and_ranges(preset, variant):
         out = pipeline(torch.rand(2, 3, 64, 64), rectangle(10, 20, 30, 12).repeat(2, 1, 1, 1))
     channels = {"edges": 1, "edges_hat": 1, "offsets": 2, "flow": 2, "cloned": 3, "refined": 3, "erased": 3}
     small = 64 // pipeline.config.shrink
-    shapes = {k: (2, c, 64, 64) for k, c in channels.items()} | {"plan": (2, 2, small, small)}
+    shapes = {k: (2, c, 64, 64) for k, c in channels.items()} | {"offsets_seen": (2, 2, small, small)}
     assert {k: tuple(v.shape) for k, v in out.items()} == shapes
     assert set(out["edges"].unique().tolist()) <= {0.0, 1.0}
     for name, low, high in (("edges_hat", 0, 1), ("offsets", -1, 1), ("refined", 0, 1), ("erased", 0, 1)):
@@ -81,8 +81,8 @@ def test_a_given_plan_is_followed_and_its_own_changes_nothing():
         image, mask = torch.rand(1, 3, 64, 64), rectangle(10, 20, 30, 12)
         with torch.no_grad():
             own = pipeline(image, mask)
-            again = pipeline(image, mask, plan=own["plan"])
-            moved = pipeline(image, mask, plan=own["plan"] + 0.1)
+            again = pipeline(image, mask, plan={"offsets_seen": own["offsets_seen"]})
+            moved = pipeline(image, mask, plan={"offsets_seen": own["offsets_seen"] + 0.1})
         assert torch.equal(again["erased"], own["erased"])
         inner = -torch.nn.functional.max_pool2d(-mask, 7, 1, 3) > 0.5
         apart = (moved["flow"] - own["flow"])[inner.expand(-1, 2, -1, -1)]
