@@ -119,8 +119,9 @@ def costs(seen: Tensor, skin: Tensor) -> Tensor:
     usual = strength.mean((2, 3), keepdim=True) / (covered.mean((2, 3), keepdim=True) + 1e-4)
     odd = F.relu(strength / (covered * usual + 1e-4) - 1.0).clamp(max=4.0)
     cost = ((LACKING * F.relu(WHOLE - covered) + ODD * odd) * 64.0).round() / 64.0
-    first = torch.arange(HALVES**2, device=skin.device) / 2.0**17
-    return preference().to(skin.device)[None] + (cost.flatten(1) + first)[:, None]
+    rows, columns = (table.to(skin.device) for table in preference())
+    for_rows = rows[None] + (cost.flatten(1) + _numbers().to(skin.device).flatten() / 2.0**17)[:, None]
+    return (for_rows[:, :, None] + columns[None, None]).flatten(1, 2)
 
 
 def cheapest(paid: Tensor) -> Tensor:
@@ -133,8 +134,12 @@ def cheapest_by_arithmetic(paid: Tensor) -> Tensor:
     difference to the least is 1 once and at most 0 elsewhere.
     """
     least = 1.0 - (paid - paid.amin(2, keepdim=True)) * 2.0**17
-    numbers = torch.arange(HALVES**2, dtype=torch.float32, device=paid.device)[:, None]
-    return (F.relu(least) @ numbers)[:, :, 0]
+    return (F.relu(least) @ _numbers().to(paid.device))[:, :, 0]
+
+
+@functools.cache
+def _numbers() -> Tensor:
+    return torch.arange(HALVES**2, dtype=torch.float32)[:, None]
 
 
 WHOLE, LACKING, ODD = 0.95, 20.0, 1.5
@@ -149,23 +154,27 @@ def _places() -> tuple[Tensor, Tensor]:
 
 
 @functools.cache
-def preference() -> Tensor:
-    """What a window (of 289) pays for a source (of 841), whatever the picture: (289, 841) float32, whole 1/64.
+def preference() -> tuple[Tensor, Tensor]:
+    """What a window pays for a source whatever the picture: the window in row y and column x pays first[y] + second[x], each
+    (17, 841), whole 1/32. (In two parts, so that a file holds two small tables in the place of a large one.)
 
-    Distance, so that light and stubble are of the same place; a number like chance, so that windows do not all want the
-    same source; and a toll on sources of another colour of a 3 x 3 chequer than the window, so that windows side by side
+    Distance, so that light and stubble are of the same place; a number like chance, so that windows do not all want the same
+    source; and a toll on sources whose row or column is not, modulo three, the window's own, so that windows side by side
     cannot take the same skin unless there is no other.
     """
-    windows, sources = (places.double() for places in _places())
-    apart = (windows[:, None] - sources[None]).square().sum(-1).sqrt() / (2 * BLOCKS)  # in sides of the picture
-    mixed = (windows * torch.tensor([5.0, 3.0])).sum(1)[:, None] + (sources * torch.tensor([7.0, 11.0])).sum(1)[None]
-    chance = (mixed + (windows[:, :1] * sources[None, :, 0]) * 13).remainder(32) / 32
-    colours = [(windows / 2).floor().remainder(3), (sources / 2).floor().remainder(3)]
-    foreign = (colours[0][:, None] != colours[1][None]).any(-1).double()
-    return (((DISTANCE * apart + CHANCE * chance + FOREIGN * foreign) * 64).round() / 64).float()
+    along, across = torch.meshgrid(torch.arange(HALVES) + 2, torch.arange(HALVES) + 2, indexing="ij")
+    own, other = along.flatten(), across.flatten()  # of each source, in halves of a block
+    window = 2 * torch.arange(CORNERS)[:, None]
+    found = []
+    for mine, crossing, step in ((own, other, 5), (other, own, 11)):
+        apart = (window - mine).abs() / (2 * BLOCKS)
+        foreign = (window // 2 % 3 != mine // 2 % 3).float()
+        chance = ((step * window + 7 * crossing + 3 * window * crossing) % 32) / 32
+        found.append(((DISTANCE * apart + FOREIGN * foreign + CHANCE * chance) * 32).round() / 32)
+    return found[0], found[1]
 
 
-DISTANCE, CHANCE, FOREIGN = 5.0, 0.5, 2.0
+DISTANCE, CHANCE, FOREIGN = 4.0, 0.5, 1.5
 
 
 @functools.cache
@@ -180,9 +189,19 @@ def _table_rows() -> Tensor:
     return torch.stack(rows)
 
 
+@functools.cache
+def _rows_by_source() -> Tensor:
+    return _table_rows().float().T.contiguous()
+
+
 # A block's four windows, by the corner that each is around: (down, right) from its upper left one. Of the window around the
 # block's own upper left corner it is the lower right quarter, and so on.
 _QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+def make_constants(side: int) -> None:
+    """Compute what does not hang on a picture, for pictures of `side`, so that it is there as numbers when a graph is traced."""
+    preference(), _table_rows(), _rows_by_source(), _weights(side // BLOCKS), _numbers()
 
 
 def _to_blocks(x: Tensor) -> Tensor:
@@ -233,7 +252,7 @@ def lay_by_rows(found: Tensor, sources: Tensor) -> Tensor:
     block, half = side // BLOCKS, side // BLOCKS // 2
     shifted = F.pad(found, (0, block, 0, block))
     table = torch.cat([_to_blocks(shifted[:, :, y : y + side, x : x + side]) for y in (0, half) for x in (0, half)], 1)[0]
-    rows = F.embedding(sources[0].to(torch.int32), _table_rows().float().T.contiguous()).reshape(CORNERS, CORNERS, 4)
+    rows = F.embedding(sources[0].to(torch.int32), _rows_by_source()).reshape(CORNERS, CORNERS, 4)
     laid = torch.zeros(BLOCKS**2, block**2)
     for k, (down, right) in enumerate(_QUARTERS):
         own = rows[down : down + BLOCKS, right : right + BLOCKS, k].reshape(BLOCKS**2).to(torch.int32)

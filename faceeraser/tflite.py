@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faceeraser import form, quant
+from faceeraser import form, paint, quant
 from faceeraser.artifact import MEANINGS, RESAMPLER
 from faceeraser.extras import need
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import Inpainter
+from faceeraser.planner import PatchEraser
 from faceeraser.quant import QuantConv2d
 from faceeraser.script import GateFailed
 from faceeraser.warp import sample_rows, sampling_coordinates, warp_by_rows
@@ -69,6 +70,9 @@ def write(
     made = FLAVOURS[flavour]
     network = form.frozen(pipeline)
     network.warp, network.to_flow = WARPS[made.warp], _flow_in_planes
+    if isinstance(network, PatchEraser):
+        paint.make_constants(pipeline.config.resolution)
+        network.cheapest, network.lay = paint.cheapest_by_arithmetic, paint.lay_by_rows
     # By the least cut between NHWC and NCHW; the other way, which goes by the order of nodes, leaves ten TRANSPOSE more.
     litert_torch.config.layout_optimize_partitioner = "MINCUT"
     options: dict[str, Any] = {}
@@ -378,8 +382,11 @@ def check(path: Path, pipeline: Inpainter, precision: str) -> dict[str, Any]:
         return GateFailed(f"{path.name}: {words}")
 
     lookups = graph.ops("GATHER", RESAMPLER)
-    if len(lookups) != len(pipeline.WARPS) * (1 if graph.ops(RESAMPLER) else 4) or graph.ops("GATHER_ND"):
-        told = "the warp as 4, or as one" if pipeline.WARPS else "none, nor any"
+    expected = len(pipeline.WARPS) * (1 if graph.ops(RESAMPLER) else 4)
+    if isinstance(pipeline, PatchEraser):
+        expected = 5  # of the rows of each window's source, and of the blocks for each of its quarters
+    if len(lookups) != expected or graph.ops("GATHER_ND"):
+        told = "the warp as 4, or as one" if pipeline.WARPS else f"{expected}, nor any"
         raise wrong(f"{len(lookups)} look-ups, expected {told} {RESAMPLER}, and no GATHER_ND")
     # Back from the sampled rows to the flow's convolution and to the picture; then on to the warped picture.
     around = {int(t) for op in lookups for t in op.outputs}

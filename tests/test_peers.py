@@ -13,7 +13,7 @@ from torch import nn
 from faceeraser import checkpoint, fit, inference, pairs, peers, writing
 from faceeraser.networks import MODELS, PRESETS, Config, Conv, Inpainter, count
 
-PEERS = [name for name in MODELS if name != "faceeraser"]
+PEERS = [name for name in MODELS if name not in ("faceeraser", "patches")]
 EVERY = [(preset, model) for preset in PRESETS for model in PEERS]
 QUICK = {"batch": 2, "features": "off", "precision": "fp32", "adversarial": 0.0}
 

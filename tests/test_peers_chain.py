@@ -13,7 +13,7 @@ from faceeraser import artifact, checkpoint, edges, inference, narrowing, networ
 from faceeraser.networks import MODELS, Config, count
 from faceeraser.quant import QuantConv2d, quantized_tensors
 
-PEERS = [name for name in MODELS if name != "faceeraser"]
+PEERS = [name for name in MODELS if name not in ("faceeraser", "patches")]
 
 
 @pytest.mark.slow
