@@ -13,10 +13,10 @@ their sum is divided by the root of the sum of the squared weights: the variance
 pieces would halve it (Heitz and Neyret 2018, High-Performance By-Example Noise using a Histogram-Preserving Blending
 Operator, section 3.1, without its histograms).
 
-A picture of S = 128 k pixels is 16 x 16 blocks of S / 16. A window is 2 x 2 blocks around a corner of the grid; a source
-is as large, around any of the points half a block apart whose window lies inside the picture. A window copied to a
-corner is four blocks copied to four blocks, so painting is a table of blocks and four look-ups of whole rows: no
-arithmetic for each pixel says where from.
+A picture of S = 128 k pixels is 16 x 16 blocks, and 32 x 32 halves of S / 32. A window is 2 x 2 blocks around a corner
+of the grid of blocks; a source is as large, around any corner of the grid of halves whose window lies inside the
+picture. A window copied to a corner is sixteen halves copied to sixteen halves, so painting is a table of halves and
+four look-ups of whole rows: no arithmetic for each pixel says where from.
 """
 
 from __future__ import annotations
@@ -43,8 +43,18 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def luma(image: Tensor) -> Tensor:
-    """Rec. 601 luma of (N, 3, H, W): (N, 1, H, W)."""
-    return LUMA[0] * image[:, 0:1] + LUMA[1] * image[:, 1:2] + LUMA[2] * image[:, 2:3]
+    """Rec. 601 luma of (N, 3, H, W): (N, 1, H, W). As a convolution, since pixels of three channels are slow to cut."""
+    return F.conv2d(image, _luma().to(image.device))
+
+
+@functools.cache
+def _luma() -> Tensor:
+    return torch.tensor(LUMA).view(1, 3, 1, 1)
+
+
+def binary(mask: Tensor) -> Tensor:
+    """1 where a mask is at least 0.5, 0 below; without a comparison, which would end a delegate's part of a graph."""
+    return ((mask - (0.5 - 2.0**-20)).clamp(min=0.0) * 2.0**24).clamp(max=1.0)
 
 
 def enlarged(x: Tensor, side: int) -> Tensor:
@@ -97,10 +107,10 @@ def detail(visible: Tensor, keep: Tensor, own: Tensor, skin: Tensor) -> Tensor:
     visible (N, 3, S, S), zero in the hole; keep (N, 1, S, S), 0 in the hole; own and skin as of `own_shading`.
     """
     side = visible.shape[-1]
-    usable = enlarged(cleanly(skin), side) * keep
-    found = (luma(visible) - enlarged(own, side)) * usable
+    clean = cleanly(skin)
+    found = (luma(visible) - enlarged(own, side)) * (enlarged(clean, side) * keep)
     # Mean absolute deviation of a normal variable is 0.8 of its standard deviation; outliers count less than squared.
-    deviation = 1.2533 * found.abs().mean((2, 3), keepdim=True) / (usable.mean((2, 3), keepdim=True) + 1e-4)
+    deviation = 1.2533 * found.abs().mean((2, 3), keepdim=True) / (clean.mean((2, 3), keepdim=True) + 1e-4)
     bound = BOUND * deviation
     return torch.minimum(torch.maximum(found, -bound), bound)
 
@@ -177,87 +187,64 @@ def preference() -> tuple[Tensor, Tensor]:
 DISTANCE, CHANCE, FOREIGN = 4.0, 0.5, 1.5
 
 
-@functools.cache
-def _table_rows() -> Tensor:
-    """Rows of the table of blocks that a source's four quarters are: (4, 841), in the order of `_QUARTERS`."""
-    _, sources = _places()
-    rows = []
-    for down, right in _QUARTERS:
-        x, y = sources[:, 0] - 2 * right, sources[:, 1] - 2 * down
-        offset = (y % 2) * 2 + x % 2
-        rows.append(offset * BLOCKS**2 + (y // 2) * BLOCKS + x // 2)
-    return torch.stack(rows)
-
-
-@functools.cache
-def _rows_by_source() -> Tensor:
-    return _table_rows().float().T.contiguous()
-
-
-# A block's four windows, by the corner that each is around: (down, right) from its upper left one. Of the window around the
-# block's own upper left corner it is the lower right quarter, and so on.
+# A half's four windows, by the corner of its block that each is around: (down, right) from the upper left one.
 _QUARTERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
+@functools.cache
+def _where() -> tuple[tuple[Tensor, Tensor], ...]:
+    """For each of _QUARTERS, of the 1024 halves: the number of the window (int32), and how many rows of the table of
+    halves its own row lies behind that of the half below and right of the window's source (float32).
+    """
+    rows, columns = torch.meshgrid(torch.arange(2 * BLOCKS), torch.arange(2 * BLOCKS), indexing="ij")
+    found = []
+    for down, right in _QUARTERS:
+        window = (rows // 2 + down) * CORNERS + columns // 2 + right
+        behind = (rows % 2 - 2 * down) * (2 * BLOCKS) + columns % 2 - 2 * right
+        found.append((window.flatten().int(), behind.flatten().float()))
+    return tuple(found)
+
+
 def make_constants(side: int) -> None:
-    """Compute what does not hang on a picture, for pictures of `side`, so that it is there as numbers when a graph is traced."""
-    preference(), _table_rows(), _rows_by_source(), _weights(side // BLOCKS), _numbers()
-
-
-def _to_blocks(x: Tensor) -> Tensor:
-    """(N, 1, S, S) -> (N, 256, (S / 16)^2), a block a row."""
-    n, _, side, _ = x.shape
-    block = side // BLOCKS
-    return x.reshape(n, BLOCKS, block, BLOCKS, block).transpose(2, 3).reshape(n, BLOCKS**2, block**2)
-
-
-def _from_blocks(x: Tensor) -> Tensor:
-    n, _, area = x.shape
-    block = int(area**0.5)
-    return x.reshape(n, BLOCKS, BLOCKS, block, block).transpose(2, 3).reshape(n, 1, BLOCKS * block, BLOCKS * block)
+    """Compute what does not hang on a picture, for pictures of `side`, so that it is there as numbers when a graph is
+    traced.
+    """
+    preference(), _luma(), _numbers(), _where(), _weights(side // BLOCKS // 2)
 
 
 @functools.cache
-def _weights(block: int) -> tuple[Tensor, ...]:
-    """What each quarter of a window counts, over the root of the sum of the four squares: four of (block^2,)."""
+def _weights(half: int) -> tuple[Tensor, ...]:
+    """What each of _QUARTERS counts, over the root of the sum of the four squares: four of (1, 2, 1, 2 half^2), for a
+    block's two rows of two halves.
+    """
+    block = 2 * half
     ramp = torch.sin((torch.arange(block).double() + 0.5) * (torch.pi / (2 * block))).square()  # Hann, its rising half
     quarters = []
     for down, right in _QUARTERS:
         along, across = (ramp.flip(0) if low == 0 else ramp for low in (down, right))
         quarters.append(torch.outer(along, across))
     total = sum(q.square() for q in quarters).sqrt()
-    return tuple((q / total).float().reshape(-1) for q in quarters)
+    halves = [(q / total).float().reshape(2, half, 2, half).transpose(1, 2) for q in quarters]
+    return tuple(q.reshape(1, 2, 1, 2 * half**2).contiguous() for q in halves)
 
 
 def lay(found: Tensor, sources: Tensor) -> Tensor:
-    """Texture (N, 1, S, S): detail (N, 1, S, S) copied as `sources` (N, 289) say."""
+    """Texture (N, 1, S, S): detail (N, 1, S, S) copied as `sources` (N, 289) say, by look-ups of rows."""
     n, _, side, _ = found.shape
-    block, half = side // BLOCKS, side // BLOCKS // 2
-    shifted = F.pad(found, (0, block, 0, block))
-    table = torch.cat(
-        [_to_blocks(shifted[:, :, y : y + side, x : x + side]) for y in (0, half) for x in (0, half)], 1
-    )  # (N, 1024, block^2)
-    grid, rows = sources.long().reshape(n, CORNERS, CORNERS), _table_rows().to(sources.device)
-    laid = torch.zeros(n, BLOCKS**2, block**2, device=found.device)
-    for k, (down, right) in enumerate(_QUARTERS):
-        own = grid[:, down : down + BLOCKS, right : right + BLOCKS].reshape(n, BLOCKS**2)
-        taken = torch.stack([table[i].index_select(0, rows[k][own[i]]) for i in range(n)])
-        laid = laid + taken * _weights(block)[k].to(found.device)
-    return _from_blocks(laid)
-
-
-def lay_by_rows(found: Tensor, sources: Tensor) -> Tensor:
-    """`lay` of one picture, by look-ups of rows in tables, as a converter takes them."""
-    _, _, side, _ = found.shape
-    block, half = side // BLOCKS, side // BLOCKS // 2
-    shifted = F.pad(found, (0, block, 0, block))
-    table = torch.cat([_to_blocks(shifted[:, :, y : y + side, x : x + side]) for y in (0, half) for x in (0, half)], 1)[0]
-    rows = F.embedding(sources[0].to(torch.int32), _rows_by_source()).reshape(CORNERS, CORNERS, 4)
-    laid = torch.zeros(BLOCKS**2, block**2)
-    for k, (down, right) in enumerate(_QUARTERS):
-        own = rows[down : down + BLOCKS, right : right + BLOCKS, k].reshape(BLOCKS**2).to(torch.int32)
-        laid = laid + F.embedding(own, table) * _weights(block)[k][None]
-    return _from_blocks(laid[None])
+    half, count = side // (2 * BLOCKS), (2 * BLOCKS) ** 2
+    tables = found.reshape(n, 2 * BLOCKS, half, 2 * BLOCKS, half).transpose(2, 3).reshape(n, count, half**2)
+    # Row of the half below and right of a source: numbers are whole, so the floor is never near an edge.
+    down = ((sources + 0.5) / HALVES).floor()
+    rows = sources + (2 * BLOCKS - HALVES) * down + (2 * (2 * BLOCKS) + 2)
+    pictures = []
+    for table, first in zip(tables.unbind(), rows.unbind(), strict=True):
+        laid = torch.zeros(1)
+        for (window, behind), weight in zip(_where(), _weights(half), strict=True):
+            own = F.embedding(window.to(found.device), first[:, None])[:, 0] + behind.to(found.device)
+            taken = F.embedding(own.to(torch.int32), table).reshape(BLOCKS, 2, BLOCKS, 2 * half**2)
+            laid = laid.to(found.device) + taken * weight.to(found.device)
+        pictures.append(laid.reshape(2 * BLOCKS, 2 * BLOCKS, half, half).transpose(1, 2).reshape(1, side, side))
+    return torch.stack(pictures)
 
 
 def flow_of(sources: Tensor, side: int) -> Tensor:

@@ -81,7 +81,6 @@ class PatchEraser(Inpainter):
         super().__init__(config)
         self.body = Body(config, width)
         self.cheapest: Callable[[Tensor], Tensor] = paint.cheapest
-        self.lay: Callable[[Tensor, Tensor], Tensor] = paint.lay
         self.initialise()
 
     def forward(
@@ -90,8 +89,9 @@ class PatchEraser(Inpainter):
         """As of every `Inpainter`, at any multiple of 128 pixels, H = W. edges: not looked at. plan: `skin`, `shading` and
         `sources` in the place of what the network would say.
         """
-        mask = (mask >= 0.5).to(image.dtype)
-        visible = image * three(1.0 - mask)
+        mask = paint.binary(mask.float())
+        hole = three(mask)
+        visible = image * (1.0 - hole)
         with torch.autocast(image.device.type, enabled=False):
             seen, hidden = self.look(visible.float(), mask.float())
         made = self.plan(seen, hidden) if plan is None else dict(plan)
@@ -99,7 +99,7 @@ class PatchEraser(Inpainter):
             refined = self.paint(visible.float(), mask.float(), seen, made)
         return {
             **made, "flow": paint.flow_of(made["sources"], image.shape[-1]), "refined": refined,
-            "erased": visible + refined * three(mask),
+            "erased": visible + refined * hole,
         }  # fmt: skip
 
     def paint(self, visible: Tensor, mask: Tensor, seen: Tensor, plan: Mapping[str, Tensor]) -> Tensor:
@@ -108,7 +108,7 @@ class PatchEraser(Inpainter):
         """
         skin, side = plan["skin"], mask.shape[-1]
         found = paint.detail(visible, 1.0 - mask, paint.own_shading(seen, skin), skin)
-        texture = self.lay(found, plan["sources"])
+        texture = paint.lay(found, plan["sources"])
         return (paint.enlarged(plan["shading"], side) + three(texture)).clamp(0.0, 1.0)
 
     def look(self, visible: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -72,7 +72,7 @@ def write(
     network.warp, network.to_flow = WARPS[made.warp], _flow_in_planes
     if isinstance(network, PatchEraser):
         paint.make_constants(pipeline.config.resolution)
-        network.cheapest, network.lay = paint.cheapest_by_arithmetic, paint.lay_by_rows
+        network.cheapest = paint.cheapest_by_arithmetic
     # By the least cut between NHWC and NCHW; the other way, which goes by the order of nodes, leaves ten TRANSPOSE more.
     litert_torch.config.layout_optimize_partitioner = "MINCUT"
     options: dict[str, Any] = {}
@@ -384,7 +384,7 @@ def check(path: Path, pipeline: Inpainter, precision: str) -> dict[str, Any]:
     lookups = graph.ops("GATHER", RESAMPLER)
     expected = len(pipeline.WARPS) * (1 if graph.ops(RESAMPLER) else 4)
     if isinstance(pipeline, PatchEraser):
-        expected = 5  # of the rows of each window's source, and of the blocks for each of its quarters
+        expected = 8  # for each quarter of the windows, where it comes from, and what
     if len(lookups) != expected or graph.ops("GATHER_ND"):
         told = "the warp as 4, or as one" if pipeline.WARPS else f"{expected}, nor any"
         raise wrong(f"{len(lookups)} look-ups, expected {told} {RESAMPLER}, and no GATHER_ND")
