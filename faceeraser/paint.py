@@ -127,7 +127,7 @@ def costs(seen: Tensor, skin: Tensor) -> Tensor:
     covered = F.avg_pool2d(clean, 2 * block, block // 2)
     strength = F.avg_pool2d((luma(seen) - enlarged(own_shading(seen, skin), SEEN)).abs() * clean, 2 * block, block // 2)
     usual = strength.mean((2, 3), keepdim=True) / (covered.mean((2, 3), keepdim=True) + 1e-4)
-    odd = F.relu(strength / (covered * usual + 1e-4) - 1.0).clamp(max=4.0)
+    odd = (strength / (covered * usual + 1e-4) - 1.0).abs().clamp(max=4.0)
     cost = ((LACKING * F.relu(WHOLE - covered) + ODD * odd) * 64.0).round() / 64.0
     rows, columns = (table.to(skin.device) for table in preference())
     for_rows = rows[None] + (cost.flatten(1) + _numbers().to(skin.device).flatten() / 2.0**17)[:, None]
