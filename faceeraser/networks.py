@@ -582,12 +582,12 @@ class Inpainter(nn.Module):
 
 
 class FaceEraser(Inpainter):
-    """The paper's pipeline. Keys of what it returns: `edges`, `edges_hat`, `offsets_seen`, `offsets`, `flow`, `cloned`, `refined`,
-    `erased`.
+    """The paper's pipeline. Keys of what it returns: `edges`, `edges_hat`, `offsets_seen`, `offsets`, `flow`, `cloned`,
+    `refined`, `erased`.
 
-    `offsets_seen` are the offsets as large as the networks see the picture, `offsets` the same enlarged, and `flow` those in pixels:
-    the flow that `cloned` was made by. With `config.fill` only what it copies into the hole is used; beyond the hole's rim
-    it is zero. Without, the whole picture is warped by it.
+    `offsets_seen` are the offsets as large as the networks see the picture, `offsets` the same enlarged, and `flow`
+    those in pixels: the flow that `cloned` was made by. With `config.fill` only what it copies into the hole is used;
+    beyond the hole's rim it is zero. Without, the whole picture is warped by it.
     """
 
     PLAN = ("offsets_seen",)
