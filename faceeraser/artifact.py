@@ -44,6 +44,8 @@ PRECISIONS = (
 MEANINGS = {
     "image": "the picture, RGB", "mask": "1 = erase, 0 = keep", "edges": "1 = edge, as faceeraser.edges.canny finds them",
     "erased": "the picture with its hole painted, RGB", "refined": "what is painted, everywhere, RGB",
+    "skin": "how surely what is visible is bare skin", "shading": "the colours of the empty face, RGB",
+    "sources": "for each window of the plan, which source is copied there", "offsets_seen": "where the hole copies from",
 }  # fmt: skip
 """What each input and output is, in words that go into files and cards; values are in [0, 1]."""
 IMAGE_MEANINGS = {
@@ -59,6 +61,8 @@ TFLITE_RUNTIMES = {
     "tensorflow": "tensorflow.lite",
     "tflite_runtime": "tflite_runtime.interpreter",
 }
+PLAN = ("skin", "shading", "sources")
+"""Outputs of a file that only plans."""
 RESAMPLER = "Resampler"
 """The custom operator of the GPU delegates: picture (N, H, W, C) and absolute x, y (N, h, w, 2) -> samples (N, h, w, C)."""
 # What an element of a tensor takes, by TFLite's name of its type.
@@ -420,10 +424,11 @@ class Artifact:
         self._roles = _roles(self.path, self._model.inputs)
         pictures = [port for port in self._model.outputs if port.channels == 3]
         named = [port for port in pictures if "erased" in port.name.lower()] or pictures
+        self.plans = set(PLAN) <= {port.name for port in self._model.outputs} and "erased" not in named[0].name
         if len(named) != 1:
             found = ", ".join(f"{port.name} {port.shape}" for port in self._model.outputs)
             raise ValueError(f"{self.path}: its outputs are {found}; expected one picture, or one named 'erased'")
-        self._erased = self._model.outputs.index(named[0])
+        self._erased = -1 if self.plans else self._model.outputs.index(named[0])
         self.wants_edges = "edges" in self._roles
         if self.wants_edges != (self.card["edges"] == "input"):
             raise ValueError(
@@ -458,12 +463,20 @@ class Artifact:
         given = [port.pack(values[role][:1]) for port, role in zip(self._model.inputs, self._roles, strict=True)]
         return {p.name: p.unpack(made)[0] for p, made in zip(self._model.outputs, self._model(given), strict=True)}
 
+    def plan(self, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        """Of a file that only plans (`plans`): `skin`, `shading` and `sources` for a picture (H, W, 3) uint8 and a mask
+        (H, W), any non-zero = erase, as `painting.paint_by_plan` takes them. Errors as of `run`.
+        """
+        return self.outputs(np.divide(image, np.float32(255), dtype=np.float32), (np.asarray(mask) > 0).astype(np.float32))
+
     def _values(self, pictures: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
         """What goes in, by role."""
         return {"image": pictures, "mask": masks, **({"edges": _edges(pictures, masks)} if self.wants_edges else {})}
 
     def _painted(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """`run`, once the ranges are known."""
+        if self.plans:
+            raise ValueError(f"{self.path}: makes plans and paints nothing itself; erase whole photographs with it")
         pictures, masks = self._checked(image, mask)
         values = self._values(pictures, masks)
         ports = self._model.inputs

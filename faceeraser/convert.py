@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,16 @@ def _evaluated(path: Path) -> File:
     return run
 
 
-def _run(file: artifact.Artifact) -> File:
-    """An exported file, with its plan where that is still an output."""
+def _run(file: artifact.Artifact, reference: Reference | None = None) -> File:
+    """An exported file, with its plan where that is an output. What a file that only plans would have painted, `reference`
+    paints by its plan.
+    """
 
     def run(image: np.ndarray, mask: np.ndarray) -> Painted:
         made = file.outputs(image, mask)
+        if file.plans:
+            assert reference is not None
+            return Painted(reference(Picture("", image, mask), made).image, made)
         picture = made.pop("erased" if "erased" in made else "refined")
         return Painted(picture, made or None)
 
@@ -146,7 +152,7 @@ def export(
     source: Path | str, target: Path | str, kind: str, precision: str = "auto", *, edges_input: bool = False,
     flavour: str = "cpu", output: str = "erased", delegate: Path | None = None, tensors: bool = False,
     data: Path | str | None = None, name: str | None = None, overwrite: bool = False, bound: float | None = None,
-    reason: str | None = None,
+    reason: str | None = None, painted: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Convert a stage's folder into a file with its card in the folder `target`; returns the card.
 
@@ -157,7 +163,7 @@ def export(
         precision: 'auto', or one of PRECISIONS[kind].
         edges_input: edges are an input of the file, instead of Canny inside.
         flavour: of a .tflite file, one of tflite.FLAVOURS; no other kind has any.
-        output: of a .tflite file, 'erased' or 'refined' (see tflite.write).
+        output: of a .tflite file, 'erased', 'refined' or 'plan' (see tflite.write).
         delegate: the plugin that a file of the flavour gpu-resampler needs on this machine, where its gate runs it.
         tensors: of a CoreML package, float tensors in and out in place of images.
         data: prepared folder, whose tune list adds faces to the gate's pictures.
@@ -165,6 +171,7 @@ def export(
         overwrite: replace a file that is there.
         bound: another gate (dB; for fp32 the largest difference); a looser one needs its `reason`.
         reason: goes into the card.
+        painted: of a network that plans, the edge length in pixels of what is painted, a multiple of 128.
 
     Raises:
         ValueError: the source is not a checkpoint or not finished, the precision does not fit it, the target exists, is no
@@ -185,6 +192,13 @@ def export(
             f"{source}: only its {pipeline.first} network was trained, the others are as they started; "
             f"run phase 2 first: python train/train.py DATA TARGET --phase inpaint --edge {source}"
         )
+    if output == "plan" and pipeline.config.model != "patches":
+        raise ValueError(f"{source}: {pipeline.config.model} makes no plan that could be painted elsewhere")
+    if painted is not None:
+        if pipeline.config.model != "patches" or painted % 128 or not 128 <= painted <= 2048:
+            expected = "a multiple of 128 up to 2048, and a network that plans (train.py --model patches)"
+            raise ValueError(f"--painted {painted}: expected {expected}")
+        pipeline.config = replace(pipeline.config, resolution=painted)
     if pipeline.config.quantized:
         quant.round_biases(pipeline, *form.sample(pipeline.config.resolution, False, False).values())
     own = own_precision(pipeline, kind)
@@ -192,6 +206,8 @@ def export(
     _check_precision(source, pipeline, kind, precision)
     gate = Gate.of(precision, bound, reason, kind)
     suffix = ("" if precision == own else f"-{precision}") + ("-edges" if edges_input else "")
+    suffix += f"-{painted}" if painted not in (None, 256) else ""
+    suffix += "-plan" if output == "plan" else ""
     suffix += f"-{flavour}" if kind == "tflite" and flavour != "cpu" else ""
     suffix += "-tensors" if tensors else ""
     how: dict[str, Any] = {"flavour": flavour, "output": output} if kind == "tflite" else {}
@@ -209,12 +225,13 @@ def export(
     pictures = gate_pictures(pipeline.config.resolution, data)
     with _room_in(target), tempfile.TemporaryDirectory(prefix=f".{path.name}.partial-", dir=target) as folder, _stoppable():
         staged = Path(folder) / path.name
-        write, check, without_plan = _KINDS[kind]
-        planned = staged.with_name(f"planned-{staged.name}") if pipeline.PLAN and without_plan else None
+        write, check, without = _KINDS[kind]
+        gated = pipeline.PLAN and without and output != "plan"
+        planned = staged.with_name(f"planned-{staged.name}") if gated else None
         with _step("converting"):
             write(pipeline, planned or staged, precision, edges_input, **how, **({"with_plan": True} if planned else {}))
-            if planned and without_plan:
-                without_plan(planned, staged)
+            if planned and without:
+                without(planned, staged, pipeline.PLAN)
         with _step("checking the file"):
             checked = check(staged, pipeline, precision)
         fields: dict[str, Any] = {
@@ -243,7 +260,7 @@ def export(
                 file = artifact.Artifact(planned, threads=1, delegate=delegate)
         network = coreml.as_written(pipeline, precision) if kind == "coreml" else pipeline
         in_levels = any(port["dtype"] == "uint8" for port in published.card["outputs"])
-        reference = Reference(network, edges_input, output, in_levels)
+        reference = Reference(network, edges_input, "erased" if output == "plan" else output, in_levels)
         gate = gate.in_levels() if in_levels else gate
         if kind == "coreml" and sys.platform != "darwin":
             evaluated = parity(_evaluated(staged), pictures, reference, gate)
@@ -251,7 +268,7 @@ def export(
             measured: dict[str, Any] = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None}
             measured |= {"gate": str(gate), "passed": None}
         else:
-            measured = parity(_run(file), pictures, reference, gate)
+            measured = parity(_run(file, reference), pictures, reference, gate)
             failures = list(measured.get("failures", []))
             failures += _unchanged(_run(file), _run(published), pictures[:2]) if planned else []
         if kind == "onnx":
@@ -369,8 +386,8 @@ def _notes(pipeline: Inpainter, kind: str, precision: str) -> list[str]:
     return notes
 
 
-_KINDS: dict[str, tuple[Callable[..., None], Callable[..., dict[str, Any]], Callable[[Path, Path], None] | None]] = {
-    "tflite": (tflite.write, tflite.check, tflite.without_plan), "onnx": (onnx.write, onnx.check, onnx.without_plan),
+_KINDS: dict[str, tuple[Callable[..., None], Callable[..., dict[str, Any]], Callable[..., None] | None]] = {
+    "tflite": (tflite.write, tflite.check, tflite.without), "onnx": (onnx.write, onnx.check, onnx.without),
     "coreml": (coreml.write, coreml.check, None),
 }  # fmt: skip
 
@@ -396,8 +413,13 @@ def add_flags(made: argparse.ArgumentParser, kind: str) -> argparse.ArgumentPars
             help="the plugin that gpu-resampler needs on a CPU, for its gate: bash export/build_resampler.sh FILE",
         )  # fmt: skip
         made.add_argument(
-            "--output", choices=("erased", "refined"), default="erased",
-            help="the whole picture, or what is painted, to be laid into the picture outside the file (default: erased)",
+            "--output", choices=("erased", "refined", "plan"), default="erased",
+            help="the whole picture; what is painted, to be laid into the picture outside the file; or, of a network that "
+            "plans, the plan alone, by which `faceeraser erase` paints at a photograph's own resolution (default: erased)",
+        )  # fmt: skip
+        made.add_argument(
+            "--painted", type=int, nargs="+", metavar="PX",
+            help="of a network that plans, edge lengths of what is painted, such as 256 512 1024 (default: the network's)",
         )  # fmt: skip
     if kind == "coreml":
         told = "float tensors in and out, in place of images (CVPixelBuffer)"
@@ -462,7 +484,10 @@ def _export_all(args: argparse.Namespace, kind: str) -> None:
     chosen: list[dict[str, Any]] = [{}]
     if kind == "tflite":
         flavours = dict.fromkeys(args.flavour)
-        chosen = [{"flavour": flavour, "output": args.output, "delegate": args.delegate} for flavour in flavours]
+        chosen = [
+            {"flavour": flavour, "output": args.output, "delegate": args.delegate, "painted": painted}
+            for flavour in flavours for painted in args.painted or [None]
+        ]  # fmt: skip
     elif kind == "coreml":
         chosen = [{"tensors": args.tensors}]
     cards = [

@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ from faceeraser import faces
 from faceeraser.artifact import KINDS, Artifact
 from faceeraser.faces import FEATURES, Face
 from faceeraser.landmarks import Landmarks
+from faceeraser.painting import paint_by_plan
 from faceeraser.tracking import Tracked, Tracker
 
 Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -101,10 +103,11 @@ class Eraser:
         """
         self.parts, self.glasses, self.workers, self.clock = parts, glasses, workers, Stopwatch()
         self.most = most
-        self._paints: SimpleQueue[Paint] = SimpleQueue()
+        self._models: SimpleQueue[_Model] = SimpleQueue()
         for _ in range(workers):
-            paint, self.resolution = _open(model, runtime, delegate)
-            self._paints.put(paint)
+            opened = _open(model, runtime, delegate)
+            self.resolution, self.plans = opened.resolution, opened.plan is not None
+            self._models.put(opened)
 
     def photograph(self, image: np.ndarray, known: Sequence[Face] | None = None, finish: Finish | None = None) -> Erased:
         """Erase every face of a photograph.
@@ -156,11 +159,23 @@ class Eraser:
 
     def paint(self, crop: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """The model alone, on a crop of `resolution` and its mask; see `Artifact.erase`."""
-        model = self._paints.get()
+        if self.plans:
+            whole = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+            return paint_by_plan(crop.copy(), mask, crop, self._said(crop, mask), whole)[0]
+        model = self._models.get()
         try:
-            return model(crop, mask)
+            return model.paint(crop, mask)
         finally:
-            self._paints.put(model)
+            self._models.put(model)
+
+    def _said(self, crop: np.ndarray, mask: np.ndarray) -> Mapping[str, np.ndarray]:
+        """The plan of a model that makes plans."""
+        model = self._models.get()
+        try:
+            assert model.plan is not None
+            return model.plan(crop, mask)
+        finally:
+            self._models.put(model)
 
     def frames(
         self, images: Iterable[tuple[np.ndarray, float]], known: Tracker | Landmarks, finish: Finish | None = None
@@ -224,10 +239,16 @@ class Eraser:
             self.clock("mask")
             crop, matrix = faces.align(result, face, self.resolution)
             self.clock("cut")
-            painted = _as_grey_as(crop, self.paint(crop, mask))
-            self.clock("model")
-            result = faces.paste_back(result, painted, matrix, mask, in_place=True)
-            faces.mark(changed, matrix, mask)
+            if self.plans:
+                plan = self._said(crop, mask)
+                self.clock("model")
+                result, painted_there = paint_by_plan(result, mask, crop, plan, matrix)
+                changed |= painted_there
+            else:
+                painted = _as_grey_as(crop, self.paint(crop, mask))
+                self.clock("model")
+                result = faces.paste_back(result, painted, matrix, mask, in_place=True)
+                faces.mark(changed, matrix, mask)
             self.clock("paste")
             worn.append(wears)
         if finish is not None and around:
@@ -321,18 +342,26 @@ class _Glasses:
         return "on" if sum(scores) >= 0.5 * len(scores) else "off"
 
 
-def _open(path: Path, runtime: str | None, delegate: Path | None) -> tuple[Paint, int]:
-    """A model as a function of (crop, mask), and the edge of the crops it takes."""
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """A model as functions of (crop, mask), and the edge of the crops it takes. plan: where painting is done elsewhere."""
+
+    resolution: int
+    paint: Paint
+    plan: Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]] | None = None
+
+
+def _open(path: Path, runtime: str | None, delegate: Path | None) -> _Model:
     if path.suffix not in KINDS and path.is_dir():
-        pipeline = faceeraser.load(path)
+        pipeline: Any = faceeraser.load(path)
         from faceeraser.inference import as_method
 
-        return as_method(pipeline), pipeline.config.resolution  # type: ignore[arg-type, union-attr]
+        return _Model(pipeline.config.resolution, as_method(pipeline), getattr(pipeline, "plan_of", None))
     model = Artifact(path, threads=1, runtime=runtime, delegate=delegate)
     height, width = (side or int(model.card["resolution"]) for side in model.resolution)
     if height != width:
         raise ValueError(f"{path}: takes pictures of {width} x {height}; expected square ones; export again")
-    return model.erase, height
+    return _Model(height, model.erase, model.plan if model.plans else None)
 
 
 def shares(clock: Stopwatch) -> Mapping[str, float]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def write(
 
     precision: 'fp32' of a float network; 'int8' of a quantized one, as QuantizeLinear / DequantizeLinear pairs with the
     learnt scales, which a runtime joins with the operators between them. What is stored counts from 0 (`_count_from_0`).
-    with_plan: the network's `PLAN` are outputs too, for a gate to hold them fixed; `without_plan` takes them away.
+    with_plan: the network's `PLAN` are outputs too, for a gate to hold them fixed; `without` takes them away.
     """
     need("onnxscript", "onnx", "writing an .onnx file")
     onnx = need("onnx", "onnx", "writing an .onnx file")
@@ -138,7 +138,7 @@ def _open_sizes(model: Any) -> None:
     """Declare height and width of inputs and output open, and say what the inputs are, in place."""
     del model.graph.value_info[:]
     for port in (*model.graph.input, *model.graph.output):
-        small = "" if port.name in MEANINGS else "small_"
+        small = "" if port.name in ("image", "mask", "edges", "erased") else "small_"
         for axis, name in ((2, "height"), (3, "width")):
             port.type.tensor_type.shape.dim[axis].dim_param = small + name
         port.doc_string = MEANINGS.get(port.name, "")
@@ -209,11 +209,11 @@ def _count_from_0(model: Any) -> None:
     graph.initializer.extend(kept)
 
 
-def without_plan(path: Path, target: Path) -> None:
-    """Write the file at `path` again as `target`, without the outputs that are its plan."""
+def without(path: Path, target: Path, names: Sequence[str]) -> None:
+    """Write the file at `path` again as `target`, without the outputs of these names."""
     onnx = need("onnx", "onnx", "writing an .onnx file")
     model = onnx.load(str(path))
-    kept = [port for port in model.graph.output if port.name in MEANINGS]
+    kept = [port for port in model.graph.output if port.name not in names]
     del model.graph.output[:]
     model.graph.output.extend(kept)
     onnx.save(model, str(target))

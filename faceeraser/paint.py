@@ -22,6 +22,7 @@ four look-ups of whole rows: no arithmetic for each pixel says where from.
 from __future__ import annotations
 
 import functools
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -116,11 +117,10 @@ def detail(visible: Tensor, keep: Tensor, own: Tensor, skin: Tensor) -> Tensor:
 
 
 def costs(seen: Tensor, skin: Tensor) -> Tensor:
-    """What each window would pay for each source: (N, 289, 841), of seen (N, 3, 128, 128) and skin (N, 1, 128, 128).
+    """What each source costs on this face, whoever takes it: (N, 841), of seen (N, 3, 128, 128) and skin (N, 1, 128, 128).
 
-    A source costs what its window lacks of clean skin, and what its detail is stronger than is usual here (a crease, a
-    strand of hair). Costs are whole 1/64, and of equal ones the first source wins: the same choice wherever sums are
-    only nearly the same.
+    What its window lacks of clean skin, and what its detail is stronger or weaker than usual here: a crease, a strand of
+    hair, a highlight, a smear. Whole 1/64, so that sums that are only nearly the same give the same choice.
     """
     block = SEEN // BLOCKS
     clean = cleanly(skin)
@@ -128,23 +128,56 @@ def costs(seen: Tensor, skin: Tensor) -> Tensor:
     strength = F.avg_pool2d((luma(seen) - enlarged(own_shading(seen, skin), SEEN)).abs() * clean, 2 * block, block // 2)
     usual = strength.mean((2, 3), keepdim=True) / (covered.mean((2, 3), keepdim=True) + 1e-4)
     odd = (strength / (covered * usual + 1e-4) - 1.0).abs().clamp(max=4.0)
-    cost = ((LACKING * F.relu(WHOLE - covered) + ODD * odd) * 64.0).round() / 64.0
-    rows, columns = (table.to(skin.device) for table in preference())
-    for_rows = rows[None] + (cost.flatten(1) + _numbers().to(skin.device).flatten() / 2.0**17)[:, None]
-    return (for_rows[:, :, None] + columns[None, None]).flatten(1, 2)
+    return ((LACKING * F.relu(WHOLE - covered) + ODD * odd) * 64.0).round().flatten(1) / 64.0
 
 
-def cheapest(paid: Tensor) -> Tensor:
-    """The source that costs least, (N, 289) of 0 to 840, float32, of `costs`."""
-    return paid.argmin(2).float()
+def choose(seen: Tensor, skin: Tensor, hidden: Tensor) -> Tensor:
+    """The source of each window: (N, 289) of 0 to 840, float32, of seen (N, 3, 128, 128), skin and hidden (N, 1, 128, 128).
 
-
-def cheapest_by_arithmetic(paid: Tensor) -> Tensor:
-    """`cheapest` without an operator that GPU delegates lack: no two costs of a window are within 2^-17, so one less that
-    difference to the least is 1 once and at most 0 elsewhere.
+    Windows choose in nine turns, those of one turn three apart. A source that was taken before, or one that it overlaps,
+    costs more, so that no patch of skin is seen again and again. The least is found by arithmetic, since GPU delegates
+    lack the operator: no two costs of a window are within 2^-17, so one less the distance to the least, in such steps,
+    is 1 once and else at most 0.
     """
-    least = 1.0 - (paid - paid.amin(2, keepdim=True)) * 2.0**17
-    return (F.relu(least) @ _numbers().to(paid.device))[:, :, 0]
+    numbers, (in_turn, order, ends) = _numbers().to(skin.device), _turns()
+    cost = costs(seen, skin) + numbers[:, 0] / 2.0**17
+    liked = preference(skin.mean() * 0.0)
+    block = SEEN // BLOCKS
+    shown = F.avg_pool2d(F.pad(hidden, (block,) * 4), 2 * block, block).flatten(1)  # only what is seen there is in the way
+    shown = F.embedding(in_turn.to(skin.device), (shown * SEEN**2).clamp(max=1.0).T).T
+    taken = torch.zeros_like(cost)
+    chosen = []
+    for first, end in itertools.pairwise(ends):
+        crowd = F.conv2d(taken.reshape(-1, 1, HALVES, HALVES), _overlap().to(skin.device), padding=1).flatten(1)
+        now = cost + AGAIN * crowd
+        paid = liked[None, first:end] + now[:, None]
+        least = F.relu(1.0 - (paid - paid.amin(2, keepdim=True)) * 2.0**17)
+        chosen.append((least @ numbers)[:, :, 0])
+        taken = taken + (least * shown[:, first:end, None]).sum(1)
+    return F.embedding(order.to(skin.device), torch.cat(chosen, 1).T).T
+
+
+WHOLE, LACKING, ODD, AGAIN = 0.95, 60.0, 2.0, 4.0
+DISTANCE = 1 / 64
+"""What a squared distance costs, in halves of a block: a quarter of the picture away costs 1."""
+CHANCES = 61
+"""A prime: chance is a product of two numbers modulo it, over 32."""
+
+
+def preference(nothing: Tensor | float = 0.0) -> Tensor:
+    """What each window, in the order of turns, pays for each source whatever the picture: (289, 841), whole 1/64.
+
+    Distance, so that light and stubble are of the same place, and a number like chance, so that windows do not all want
+    the same.
+    Sums and products of small whole numbers: the same everywhere. nothing: a zero that hangs on the picture, so that a
+    converter does not store the table, which is larger than the network, but computes it.
+    """
+    windows, sources, own, other = _places_in_turn()
+    windows = windows + nothing
+    apart = windows @ sources
+    mixed = (own + nothing) * other
+    chance = mixed - CHANCES * ((mixed + 0.5) * (1.0 / CHANCES)).floor()
+    return DISTANCE * apart + chance / 32.0
 
 
 @functools.cache
@@ -152,7 +185,36 @@ def _numbers() -> Tensor:
     return torch.arange(HALVES**2, dtype=torch.float32)[:, None]
 
 
-WHOLE, LACKING, ODD = 0.95, 20.0, 1.5
+@functools.cache
+def _overlap() -> Tensor:
+    """How much of a source the sources around it share: (1, 1, 3, 3)."""
+    return torch.outer(*[torch.tensor([0.5, 1.0, 0.5])] * 2)[None, None]
+
+
+@functools.cache
+def _turns() -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """(windows in the order of turns, (289,) int32; where in it each window is, the same; where each turn begins, and the
+    end).
+    """
+    numbers = torch.arange(CORNERS**2).reshape(CORNERS, CORNERS)
+    turns = [numbers[y::3, x::3].flatten() for y in range(3) for x in range(3)]
+    in_turn = torch.cat(turns)
+    return in_turn.int(), in_turn.argsort().int(), (0, *itertools.accumulate(len(turn) for turn in turns))
+
+
+@functools.cache
+def _places_in_turn() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(windows (289, 4), in the order of turns, and sources (4, 841), whose product is the squared distance in halves of a
+    block; windows (289, 1) and sources (1, 841), whose product modulo CHANCES is chance).
+    """
+    windows, sources = (places.float() for places in _places())
+    windows = windows[_turns()[0].long()]
+    ones = torch.ones(len(windows), 1)
+    left = torch.cat([windows, windows.square().sum(1, keepdim=True), ones], 1)
+    right = torch.cat([-2.0 * sources, torch.ones(len(sources), 1), sources.square().sum(1, keepdim=True)], 1).T
+    own = (windows[:, :1] * 11 + windows[:, 1:] * 5 + 3) % (CHANCES - 1) + 1
+    other = ((sources[:, 0] * 7 + sources[:, 1] * 31) % (CHANCES - 1) + 1)[None]
+    return left.contiguous(), right.contiguous(), own.contiguous(), other.contiguous()
 
 
 @functools.cache
@@ -161,30 +223,6 @@ def _places() -> tuple[Tensor, Tensor]:
     windows = torch.stack(torch.meshgrid(torch.arange(CORNERS), torch.arange(CORNERS), indexing="ij"), -1).reshape(-1, 2)
     sources = torch.stack(torch.meshgrid(torch.arange(HALVES), torch.arange(HALVES), indexing="ij"), -1).reshape(-1, 2)
     return 2 * windows.flip(1), sources.flip(1) + 2
-
-
-@functools.cache
-def preference() -> tuple[Tensor, Tensor]:
-    """What a window pays for a source whatever the picture: the window in row y and column x pays first[y] + second[x], each
-    (17, 841), whole 1/32. (In two parts, so that a file holds two small tables in the place of a large one.)
-
-    Distance, so that light and stubble are of the same place; a number like chance, so that windows do not all want the same
-    source; and a toll on sources whose row or column is not, modulo three, the window's own, so that windows side by side
-    cannot take the same skin unless there is no other.
-    """
-    along, across = torch.meshgrid(torch.arange(HALVES) + 2, torch.arange(HALVES) + 2, indexing="ij")
-    own, other = along.flatten(), across.flatten()  # of each source, in halves of a block
-    window = 2 * torch.arange(CORNERS)[:, None]
-    found = []
-    for mine, crossing, step in ((own, other, 5), (other, own, 11)):
-        apart = (window - mine).abs() / (2 * BLOCKS)
-        foreign = (window // 2 % 3 != mine // 2 % 3).float()
-        chance = ((step * window + 7 * crossing + 3 * window * crossing) % 32) / 32
-        found.append(((DISTANCE * apart + FOREIGN * foreign + CHANCE * chance) * 32).round() / 32)
-    return found[0], found[1]
-
-
-DISTANCE, CHANCE, FOREIGN = 4.0, 0.5, 1.5
 
 
 # A half's four windows, by the corner of its block that each is around: (down, right) from the upper left one.
@@ -209,7 +247,7 @@ def make_constants(side: int) -> None:
     """Compute what does not hang on a picture, for pictures of `side`, so that it is there as numbers when a graph is
     traced.
     """
-    preference(), _luma(), _numbers(), _where(), _weights(side // BLOCKS // 2)
+    _luma(), _numbers(), _overlap(), _turns(), _places_in_turn(), _where(), _weights(side // BLOCKS // 2)
 
 
 @functools.cache

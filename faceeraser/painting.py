@@ -25,8 +25,8 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 def paint_by_plan(
     image: np.ndarray, mask: np.ndarray, crop: np.ndarray, plan: Mapping[str, np.ndarray], matrix: np.ndarray
-) -> np.ndarray:
-    """Paint what a plan says into a photograph, in place, and return it.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paint what a plan says into a photograph, in place.
 
     Args:
         image: (H, W, 3) uint8 RGB, the photograph.
@@ -35,13 +35,16 @@ def paint_by_plan(
         plan: `skin` (128, 128, 1), `shading` (64, 64, 3), `sources` (289,), as a file or a network gives them.
         matrix: 2x3, photograph to crop coordinates, as `faces.align` gives it.
 
-    Pixels outside the mask stay as they are, to the bit, and nothing that is under it is looked at.
+    Returns:
+        The photograph, and (H, W) bool, what was painted. Other pixels stay as they are, to the bit; nothing that is
+        under the mask is looked at.
     """
     side = len(mask)
     back = cv2.invertAffineTransform(np.asarray(matrix, np.float64))
-    x, y, width, height = _box(mask, plan["sources"], back, image.shape)
-    if not width or not height:
-        return image
+    x, y, width, height = _box(side, back, image.shape)
+    painted_there = np.zeros(image.shape[:2], bool)
+    if width <= 0 or height <= 0:
+        return image, painted_there
     view = image[y : y + height, x : x + width]
     local = np.asarray(matrix, np.float64).copy()
     local[:, 2] += local[:, :2] @ [x, y]  # from the box's pixels to the crop's
@@ -59,7 +62,7 @@ def paint_by_plan(
 
     hole = sampled((mask > 0).astype(np.float32)) > 0.5
     if not hole.any():
-        return image
+        return image, painted_there
     skin = plan["skin"][..., 0]
     clean = sampled(np.clip(4 * skin - 1.6, 0, 1)) * ~hole
     luma = (view @ _LUMA) / np.float32(255)
@@ -67,18 +70,21 @@ def paint_by_plan(
     deviation = 1.2533 * float(np.abs(detail).mean()) / (float(clean.mean()) + 1e-4)
     detail = np.clip(detail, -BOUND * deviation, BOUND * deviation)
     texture = _laid(detail, hole, plan["sources"].astype(int), local, side)
-    painted = sampled(plan["shading"], cv2.INTER_CUBIC) + texture[..., None]
+    shading = sampled(plan["shading"], cv2.INTER_CUBIC)
+    if not (np.ptp(crop.astype(int), axis=2) > 0).any():  # a grey picture stays grey: a network has a tint for every skin
+        shading = np.repeat((shading @ _LUMA)[..., None], 3, axis=2)
+    painted = shading + texture[..., None]
     depth = cv2.distanceTransform(np.pad(hole, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     reach = max(1.0, FEATHER * side / float(np.linalg.svd(local[:, :2], compute_uv=False)[0]))
     alpha = np.clip(depth / reach, 0, 1)[..., None]
     mixed = alpha * np.clip(painted, 0, 1) * 255 + (1 - alpha) * view
     view[hole] = np.rint(mixed[hole]).astype(np.uint8)
-    return image
+    painted_there[y : y + height, x : x + width] = hole
+    return image, painted_there
 
 
-def _box(mask: np.ndarray, sources: np.ndarray, back: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+def _box(side: int, back: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """x, y, width, height of what of the photograph is read or painted: the whole crop, as far as it lies inside."""
-    side = len(mask)
     corners = np.array([[-0.5, -0.5], [side - 0.5, -0.5], [-0.5, side - 0.5], [side - 0.5, side - 0.5]])
     there = corners @ back[:, :2].T + back[:, 2]
     low = np.clip(np.floor(there.min(0)).astype(int), 0, shape[1::-1])

@@ -12,9 +12,10 @@ the plan asks for edges.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,7 +81,6 @@ class PatchEraser(Inpainter):
     def __init__(self, config: Config, width: int = 24, edge_width: int | None = None):
         super().__init__(config)
         self.body = Body(config, width)
-        self.cheapest: Callable[[Tensor], Tensor] = paint.cheapest
         self.initialise()
 
     def forward(
@@ -129,7 +129,7 @@ class PatchEraser(Inpainter):
             skin = paint.enlarged(torch.sigmoid(logits.float()), paint.SEEN) * (1.0 - hidden)
             membrane = paint.membrane(seen, skin)
             shading = membrane + SHADING_GAIN * paint.enlarged(lacking.float(), paint.SHADED)
-            sources = self.cheapest(paint.costs(seen.detach(), skin.detach()))
+            sources = paint.choose(seen.detach(), skin.detach(), hidden)
         return {"logits": logits, "skin": skin, "membrane": membrane, "shading": shading, "sources": sources}
 
     def agreement(
@@ -147,6 +147,17 @@ class PatchEraser(Inpainter):
             "skin": float((apart["skin"] <= 0.1).double().mean()),
             "shading": float((apart["shading"] <= 2 / 255).double().mean()),
         }  # fmt: skip
+
+    @torch.no_grad()
+    def plan_of(self, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        """`skin` (128, 128, 1), `shading` (64, 64, 3) and `sources` (289,) for a picture (R, R, 3) uint8 and a mask (R, R),
+        non-zero = erase, R a multiple of 128, as `painting.paint_by_plan` takes them.
+        """
+        hole = torch.from_numpy(mask > 0)[None, None].float()
+        picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255.0
+        made = self.eval().plan(*self.look(picture * three(1.0 - hole), hole))
+        found = {name: made[name][0] for name in self.PLAN}
+        return {name: (x.permute(1, 2, 0) if x.ndim == 3 else x).numpy() for name, x in found.items()}
 
     def own_terms(
         self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, where: Tensor | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from faceeraser import form, paint, quant
-from faceeraser.artifact import MEANINGS, RESAMPLER
+from faceeraser.artifact import RESAMPLER
 from faceeraser.extras import need
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import Inpainter
@@ -63,8 +63,9 @@ def write(
     flavour: one of FLAVOURS. Its warp is 'rows', look-ups of rows by stock operators, for CPUs and GPU delegates alike; or
         'resampler', the operator that GPU delegates have for it, which on a CPU needs the plugin that
         export/build_resampler.sh makes.
-    output: 'erased', the whole picture, or 'refined', what is painted, before it is laid into the picture.
-    with_plan: the network's `PLAN` are outputs too, for a gate to hold them fixed; `without_plan` takes them away.
+    output: 'erased', the whole picture; 'refined', what is painted, before it is laid into the picture; or 'plan', the
+        network's `PLAN`, for who paints elsewhere (painting.py).
+    with_plan: the network's `PLAN` are outputs too, for a gate to hold them fixed; `without` takes them away.
     """
     litert_torch = need("litert_torch", "tflite", "writing a .tflite file")
     made = FLAVOURS[flavour]
@@ -72,7 +73,6 @@ def write(
     network.warp, network.to_flow = WARPS[made.warp], _flow_in_planes
     if isinstance(network, PatchEraser):
         paint.make_constants(pipeline.config.resolution)
-        network.cheapest = paint.cheapest_by_arithmetic
     # By the least cut between NHWC and NCHW; the other way, which goes by the order of nodes, leaves ten TRANSPOSE more.
     litert_torch.config.layout_optimize_partitioner = "MINCUT"
     options: dict[str, Any] = {}
@@ -84,7 +84,7 @@ def write(
         quantizer = pt2e_quantizer.PT2EQuantizer().set_global(symmetric)
         options["quant_config"] = quant_config.QuantConfig(pt2e_quantizer=quantizer)
     sample = form.sample(pipeline.config.resolution, edges_input, channels_last=True)
-    outputs = (output, *pipeline.PLAN) if with_plan else (output,)
+    outputs = pipeline.PLAN if output == "plan" else (output, *pipeline.PLAN) if with_plan else (output,)
     traced = form.Form(network, channels_last=True, outputs=outputs).eval()
     litert_torch.convert(traced, sample_kwargs=sample, **options).export(str(path))
     if precision == "int8":
@@ -105,11 +105,11 @@ def write(
     graph.write(path)
 
 
-def without_plan(path: Path, target: Path) -> None:
-    """Write the file at `path` again as `target`, without the outputs that are its plan and what only they need."""
+def without(path: Path, target: Path, names: Sequence[str]) -> None:
+    """Write the file at `path` again as `target`, without the outputs of these names and what only they need."""
     graph = Graph(path)
     signature = graph.model.signatureDefs[0]
-    signature.outputs = [made for made in signature.outputs if made.name.decode() in MEANINGS]
+    signature.outputs = [made for made in signature.outputs if made.name.decode() not in names]
     kept = {int(made.tensorIndex) for made in signature.outputs}
     graph.graph.outputs = np.array([t for t in graph.graph.outputs if int(t) in kept], np.int32)
     graph.graph.operators = _read_by_anyone(graph, graph.graph.operators)
@@ -269,7 +269,7 @@ def _in_eight_bits(graph: Graph) -> None:
             before.append(cast(given.tensorIndex, inside))
     for given in signature.outputs:
         inside = int(given.tensorIndex)
-        if given.name.decode() not in MEANINGS:  # a plan is no picture
+        if given.name not in (b"erased", b"refined"):  # a plan is no picture
             continue
         levels, rounded, given.tensorIndex = graph.as_float(inside), graph.as_float(inside), graph.tensor(inside, "UINT8")
         all_of_them = graph.graph.outputs
@@ -384,7 +384,8 @@ def check(path: Path, pipeline: Inpainter, precision: str) -> dict[str, Any]:
     lookups = graph.ops("GATHER", RESAMPLER)
     expected = len(pipeline.WARPS) * (1 if graph.ops(RESAMPLER) else 4)
     if isinstance(pipeline, PatchEraser):
-        expected = 8  # for each quarter of the windows, where it comes from, and what
+        # Turns put in order; for each quarter of the windows, where it comes from, and what, where something is copied.
+        expected = 9 if any(given.name in (b"erased", b"refined") for given in graph.model.signatureDefs[0].outputs) else 1
     if len(lookups) != expected or graph.ops("GATHER_ND"):
         told = "the warp as 4, or as one" if pipeline.WARPS else f"{expected}, nor any"
         raise wrong(f"{len(lookups)} look-ups, expected {told} {RESAMPLER}, and no GATHER_ND")

@@ -19,7 +19,7 @@ SCRIPTS = ("train", "compress", "export", "benchmarks")
 
 # Inside faceeraser/ a module imports only from floors below its own. A new module gets its floor here.
 FLOORS = (
-    {"extras", "writing", "history", "legacy", "processes", "cache", "seeds", "patches", "hair"},
+    {"extras", "writing", "history", "legacy", "processes", "cache", "seeds", "patches", "hair", "painting"},
     {"warp", "metrics", "faces", "edges", "quant", "timings", "flatbuffer", "gpu", "picture", "video", "mil", "script"},
     {"losses", "pairs", "effects", "artifact", "landmarks", "tracking", "patchmatch", "plots", "looks", "judge"},
     {"networks", "chain", "paint"},

@@ -1,5 +1,7 @@
 """faceeraser/paint.py: whole windows by whole pixels, at any resolution, with the variance of what they hold."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -74,11 +76,54 @@ def test_nothing_of_the_hole_reaches_the_detail(seed, side) -> None:
     assert torch.equal(found, paint.detail(noise * keep, keep, own, skin))
 
 
-def test_windows_side_by_side_take_different_skin_where_there_is_enough() -> None:
-    rows, columns = paint.preference()
-    choice = (rows[:, None] + columns[None]).argmin(2)
-    assert (choice[1:] != choice[:-1]).all() and (choice[:, 1:] != choice[:, :-1]).all()
-    assert (choice[1:, 1:] != choice[:-1, :-1]).all()
+def test_every_window_has_the_cheapest_source_that_is_left_to_it() -> None:
+    """Again with numpy's argmin, turn by turn."""
+    rng = np.random.default_rng(3)
+    seen, skin = torch.from_numpy(rng.random((2, 3, 128, 128), np.float32)), torch.rand(2, 1, 128, 128)
+    hidden = torch.zeros(2, 1, 128, 128)
+    hidden[..., 40:90, 30:100] = 1
+    chosen, cost = paint.choose(seen, skin, hidden).numpy(), paint.costs(seen, skin).numpy()
+    in_turn, order, ends = paint._turns()
+    corners = itertools.product(range(0, 129, 8), repeat=2)
+    shown = [hidden[0, 0, max(0, y - 8) : y + 8, max(0, x - 8) : x + 8].any() for y, x in corners]
+    liked = paint.preference().numpy()
+    for k in range(2):
+        taken, found = np.zeros((paint.HALVES, paint.HALVES)), []
+        for first, end in itertools.pairwise(ends):
+            padded = np.pad(taken, 1)
+            part = np.float32([0.5, 1, 0.5])
+            around = [(y, x, part[y] * part[x]) for y in range(3) for x in range(3)]
+            crowd = sum(w * padded[y : y + paint.HALVES, x : x + paint.HALVES] for y, x, w in around)
+            now = cost[k] + paint.AGAIN * crowd.ravel() + np.arange(paint.HALVES**2) / 2**17
+            own = (liked[first:end] + now).argmin(1)
+            found += own.tolist()
+            seen_there = [float(shown[window]) for window in in_turn[first:end]]
+            np.add.at(taken, np.divmod(own, paint.HALVES), seen_there)
+        assert np.array_equal(np.array(found)[order.numpy()], chosen[k])
+
+
+def test_what_a_window_likes_is_near_and_by_chance() -> None:
+    liked, (_, order, _) = paint.preference().double(), paint._turns()
+    windows, sources = (places.double() for places in paint._places())
+    apart = (windows[:, None] - sources[None]).square().sum(2)
+    chance = (liked[order.long()] - paint.DISTANCE * apart) * 32
+    assert torch.equal(chance, chance.round()) and float(chance.min()) >= 0 and float(chance.max()) < paint.CHANCES
+    counts = torch.unique(chance, return_counts=True)[1]
+    assert len(counts) >= paint.CHANCES - 1 and counts.max() < 2 * counts.min()
+
+
+def test_little_skin_is_shared_out_and_windows_side_by_side_differ() -> None:
+    seen, skin = torch.full((1, 3, 128, 128), 0.5), torch.zeros(1, 1, 128, 128)
+    skin[..., :48, 8:120] = 1  # a forehead alone
+    hidden = torch.zeros(1, 1, 128, 128)
+    hidden[..., 52:112, 16:112] = 1
+    seen += 0.02 * torch.randn(seen.shape, generator=torch.Generator().manual_seed(0))
+    chosen = paint.choose(seen, skin, hidden)[0].reshape(paint.CORNERS, paint.CORNERS)[6:15, 2:15]
+    assert (chosen[1:] != chosen[:-1]).all() and (chosen[:, 1:] != chosen[:, :-1]).all()
+    counts = torch.unique(chosen, return_counts=True)[1]
+    assert len(counts) > 50 and counts.max() <= 6
+    rows = chosen.div(paint.HALVES, rounding_mode="floor") + 2  # the middle of a source, in halves
+    assert (rows <= 2 * 6).double().mean() > 0.95, "all but a few from the forehead"
 
 
 def test_a_membrane_sees_skin_alone() -> None:

@@ -136,7 +136,9 @@ def network_of(args: argparse.Namespace) -> Inpainter:
         left_out["norm"] = args.norm
     if model != "faceeraser" and (args.variant != VARIANTS[0] or {"edges", "residual", "halving"} & set(args.without)):
         raise ValueError(f"--variant and --without tell of FaceEraser's parts; {model} is trained whole")
-    config = Config.of(args.preset, model=model, variant=args.variant, resolution=args.size, **left_out)
+    # A network that plans sees 128 pixels of any picture: what it is trained on is not what it paints.
+    resolution = max(256, args.size) if model == "patches" else args.size
+    config = Config.of(args.preset, model=model, variant=args.variant, resolution=resolution, **left_out)
     pipeline = peers.build(config, args.width)
     if args.edge:
         trained = checkpoint.load(args.edge)
@@ -167,9 +169,10 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--phase inpaint needs {told} of phase 1: --edge FOLDER (train.py ... --phase {pipeline.first} makes it)"
         )
-    unit = 32 * pipeline.config.shrink
+    unit = 128 if pipeline.config.model == "patches" else 32 * pipeline.config.shrink
     if args.size % unit:
-        raise ValueError(f"--size {args.size}: expected a multiple of {unit}, as the refine network halves five times")
+        why = "128 pixels are seen of any picture" if unit == 128 else "the refine network halves five times"
+        raise ValueError(f"--size {args.size}: expected a multiple of {unit}, as {why}")
     described = pairs.describe(args.source)
     recipe = recipe_of(args)
     teacher = checkpoint.load(args.teacher) if args.teacher else None
