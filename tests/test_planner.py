@@ -1,0 +1,260 @@
+"""faceeraser/planner.py and painting.py: a network that plans; its plan painted in torch, in a file and on a photograph."""
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from faceeraser import artifact, checkpoint, convert, gate, paint, quant, writing
+from faceeraser.artifact import Artifact
+from faceeraser.erasing import Eraser
+from faceeraser.faces import Face
+from faceeraser.networks import Config, count
+from faceeraser.painting import paint_by_plan
+from faceeraser.planner import PatchEraser
+
+SIZE = 256
+WHOLE = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+
+
+def lively(resolution: int = SIZE, width: int = 8, seed: int = 0) -> PatchEraser:
+    """A network whose heads say something: skin here and there, shading off the membrane."""
+    torch.manual_seed(seed)
+    network = PatchEraser(Config.of("mobile", model="patches", resolution=resolution), width)
+    nn.init.normal_(network.body.skin.conv.weight, std=0.5)
+    nn.init.normal_(network.body.shading.conv.weight, std=0.2)
+    network.body.skin.get_submodule("conv").bias.data.fill_(1.0)
+    with torch.no_grad():
+        network.train()(torch.rand(4, 3, 128, 128), torch.zeros(4, 1, 128, 128))
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def network() -> PatchEraser:
+    return lively()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[gate.Picture]:
+    return gate.gate_pictures(SIZE)
+
+
+def tensors(picture: gate.Picture) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(picture.image).permute(2, 0, 1)[None], torch.from_numpy(picture.mask)[None, None]
+
+
+def saved(network: PatchEraser, folder: Path) -> Path:
+    with writing.whole_folder(folder) as partly:
+        checkpoint.save(partly, network, stage="test", options={"seed": 0}, metrics={})
+    return folder
+
+
+@pytest.mark.parametrize("side", [128, 256, 512])
+def test_it_paints_any_multiple_of_128_and_always_looks_at_128(network, side) -> None:
+    image, mask = torch.rand(2, 3, side, side), torch.zeros(2, 1, side, side)
+    mask[..., side // 4 : side // 2, side // 4 : side // 2] = 1
+    with torch.no_grad():
+        out = network(image, mask)
+    assert {k: tuple(v.shape[1:]) for k, v in out.items()} == {
+        "logits": (1, 64, 64), "skin": (1, 128, 128), "membrane": (3, 64, 64), "shading": (3, 64, 64), "sources": (289,),
+        "flow": (2, side, side), "refined": (3, side, side), "erased": (3, side, side),
+    }  # fmt: skip
+    assert torch.equal(out["erased"][mask.expand_as(image) == 0], image[mask.expand_as(image) == 0])
+    assert float(out["skin"].min()) >= 0 and float(out["refined"].min()) >= 0 and float(out["refined"].max()) <= 1
+    whole = out["sources"]
+    assert torch.equal(whole, whole.round()) and float(whole.min()) >= 0 and float(whole.max()) <= 840
+
+
+def test_nothing_of_the_hole_reaches_an_output(network, pictures) -> None:
+    for k, picture in enumerate(pictures[:3]):
+        image, mask = tensors(picture)
+        other = torch.where(mask > 0.5, torch.rand(image.shape, generator=torch.Generator().manual_seed(k)), image)
+        with torch.no_grad():
+            one, two = network(image, mask), network(other, mask)
+        assert not torch.equal(image, other) and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_flow_is_where_the_nearest_window_copies_from_and_constant_in_it(network, pictures) -> None:
+    with torch.no_grad():
+        out = network(*tensors(pictures[0]))
+    flow, sources = out["flow"][0], out["sources"][0].long().reshape(17, 17)
+    assert torch.equal(flow, flow.round())
+    for row, column in ((3, 5), (8, 8), (12, 2)):  # the corner at (16 column, 16 row)
+        y, x = divmod(int(sources[row, column]), 29)
+        moved = torch.tensor([8.0 * (x + 2) - 16 * column, 8.0 * (y + 2) - 16 * row])
+        there = flow[:, 16 * row - 8 : 16 * row + 8, 16 * column - 8 : 16 * column + 8]
+        assert torch.equal(there, moved[:, None, None].expand_as(there))
+
+
+def test_a_given_plan_is_followed(network, pictures) -> None:
+    image, mask = tensors(pictures[0])
+    with torch.no_grad():
+        own = network(image, mask)
+        plan = {name: own[name] for name in network.PLAN}
+        assert torch.equal(network(image, mask, plan=plan)["erased"], own["erased"])
+        darker = network(image, mask, plan={**plan, "shading": plan["shading"] - 0.1})["refined"]
+    assert torch.allclose(darker, (own["refined"] - 0.1).clamp(min=0), atol=0.11) and float(darker.mean()) < float(
+        own["refined"].mean()
+    )
+    mask8 = torch.zeros(1, 1, SIZE, SIZE)
+    mask8[..., 64:128, 64:128] = 1
+    other = plan["sources"].clone()
+    other[0, 5 * 17 + 5] += 1
+    told = network.agreement(plan, {**plan, "sources": other}, mask8, 1.0)
+    assert told["skin"] == told["shading"] == 1.0 and 0.9 < told["sources"] < 1.0
+
+
+def test_it_learns_what_is_skin_and_what_the_membrane_lacks() -> None:
+    """A few steps on one made face: hair above, skin below, brighter in the middle than a membrane of its rim can be."""
+    torch.manual_seed(0)
+    network = PatchEraser(Config.of("mobile", model="patches"), 8).train()
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 128), torch.linspace(-1, 1, 128), indexing="ij")
+    truth = (0.6 + 0.2 * torch.exp(-4 * (x**2 + y**2))).expand(2, 3, 128, 128).clone()
+    truth[:, :, :32] = 0.1
+    mask, skin = torch.zeros(2, 1, 128, 128), torch.ones(2, 1, 128, 128)
+    mask[..., 48:96, 32:96] = 1
+    skin[..., :32, :], skin[mask > 0] = 0, 0
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    losses = []
+    for _ in range(120):
+        terms = network.own_terms(network(truth, mask), truth, mask, skin, None)
+        optimizer.zero_grad()
+        (total := sum(terms.values())).backward()
+        optimizer.step()
+        losses.append(total.item())
+    with torch.no_grad():
+        out = network(truth, mask)
+    assert losses[-1] < 0.4 * losses[0]
+    assert float(out["skin"][..., 4:28, :].mean()) < 0.5 * float(out["skin"][..., 104:, :].mean())
+    middle = (slice(None), slice(None), slice(32, 40), slice(28, 36))
+    lacking = (paint.enlarged(truth, 64) - out["membrane"])[middle].abs().mean()
+    assert float((paint.enlarged(truth, 64) - out["shading"])[middle].abs().mean()) < 0.6 * float(lacking)
+
+
+# --- painted elsewhere ------------------------------------------------------------------------------------------------
+
+
+def test_a_crop_painted_on_its_own_grid_is_what_the_network_paints(network, pictures) -> None:
+    """In numpy, beyond the fading rim and the smoothing of what is enlarged; the texture is the same to the pixel."""
+    picture = pictures[0]
+    crop, hole = np.rint(picture.image * 255).astype(np.uint8), picture.mask > 0
+    plan = network.plan_of(crop, hole)
+    painted, there = paint_by_plan(crop.copy(), hole, crop, plan, WHOLE)
+    assert np.array_equal(there, hole) and np.array_equal(painted[~hole], crop[~hole])
+    with torch.no_grad():
+        image, mask = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255, torch.from_numpy(hole)[None, None].float()
+        expected = network(image, mask)["erased"][0].permute(1, 2, 0).numpy() * 255
+    deep = cv2.erode(hole.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    apart = painted[deep].astype(float) - expected[deep]
+    assert np.median(np.abs(apart)) < 2 and np.abs(apart).mean() < 3
+    flat = {**plan, "shading": np.full_like(plan["shading"], 0.5)}
+    grain = paint_by_plan(crop.copy(), hole, crop, flat, WHOLE)[0][deep].astype(float).mean(-1)
+    with torch.no_grad():
+        same = network(image, mask, plan=gate.tensors_of(flat))["refined"][0].permute(1, 2, 0).numpy()[deep].mean(-1) * 255
+    assert np.corrcoef(grain, same)[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("scale, roll", [(0.4, 0.0), (1.0, 10.0), (3.0, -25.0)])
+def test_a_photograph_is_painted_on_its_own_grid_and_nowhere_else(network, scale, roll) -> None:
+    """Its grain is as fine as it was, however the crop lies in it; what is under the mask has no say."""
+    rng = np.random.default_rng(0)
+    side = round(SIZE * scale)
+    photo = np.clip(150 + 12 * rng.standard_normal((side + 90, side + 120, 1)), 0, 255).astype(np.uint8).repeat(3, axis=2)
+    photo[..., 2] = photo[..., 2] // 2 + 40
+    angle = np.deg2rad(roll)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / scale
+    middle = np.array([photo.shape[1] / 2, photo.shape[0] / 2])
+    matrix = np.hstack([turn, (np.full(2, (SIZE - 1) / 2) - turn @ middle)[:, None]])
+    hole = np.zeros((SIZE, SIZE), bool)
+    hole[90:170, 70:190] = True
+    plan = network.plan_of(np.full((SIZE, SIZE, 3), 150, np.uint8), hole)
+    plan["skin"] = np.where(hole, 0, 1).astype(np.float32).reshape(128, 2, 128, 2).min((1, 3))[..., None]
+    crop = np.full((SIZE, SIZE, 3), 150, np.uint8)
+    painted, there = paint_by_plan(photo.copy(), hole, crop, plan, matrix)
+    assert there.any() and np.array_equal(painted[~there], photo[~there])
+    assert there.sum() == pytest.approx(hole.sum() * scale**2, rel=0.08)
+    inner = cv2.erode(there.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    luma = [p.astype(np.float32).mean(2) for p in (photo, painted)]
+    grain = [(y - cv2.GaussianBlur(y, (0, 0), 1.0))[inner].std() for y in luma]
+    assert grain[1] == pytest.approx(grain[0], rel=0.2), "no interpolation has taken of it"
+    other = photo.copy()
+    other[there] = 255 - other[there]
+    assert np.array_equal(painted, paint_by_plan(other, hole, crop, plan, matrix)[0])
+
+
+def test_a_crop_outside_of_the_picture_and_an_empty_mask_paint_nothing(network) -> None:
+    photo = np.full((64, 64, 3), 99, np.uint8)
+    plan = network.plan_of(np.full((SIZE, SIZE, 3), 99, np.uint8), np.ones((SIZE, SIZE), bool))
+    far = np.array([[1.0, 0, 9000], [0, 1.0, 9000]])
+    for mask, matrix in ((np.ones((SIZE, SIZE), bool), far), (np.zeros((SIZE, SIZE), bool), WHOLE)):
+        painted, there = paint_by_plan(photo.copy(), mask, photo, plan, matrix)
+        assert not there.any() and np.array_equal(painted, photo)
+
+
+# --- exported ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def exported(network, tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("planner")
+    source = saved(network, folder / "net")
+    erased = convert.export(source, folder / "exports", "tflite", flavour="web")
+    plan = convert.export(source, folder / "exports", "tflite", flavour="web", output="plan")
+    return {"source": source, "erased": folder / "exports" / erased["file"], "plan": folder / "exports" / plan["file"]}
+
+
+def test_a_file_paints_what_its_network_paints_with_the_same_sources(exported, network, pictures) -> None:
+    file, card = Artifact(exported["erased"], threads=1), artifact.read_card(exported["erased"])
+    assert card["parity"]["plan_share_min"] == 1.0 and card["parity"]["max_abs_hole"] < 1e-4
+    assert [port["name"] for port in card["outputs"]] == ["erased"]
+    for picture in pictures[:3]:
+        with torch.no_grad():
+            expected = network(*tensors(picture))["erased"][0].permute(1, 2, 0).numpy()
+        assert np.abs(file.run(picture.image, picture.mask) - expected).max() < 1e-4
+    operators = card["checked"]["operators"]
+    assert not {"ARG_MIN", "GATHER_ND", "BROADCAST_TO", "GREATER_EQUAL", "EMBEDDING_LOOKUP"} & set(operators)
+    assert exported["erased"].stat().st_size < 4 * count(network)[1] + 300_000, "no table of 289 x 841 is stored"
+
+
+def test_a_file_that_only_plans_says_what_its_network_plans_and_erases_a_photograph(exported, network, pictures) -> None:
+    file = Artifact(exported["plan"], threads=1)
+    assert file.plans and {port["name"] for port in file.card["outputs"]} == {"skin", "shading", "sources"}
+    crop, hole = np.rint(pictures[0].image * 255).astype(np.uint8), pictures[0].mask > 0
+    own, said = network.plan_of(crop, hole), file.plan(crop, hole)
+    assert np.array_equal(own["sources"], said["sources"])
+    assert all(np.allclose(own[name], said[name], atol=1e-4) for name in ("skin", "shading"))
+    with pytest.raises(ValueError, match="makes plans and paints nothing itself"):
+        file.erase(crop, hole)
+    mesh = np.random.default_rng(0).random((468, 2)).astype(np.float32) * 300 + 60
+    face = Face(mesh)
+    photo = np.random.default_rng(1).integers(0, 255, (480, 500, 3), np.uint8)
+    results = [Eraser(exported[key], glasses="off").photograph(photo, [face]) for key in ("plan", "source")]
+    for result in results:
+        assert result.mask.any() and np.array_equal(result.image[~result.mask], photo[~result.mask])
+    assert np.abs(results[0].image.astype(int) - results[1].image).max() <= 1
+
+
+def test_sizes_that_cannot_be_painted_are_one_line(exported, stage, tmp_path, capsys) -> None:
+    assert stage("export/to_tflite.py", exported["source"], tmp_path, "--painted", 300) == 2
+    assert "expected a multiple of 128" in capsys.readouterr().err
+    assert stage("export/to_onnx.py", exported["source"], tmp_path) == 2
+    assert "exported as .tflite only" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_an_int8_plan_is_its_fake_quantized_networks(tmp_path, pictures) -> None:
+    network = lively(width=16)
+    quant.fuse(network)
+    quant.prepare(network, network.config.float_layers)
+    network.config = dataclasses.replace(network.config, fused=True, quantized=True)
+    quant.set_calibrating(network, True)
+    with torch.no_grad():
+        for picture in pictures[:4]:
+            network(*tensors(picture))
+    quant.set_calibrating(network, False)
+    card = convert.export(saved(network, tmp_path / "int8"), tmp_path / "exports", "tflite")
+    assert card["precision"] == "int8" and card["parity"]["passed"] and card["parity"]["plan_share_min"] >= 0.95
+    assert card["checked"]["int8_convolutions"] == sum(isinstance(m, quant.QuantConv2d) for m in network.modules()) > 10
