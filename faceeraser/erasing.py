@@ -29,7 +29,7 @@ from faceeraser import faces
 from faceeraser.artifact import KINDS, Artifact
 from faceeraser.faces import FEATURES, Face
 from faceeraser.landmarks import Landmarks
-from faceeraser.painting import paint_by_plan
+from faceeraser.painting import paint_by_plan, skin_of
 from faceeraser.tracking import Tracked, Tracker
 
 Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -190,13 +190,15 @@ class Eraser:
         Raises:
             ValueError: there are more frames than landmarks.
         """
-        chosen = _Largest(self.most)
+        chosen, held = _Largest(self.most), _Held()
         glasses = _Glasses(self.glasses if "eyes" in self.parts or self.glasses == "on" else "off")
         waiting: deque[Future[Erased]] = deque()
         with ThreadPoolExecutor(self.workers) if self.workers > 1 else _Inline() as pool:
             try:
-                for image, around, choices in self._followed(images, known, glasses, chosen):
-                    waiting.append(pool.submit(self._erase, image, around, choices, finish))
+                for image, around, choices, numbers in self._followed(images, known, glasses, chosen):
+                    # Plans are made in order, each from the one before; what they paint does not hang on other frames.
+                    plans = self._planned(image, around, choices, numbers, held) if self.plans else None
+                    waiting.append(pool.submit(self._erase, image, around, choices, finish, plans))
                     if len(waiting) >= self.workers + (self.workers > 1):  # one more than is worked on
                         yield waiting.popleft().result()
                 while waiting:
@@ -207,8 +209,8 @@ class Eraser:
 
     def _followed(
         self, images: Iterable[tuple[np.ndarray, float]], known: Tracker | Landmarks, glasses: _Glasses, chosen: _Largest
-    ) -> Iterator[tuple[np.ndarray, Sequence[Face], list[str]]]:
-        """(frame, its faces, what is done about the glasses of each)."""
+    ) -> Iterator[tuple[np.ndarray, Sequence[Face], list[str], list[int]]]:
+        """(frame, its faces, what is done about the glasses of each, the number of each)."""
         frames = iter(images)
         number = 0
         while True:
@@ -221,30 +223,49 @@ class Eraser:
             if isinstance(known, Tracker):
                 tracked = chosen.of(known(image, seconds, self.clock))
                 around: Sequence[Face] = [one.face for one in tracked]
-                choices = [glasses.of(one.number, image, one.face) for one in tracked]
+                numbers = [one.number for one in tracked]
             else:
                 around = known[number][: self.most]
-                choices = [glasses.of(k, image, face) for k, face in enumerate(around)]
+                numbers = list(range(len(around)))
+            choices = [glasses.of(own, image, face) for own, face in zip(numbers, around, strict=True)]
             self.clock("mask")
             number += 1
-            yield image, around, choices
+            yield image, around, choices, numbers
 
-    def _erase(self, image: np.ndarray, around: Sequence[Face], glasses: Sequence[str], finish: Finish | None) -> Erased:
+    def _planned(
+        self, image: np.ndarray, around: Sequence[Face], glasses: Sequence[str], numbers: Sequence[int], held: _Held
+    ) -> list[_Planned]:
+        """A plan for each face of a frame, whose sources are those of the frame before as long as they are skin."""
+        self.clock.start()
+        plans = []
+        for face, choice, number in zip(around, glasses, numbers, strict=True):
+            mask, wears = faces.face_mask(image, face, self.resolution, self.parts, choice)
+            self.clock("mask")
+            crop, matrix = faces.align(image, face, self.resolution)
+            self.clock("cut")
+            plans.append(_Planned(mask, wears, crop, matrix, held.steady(number, self._said(crop, mask))))
+            self.clock("model")
+        return plans
+
+    def _erase(
+        self, image: np.ndarray, around: Sequence[Face], glasses: Sequence[str], finish: Finish | None,
+        plans: Sequence[_Planned] | None = None,
+    ) -> Erased:  # fmt: skip
         """Mask, model and paste, face by face, in the order given."""
         self.clock.start()
         result, worn = image.copy(), []
         changed = np.zeros(image.shape[:2], bool)
-        for face, choice in zip(around, glasses, strict=True):
-            mask, wears = faces.face_mask(image, face, self.resolution, self.parts, choice)
-            self.clock("mask")
-            crop, matrix = faces.align(result, face, self.resolution)
-            self.clock("cut")
+        for k, (face, choice) in enumerate(zip(around, glasses, strict=True)):
             if self.plans:
-                plan = self._said(crop, mask)
-                self.clock("model")
-                result, painted_there = paint_by_plan(result, mask, crop, plan, matrix)
+                made = plans[k] if plans else self._planned(result, [face], [choice], [0], _Held())[0]
+                mask, wears = made.mask, made.wears
+                result, painted_there = paint_by_plan(result, mask, made.crop, made.plan, made.matrix)
                 changed |= painted_there
             else:
+                mask, wears = faces.face_mask(image, face, self.resolution, self.parts, choice)
+                self.clock("mask")
+                crop, matrix = faces.align(result, face, self.resolution)
+                self.clock("cut")
                 painted = _as_grey_as(crop, self.paint(crop, mask))
                 self.clock("model")
                 result = faces.paste_back(result, painted, matrix, mask, in_place=True)
@@ -303,6 +324,34 @@ class _Largest:
         order = sorted(tracked, key=lambda one: -one.face.width * (1.5 if one.number in self._numbers else 1.0))
         self._numbers = {one.number for one in order[: self._most]}
         return [one for one in tracked if one.number in self._numbers]
+
+
+@dataclass(frozen=True, eq=False)
+class _Planned:
+    """A face's mask, whether glasses are in it, the crop that was planned on and where it lies, and the plan."""
+
+    mask: np.ndarray
+    wears: bool
+    crop: np.ndarray
+    matrix: np.ndarray
+    plan: Mapping[str, np.ndarray]
+
+
+class _Held:
+    """The sources of each face of a video, held from frame to frame: texture that moves with the face does not flicker."""
+
+    LEAST = 0.6
+    """Of the sources' windows must still be skin, on average; else a plan's own are taken: the face has turned, say."""
+
+    def __init__(self) -> None:
+        self._sources: dict[int, np.ndarray] = {}
+
+    def steady(self, number: int, plan: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The plan of a frame for the face of this number, with the sources that were held for it."""
+        held = self._sources.get(number)
+        if held is None or skin_of(plan["skin"], held) < min(self.LEAST, 0.9 * skin_of(plan["skin"], plan["sources"])):
+            held = self._sources[number] = plan["sources"]
+        return {**plan, "sources": held}
 
 
 class _Inline:

@@ -78,6 +78,14 @@ def paint_by_plan(
     return image, painted_there
 
 
+def skin_of(skin: np.ndarray, sources: np.ndarray) -> float:
+    """How much of the windows of `sources` (289,) is skin (128, 128, 1), in [0, 1], on average."""
+    block = SEEN // BLOCKS
+    covered = cv2.blur(skin[..., 0], (2 * block,) * 2, anchor=(block, block))
+    places = sources.astype(int)
+    return float(covered[(places // HALVES + 2) * (block // 2), (places % HALVES + 2) * (block // 2)].mean())
+
+
 def _box(side: int, back: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """x, y, width, height of what of the photograph is read or painted: the whole crop, as far as it lies inside."""
     corners = np.array([[-0.5, -0.5], [side - 0.5, -0.5], [-0.5, side - 0.5], [side - 0.5, side - 0.5]])

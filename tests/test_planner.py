@@ -11,7 +11,7 @@ from torch import nn
 
 from faceeraser import artifact, checkpoint, convert, gate, paint, quant, writing
 from faceeraser.artifact import Artifact
-from faceeraser.erasing import Eraser
+from faceeraser.erasing import Eraser, _Held
 from faceeraser.faces import Face
 from faceeraser.networks import Config, count
 from faceeraser.painting import paint_by_plan
@@ -193,6 +193,31 @@ def test_a_crop_outside_of_the_picture_and_an_empty_mask_paint_nothing(network) 
     for mask, matrix in ((np.ones((SIZE, SIZE), bool), far), (np.zeros((SIZE, SIZE), bool), WHOLE)):
         painted, there = paint_by_plan(photo.copy(), mask, photo, plan, matrix)
         assert not there.any() and np.array_equal(painted, photo)
+
+
+def test_in_a_video_sources_are_held_and_one_worker_paints_what_two_do(network, tmp_path) -> None:
+    """A face that moves by a few pixels with a camera's noise on it: its texture moves along and does not jump."""
+    source = saved(network, tmp_path / "net")
+    rng = np.random.default_rng(0)
+    scene = cv2.GaussianBlur(rng.integers(60, 200, (360, 360, 3), np.uint8), (0, 0), 3)
+    shape = rng.random((468, 2)).astype(np.float32) * 160 + 90
+    frames, landmarks = [], []
+    for k in range(5):
+        noise = rng.integers(-4, 5, scene.shape)
+        frames.append((np.clip(np.roll(scene, (k, 2 * k), (0, 1)).astype(int) + noise, 0, 255).astype(np.uint8), 1 / 30))
+        landmarks.append([Face(shape + np.float32([2 * k, k]))])
+    results = {}
+    for workers in (1, 2):
+        eraser = Eraser(source, glasses="off", workers=workers)
+        results[workers] = [one.image for one in eraser.frames(frames, landmarks)]
+    assert all(np.array_equal(a, b) for a, b in zip(results[1], results[2], strict=True))
+    held = _Held()
+    one, other = ({"skin": np.ones((128, 128, 1), np.float32), "sources": np.full(289, n)} for n in (3.0, 9.0))
+    assert held.steady(0, one)["sources"][0] == 3 and held.steady(0, other)["sources"][0] == 3
+    assert held.steady(1, other)["sources"][0] == 9, "another face has its own"
+    bare = {"skin": np.zeros((128, 128, 1), np.float32), "sources": np.full(289, 840.0)}
+    bare["skin"][100:] = 1  # skin only below, where source 840 lies and source 3 does not
+    assert held.steady(0, bare)["sources"][0] == 840
 
 
 # --- exported ---------------------------------------------------------------------------------------------------------
