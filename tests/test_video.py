@@ -433,6 +433,36 @@ def test_a_face_that_is_lost_is_looked_for_at_once_and_then_on_every_frame():
     assert tracker(blank, 0.04) == [] and finder.asked[-1] == "closer"
 
 
+def test_the_closest_look_is_every_third(monkeypatch):
+    """Parts of a quarter cost as much as several frames: now and then, not at every look."""
+    finder, blank, closer = Finder(), np.zeros((200, 400, 3), np.uint8), []
+    finder.there = [a_face(100)]
+    real = finder.detect
+    monkeypatch.setattr(finder, "detect", lambda image, closer=0: asked(closer) or real(image, closer=bool(closer)))
+
+    def asked(how: int) -> None:
+        closer.append(how)
+
+    tracker = Tracker(finder, Constants(1.0, 10.0, 1.0, 5))  # type: ignore[arg-type]
+    for _ in range(31):
+        tracker(blank, 0.04)
+    assert closer == [2, 1, 1, 2, 1, 1, 2]
+
+
+def test_the_largest_faces_of_a_video_do_not_take_turns():
+    """Two of about one size, now this one a little larger and now that one: who was chosen stays, if none is far larger."""
+    from faceeraser.erasing import _Largest
+
+    def tracked(*widths: float) -> list[tracking.Tracked]:
+        made = [faces.Face((a_face(0).mesh * width / a_face(0).width).astype(np.float32)) for width in widths]
+        return [tracking.Tracked(k, face, face, OneEuro(tracking.read())) for k, face in enumerate(made)]
+
+    chosen = _Largest(1)
+    seen = [[one.number for one in chosen.of(tracked(*widths))] for widths in ((100, 90), (95, 110), (100, 120), (90, 160))]
+    assert seen == [[0], [0], [0], [1]]
+    assert [one.number for one in _Largest(None).of(tracked(10, 20, 30))] == [0, 1, 2]
+
+
 def test_two_that_follow_one_face_become_one():
     finder, blank = Finder(), np.zeros((200, 400, 3), np.uint8)
     tracker = Tracker(finder, Constants(1.0, 10.0, 1.0, 10))  # type: ignore[arg-type]
