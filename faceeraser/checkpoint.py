@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def save(
     if discriminators is not None:
         named = {k: v.detach().cpu().contiguous() for k, v in discriminators.state_dict().items()}
         save_file(named, folder / "discriminators.safetensors")
+    for weights in folder.glob("*.safetensors"):  # safetensors lets nobody but the owner read them
+        shutil.copymode(folder / "config.json", weights)
     past = read_history(parent) if parent else []
     write_json(
         folder / NAME,

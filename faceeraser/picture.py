@@ -16,7 +16,6 @@ imported when a file needs them.
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import struct
 import warnings
@@ -31,6 +30,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
+from faceeraser.writing import whole_file
+
 READABLE = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif",
     ".avif", ".jp2",
@@ -39,7 +40,6 @@ READABLE = {
 
 SMALLEST_SIDE = 16
 LARGEST_PIXELS = 120_000_000  # above the sensors of today's phones in their usual modes, below what fills the memory
-_PARTIALS = itertools.count()
 QUALITY = 95  # of what is written with loss, unless another is asked for
 KNOWN = "JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC, AVIF or JPEG 2000"
 RAW = {".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw"}
@@ -547,14 +547,8 @@ def writing(
     if len(pages) > 1 and (source is None or kind.many != source.many):
         raise ValueError(several(path, source))
     facts = _Facts(quality, *_kept(path, source, metadata, gps), source)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}-{next(_PARTIALS)}.partial{path.suffix}")  # short: a name may be of full length
-    try:
-        with open(partial, "wb") as file:
-            _SAVERS.get(kind.name, _save)(file, pages, kind, facts)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        _SAVERS.get(kind.name, _save)(file, pages, kind, facts)
 
 
 def several(path: Path, source: Source | None) -> str:

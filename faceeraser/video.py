@@ -14,7 +14,6 @@ what could not. The new file stands beside its target under another name until i
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import re
 import time
@@ -31,6 +30,8 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 import cv2
 import numpy as np
 
+from faceeraser.writing import whole_file
+
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.video.frame import VideoFrame
@@ -44,7 +45,6 @@ READABLE = {
 WRITABLE: Mapping[str, str] = {".mp4": "libx264", ".mov": "libx264", ".mkv": "ffv1", ".avi": "mjpeg"}
 """What can be written, and the codec: H.264, which plays everywhere; in .mkv lossless FFV1; in .avi Motion JPEG."""
 
-_PARTIALS = itertools.count()
 QUALITY = 65  # 1 to 100; of H.264, whose constant rate factor is then 18, where losses are hard to see
 
 _SOUND: Mapping[str, str] = {".mp4": "aac", ".mov": "aac", ".mkv": "flac", ".avi": "libmp3lame"}
@@ -121,6 +121,11 @@ class Clip:
         assert self._first is not None
         width, height = self._first.width, self._first.height
         return (height, width) if self._turn[0] % 2 else (width, height)
+
+    @property
+    def turned(self) -> bool:
+        """Whether it is to be shown turned or mirrored."""
+        return self._turn != (0, False)
 
     @property
     def matrix(self) -> Sequence[int] | None:
@@ -429,20 +434,17 @@ def writing(
         ValueError: the place cannot be written, the frames differ in size, or the format cannot say what the clip needs.
         OSError: less arrived on disk than was written.
     """
-    if clip is not None and path.suffix.lower() == ".avi" and clip.upright(np.zeros((1, 2))).shape != (1, 2):
+    if clip is not None and path.suffix.lower() == ".avi" and clip.turned:
         raise ValueError(f"{path}: {_TURNED}; expected an OUT that ends in .mp4, .mov or .mkv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}-{next(_PARTIALS)}.partial{path.suffix}")  # short: a name may be of full length
-    writer = _Writer(path, partial, Fraction(fps).limit_denominator(100_000), clip, tracks, quality)
-    try:
-        if clip is not None and (metadata or gps):
-            writer.container.metadata.update(_facts(clip.container.metadata, metadata, gps))
-        yield writer.write
-        writer.finish()
-        partial.replace(path)
-    finally:
-        writer.close()
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        writer = _Writer(path, partial, Fraction(fps).limit_denominator(100_000), clip, tracks, quality)
+        try:
+            if clip is not None and (metadata or gps):
+                writer.container.metadata.update(_facts(clip.container.metadata, metadata, gps))
+            yield writer.write
+            writer.finish()
+        finally:
+            writer.close()
 
 
 _PLACE = re.compile(r"location|gps|latitude|longitude|ISO6709", re.IGNORECASE)
@@ -520,7 +522,9 @@ class _Writer:
             context.flags |= Flags.qscale
             context.global_quality = 118 * max(1, round((100 - self._quality) * 0.1))  # 118: FF_QP2LAMBDA
         else:
-            context.options = {"crf": str(max(1, round((100 - self._quality) * 0.51))), "preset": "fast"}
+            factor = str(max(1, round((100 - self._quality) * 0.51)))
+            context.options = {"crf": factor, "preset": "fast"}
+            context.thread_type = "FRAME"  # slices, each with its own beginning, cost bytes
         if native is None:
             context.colorspace, context.color_primaries, context.color_trc = _BT709, _BT709, _BT709
         else:

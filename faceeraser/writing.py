@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_NUMBERS = itertools.count()
 
 
 def first_process() -> bool:
@@ -18,9 +21,11 @@ def first_process() -> bool:
 def whole_file(path: Path) -> Iterator[Path]:
     """Gives the name to write under, beside `path`, which the file gets when the block ends without an error: whoever reads
     `path` sees the old file or all of the new one. The folder is made; after an error nothing is left behind.
+
+    The name is hidden, has the same ending, and is short: a name may be as long as names can be.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    partial = path.with_name(f".{os.getpid()}-{next(_NUMBERS)}.partial{path.suffix}")
     try:
         yield partial
         with open(partial, "rb") as file:  # a rename may reach the disk before what was written does

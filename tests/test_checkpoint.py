@@ -77,6 +77,13 @@ def test_a_stage_that_fails_leaves_no_folder(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_weights_may_be_read_by_who_may_read_the_rest(tmp_path):
+    """Made by one user and served by another: safetensors writes for its owner alone."""
+    write(tmp_path / "run", lively("mobile", width=4))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "run").iterdir()}
+    assert modes["generators.safetensors"] == modes["config.json"], modes
+
+
 def test_history_is_append_only(tmp_path):
     write(tmp_path / "a", lively("mobile"))
     with writing.whole_folder(tmp_path / "b") as partial:

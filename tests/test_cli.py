@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -259,6 +260,148 @@ def test_nothing_half_written_is_left(photo, model, monkeypatch, capsys):
     monkeypatch.setattr(Image.Image, "save", breaks)
     assert run("erase", photo, "--model", model) == 2
     assert "No space left" in errors(capsys) and files(photo.parent) == ["astronaut.png"]
+
+
+@pytest.mark.parametrize(
+    ("there", "words", "expected"),
+    [
+        (["a.png", "b.png"], ["a.png", "b.png", "--overwrite"], ["a-erased.png", "b-erased.png"]),
+        (["a.png"], ["a.png", "b.png"], ["b.png"]),
+        (["a.png", "f/x.png"], ["a.png", "f"], ["f/a-erased.png"]),
+        (["a.png", "b.png", "c.png"], ["a.png", "b.png", "c.png"], ["a-erased.png", "b-erased.png", "c-erased.png"]),
+        (["a.png", "b.png"], ["a.png", "b.png", "-o", "out"], ["out/a-erased.png", "out/b-erased.png"]),
+        (["a.png", "f/x.png"], ["a.png", "f", "-o", "out"], ["out/a-erased.png", "out/f/x.png"]),
+    ],
+)
+def test_what_is_in_and_what_is_out(there, words, expected, astronaut, model, tmp_path, monkeypatch):
+    """Two photographs of a shell's `*.png` are never IN and OUT: neither is overwritten, whatever is said."""
+    monkeypatch.chdir(tmp_path)
+    for name in there:
+        Path(name).parent.mkdir(exist_ok=True)
+        Image.fromarray(astronaut).save(name)
+    assert run("erase", *words, "--model", model) == 0
+    assert set(files(tmp_path)) == {*there, *expected}
+    assert all(is_painted(pixels(Path(name)), *LIPS) for name in expected)
+    assert all(np.array_equal(pixels(Path(name)), astronaut) for name in there)
+
+
+def test_out_that_is_no_telling(photo, model, tmp_path, capsys):
+    again = photo.with_name("again.png")
+    shutil.copy(photo, again)
+    for words, found in (
+        ((photo, again, tmp_path / "gone"), "after -o"),
+        ((photo, again, "-o", tmp_path / "one.png"), "is one file; the results of 2 INs"),
+        ((tmp_path / "gone.png", photo), "gone.png: cannot be opened"),
+        ((photo, "--mask-out", tmp_path / "m.gif"), "--mask-out"),
+        ((photo, again, "-o", tmp_path / "out", "--mask", photo), "--mask is for one photograph"),
+    ):
+        assert run("erase", *words, "--model", model) == 2
+        assert found in errors(capsys), words
+    assert files(tmp_path) == ["photos/again.png", "photos/astronaut.png"]
+
+
+def test_names_that_no_terminal_prints_and_names_as_long_as_names_can_be(astronaut, model, tmp_path):
+    """In a process whose terminal knows ASCII alone."""
+    odd, long = os.fsdecode(b"caf\xe9.png"), "x" * 251 + ".png"
+    (tmp_path / "in").mkdir()
+    for name in (odd, long, "z.png"):
+        Image.fromarray(astronaut).save(tmp_path / "in" / name)
+    code = "import sys; from faceeraser.cli import main; sys.exit(main(['erase', *sys.argv[1:]]))"
+    words = [sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(model)]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+    assert done.returncode == 0 and "3 of 3 done" in done.stdout, done.stderr
+    assert {os.fsencode(name) for name in os.listdir(tmp_path / "out")} == {os.fsencode(n) for n in (odd, long, "z.png")}
+
+
+def test_whatever_a_file_raises_is_its_own(photo, model, monkeypatch, capsys):
+    """A library's own kind of error on the first of two: one line, no traceback, and the second is done."""
+    Image.open(photo).save(photo.with_name("b.png"))
+    real = cli.picture.opened
+
+    def opened(path: Path):
+        if path == photo:
+            raise RecursionError("too deep")
+        return real(path)
+
+    monkeypatch.setattr(cli.picture, "opened", opened)
+    assert run("erase", photo.parent, "-o", photo.parent / "out", "--model", model) == 2
+    said = capsys.readouterr()
+    assert "1 of 2 done" in said.out and f"{photo}: " in said.err and "too deep" in said.err
+    assert files(photo.parent / "out") == ["b.png"]
+
+
+# --- erase: which faces, which pixels --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choice", "erased"), [("largest", [True, False]), ("1", [True, False]), ("2", [True, True]), ("all", [True, True])]
+)
+def test_which_faces_are_erased(choice, erased, astronaut, model, tmp_path):
+    both = np.zeros((600, 1100, 3), np.uint8)
+    both[:600, :600] = cv2.resize(astronaut[:300, 80:380], (600, 600))
+    both[100:400, 750:1050] = astronaut[:300, 80:380]
+    Image.fromarray(both).save(tmp_path / "two.png")
+    assert run("erase", tmp_path / "two.png", "--model", model, "--faces", choice) == 0
+    after = pixels(tmp_path / "two-erased.png")
+    places = [(2 * (LIPS[0] - 80), 2 * LIPS[1]), (750 + LIPS[0] - 80, 100 + LIPS[1])]
+    assert [is_painted(after, *place) for place in places] == erased
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "some"])
+def test_how_many_faces_cannot_be_meant(count, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run("erase", "a.png", f"--faces={count}")
+    assert stop.value.code == 2 and "expected largest, all or a number" in capsys.readouterr().err
+
+
+def test_a_mask_says_what_is_erased_and_nothing_else_is(photo, model, astronaut, tmp_path):
+    """On the face and far from it, to the pixel; on a picture without a face too."""
+    mask = np.zeros(astronaut.shape[:2], np.uint8)
+    cv2.circle(mask, LIPS, 9, 255, -1)
+    mask[400:430, 60:130] = 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    assert run("erase", photo, tmp_path / "out.png", "--model", model, "--mask", tmp_path / "m.png") == 0
+    changed = (pixels(tmp_path / "out.png") != astronaut).any(axis=2)
+    assert not changed[mask == 0].any() and changed[mask > 0].mean() > 0.98
+    assert is_painted(pixels(tmp_path / "out.png"), 95, 415)
+
+
+def test_the_mask_of_what_was_erased(photo, model, astronaut, tmp_path):
+    assert run("erase", photo, tmp_path / "out.png", "--model", model, "--mask-out", tmp_path / "m.png") == 0
+    with Image.open(tmp_path / "m.png") as made:
+        assert made.mode == "L"
+        mask = np.array(made)
+    changed = (pixels(tmp_path / "out.png") != astronaut).any(axis=2)
+    assert set(np.unique(mask)) == {0, 255} and not changed[mask == 0].any() and changed[mask > 0].mean() > 0.95
+
+
+def test_a_profile_of_parts_is_a_name_for_a_list(photo, model, tmp_path):
+    run("erase", photo, tmp_path / "a.png", "--model", model, "--parts", "lower")
+    run("erase", photo, tmp_path / "b.png", "--model", model, "--parts", "nose,mouth")
+    assert np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
+    assert set(cli.PROFILES["all"]) == set(faces.FEATURES)
+
+
+def test_grey_stays_grey(photo, model, astronaut, tmp_path):
+    """Whether it is stored so or as three channels that are alike: COLOUR is no grey."""
+    for mode in ("L", "RGB"):
+        Image.fromarray(astronaut).convert("L").convert(mode).save(photo)
+        assert run("erase", photo, "-o", tmp_path / f"{mode}.png", "--model", model) == 0
+        with Image.open(tmp_path / f"{mode}.png") as made:
+            assert made.mode == mode
+            after = np.array(made.convert("RGB"))
+        assert (np.ptp(after, axis=2) == 0).all() and after[LIPS[1], LIPS[0], 0] != pixels(photo)[LIPS[1], LIPS[0], 0]
+
+
+def test_help_is_quick():
+    """What it costs beside Python itself and OpenCV: no video library, no TIFF, no runtime of networks."""
+    code = (
+        "import sys; from faceeraser.cli import build_parser; build_parser().format_help()\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert not {"av", "tifffile", "pillow_heif", "ai_edge_litert"} & set(done.stdout.split())
 
 
 # --- erase: what can be wrong ----------------------------------------------------------------------------------------

@@ -257,6 +257,48 @@ def test_a_small_face_in_a_large_picture_is_still_found(astronaut: np.ndarray) -
 
 
 @pytest.mark.usefixtures("landmarks")
+def test_small_faces_are_found_beside_a_large_one(astronaut: np.ndarray) -> None:
+    head = astronaut[:300, 75:375]
+    sheet = np.zeros((1080, 1920, 3), np.uint8)
+    sheet[40:1040, 100:1100] = cv2.resize(head, (1000, 1000))
+    sheet[400:700, 1500:1800] = head
+    large, small = faces.find_faces(sheet)
+    assert np.abs(large.eyes - np.array([[527, 377], [673, 387]])).max() < 12
+    assert np.abs(small.eyes - np.array([[1628, 501], [1672, 504]])).max() < 5
+    many = np.tile(cv2.resize(head, (200, 200), interpolation=cv2.INTER_AREA), (4, 6, 1))
+    assert len(faces.find_faces(many)) == 24
+
+
+@pytest.mark.usefixtures("landmarks")
+@pytest.mark.parametrize("angle", [90, 110, 130, 150, 180, 200, 225, 250, 270, 315])
+def test_a_turned_face_has_its_own_mesh_or_none(astronaut: np.ndarray, angle: int) -> None:
+    """The mesh of the upright face, turned, is where the one that is found has to be."""
+    head = cv2.resize(astronaut[:300, 75:375], (600, 600), interpolation=cv2.INTER_CUBIC)
+    (upright,) = faces.find_faces(head)
+    turn = cv2.getRotationMatrix2D((300, 300), -angle, 1.0)
+    (found,) = faces.find_faces(cv2.warpAffine(head, turn, (600, 600), borderMode=cv2.BORDER_REPLICATE))
+    apart = np.linalg.norm(found.mesh - upright.moved(turn).mesh, axis=1).mean()
+    assert apart < 0.05 * upright.eye_distance
+
+
+@pytest.mark.usefixtures("landmarks")
+def test_a_mesh_that_is_not_where_the_detector_saw_the_face_is_refused(
+    astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finder = faces.finder()
+    (seen,) = [one for one in finder.detect(astronaut) if one.score > 0.7]
+    assert finder.landmarks(astronaut, seen) is not None
+    real = finder._meshed
+
+    def elsewhere(image: np.ndarray, found: faces.Detection) -> faces.Face | None:
+        face = real(image, found)
+        return face and face.moved(np.array([[1.0, 0, 0.4 * face.eye_distance], [0, 1.0, 0]]))
+
+    monkeypatch.setattr(finder, "_meshed", elsewhere)
+    assert finder.landmarks(astronaut, seen) is None
+
+
+@pytest.mark.usefixtures("landmarks")
 def test_glasses_drawn_on_a_face_are_seen_and_segmented(astronaut: np.ndarray) -> None:
     large = cv2.resize(astronaut[30:230, 130:330], (600, 600), interpolation=cv2.INTER_CUBIC)
     (face,) = faces.find_faces(large)

@@ -14,6 +14,14 @@ def test_a_file_is_there_once_it_is_whole(tmp_path) -> None:
     assert path.read_text() == "whole" and list(path.parent.iterdir()) == [path]
 
 
+def test_a_name_may_be_as_long_as_names_can_be_and_several_files_are_written_at_once(tmp_path) -> None:
+    with writing.whole_file(tmp_path / ("x" * 251 + ".png")) as one, writing.whole_file(tmp_path / "b.png") as other:
+        assert one != other and one.suffix == other.suffix == ".png", "what it is written by goes by the ending"
+        one.write_text("1")
+        other.write_text("2")
+    assert sorted(path.read_text() for path in tmp_path.iterdir()) == ["1", "2"]
+
+
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path) -> None:
     path = tmp_path / "page.html"
     path.write_text("old")
