@@ -89,6 +89,17 @@ def membrane(seen: Tensor, skin: Tensor) -> Tensor:
     return filled
 
 
+def meeting(shading: Tensor, seen: Tensor, skin: Tensor) -> Tensor:
+    """The shading (N, 3, 64, 64), moved to meet the skin that is seen beside the hole: what it lacks there, on average over some
+    cells, added to it and fading out as far inside. seen (N, 3, 128, 128), skin (N, 1, 128, 128).
+    """
+    weight = F.avg_pool2d(_three(skin), 2)
+    lacking = F.avg_pool2d(seen * _three(skin), 2) - shading * weight
+    for _ in range(2):
+        weight, lacking = (F.avg_pool2d(x, 5, 1, 2, count_include_pad=False) for x in (weight, lacking))
+    return shading + lacking / (weight + 0.05)
+
+
 def own_shading(seen: Tensor, skin: Tensor) -> Tensor:
     """Luma (N, 1, 64, 64) of skin without its detail: means of skin over about 9 of 128 pixels; 0 where there is none."""
     value, weight = F.avg_pool2d(luma(seen) * skin, 2), F.avg_pool2d(skin, 2)

@@ -17,9 +17,6 @@ import numpy as np
 
 SEEN, BLOCKS, CORNERS, HALVES = 128, 16, 17, 29
 BOUND = 2.5
-RIM = 1 / 32
-"""Width inside the mask's border over which the shading goes over from what is beside it, as a share of the crop's side."""
-
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -71,7 +68,6 @@ def paint_by_plan(
     shading = sampled(plan["shading"], cv2.INTER_CUBIC)
     if not (np.ptp(crop.astype(int), axis=2) > 0).any():  # a grey picture stays grey: a network has a tint for every skin
         shading = np.repeat((shading @ _LUMA)[..., None], 3, axis=2)
-    shading = shading + sampled(_step_at_rim(crop, mask, plan))
     painted = np.clip(shading + texture[..., None], 0, 1)[hole]
     view[hole] = np.rint(painted * 255).astype(np.uint8)
     painted_there[y : y + height, x : x + width] = hole
@@ -103,23 +99,6 @@ def _own_shading(crop: np.ndarray, mask: np.ndarray, skin: np.ndarray) -> np.nda
     for _ in range(2):
         value, weight = (cv2.blur(f, (3, 3), borderType=cv2.BORDER_REFLECT_101) for f in (value, weight))
     return value / (weight + 1e-4)
-
-
-def _step_at_rim(crop: np.ndarray, mask: np.ndarray, plan: Mapping[str, np.ndarray]) -> np.ndarray:
-    """What the shading lacks to meet the skin beside the mask, (R, R, 3) float32, fading out inwards over RIM.
-
-    Only skin outside the mask says so, and a little away from it, where nothing of the hole has come in by resampling.
-    """
-    side = len(mask)
-    outside = cv2.erode((mask == 0).astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.float32)
-    weight = cv2.resize(np.clip(4 * plan["skin"][..., 0] - 1.6, 0, 1), (side, side)) * outside
-    shading = cv2.resize(plan["shading"].astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
-    step = crop.astype(np.float32) / 255 - shading
-    reach = RIM * side
-    known, total = (cv2.GaussianBlur(x, (0, 0), reach / 2) for x in (step * weight[..., None], weight))
-    depth = cv2.distanceTransform(np.pad((mask > 0).astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    fade = np.clip(1 - depth / reach, 0, 1) * np.clip(20 * total, 0, 1)
-    return known / (total[..., None] + 1e-3) * fade[..., None]
 
 
 def _laid(detail: np.ndarray, hole: np.ndarray, sources: np.ndarray, local: np.ndarray, side: int) -> np.ndarray:

@@ -129,6 +129,7 @@ class PatchEraser(Inpainter):
             skin = paint.enlarged(torch.sigmoid(logits.float()), paint.SEEN) * (1.0 - hidden)
             membrane = paint.membrane(seen, skin)
             shading = membrane + SHADING_GAIN * paint.enlarged(lacking.float(), paint.SHADED)
+            shading = paint.meeting(shading, seen, skin)
             sources = paint.choose(seen.detach(), skin.detach(), hidden)
         return {"logits": logits, "skin": skin, "membrane": membrane, "shading": shading, "sources": sources}
 
