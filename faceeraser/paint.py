@@ -90,8 +90,8 @@ def membrane(seen: Tensor, skin: Tensor) -> Tensor:
 
 
 def meeting(shading: Tensor, seen: Tensor, skin: Tensor) -> Tensor:
-    """The shading (N, 3, 64, 64), moved to meet the skin that is seen beside the hole: what it lacks there, on average over some
-    cells, added to it and fading out as far inside. seen (N, 3, 128, 128), skin (N, 1, 128, 128).
+    """The shading (N, 3, 64, 64), moved to meet the skin that is seen beside the hole: what it lacks there, on average over
+    some cells, added to it and fading out as far inside. seen (N, 3, 128, 128), skin (N, 1, 128, 128).
     """
     weight = F.avg_pool2d(_three(skin), 2)
     lacking = F.avg_pool2d(seen * _three(skin), 2) - shading * weight
