@@ -778,15 +778,29 @@ def _coreml_contents(path: Path) -> tuple[list[str], list[Fields]]:
 # --- results --------------------------------------------------------------------------------------------------------
 
 
+ISA = (
+    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "asimd", "asimddp", "i8mm", "sve",
+)  # fmt: skip
+"""Instruction sets that decide how fast int8 and float are, as /proc/cpuinfo calls them."""
+
+
+def isa() -> str:
+    """Those of ISA that this machine has, with a space between; '' where it does not say."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    flags = next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith(("flags", "Features"))), set())
+    return " ".join(name for name in ISA if name in flags)
+
+
 def hardware() -> Fields:
-    """{"cpu", "cores", "ram_gb", "system"}: what a timing was taken on."""
+    """{"cpu", "isa", "cores", "ram_gb", "system"}: what a timing was taken on."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = lines[0].split(":", 1)[1].strip() if lines else cpu
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    return {"cpu": cpu, "cores": os.cpu_count(), "ram_gb": round(ram / 2**30, 1), "system": platform.system()}
+    return {"cpu": cpu, "isa": isa(), "cores": os.cpu_count(), "ram_gb": round(ram / 2**30, 1), "system": platform.system()}
 
 
 def versions() -> dict[str, str]:

@@ -37,7 +37,10 @@ from faceeraser.erasing import Erased, Eraser, Finish
 from faceeraser.faces import Face
 from faceeraser.tracking import Tracker
 
-SHIPPED = WEIGHTS / "int8.tflite"
+SHIPPED = WEIGHTS / "plan.tflite"
+"""What erases photographs and videos: it plans, and what it plans is painted at the picture's own resolution."""
+SHIPPED_WHOLE = WEIGHTS / "int8.tflite"
+"""What the page runs: a file that paints too, 256 x 256 pixels."""
 PROFILES: Mapping[str, tuple[str, ...]] = {
     "all": faces.FEATURES,
     "upper": ("brows", "eyes"),
@@ -854,7 +857,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="address to listen at (default: %(default)s; browsers give a camera to localhost and https alone)",
     )  # fmt: skip
     page.add_argument(
-        "--model", type=Path, default=SHIPPED, metavar="FILE",
+        "--model", type=Path, default=SHIPPED_WHOLE, metavar="FILE",
         help="an exported .tflite file with its card (default: the one that comes with the package)",
     )  # fmt: skip
     return made

@@ -1,0 +1,93 @@
+"""What files of one network cost, at every size they paint and in float, as ratios to the file of the version before.
+
+    python benchmarks/speed.py --previous old/int8.tflite int8_256=exports/int8.tflite int8_512=exports/int8-512.tflite
+
+All take turns in one run of latency.py (LiteRT with XNNPACK), on one thread and on two; `ratio` is to `previous` on one
+thread, in the same rounds, and `ratio_2` on two. `isa` beside the hardware names what multiplies: int8 is another thing
+with AMX or VNNI than with AVX2 alone. `goals` says which of these hold here: int8_256 at most 0.45 of `previous`,
+int8_512 at most 1.0, int8_1024 at most 3.5, int8_256 at most 0.8 of fp32_256.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import Any
+
+from faceeraser import artifact, chain, script
+
+ROOT = Path(__file__).resolve().parent.parent
+GOALS = {
+    "int8_256": ("previous", 0.45), "int8_512": ("previous", 1.0), "int8_1024": ("previous", 3.5),
+    "int8_256 against fp32_256": ("fp32_256", 0.8),
+}  # fmt: skip
+"""{row, or row against another: (the other, the most of its time)}."""
+
+
+def build_parser() -> ArgumentParser:
+    parser = script.parser(__file__, __doc__)
+    parser.add_argument("--previous", type=Path, required=True, metavar="FILE", help="the file to be faster than")
+    parser.add_argument("models", nargs="+", metavar="NAME=FILE", help=".tflite files with their cards")
+    parser.add_argument("--runs", type=int, default=10, help="timed runs in a round (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="default: %(default)s")
+    script.add_json(parser)
+    return parser
+
+
+def timed(files: dict[str, Path], threads: int, args: Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """latency.py's rows by name."""
+    told = folder / f"{threads}.json"
+    words = [f"{name}={path}" for name, path in files.items()]
+    chain.run_all([[
+        "benchmarks/latency.py", *words, "--runtimes", "litert", "--threads", str(threads), "--runs", str(args.runs),
+        "--rounds", str(args.rounds), "--json", str(told),
+    ]], ROOT)  # fmt: skip
+    return {row["model"]: row for row in json.loads(told.read_text())["rows"]}
+
+
+def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each goal whose rows are there: what was found, what is asked, and whether it is met."""
+    by_name = {row["name"]: row for row in rows}
+    found = []
+    for goal, (other, most) in GOALS.items():
+        name = goal.split(" ")[0]
+        if name in by_name and other in by_name:
+            ratio = by_name[name]["ratio"] / by_name[other]["ratio"]
+            found.append({"goal": f"{name} / {other}", "found": round(ratio, 3), "at_most": most, "met": ratio <= most})
+    return found
+
+
+def run(args: Namespace) -> None:
+    named = dict(model.split("=", 1) if "=" in model else (Path(model).stem, model) for model in args.models)
+    files = {"previous": args.previous, **{name: Path(path) for name, path in named.items()}}
+    cards = {name: artifact.read_card(path) for name, path in files.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        one, two = (timed(files, threads, args, Path(folder)) for threads in (1, 2))
+    rows = [
+        {
+            "name": name, "file": artifact.portable(files[name]), "painted": card["resolution"],
+            "precision": card["precision"], "ms": one[name]["median_ms"], "ms_2": two[name]["median_ms"], "ratio": one[name]["ratio"],
+            "ratio_2": two[name]["ratio"], "gmacs": card["gmacs"], "params": card["params"], "bytes": card["bytes"],
+            "ops": sum(card["checked"]["operators"].values()),
+        }
+        for name, card in cards.items()
+    ]  # fmt: skip
+    goals = goals_of(rows)
+    result = {**artifact.result(rows, {"name": None, "n": 0, "eval_sha256": None}, args.command), "goals": goals}
+    if args.json:
+        artifact.write_result(args.json, result)
+    for goal in goals:
+        met = "met" if goal["met"] else "NOT met"
+        print(f"{goal['goal']}: {goal['found']:.3f}, at most {goal['at_most']:g} asked: {met}")
+    script.finish(f"LiteRT on {result['hardware']['cpu']} ({result['hardware']['isa']})", rows, result)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return script.execute(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
