@@ -69,9 +69,9 @@ def run(args: Namespace) -> None:
     rows = [
         {
             "name": name, "file": artifact.portable(files[name]), "painted": card["resolution"],
-            "precision": card["precision"], "ms": one[name]["median_ms"], "ms_2": two[name]["median_ms"], "ratio": one[name]["ratio"],
-            "ratio_2": two[name]["ratio"], "gmacs": card["gmacs"], "params": card["params"], "bytes": card["bytes"],
-            "ops": sum(card["checked"]["operators"].values()),
+            "precision": card["precision"], "ms": one[name]["median_ms"], "ms_2": two[name]["median_ms"],
+            "ratio": one[name]["ratio"], "ratio_2": two[name]["ratio"], "gmacs": card["gmacs"], "params": card["params"],
+            "bytes": card["bytes"], "ops": sum(card["checked"]["operators"].values()),
         }
         for name, card in cards.items()
     ]  # fmt: skip
