@@ -22,7 +22,7 @@ import numpy as np
 
 from faceeraser import artifact, chain, metrics, pairs, peers, plots, script
 from faceeraser.history import read_history
-from faceeraser.networks import MODELS, Config
+from faceeraser.networks import COMPARED, Config
 from faceeraser.seeds import mean_and_spread
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +34,7 @@ def commands(args: Namespace) -> dict[tuple[str, int], list[list[str]]]:
     plan: dict[tuple[str, int], list[list[str]]] = {}
     data, (first, smooth, copies, prune, quantize) = str(args.data), map(str, args.steps)
     for seed in range(args.seeds):
-        for model in MODELS:
+        for model in COMPARED:
             at = {
                 name: str(args.target / f"{model}-{name}-{seed}") for name in ("first", "smooth", "fp32", "pruned", "int8")
             }
@@ -94,7 +94,7 @@ def made(args: Namespace, key: tuple[str, int], words: Sequence[str]) -> Path:
 
 def measured(args: Namespace) -> list[dict[str, Any]]:
     """A row for each model, means over the seeds and `std`; and the classical fills."""
-    files = {(model, seed): file_of(args, model, seed) for seed in range(args.seeds) for model in MODELS}
+    files = {(model, seed): file_of(args, model, seed) for seed in range(args.seeds) for model in COMPARED}
     named = [f"{model}-{seed}={path}" for (model, seed), path in files.items()]
     took, found = args.target / "latency.json", args.target / "fidelity.json"
     chain.run_all(
@@ -105,7 +105,7 @@ def measured(args: Namespace) -> list[dict[str, Any]]:
     result = artifact.read_result(found)
     by_name = {row["name"]: row for row in result["rows"]}
     rows: list[dict[str, Any]] = []
-    for model in MODELS:
+    for model in COMPARED:
         each = [by_name[f"{model}-{seed}"] for seed in range(args.seeds)]
         history = read_history(args.target / f"{model}-int8-0")
         row: dict[str, Any] = {

@@ -40,6 +40,8 @@ PRESETS = ("paper", "mobile")
 # one that plans and paints in faceeraser/planner.py.
 MODELS = {"faceeraser": ("edge", "clone"), "edgeconnect": ("edge", "paint"), "structureflow": ("structure", "texture"),
           "hifill": (), "patches": ()}  # fmt: skip
+COMPARED = ("faceeraser", "edgeconnect", "structureflow", "hifill")
+"""The models of the paper's tables."""
 # The heads that predict a flow, or a plan. They are never quantized: an int8 tanh has steps of 1/128, a whole pixel at
 # 256 px.
 FLOW_HEADS = {"faceeraser": ("clone.head",), "structureflow": ("texture.flow",), "patches": ("body.shading", "body.skin")}

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from faceeraser import checkpoint, fit, inference, pairs, peers, writing
-from faceeraser.networks import MODELS, PRESETS, Config, Conv, Inpainter, count
+from faceeraser.networks import COMPARED, PRESETS, Config, Conv, Inpainter, count
 
-PEERS = [name for name in MODELS if name not in ("faceeraser", "patches")]
+PEERS = COMPARED[1:]
 EVERY = [(preset, model) for preset in PRESETS for model in PEERS]
 QUICK = {"batch": 2, "features": "off", "precision": "fp32", "adversarial": 0.0}
 
@@ -231,12 +231,12 @@ def test_sampling_correctness_is_least_where_the_flow_finds_what_is_alike():
     def loss(pixels: float) -> float:
         offsets = torch.zeros(1, 2, 16, 16)
         offsets[:, 0] = pixels / 4 / 7.5
-        return float(network.own_terms({"feature_offsets": offsets}, truth, mask, None)["correctness"])
+        return float(network.own_terms({"feature_offsets": offsets}, truth, mask, 1 - mask, None)["correctness"])
 
     assert loss(16) < loss(8) and loss(-16) < loss(-8)
     # Where the truth is not known, as under the own parts of a whole photograph, nothing is asked for.
     offsets = torch.zeros(1, 2, 16, 16)
-    terms = network.own_terms({"feature_offsets": offsets}, truth, mask, torch.zeros_like(mask))
+    terms = network.own_terms({"feature_offsets": offsets}, truth, mask, 1 - mask, torch.zeros_like(mask))
     assert float(terms["correctness"]) == 0.0
 
 

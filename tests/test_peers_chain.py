@@ -10,10 +10,10 @@ import torch
 from conftest import script
 
 from faceeraser import artifact, checkpoint, edges, inference, narrowing, networks, pairs, peers
-from faceeraser.networks import MODELS, Config, count
+from faceeraser.networks import COMPARED, MODELS, Config, count
 from faceeraser.quant import QuantConv2d, quantized_tensors
 
-PEERS = [name for name in MODELS if name not in ("faceeraser", "patches")]
+PEERS = COMPARED[1:]
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_a_teacher_of_another_model_is_refused(stage, skin, tmp_path, capsys):
 def test_every_model_is_given_the_same_steps_and_terms():
     benchmark = script("benchmarks/peers.py")
     plan = benchmark.commands(benchmark.build_parser().parse_args(["data"]))
-    assert {model for model, _ in plan} == set(MODELS) and {seed for _, seed in plan} == {0, 1}
+    assert {model for model, _ in plan} == set(COMPARED) and {seed for _, seed in plan} == {0, 1}
     told = {}
     for (model, seed), commands in plan.items():
         steps = [int(words[words.index("--steps") + 1]) for words in commands if "--steps" in words]
