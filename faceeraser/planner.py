@@ -76,7 +76,7 @@ class PatchEraser(Inpainter):
     PHASES: ClassVar = {"inpaint": ("body",), "all": ("body",)}
     PLAN = ("skin", "shading", "sources")
     HEADS = ("body.shading", "body.skin")
-    TAILS = (("body.shading", "body.mixed"), ("body.skin", "body.finer"))
+    TAILS = (("body.shading",), ("body.skin", "body.finer"))
 
     def __init__(self, config: Config, width: int = 24, edge_width: int | None = None):
         super().__init__(config)
