@@ -33,6 +33,18 @@ def test_the_int8_file_comes_from_the_fp32_weights_by_an_unbroken_chain_of_hashe
     assert all(b["parent_sha256"] == a["sha256"] for a, b in itertools.pairwise(history[fp32:]))
 
 
+def test_the_file_that_erases_plans_and_comes_from_a_training_of_our_own():
+    card = artifact.read_card(WEIGHTS / "plan.tflite")
+    assert cli.SHIPPED == WEIGHTS / "plan.tflite" and artifact.Artifact(cli.SHIPPED).plans
+    stages = [entry["stage"] for entry in card["history"]]
+    assert stages == ["train-inpaint", "quantize"] and card["precision"] == "int8"
+    assert all(b["parent_sha256"] == a["sha256"] for a, b in itertools.pairwise(card["history"]))
+    assert card["gmacs"] < 0.2 and card["params"] < 400_000 and card["bytes"] < 700_000
+    assert card["parity"]["passed"] and card["parity"]["plan_share_min"] >= 0.95
+    text = (WEIGHTS / "MODEL_CARD.md").read_text()
+    assert f"{card['params']:,} parameters, {card['gmacs']:.2f} GMAC" in text
+
+
 def test_weights_that_were_exchanged_are_refused(tmp_path):
     for name in ("config.json", "generators.safetensors", "history.json"):
         shutil.copyfile(WEIGHTS / "fp32" / name, tmp_path / name)
