@@ -523,7 +523,7 @@ def test_a_tool_by_url_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         url, digest = f"http://127.0.0.1:{server.server_port}/tool", hashlib.sha256(b"a tool").hexdigest()
         path = android.fetched(url, digest)
         assert path.read_bytes() == b"a tool" and os.access(path, os.X_OK)
-        with pytest.raises(ValueError, match=r"expected 0000.* but got"):
+        with pytest.raises(ValueError, match="0000 but got "):
             android.fetched(url, "0" * 64)
         assert not list((tmp_path / "cache" / ("0" * 16)).iterdir()), "a file that is another is not kept"
         with pytest.raises(FileNotFoundError, match="cannot be downloaded"):
