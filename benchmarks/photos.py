@@ -62,13 +62,18 @@ OWN = "own_skin"
 
 @dataclass(frozen=True)
 class Goal:
-    """A bound of one statistic of a figure; `mask`: the mask alone decides it, not what is painted."""
+    """Bounds of one statistic of a figure; `mask`: the mask alone decides it; `against`: what the bound is taken from."""
 
     figure: str
     statistic: str
     low: float = -math.inf
     high: float = math.inf
     mask: bool = False
+    against: str = ""
+
+    def __str__(self) -> str:
+        bounds = [f"at least {self.low:g}"] * (self.low > -math.inf) + [f"at most {self.high:.4g}"] * (self.high < math.inf)
+        return f"{self.figure} {self.statistic} {' and '.join(bounds)}" + (f" ({self.against})" if self.against else "")
 
     def met(self, told: Mapping[str, Any] | None) -> bool | None:
         """Whether a summary meets it; None where the figure could not be taken."""
@@ -94,11 +99,12 @@ GOALS = (
 def goals_of(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> list[Goal]:
     """GOALS, and those that depend on other figures or rows: repeat on own skin's, skin_kid on those of other rows."""
     own = row.get("repeat_own") or {"median": math.inf}
-    found = [*GOALS, Goal("repeat", "median", high=own["median"] + 0.05)]
+    found = [*GOALS, Goal("repeat", "median", high=own["median"] + 0.05, against="own skin's and 0.05")]
     for rival, share in (("previous", 0.5), ("noise", 0.5), ("tile", 0.5), ("skin_patches", 1.0)):
         told = rows.get(rival, {}).get("skin_kid")
         if told and rival != row["name"]:
-            found.append(Goal("skin_kid", "median", high=share * told["median"]))
+            of = f"{share:g} of {rival}'s" if share < 1 else f"{rival}'s"
+            found.append(Goal("skin_kid", "median", high=share * told["median"], against=of))
     return found
 
 
@@ -107,16 +113,11 @@ def judged(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> dic
     `painting_misses`: how many goals are missed that do not hang on the mask alone.
     """
     goals = goals_of(row, rows)
-
-    def words(goal: Goal) -> str:
-        bounds = [f"at least {goal.low:g}"] * (goal.low > -math.inf) + [f"at most {goal.high:g}"] * (goal.high < math.inf)
-        return f"{goal.figure} {goal.statistic} {' and '.join(bounds)}"
-
     missed = [
         f"{group}: {goal.figure}" for group, told in row.get("groups", {}).items() for goal in goals
         if goal.statistic == "median" and goal.reached(told.get(goal.figure)) is False
     ]  # fmt: skip
-    told = {words(goal): goal.met(row.get(goal.figure)) for goal in goals}
+    told = {str(goal): goal.met(row.get(goal.figure)) for goal in goals}
     painted = [goal.met(row.get(goal.figure)) for goal in goals if not goal.mask]
     return {"goals": told, "groups_missed": sorted(set(missed)), "painting_misses": painted.count(False)}
 
@@ -466,7 +467,7 @@ def run(args: Namespace) -> None:
     look(args, models, measured)
     whole, without = [one for one in measured if one.figures], [one.name for one in measured if not one.figures]
     if not whole:
-        raise ValueError(f"{args.photos}: too little bare skin on all {len(measured)} faces; expected some to compare with")
+        raise ValueError(f"{args.photos}: too little bare skin on all {len(measured)} faces; expected some")
     further = replace(pool, show=False).measured(people, None, "openpeople") if people else []
     splits = (args.photos / "manifest.csv").is_file()
     real = pool.skin(pairs.photographs(args.photos, "train")) if splits else {}
@@ -478,7 +479,7 @@ def run(args: Namespace) -> None:
     result = artifact.result(rows, data, args.command)
     if args.json:
         artifact.write_result(args.json, result)
-    told = f"{len(measured)} photographs of {args.photos}, all parts erased, {len(without)} with too little own skin; medians"
+    told = f"{len(measured)} photographs of {args.photos}, all parts erased, {len(without)} with too little bare skin"
     script.finish(told, table(rows), result)
     if passed := [row["name"] for row in rows if row["name"] in CONTROLS and not row["painting_misses"]]:
         raise script.GateFailed(f"{passed[0]} is a control and misses no goal: the figures do not tell it from skin")
