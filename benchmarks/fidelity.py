@@ -35,17 +35,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def named(text: str) -> tuple[str | None, Path]:
-    """`name=PATH` or `PATH` as (name or None, path)."""
-    name, equals, path = text.partition("=")
-    return (name, Path(path)) if equals and "/" not in name else (None, Path(text))
-
-
 def open_all(args: Namespace) -> list[opening.Model]:
     """The reference, then the models, each once and under its own name."""
-    name, path = named(args.reference)
+    name, path = opening.named(args.reference)
     found = [opening.open_model(path, name or "fp32")]
-    for name, path in [named(text) for text in (*args.models, *args.rows)]:
+    for name, path in [opening.named(text) for text in (*args.models, *args.rows)]:
         if path.resolve() == found[0].path.resolve():
             continue
         model = opening.open_model(path, name or path.stem)

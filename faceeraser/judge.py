@@ -178,4 +178,5 @@ def skin_kid(distances: Sequence[Distance], draws: int = 500) -> dict[str, float
     found = [float(share @ [drawn(one) for one in distances]) for _ in range(draws)]
     low, high = np.nanpercentile(found, [2.5, 97.5])
     value = float(share @ [one.value() for one in distances])
-    return {"median": value, "p90": None, "low": float(low), "high": float(high), "n": int(counts.sum())}
+    told = {"median": value, "low": low, "high": high}
+    return {**{name: round(float(one), 3) for name, one in told.items()}, "p90": None, "n": int(counts.sum())}

@@ -49,6 +49,7 @@ FIGURES = (
     "grain", "texture", "spectrum", "outliers", "bleed", "step", "crease", "repeat", "repeat_own", "cover", "area",
 )  # fmt: skip
 CELL = 18.0  # units: two places nearer than this look alike because they are near, not because one was copied
+_MARGIN = 40  # units around the oval that are looked at: the farthest that a blur or a border reaches
 _LEAST_SKIN = 300  # square units of own skin, and of hole, below which nothing is measured
 _OVERLAP = 1 / 3  # of a region: what of it a shift must leave over itself for its correlation to count
 
@@ -155,8 +156,8 @@ def scene_of(before: np.ndarray, after: np.ndarray, mesh: np.ndarray, scale: flo
             "pictures of one shape: the same photograph, untouched and erased"
         )
     outline = np.asarray(mesh, np.float32)[faces.OVAL]
-    low = np.maximum(np.floor(outline.min(0) - 72 * scale), 0).astype(int)
-    high = np.ceil(outline.max(0) + 72 * scale).astype(int) + 1
+    low = np.maximum(np.floor(outline.min(0) - _MARGIN * scale), 0).astype(int)
+    high = np.ceil(outline.max(0) + _MARGIN * scale).astype(int) + 1
     there = (slice(low[1], max(low[1] + 1, high[1])), slice(low[0], max(low[0] + 1, high[0])))
     before, after, mesh = before[there], after[there], np.asarray(mesh, np.float32) - low.astype(np.float32)
     changed = (before != after).any(-1).astype(np.uint8)
@@ -383,7 +384,7 @@ def groups(widths: Sequence[float], angles: Sequence[float]) -> dict[str, np.nda
 def summary(values: Sequence[float], draws: int = 2000) -> dict[str, Any] | None:
     """median, p90, low and high (a 95 % bootstrap interval of the median over photographs) and n; None without any number.
 
-    NaNs are left out. With fewer than two numbers there is no interval (None).
+    Rounded to five places. NaNs are left out. With fewer than two numbers there is no interval (None).
     """
     there = np.asarray(values, np.float64)
     there = there[~np.isnan(there)]
@@ -392,7 +393,7 @@ def summary(values: Sequence[float], draws: int = 2000) -> dict[str, Any] | None
     drawn = np.random.default_rng(0).integers(there.size, size=(draws, there.size))
     low, high = np.percentile(np.median(there[drawn], axis=1), [2.5, 97.5]) if there.size > 1 else (None, None)
     told = {"median": np.median(there), "p90": np.percentile(there, 90), "low": low, "high": high}
-    return {**{name: None if value is None else float(value) for name, value in told.items()}, "n": int(there.size)}
+    return {name: None if value is None else round(float(value), 5) for name, value in told.items()} | {"n": int(there.size)}
 
 
 def row_of(figures: Sequence[Mapping[str, float]], members: Mapping[str, np.ndarray]) -> dict[str, Any]:

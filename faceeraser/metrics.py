@@ -35,6 +35,8 @@ from typing import Any, NamedTuple, Protocol
 import cv2
 import numpy as np
 
+from faceeraser import patches
+
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Row = dict[str, Any]
 
@@ -287,7 +289,9 @@ def with_noise(method: Method) -> Method:
     return noisy
 
 
-CLASSICAL: Mapping[str, Method] = {"mean": fill_mean, "telea": fill_telea, "navier_stokes": fill_navier_stokes}
+CLASSICAL: Mapping[str, Method] = {
+    "mean": fill_mean, "telea": fill_telea, "navier_stokes": fill_navier_stokes, "skin_patches": patches.fill,
+}  # fmt: skip
 
 
 # --- groups ---------------------------------------------------------------------------------------------------------
@@ -392,7 +396,7 @@ _CLASSICAL_SCORES: dict[str, dict[str, Score]] = {}
 def classical_scores(
     pairs: Sequence[Pair], progress: Callable[[Sequence[Pair]], Iterable[Pair]] = iter
 ) -> dict[str, Score]:
-    """The scores of `mean`, `telea` and `navier_stokes` on these pairs, kept for the life of the process."""
+    """The scores of every filling in CLASSICAL on these pairs, kept for the life of the process."""
     digest = hashlib.sha256()
     for pair in pairs:
         digest.update(f"{pair.truth.shape} {pair.forehead_px}".encode() + pair.truth.tobytes() + pair.mask.tobytes())

@@ -26,6 +26,12 @@ class Model:
     about: Mapping[str, Any]
 
 
+def named(text: str) -> tuple[str | None, Path]:
+    """`name=PATH` or `PATH`, as models are given on a command line, as (name or None, path)."""
+    name, equals, path = text.partition("=")
+    return (name, Path(path)) if equals and "/" not in name else (None, Path(text))
+
+
 def open_model(path: Path, name: str) -> Model:
     """Load an exported file or a checkpoint folder, to be called `name` in tables.
 

@@ -106,8 +106,10 @@ def evaluation_pairs(
     ]  # fmt: skip
 
 
-def photographs(folder: Path) -> list[Path]:
-    """A folder's photographs in a fixed shuffled order; those whose split is `val`, where a manifest.csv has splits.
+def photographs(folder: Path, split: str = "val") -> list[Path]:
+    """A folder's photographs in a fixed shuffled order; those of one split, where a manifest.csv has splits.
+
+    Of `train`, which then is what others are compared with, only those whose `kind` is real, where the manifest tells.
 
     Raises:
         ValueError: there is no such folder, or nothing in it.
@@ -118,11 +120,14 @@ def photographs(folder: Path) -> list[Path]:
     if manifest.is_file():
         with manifest.open(newline="") as file:
             rows = list(csv.DictReader(file))
-        files = sorted(folder / row["file"] for row in rows if row.get("split", "val") == "val")
+        kept = [row for row in rows if row.get("split", "val") == split]
+        if split == "train":
+            kept = [row for row in kept if row.get("kind", "real").startswith("real")]
+        files = sorted(folder / row["file"] for row in kept)
     else:
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in picture.READABLE)
     if not files:
-        raise ValueError(f"{folder}: found no photographs to validate on, expected files or a manifest.csv with split = val")
+        raise ValueError(f"{folder}: found no photographs to validate on, expected files, or split {split} in manifest.csv")
     return [files[k] for k in np.random.default_rng(1).permutation(len(files))]
 
 def _tensors(truth: np.ndarray, sharp: bool, *maps: np.ndarray) -> tuple[torch.Tensor, ...]:

@@ -27,17 +27,20 @@ COLOUR_REACH = np.array([2.2, 1.6, 1.6], np.float32)  # how much further than it
 _CELL = 12.0  # units: half of a patch
 _FINE, _SLOW = 3.2, 7.0  # units, sigmas: pores are finer than the first, mottling than the second, the rest is shading
 _COARSE = 3.0  # units to a pixel of the grid on which the membrane is filled
-_GAIN_SLOW = 0.5
+_BORDER, _FADE = 3.0, 0.02  # units, and weight of skin: how far and how fully the border of the membrane is mended
 _BOUND_FINE, _BOUND_SLOW = 2.5, 1.5  # deviations of own skin's detail: no hair, crease or rim of a lens comes along
+_GAIN_SLOW = 0.5  # of mottling: at its full strength any crease that comes along is seen, without it skin is plastic
+_CLEAN = 4.0  # deviations of own skin's detail, beyond which it is no source
 _LEAST_SAMPLE = 50  # pixels; with fewer there is no telling what is skin
 _WHOLE = 0.8  # of a patch must be clean skin to be a source, or as much as the best has
 
+_BEST = 0.9  # of all sources, those least odd: creases and hair are left out however rare skin is
 _CANDIDATES = 800  # sources looked at, evenly spread
 _SWEEPS = 3  # over all cells: each chooses again, knowing what the others chose
 _NEAR = 1 / 40  # cost of a unit of distance: pores, light and stubble differ from place to place
 _ODD = 1.0  # cost of an octave of energy more or less than is usual
 _LINED = 2.5  # cost of an octave of energy that runs in one direction
-_AGAIN = 0.7  # cost of a source that another cell uses already
+_AGAIN = 1.2  # cost of a source that another cell uses already
 _AGAIN_BESIDE = 2.5  # the same, of a cell beside this one, where the eye sees it at once
 
 
@@ -197,7 +200,10 @@ def membrane(image: np.ndarray, weight: np.ndarray, unit: float) -> np.ndarray:
         for _ in range(8):
             filled = seen * value + (1 - seen) * cv2.blur(filled, (3, 3), borderType=cv2.BORDER_REPLICATE)
     filled = cv2.GaussianBlur(filled, (0, 0), 0.8, borderType=cv2.BORDER_REPLICATE)
-    return np.clip(cv2.resize(filled, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)
+    filled = cv2.resize(filled, (width, height), interpolation=cv2.INTER_CUBIC)
+    # What the coarse grid missed beside the hole goes on a little way into it, so that there is no step at the border.
+    missed = _blur((image - filled) * weight[..., None], _BORDER, unit) / (_blur(weight, _BORDER, unit)[..., None] + _FADE)
+    return np.clip(filled + missed, 0, 1)
 
 
 def detail_of(
@@ -217,7 +223,7 @@ def detail_of(
     detail, usable = np.zeros_like(image), clean.copy()
     for band, bound, gain in ((image - middle, _BOUND_FINE, 1.0), (middle - slow, _BOUND_SLOW, _GAIN_SLOW)):
         grey = np.abs(band.mean(-1))
-        usable &= grey < 4 * 1.4826 * np.median(grey[clean]) + 1e-4
+        usable &= grey < _CLEAN * 1.4826 * np.median(grey[clean]) + 1e-4
         limit = bound * (np.median(np.abs(band[clean]), 0) * 1.4826 + 1e-4)
         detail += gain * np.clip(band, -limit, limit)
     tidy = cv2.morphologyEx(usable.astype(np.uint8), cv2.MORPH_CLOSE, _disc(2, unit))
@@ -240,14 +246,15 @@ def choose(mask: np.ndarray, detail: np.ndarray, usable: np.ndarray, cell: int, 
     cover = cv2.boxFilter(usable, -1, window, normalize=True, borderType=cv2.BORDER_CONSTANT)
     if cover.max() < 0.05:
         return shifts
-    rows, columns = np.nonzero(cover >= min(_WHOLE, 0.97 * cover.max()))
+    odd = oddness(detail, usable, cell, unit)
+    whole = cover >= min(_WHOLE, 0.97 * cover.max())
+    rows, columns = np.nonzero(whole & (odd <= np.quantile(odd[whole], _BEST)))
     pick = np.linspace(0, len(rows) - 1, min(len(rows), _CANDIDATES)).round().astype(int)
     sources = np.stack([columns[pick], rows[pick]], 1)
     cells = np.argwhere(cv2.dilate(mask.astype(np.uint8), np.ones(window, np.uint8))[::cell, ::cell] > 0)[:, ::-1]
     distance = np.linalg.norm((cells[:, None] * cell - sources[None]).astype(np.float32), axis=2)
-    own = oddness(detail, usable, cell, unit)[sources[:, 1], sources[:, 0]]
     rng = np.random.default_rng(0)
-    cost = _NEAR / unit * distance + own + 0.3 * rng.random(len(sources), np.float32)
+    cost = _NEAR / unit * distance + odd[rows[pick], columns[pick]] + 0.3 * rng.random(len(sources), np.float32)
     apart = np.abs(sources[:, None] - sources[None]).max(2)
     shared = np.clip(1 - apart / (2.0 * cell), 0, None).astype(np.float32)  # of a patch, by any two sources
     beside = [np.flatnonzero((near > 0) & (near <= 2)) for near in np.abs(cells[:, None] - cells[None]).max(2)]

@@ -291,10 +291,10 @@ def test_classical_rows_are_computed_once_for_a_list_and_again_for_another(monke
     monkeypatch.setattr(metrics, "CLASSICAL", counted)
     monkeypatch.setattr(metrics, "_CLASSICAL_SCORES", {})
     first = metrics.classical_scores(pairs(2))
-    assert list(first) == ["mean", "telea", "navier_stokes"] and len(calls) == 12
-    assert metrics.classical_scores(pairs(2)) is first and len(calls) == 12
+    assert list(first) == ["mean", "telea", "navier_stokes", "skin_patches"] and len(calls) == 16
+    assert metrics.classical_scores(pairs(2)) is first and len(calls) == 16
     moved = [pair._replace(forehead_px=1) for pair in pairs(2)]  # other texture figures, so another list
-    assert metrics.classical_scores(moved)["mean"].row["texture_n"] == 0 and len(calls) == 24
+    assert metrics.classical_scores(moved)["mean"].row["texture_n"] == 0 and len(calls) == 32
 
 
 def test_metrics_and_artifact_load_no_training_framework() -> None:
