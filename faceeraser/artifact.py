@@ -61,6 +61,8 @@ TFLITE_RUNTIMES = {
     "tensorflow": "tensorflow.lite",
     "tflite_runtime": "tflite_runtime.interpreter",
 }
+RANGES = {"sources": [0.0, 840.0], "offsets_seen": [-1.0, 1.0]}
+"""Of what is no picture, in a card."""
 PLAN = ("skin", "shading", "sources")
 """Outputs of a file that only plans."""
 RESAMPLER = "Resampler"
@@ -199,7 +201,7 @@ class _Port:
         self.image = image  # CoreML's: 8 bits, white for 1
         self.name, self.dtype, self.scale, self.zero_point = name, np.dtype(dtype), float(scale), int(zero_point)
         self.shape = [int(n) if isinstance(n, (int, np.integer)) and n > 0 else None for n in shape]  # None: any
-        self.layout, self.channels = "?", 0
+        self.layout, self.channels = "NC" if len(self.shape) == 2 else "?", 0
         for layout, axis in (("NHWC", 3), ("NCHW", 1)):
             # A picture has 3 channels, a mask 1, a plan 2. (Sides of 1 to 3 pixels, which could mislead, nobody exports.)
             if self.layout == "?" and len(self.shape) == 4 and self.shape[axis] in (1, 2, 3):
@@ -244,7 +246,7 @@ class _Port:
         quantization = {"scale": self.scale, "zero_point": self.zero_point} if self.scale else None
         return {
             "name": self.name, "shape": self.shape, "layout": self.layout, "dtype": self.dtype.name,
-            "range": [0.0, 1.0], "quantization": quantization, "meaning": self.meaning,
+            "range": RANGES.get(self.name, [0.0, 1.0]), "quantization": quantization, "meaning": self.meaning,
         }  # fmt: skip
 
 

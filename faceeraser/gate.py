@@ -219,11 +219,12 @@ class Reference:
         return Painted(painted, {k: (x.permute(1, 2, 0) if x.ndim == 3 else x).numpy() for k, x in own.items()} or None)
 
     def agreement(
-        self, one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], mask: np.ndarray, pixels: float
+        self, one: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray], picture: Picture, pixels: float
     ) -> dict[str, float]:
-        """How much of two plans is the same, by name: `Inpainter.agreement`; mask (R, R)."""
-        hole = torch.from_numpy(mask)[None, None].float()
-        return self.network.agreement(tensors_of(one), tensors_of(other), hole, pixels)
+        """How much of somebody's plan for a picture is the network's own, by name: `Inpainter.agreement`."""
+        image = torch.from_numpy(picture.image).permute(2, 0, 1)[None]
+        hole = torch.from_numpy(picture.mask)[None, None].float()
+        return self.network.agreement(tensors_of(one), tensors_of(own), image, hole, pixels)
 
 
 def tensors_of(plan: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -255,7 +256,7 @@ def parity(file: File, pictures: Sequence[Picture], reference: Reference, gate: 
         if erased.plan is not None and own.plan is not None:
             whole, _ = _apart(erased.image, own.image, picture.mask)
             worst["psnr_whole_min"] = min(worst.get("psnr_whole_min", 200.0), whole)
-            for name, share in reference.agreement(erased.plan, own.plan, picture.mask, gate.plan_px).items():
+            for name, share in reference.agreement(erased.plan, own.plan, picture, gate.plan_px).items():
                 worst["plan_share_min"] = min(worst.get("plan_share_min", 1.0), share)
                 if not share >= gate.plan_share:
                     failures.append(

@@ -529,10 +529,10 @@ class Inpainter(nn.Module):
         return {}
 
     def agreement(
-        self, one: Mapping[str, Tensor], other: Mapping[str, Tensor], mask: Tensor, pixels: float
+        self, one: Mapping[str, Tensor], own: Mapping[str, Tensor], image: Tensor, mask: Tensor, pixels: float
     ) -> dict[str, float]:
-        """How much of two plans for a mask (1, 1, H, W) is the same, {name: share of what the hole has of it}; of what
-        says where to copy from, to so many pixels.
+        """How much of somebody's plan for a picture (1, 3, H, W) and a mask (1, 1, H, W) is this network's own, {name: share
+        of what the hole has of it}; of what says where to copy from, to so many pixels.
         """
         raise NotImplementedError(f"{type(self).__name__} has no plan")
 
@@ -649,11 +649,11 @@ class FaceEraser(Inpainter):
         return self.clone(guide, image, mask).float() if plan is None else plan["offsets_seen"]
 
     def agreement(
-        self, one: Mapping[str, Tensor], other: Mapping[str, Tensor], mask: Tensor, pixels: float
+        self, one: Mapping[str, Tensor], own: Mapping[str, Tensor], image: Tensor, mask: Tensor, pixels: float
     ) -> dict[str, float]:
         """Of the cells that the hole touches, those whose flow is the same to so many pixels of the picture."""
         half = (torch.tensor(mask.shape[:-3:-1], dtype=torch.float64) - 1.0).view(1, 2, 1, 1) / 2.0
-        apart = ((one["offsets_seen"] - other["offsets_seen"]) * half).abs().amax(1, keepdim=True)
+        apart = ((one["offsets_seen"] - own["offsets_seen"]) * half).abs().amax(1, keepdim=True)
         cells = apart[self._touched(mask) > 0.5]
         return {"offsets_seen": float((cells <= pixels).double().mean()) if len(cells) else 1.0}
 

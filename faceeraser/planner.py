@@ -134,15 +134,17 @@ class PatchEraser(Inpainter):
         return {"logits": logits, "skin": skin, "membrane": membrane, "shading": shading, "sources": sources}
 
     def agreement(
-        self, one: Mapping[str, Tensor], other: Mapping[str, Tensor], mask: Tensor, pixels: float
+        self, one: Mapping[str, Tensor], own: Mapping[str, Tensor], image: Tensor, mask: Tensor, pixels: float
     ) -> dict[str, float]:
-        """Of the windows that the hole touches, those that copy the same source; of skin what is the same to a tenth, and of
-        shading to two levels of 255.
+        """Of skin what is the same to a tenth, and of shading to two levels of 255; of the windows that the hole touches,
+        those that copy what this network would for the skin that `one` says. Windows choose in turns, so that a last bit of
+        skin may change what all later ones take, for patches as good: for its own skin this network's sources are others.
         """
         block = mask.shape[-1] // paint.BLOCKS
         near = F.max_pool2d(F.pad(mask, (block,) * 4), 2 * block, block).flatten() > 0.5  # (17 x 17)
-        same = one["sources"].flatten() == other["sources"].flatten()
-        apart = {name: (one[name] - other[name]).abs() for name in ("skin", "shading")}
+        seen, hidden = self.look(image * three(1.0 - mask), mask)
+        same = one["sources"].flatten() == paint.choose(seen, one["skin"], hidden).flatten()
+        apart = {name: (one[name] - own[name]).abs() for name in ("skin", "shading")}
         return {
             "sources": float(same[near].double().mean()) if near.any() else 1.0,
             "skin": float((apart["skin"] <= 0.1).double().mean()),

@@ -371,7 +371,8 @@ def test_the_schema_is_one_and_its_lists_are_the_codes_own() -> None:
 def test_cards_here_and_the_one_that_ships_are_of_the_schemas_form(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", delegates=["xnnpack", {"name": "gpu", "nodes": 3, "of": 3, "by": "hand"}])
     CARD.validate(artifact.read_card(path))
-    CARD.validate(artifact.read_card(WEIGHTS / "int8.tflite"))
+    for name in ("int8.tflite", "plan.tflite"):
+        CARD.validate(artifact.read_card(WEIGHTS / name))
 
 
 @pytest.mark.parametrize(

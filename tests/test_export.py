@@ -176,9 +176,9 @@ class Copier:
         grain = GRAIN[(rows + y).clip(0, SIZE - 1), (columns + x).clip(0, SIZE - 1)]
         return gate.Painted(np.where(picture.mask[..., None] > 0.5, grain, picture.image), {"offsets": offsets})
 
-    def agreement(self, one: dict, other: dict, mask: np.ndarray, pixels: float) -> dict[str, float]:
-        apart = np.abs(one["offsets"] - other["offsets"]).max(-1) * HALF
-        return {"offsets": float((apart[mask > 0.5] <= pixels).mean())}
+    def agreement(self, one: dict, own: dict, picture: gate.Picture, pixels: float) -> dict[str, float]:
+        apart = np.abs(one["offsets"] - own["offsets"]).max(-1) * HALF
+        return {"offsets": float((apart[picture.mask > 0.5] <= pixels).mean())}
 
 
 def asked_of_int8(file, pictures: list[gate.Picture]) -> dict:

@@ -1,12 +1,14 @@
 """faceeraser/planner.py and painting.py: a network that plans; its plan painted in torch, in a file and on a photograph."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from torch import nn
 
 from faceeraser import artifact, checkpoint, convert, gate, paint, quant, writing
@@ -18,6 +20,7 @@ from faceeraser.painting import paint_by_plan
 from faceeraser.planner import PatchEraser
 
 SIZE = 256
+CARD = Draft202012Validator(json.loads((Path(artifact.__file__).parent / "card.schema.json").read_text()))
 WHOLE = np.array([[1.0, 0, 0], [0, 1.0, 0]])
 
 
@@ -100,12 +103,13 @@ def test_a_given_plan_is_followed(network, pictures) -> None:
     assert torch.allclose(darker, (own["refined"] - 0.1).clamp(min=0), atol=0.11) and float(darker.mean()) < float(
         own["refined"].mean()
     )
-    mask8 = torch.zeros(1, 1, SIZE, SIZE)
-    mask8[..., 64:128, 64:128] = 1
+    assert network.agreement(plan, plan, image, mask, 1.0) == {"sources": 1.0, "skin": 1.0, "shading": 1.0}
     other = plan["sources"].clone()
-    other[0, 5 * 17 + 5] += 1
-    told = network.agreement(plan, {**plan, "sources": other}, mask8, 1.0)
-    assert told["skin"] == told["shading"] == 1.0 and 0.9 < told["sources"] < 1.0
+    other[0, 7 * 17 + 5] += 1
+    told = network.agreement({**plan, "sources": other}, plan, image, mask, 1.0)
+    assert told["skin"] == told["shading"] == 1.0 and 0.95 < told["sources"] < 1.0
+    told = network.agreement({**plan, "shading": plan["shading"] + 0.01}, plan, image, mask, 1.0)
+    assert told["shading"] == 0.0
 
 
 def test_it_learns_what_is_skin_and_what_the_membrane_lacks() -> None:
@@ -247,6 +251,7 @@ def test_a_file_paints_what_its_network_paints_with_the_same_sources(exported, n
 
 def test_a_file_that_only_plans_says_what_its_network_plans_and_erases_a_photograph(exported, network, pictures) -> None:
     file = Artifact(exported["plan"], threads=1)
+    CARD.validate(file.card)
     assert file.plans and {port["name"] for port in file.card["outputs"]} == {"skin", "shading", "sources"}
     crop, hole = np.rint(pictures[0].image * 255).astype(np.uint8), pictures[0].mask > 0
     own, said = network.plan_of(crop, hole), file.plan(crop, hole)
