@@ -31,7 +31,7 @@ def build_parser() -> ArgumentParser:
     parser = script.parser(__file__, __doc__)
     parser.add_argument("--previous", type=Path, required=True, metavar="FILE", help="the file to be faster than")
     parser.add_argument("models", nargs="+", metavar="NAME=FILE", help=".tflite files with their cards")
-    parser.add_argument("--runs", type=int, default=10, help="timed runs in a round (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=50, help="timed runs, all rounds together (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=10, help="default: %(default)s")
     script.add_json(parser)
     return parser
