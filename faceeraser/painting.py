@@ -68,8 +68,7 @@ def paint_by_plan(
     shading = sampled(plan["shading"], cv2.INTER_CUBIC)
     if not (np.ptp(crop.astype(int), axis=2) > 0).any():  # a grey picture stays grey: a network has a tint for every skin
         shading = np.repeat((shading @ _LUMA)[..., None], 3, axis=2)
-    painted = np.clip(shading + texture[..., None], 0, 1)[hole]
-    view[hole] = np.rint(painted * 255).astype(np.uint8)
+    view[hole] = np.rint(np.clip(shading[hole] + texture[:, None], 0, 1) * 255).astype(np.uint8)
     painted_there[y : y + height, x : x + width] = hole
     return image, painted_there
 
@@ -102,31 +101,29 @@ def _own_shading(crop: np.ndarray, mask: np.ndarray, skin: np.ndarray) -> np.nda
 
 
 def _laid(detail: np.ndarray, hole: np.ndarray, sources: np.ndarray, local: np.ndarray, side: int) -> np.ndarray:
-    """Texture: each window's source under Hann weights, over the root of the sum of their squares; (h, w) float32."""
-    height, width = detail.shape
-    block = side / BLOCKS
-    back = cv2.invertAffineTransform(local)
-    laid, squares = np.zeros_like(detail), np.zeros_like(detail)
-    for window, source in enumerate(sources):
-        corner = np.array([window % CORNERS, window // CORNERS]) * block - 0.5  # pixel centres are whole numbers
-        moved = (np.array([source % HALVES, source // HALVES]) + 2) * (block / 2) - 0.5 - corner
-        dx, dy = np.rint(back[:, :2] @ moved).astype(int)
-        around = np.array([[-1, -1], [1, -1], [-1, 1], [1, 1]]) * block + corner
-        there = around @ back[:, :2].T + back[:, 2]
-        low = np.maximum(np.floor(there.min(0)).astype(int), (max(0, -dx), max(0, -dy)))
-        high = np.minimum(np.ceil(there.max(0)).astype(int) + 1, (min(width, width - dx), min(height, height - dy)))
-        if (high <= low).any() or not hole[low[1] : high[1], low[0] : high[0]].any():
-            continue
-        columns, rows = np.arange(low[0], high[0], dtype=np.float32), np.arange(low[1], high[1], dtype=np.float32)
-        u = (local[0, 0] * columns + (local[0, 1] * rows)[:, None] + local[0, 2] - corner[0]) / block
-        v = (local[1, 0] * columns + (local[1, 1] * rows)[:, None] + local[1, 2] - corner[1]) / block
-        weight = (_hann(u) * _hann(v)).astype(np.float32)
-        to = (slice(low[1], high[1]), slice(low[0], high[0]))
-        laid[to] += weight * detail[low[1] + dy : high[1] + dy, low[0] + dx : high[0] + dx]
-        squares[to] += weight**2
+    """Texture of the hole's pixels, in their order: (P,) float32.
+
+    A pixel lies in four windows, one around each corner of its block. Under Hann windows that overlap by half, what two
+    neighbours count is the squared cosine and sine of how far along it lies, so nothing goes through windows one by one.
+    """
+    block, (height, width) = side / BLOCKS, detail.shape
+    numbers = np.arange(CORNERS**2)
+    corners = np.stack([numbers % CORNERS, numbers // CORNERS], 1)
+    moved = (np.stack([sources % HALVES, sources // HALVES], 1) + 2) * (block / 2) - corners * block
+    shifts = np.rint(moved @ cv2.invertAffineTransform(local)[:, :2].T).astype(np.int32)
+    rows, columns = (where.astype(np.int32) for where in np.nonzero(hole))
+    u, v = (
+        ((local[k, 0] * columns + local[k, 1] * rows + local[k, 2] + 0.5) / block).astype(np.float32) for k in (0, 1)
+    )
+    left, top = (np.clip(np.floor(x), 0, BLOCKS - 1).astype(np.int32) for x in (u, v))
+    across, along = (np.cos((x - low) * np.float32(np.pi / 2)) ** 2 for x, low in ((u, left), (v, top)))
+    laid, squares = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.float32)
+    for down in (0, 1):
+        for right in (0, 1):
+            window = (top + down) * CORNERS + left + right
+            x, y = columns + shifts[window, 0], rows + shifts[window, 1]
+            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+            weight = (1 - across if right else across) * (1 - along if down else along) * inside
+            laid += weight * detail.ravel()[np.where(inside, y * width + x, 0)]
+            squares += weight**2
     return laid / np.sqrt(np.maximum(squares, 1e-3))
-
-
-def _hann(u: np.ndarray) -> np.ndarray:
-    """Hann's window over [-1, 1]."""
-    return np.cos(np.clip(u, -1, 1) * (np.pi / 2)) ** 2
