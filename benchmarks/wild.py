@@ -1428,11 +1428,11 @@ def run(case: Case) -> dict[str, Any]:
 
 def work(args: Namespace) -> int:
     """All cases, a table, a result file. The exit code."""
-    if missing := [tool for tool in ("ffmpeg", "ffprobe") if shutil.which(tool) is None]:
-        raise FileNotFoundError(f"{missing[0]} is not on the PATH; it reads the videos that come out; install ffmpeg")
     wanted = [case for case in cases() if args.only in f"{case.kind}: {case.name}"]
     if not wanted:
         raise ValueError(f"--only {args.only}: no case has this in its name; expected part of one, such as 'metadata'")
+    if missing := [tool for tool in ("ffmpeg", "ffprobe") if shutil.which(tool) is None]:
+        raise FileNotFoundError(f"{missing[0]} is not on the PATH; it reads the videos that come out; install ffmpeg")
     rows = [run(case) for case in tqdm(wanted, desc="wild", disable=None)]
     width = max(len(row["name"]) for row in rows)
     for row in rows:
