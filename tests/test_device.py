@@ -377,7 +377,7 @@ def test_a_loss_that_an_old_adb_hides_is_seen(fault, adb: Path) -> None:
 def test_without_the_sentinel_a_loss_would_pass(world, monkeypatch: pytest.MonkeyPatch) -> None:
     """An adb that returns 0 whatever happens: only the sentinel's absence tells, and it does."""
     world.phone(faults.FIRST_PORT)
-    lying = faults.script(world, "lying-adb", f'#!/bin/sh\n"{world.adb}" "$@" 2>/dev/null\nexit 0\n')
+    lying = faults.shell_script(world, "lying-adb", f'#!/bin/sh\n"{world.adb}" "$@" 2>/dev/null\nexit 0\n')
     world.adb = lying
     assert "was lost while running" in faults.lost_in_run(world, faults.FIRST_PORT + 1)
 
