@@ -314,8 +314,8 @@ def test_goals_are_judged_by_their_bounds_and_groups_by_their_intervals() -> Non
 
     good = {
         "grain": told(0), "texture": told(1), "spectrum": told(0.5), "outliers": told(0), "bleed": told(0),
-        "step": told(0.5),
-        "crease": told(2), "cover": told(1), "area": told(0.5), "repeat": told(0.12), "repeat_own": told(0.1),
+        "step": told(0.5), "crease": told(2), "cover": told(1),
+        "area": told(0.5), "repeat": told(0.12), "repeat_own": told(0.1),
         "skin_kid": told(40),
     }  # fmt: skip
     rows = {name: {"name": name, "skin_kid": told(value)} for name, value in (("previous", 100), ("skin_patches", 39))}

@@ -114,3 +114,12 @@ def test_a_listed_picture_that_is_gone_is_named(skin, tmp_path):
     gone.unlink()
     with pytest.raises(ValueError, match=gone.name):
         pairs.evaluation_pairs(tmp_path / "data", "eval")
+
+
+def test_photographs_are_those_of_a_split_and_train_s_only_where_they_are_real(tmp_path):
+    rows = ["file,split,kind", "a.jpg,val,real", "b.jpg,train,real", "c.jpg,train,synthetic", "d.jpg,val,synthetic"]
+    (tmp_path / "manifest.csv").write_text("\n".join(rows) + "\n")
+    assert {path.name for path in pairs.photographs(tmp_path)} == {"a.jpg", "d.jpg"}
+    assert {path.name for path in pairs.photographs(tmp_path, "train")} == {"b.jpg"}
+    with pytest.raises(ValueError, match="split test"):
+        pairs.photographs(tmp_path, "test")
