@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 __all__ = ["WEIGHTS", "FaceEraser", "__version__", "load"]
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
-"""What comes with the package: the checkpoint folder fp32, the files exported from its int8 descendant, MODEL_CARD.md."""
+"""What comes with the package: two checkpoint folders, fp32 and plan, the files exported from them, and MODEL_CARD.md."""
 
 
 def load(path: str | Path) -> Artifact | FaceEraser:

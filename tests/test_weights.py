@@ -41,6 +41,9 @@ def test_the_file_that_erases_plans_and_comes_from_a_training_of_our_own():
     assert all(b["parent_sha256"] == a["sha256"] for a, b in itertools.pairwise(card["history"]))
     assert card["gmacs"] < 0.2 and card["params"] < 400_000 and card["bytes"] < 700_000
     assert card["parity"]["passed"] and card["parity"]["plan_share_min"] >= 0.95
+    own = read_history(WEIGHTS / "plan")[-1]["sha256"]
+    assert own == artifact.sha256_of(WEIGHTS / "plan" / "generators.safetensors") == card["history"][0]["sha256"]
+    assert checkpoint.load(WEIGHTS / "plan").config.model == "patches"
     text = (WEIGHTS / "MODEL_CARD.md").read_text()
     assert f"{card['params']:,} parameters, {card['gmacs']:.2f} GMAC" in text
 
