@@ -66,7 +66,7 @@ def test_the_benchmark_writes_its_rows(astronaut, tmp_path, capsys):
     assert {*kinds, "tracking"} <= set(rows)
     for name, row in rows.items():
         if "share" in row:
-            # What ships only plans, which is a small part of a photograph; how small, a busy machine says otherwise each time.
+            # What ships only plans, a small part of a photograph; how small, a busy machine tells otherwise each time.
             assert sum(row["share"].values()) == pytest.approx(1) and row["share"]["model"] > 0.002
             wanted = {"decode", "landmarks", "mask", "cut", "model", "paste", "encode", "find"}
             assert set(row["share"]) == wanted, name
