@@ -454,6 +454,8 @@ class FaceFinder:
         height, width = levels[0].shape[:2]
         # 128 pixels for `side`, the rest black on both sides, as the model was trained.
         halvings = min(len(levels) - 1, max(0, math.floor(math.log2(side / 128))))
+        if side == max(height, width) and not quarters:
+            halvings = 0  # as the page and the app see a whole picture, to the level
         level, times = levels[halvings], 2**halvings
         piece = level[y // times : -(-(y + side) // times), x // times : -(-(x + side) // times)]
         wide, tall = min(side, width - x), min(side, height - y)

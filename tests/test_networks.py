@@ -13,7 +13,7 @@ from torch import nn
 
 from faceeraser import WEIGHTS, peers, quant
 from faceeraser.networks import (
-    MODELS,
+    COMPARED,
     VARIANTS,
     Config,
     FaceEraser,
@@ -293,7 +293,7 @@ def test_the_flow_that_is_returned_is_the_flow_that_was_used(preset):
 
 def test_what_is_traced_without_pixels_moving_is_the_same_network():
     """`channels_only` and `seeing` give objects of their own with the very same layers."""
-    for model in MODELS:
+    for model in COMPARED:
         network = build(Config.of("mobile", model=model, resolution=64), width=4)
         for view in (network.channels_only(), network.seeing(1)):
             assert [id(p) for p in view.parameters()] == [id(p) for p in network.parameters()]

@@ -275,8 +275,8 @@ def test_the_report_is_one_file_that_loads_nothing(place, capsys) -> None:
     page = Page(html)
     assert page.tags.count("script") == 1 and not {"link", "iframe", "object"} & set(page.tags)
     assert "@import" not in html and "url(" not in html and "default-src 'none'" in html
-    # Of each pair: the truth, the hole, and of five rows the picture and its difference map.
-    assert len(page.links) == 2 * (2 + 2 * 5) and all(link.startswith("data:image/jpeg;base64,") for link in page.links)
+    # Of each pair: the truth, the hole, and of six rows the picture and its difference map.
+    assert len(page.links) == 2 * (2 + 2 * 6) and all(link.startswith("data:image/jpeg;base64,") for link in page.links)
     picture = cv2.imdecode(np.frombuffer(base64.b64decode(page.links[0].split(",")[1]), np.uint8), cv2.IMREAD_COLOR)
     truth = cv2.imread("faces/blanks/val/p0.png")
     assert picture.shape == truth.shape and metrics.psnr(picture, truth) > 25  # the right picture, colours not swapped
