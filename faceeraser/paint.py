@@ -8,10 +8,9 @@ A plan, made at `SEEN` x `SEEN` pixels by a network (networks.PatchEraser), says
 
 What is copied is *detail*, a picture's luma less its own shading, where it is skin and bounded by this skin's own
 deviation. It moves by whole pixels in whole windows, so that no pore is interpolated away. Windows overlap by half under
-Hann weights, and
-their sum is divided by the root of the sum of the squared weights: the variance of texture is kept, where a mean of four
-pieces would halve it (Heitz and Neyret 2018, High-Performance By-Example Noise using a Histogram-Preserving Blending
-Operator, section 3.1, without its histograms).
+Hann weights, and their sum is divided by the root of the sum of the squared weights: the variance of texture is kept,
+where a mean of four pieces would halve it (Heitz and Neyret 2018, High-Performance By-Example Noise using a
+Histogram-Preserving Blending Operator, section 3.1, without its histograms).
 
 A picture of S = 128 k pixels is 16 x 16 blocks, and 32 x 32 halves of S / 32. A window is 2 x 2 blocks around a corner
 of the grid of blocks; a source is as large, around any corner of the grid of halves whose window lies inside the
@@ -28,19 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SEEN = 128
-"""Pixels along the side of what a planning network sees, whatever is painted."""
-BLOCKS = 16
-"""Blocks along the side of a picture."""
-CORNERS = BLOCKS + 1
-"""Windows along the side: one around each corner of the grid of blocks."""
-HALVES = 2 * BLOCKS - 3
-"""Sources along the side: points half a block apart, the first and last a block from the border."""
-SHADED = 64
-"""Pixels along the side of a plan's shading."""
-BOUND = 2.5
-"""Deviations of own skin's detail beyond which nothing is copied: no hair, no crease, no rim of a lens."""
-LUMA = (0.299, 0.587, 0.114)
+from faceeraser.painting import BLOCKS, BOUND, CORNERS, DEVIATION, HALVES, LUMA, SEEN
 
 
 def luma(image: Tensor) -> Tensor:
@@ -121,8 +108,7 @@ def detail(visible: Tensor, keep: Tensor, own: Tensor, skin: Tensor) -> Tensor:
     side = visible.shape[-1]
     clean = cleanly(skin)
     found = (luma(visible) - enlarged(own, side)) * (enlarged(clean, side) * keep)
-    # Mean absolute deviation of a normal variable is 0.8 of its standard deviation; outliers count less than squared.
-    deviation = 1.2533 * found.abs().mean((2, 3), keepdim=True) / (clean.mean((2, 3), keepdim=True) + 1e-4)
+    deviation = DEVIATION * found.abs().mean((2, 3), keepdim=True) / (clean.mean((2, 3), keepdim=True) + 1e-4)
     bound = BOUND * deviation
     return torch.minimum(torch.maximum(found, -bound), bound)
 

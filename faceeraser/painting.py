@@ -3,9 +3,9 @@
     painted = paint_by_plan(photograph, mask, plan, matrix)
 
 A crop that is resampled, painted and pasted back loses a tenth of its pores on the way, and all that is finer than its
-pixels. So
-here only what is smooth comes from the crop: shading, skin, and which window goes where. The detail is the photograph's
-own, moved by whole pixels of its own grid. (plan and constants: paint.py)
+pixels. So here only what is smooth comes from the crop: shading, skin, and which window goes where. The detail is the
+photograph's own, moved by whole pixels of its own grid. What the plan is: paint.py, which takes its constants from here,
+where torch is not needed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,24 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-SEEN, BLOCKS, CORNERS, HALVES = 128, 16, 17, 29
+SEEN = 128
+"""Pixels along the side of what a planning network sees, whatever is painted."""
+BLOCKS = 16
+"""Blocks along the side of a picture."""
+CORNERS = BLOCKS + 1
+"""Windows along the side: one around each corner of the grid of blocks."""
+HALVES = 2 * BLOCKS - 3
+"""Sources along the side: points half a block apart, the first and last a block from the border."""
+SHADED = 64
+"""Pixels along the side of a plan's shading."""
 BOUND = 2.5
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Deviations of own skin's detail beyond which nothing is copied: no hair, no crease, no rim of a lens."""
+DEVIATION = 1.2533
+"""A normal variable's standard deviation in mean absolute deviations, in which outliers count less than squared."""
+LUMA = (0.299, 0.587, 0.114)
+"""Rec. 601."""
+
+_LUMA = np.array(LUMA, np.float32)
 
 
 def paint_by_plan(
@@ -62,7 +77,7 @@ def paint_by_plan(
     clean = sampled(np.clip(4 * skin - 1.6, 0, 1)) * ~hole
     luma = (view @ _LUMA) / np.float32(255)
     detail = (luma - sampled(_own_shading(crop, mask, skin))) * clean
-    deviation = 1.2533 * float(np.abs(detail).mean()) / (float(clean.mean()) + 1e-4)
+    deviation = DEVIATION * float(np.abs(detail).mean()) / (float(clean.mean()) + 1e-4)
     detail = np.clip(detail, -BOUND * deviation, BOUND * deviation)
     texture = _laid(detail, hole, plan["sources"].astype(int), local, side)
     shading = sampled(plan["shading"], cv2.INTER_CUBIC)
@@ -94,7 +109,7 @@ def _own_shading(crop: np.ndarray, mask: np.ndarray, skin: np.ndarray) -> np.nda
     """`paint.own_shading` of a crop (R, R, 3) uint8: luma (64, 64)."""
     visible = (crop @ _LUMA) / np.float32(255) * (mask == 0)
     seen = cv2.resize(visible.astype(np.float32), (SEEN, SEEN), interpolation=cv2.INTER_AREA)
-    value, weight = (cv2.resize(f, (SEEN // 2,) * 2, interpolation=cv2.INTER_AREA) for f in (seen * skin, skin))
+    value, weight = (cv2.resize(f, (SHADED,) * 2, interpolation=cv2.INTER_AREA) for f in (seen * skin, skin))
     for _ in range(2):
         value, weight = (cv2.blur(f, (3, 3), borderType=cv2.BORDER_REFLECT_101) for f in (value, weight))
     return value / (weight + 1e-4)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faceeraser import paint
+from faceeraser import paint, painting
 from faceeraser.losses import blurred
 from faceeraser.networks import Config, Conv, Inpainter, Up, three, touched
 from faceeraser.quant import Tap
@@ -115,7 +115,7 @@ class PatchEraser(Inpainter):
         """What the network sees of a picture of S = 128 k pixels: (seen (N, 3, 128, 128), zero where anything is hidden;
         hidden (N, 1, 128, 128)).
         """
-        k = visible.shape[-1] // paint.SEEN
+        k = visible.shape[-1] // painting.SEEN
         hidden = touched(mask, k)
         return (F.avg_pool2d(visible, k) * three(1.0 - hidden) if k > 1 else visible), hidden
 
@@ -123,12 +123,12 @@ class PatchEraser(Inpainter):
         """A plan for what is seen: `skin`, `shading`, `sources`; `logits` and `membrane` beside them."""
         with torch.autocast(seen.device.type, enabled=False):
             # The hole is filled from all that is visible, skin or not, since it is the body that is to say what is.
-            filled = seen + three(hidden) * paint.enlarged(paint.membrane(seen, 1.0 - hidden), paint.SEEN)
+            filled = seen + three(hidden) * paint.enlarged(paint.membrane(seen, 1.0 - hidden), painting.SEEN)
         logits, lacking = self.body(torch.cat([filled, hidden], 1))
         with torch.autocast(seen.device.type, enabled=False):
-            skin = paint.enlarged(torch.sigmoid(logits.float()), paint.SEEN) * (1.0 - hidden)
+            skin = paint.enlarged(torch.sigmoid(logits.float()), painting.SEEN) * (1.0 - hidden)
             membrane = paint.membrane(seen, skin)
-            shading = membrane + SHADING_GAIN * paint.enlarged(lacking.float(), paint.SHADED)
+            shading = membrane + SHADING_GAIN * paint.enlarged(lacking.float(), painting.SHADED)
             shading = paint.meeting(shading, seen, skin)
             sources = paint.choose(seen.detach(), skin.detach(), hidden)
         return {"logits": logits, "skin": skin, "membrane": membrane, "shading": shading, "sources": sources}
@@ -140,7 +140,7 @@ class PatchEraser(Inpainter):
         those that copy what this network would for the skin that `one` says. Windows choose in turns, so that a last bit of
         skin may change what all later ones take, for patches as good: for its own skin this network's sources are others.
         """
-        block = mask.shape[-1] // paint.BLOCKS
+        block = mask.shape[-1] // painting.BLOCKS
         near = F.max_pool2d(F.pad(mask, (block,) * 4), 2 * block, block).flatten() > 0.5  # (17 x 17)
         seen, hidden = self.look(image * three(1.0 - mask), mask)
         same = one["sources"].flatten() == paint.choose(seen, one["skin"], hidden).flatten()
