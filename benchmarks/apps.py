@@ -35,8 +35,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser import artifact, cli, faces, metrics, pairs, script, tracking, video
+from faceeraser import artifact, cli, finder, metrics, pairs, script, tracking, video
+from faceeraser.crops import align, paste_back
 from faceeraser.erasing import Eraser, shares
+from faceeraser.finder import find_faces
+from faceeraser.masks import face_mask
+from faceeraser.mesh import Face, transform
+from faceeraser.parts import FEATURES
 from faceeraser.picture import read as read_picture
 from faceeraser.picture import write as write_picture
 from faceeraser.picture import writing as writing_picture
@@ -54,7 +59,7 @@ Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Change = Callable[[np.ndarray], np.ndarray]
 
 
-def photograph(args: Namespace) -> tuple[np.ndarray, faces.Face]:
+def photograph(args: Namespace) -> tuple[np.ndarray, Face]:
     """The photograph that is timed, and its largest face."""
     if args.photo is None:
         from skimage.data import astronaut
@@ -62,12 +67,12 @@ def photograph(args: Namespace) -> tuple[np.ndarray, faces.Face]:
         image = np.ascontiguousarray(astronaut())
     else:
         image = read_picture(args.photo).image
-    if not (found := faces.find_faces(image)):
+    if not (found := find_faces(image)):
         raise ValueError(f"--photo {args.photo}: no face found; expected a photograph of one")
     return image, found[0]
 
 
-def pose(face: faces.Face, size: tuple[int, int], seconds: float | None) -> np.ndarray:
+def pose(face: Face, size: tuple[int, int], seconds: float | None) -> np.ndarray:
     """The 2x3 matrix from the photograph to a frame of `size` (width, height) in which the face is a third as high; after
     `seconds` on its path, or at rest.
     """
@@ -88,7 +93,7 @@ def scene(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.nd
     return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
 
-def moving(image: np.ndarray, face: faces.Face, count: int) -> list[np.ndarray]:
+def moving(image: np.ndarray, face: Face, count: int) -> list[np.ndarray]:
     """`count` frames of 640x480 on the path."""
     return [scene(image, pose(face, SMALL, number / FPS), SMALL) for number in range(count)]
 
@@ -107,7 +112,7 @@ def on_cores(number: int) -> bool:
 ALL_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
-def time_photograph(args: Namespace, image: np.ndarray, face: faces.Face, folder: Path) -> dict[str, Any]:
+def time_photograph(args: Namespace, image: np.ndarray, face: Face, folder: Path) -> dict[str, Any]:
     """The row photo_1080p."""
     eraser, source, target = Eraser(args.model), folder / "photo.jpg", folder / "erased.jpg"
     write_picture(source, scene(image, pose(face, LARGE, None), LARGE))
@@ -140,9 +145,9 @@ def time_video(args: Namespace, frames: Sequence[np.ndarray], cores: int, folder
     def timed(images: Iterator[np.ndarray] | Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, float]]:
         return ((image, 1 / FPS) for image in images)
 
-    for _ in eraser.frames(timed(frames[:WARM_UP]), Tracker(faces.finder())):
+    for _ in eraser.frames(timed(frames[:WARM_UP]), Tracker(finder.shared())):
         pass
-    tracker, digest = Tracker(faces.finder()), hashlib.sha256()
+    tracker, digest = Tracker(finder.shared()), hashlib.sha256()
     erased = []
     began = time.perf_counter()
     for one in eraser.frames(timed(frames), tracker):
@@ -168,7 +173,7 @@ def time_video(args: Namespace, frames: Sequence[np.ndarray], cores: int, folder
             yield frame.image, frame.seconds
 
     with video.writing(target, clip=clip) as write:
-        for one in eraser.frames(shown(), Tracker(faces.finder())):
+        for one in eraser.frames(shown(), Tracker(finder.shared())):
             eraser.clock.start()
             write(one.image, waiting.popleft(), one.mask)
             eraser.clock("encode")
@@ -179,7 +184,7 @@ def time_video(args: Namespace, frames: Sequence[np.ndarray], cores: int, folder
     return row, digest.hexdigest()
 
 
-def tracking_row(image: np.ndarray, face: faces.Face, seconds: float = 3.0) -> dict[str, Any]:
+def tracking_row(image: np.ndarray, face: Face, seconds: float = 3.0) -> dict[str, Any]:
     """The row `tracking`: how the landmarks tremble and trail, as the model gives them and smoothed, in eye distances.
 
     The head rests under a camera's noise (standard deviation 4 levels), then goes along its path at four times its speed.
@@ -188,15 +193,15 @@ def tracking_row(image: np.ndarray, face: faces.Face, seconds: float = 3.0) -> d
     rng, found = np.random.default_rng(0), {}
     for name, speed in (("rest", None), ("moving", 4.0)):
         poses = [pose(face, SMALL, None if speed is None else speed * k / FPS) for k in range(round(seconds * FPS))]
-        tracker, tracks = Tracker(faces.finder()), []
+        tracker, tracks = Tracker(finder.shared()), []
         for matrix in tqdm(poses, desc=f"tracking, {name}", leave=False):
             frame = scene(image, matrix, SMALL) + rng.normal(0, 4, (*SMALL[::-1], 3)).astype(np.float32)
             tracked = tracker(np.clip(frame, 0, 255).astype(np.uint8), 1 / FPS)
             if len(tracked) != 1:
                 raise ValueError(f"found {len(tracked)} faces in a frame of the moving photograph; expected one")
             tracks.append(tracked[0])
-        back = [faces.transform(cv2.invertAffineTransform(m), t.seen.mesh) for m, t in zip(poses, tracks, strict=True)]
-        truth = np.array([faces.transform(matrix, np.mean(back, axis=0)) for matrix in poses])
+        back = [transform(cv2.invertAffineTransform(m), t.seen.mesh) for m, t in zip(poses, tracks, strict=True)]
+        truth = np.array([transform(matrix, np.mean(back, axis=0)) for matrix in poses])
         for which, told in (("raw", "seen"), ("smoothed", "face")):
             off = (np.array([getattr(track, told).mesh for track in tracks]) - truth)[5:] / tracks[0].face.eye_distance
             found[f"{name}_jitter_{which}"] = float(np.linalg.norm(np.diff(off, axis=0), axis=2).mean())
@@ -245,13 +250,13 @@ def as_the_command(method: Method, parts: Sequence[str], glasses: str) -> Method
 
     def erase(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
         middle = np.argwhere(hole).mean(0)[::-1]
-        seen = faces.find_faces(image)
+        seen = find_faces(image)
         if not seen:
             raise LookupError
         face = min(seen, key=lambda one: float(np.hypot(*(one.mesh.mean(0) - middle))))
-        mask, _ = faces.face_mask(image, face, SIDE, parts, glasses)
-        crop, matrix = faces.align(image, face, SIDE)
-        return faces.paste_back(image, method(crop, mask.astype(np.uint8)), matrix, mask)
+        mask, _ = face_mask(image, face, SIDE, parts, glasses)
+        crop, matrix = align(image, face, SIDE)
+        return paste_back(image, method(crop, mask.astype(np.uint8)), matrix, mask)
 
     return erase
 
@@ -269,16 +274,16 @@ def temporal(args: Namespace) -> list[dict[str, Any]]:
         if done == args.faces:
             break
         image = read_picture(file).image
-        if not (seen := faces.find_faces(image)):
+        if not (seen := find_faces(image)):
             continue
-        mask, wears = faces.face_mask(image, seen[0], SIDE)
-        crop, matrix = faces.align(image, seen[0], SIDE)
-        marked = faces.paste_back(image, 255 - crop, matrix, mask)
+        mask, wears = face_mask(image, seen[0], SIDE)
+        crop, matrix = align(image, seen[0], SIDE)
+        marked = paste_back(image, 255 - crop, matrix, mask)
         hole = (cv2.absdiff(marked, image).max(2) > 0).astype(np.uint8)
         measured = []
         try:
             for name, method in methods.items():
-                command = as_the_command(method, faces.FEATURES, "on" if wears else "off")
+                command = as_the_command(method, FEATURES, "on" if wears else "off")
                 for row, erase, picture, where in (
                     ("temporal", command, image, hole), ("temporal_model", method, crop, mask.astype(np.uint8)),
                 ):  # fmt: skip

@@ -43,7 +43,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser import artifact, erasing, faces, judge, looks, metrics, opening, pairs, patches, picture, script, writing
+from faceeraser import artifact, erasing, judge, looks, metrics, opening, pairs, patches, picture, script, writing
+from faceeraser.crops import align_matrix, paste_back
+from faceeraser.finder import find_faces
+from faceeraser.glasses import glasses_score
+from faceeraser.masks import face_mask
+from faceeraser.mesh import OVAL, Face
 
 Pictures = dict[str, np.ndarray]
 Fill = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
@@ -125,22 +130,22 @@ def judged(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> dic
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
-def hole_of(image: np.ndarray, face: faces.Face) -> np.ndarray:
+def hole_of(image: np.ndarray, face: Face) -> np.ndarray:
     """What to erase, (H, W) bool on the photograph's own grid: the mask that the models get, not resampled pixels."""
-    mask, _ = faces.face_mask(image, face, MASK_SIDE)
-    back = cv2.invertAffineTransform(faces.align_matrix(face, MASK_SIDE))
+    mask, _ = face_mask(image, face, MASK_SIDE)
+    back = cv2.invertAffineTransform(align_matrix(face, MASK_SIDE))
     return cv2.warpAffine(mask.astype(np.float32), back, image.shape[1::-1]) > 0.5
 
 
-def on_photograph(fill: Fill, image: np.ndarray, face: faces.Face, hole: np.ndarray) -> np.ndarray:
+def on_photograph(fill: Fill, image: np.ndarray, face: Face, hole: np.ndarray) -> np.ndarray:
     """The photograph with its hole filled on its own grid."""
-    oval, scale = face.mesh[faces.OVAL], looks.scale_of(face.mesh)
+    oval, scale = face.mesh[OVAL], looks.scale_of(face.mesh)
     low = np.maximum(np.floor(oval.min(0) - MARGIN * scale), 0).astype(int)
     high = np.ceil(oval.max(0) + MARGIN * scale).astype(int) + 1
     there = (slice(low[1], high[1]), slice(low[0], high[0]))
     painted = fill(np.ascontiguousarray(image[there]), hole[there], oval - low, scale)
     shift = np.array([[1, 0, -low[0]], [0, 1, -low[1]]], np.float64)
-    return faces.paste_back(image, painted, shift, hole[there], feather=FEATHER * scale)
+    return paste_back(image, painted, shift, hole[there], feather=FEATHER * scale)
 
 
 def fill_noise(crop: np.ndarray, mask: np.ndarray, oval: np.ndarray, scale: float) -> np.ndarray:
@@ -217,7 +222,7 @@ class Bench:
     def __call__(self, file: Path) -> Measured | None:
         """None where no face is found."""
         image = picture.read(file).image
-        if not (around := faces.find_faces(image)):
+        if not (around := find_faces(image)):
             return None
         face, scale = around[0], looks.scale_of(around[0].mesh)
         hole = hole_of(image, face)
@@ -226,7 +231,7 @@ class Bench:
         scenes = {name: looks.scene_of(image, picture, face.mesh, scale) for name, picture in erased.items()}
         there = _around(image, face)
         shown = {name: picture[there] for name, picture in {"before": image, **erased}.items()} if self.show else {}
-        found = {name: bool(faces.find_faces(picture[there])) for name, picture in erased.items()}
+        found = {name: bool(find_faces(picture[there])) for name, picture in erased.items()}
         whole = {name: scene for name, scene in scenes.items() if scene is not None}
         if len(whole) < len(scenes):
             return Measured(file.name, face.width, math.nan, {}, {}, found, shown)
@@ -239,9 +244,9 @@ class Bench:
         return Measured(file.name, face.width, one.ita, figures, squares, found, shown)
 
 
-def _around(image: np.ndarray, face: faces.Face) -> tuple[slice, slice]:
+def _around(image: np.ndarray, face: Face) -> tuple[slice, slice]:
     """The square of the photograph around a face, with a tenth more on every side."""
-    oval = face.mesh[faces.OVAL]
+    oval = face.mesh[OVAL]
     low = np.maximum(np.floor((oval.min(0) + oval.max(0)) / 2 - 0.6 * face.width), 0).astype(int)
     high = np.ceil((oval.min(0) + oval.max(0)) / 2 + 0.6 * face.width).astype(int)
     return slice(low[1], high[1]), slice(low[0], high[0])
@@ -250,7 +255,7 @@ def _around(image: np.ndarray, face: faces.Face) -> tuple[slice, slice]:
 def bare_skin(file: Path) -> tuple[str, np.ndarray] | None:
     """(class of size, patches of bare skin) of a photograph; None without a face, with glasses or without such a patch."""
     image = picture.read(file).image
-    if not (around := faces.find_faces(image)) or faces.glasses_score(image, around[0]) >= 0.5:
+    if not (around := find_faces(image)) or glasses_score(image, around[0]) >= 0.5:
         return None
     face, hole = around[0], hole_of(image, around[0])
     scene = looks.scene_of(image, np.where(hole[..., None], 255 - image, image), face.mesh, looks.scale_of(face.mesh))

@@ -32,8 +32,12 @@ import numpy as np
 from jinja2 import Environment
 from tqdm import tqdm
 
-from faceeraser import artifact, faces, metrics, pairs, script
+from faceeraser import artifact, metrics, pairs, script
+from faceeraser.crops import align, paste_back
+from faceeraser.finder import find_faces
 from faceeraser.history import read_history
+from faceeraser.masks import face_mask
+from faceeraser.mesh import Face
 from faceeraser.opening import Model, open_model
 from faceeraser.picture import read as read_picture
 from faceeraser.writing import whole_file
@@ -211,7 +215,7 @@ def photographs(files: Sequence[Path]) -> list[tuple[str, np.ndarray]]:
     return [("Eileen Collins (scikit-image's astronaut; NASA, public domain)", skimage.data.astronaut())]
 
 
-def around(found: Sequence[faces.Face], shape: Sequence[int]) -> tuple[slice, slice]:
+def around(found: Sequence[Face], shape: Sequence[int]) -> tuple[slice, slice]:
     """The part of a picture (H, W, ...) that holds all faces and their surroundings; all of it when there is none."""
     if not found:
         return slice(None), slice(None)
@@ -227,23 +231,23 @@ def erased_photographs(
     """Sliders of photographs, cut to the faces in them: before, the parts found, and after, by every row."""
     shown: list[Fields] = []
     for number, (name, image) in enumerate(tqdm(photographs(files), desc="photographs", leave=False)):
-        found = faces.find_faces(image)
+        found = find_faces(image)
         view = around(found, image.shape)
         people = f"{len(found)} face{'s' if len(found) != 1 else ''} found"
         after, marked = {}, None
         if found:
             marked, crops = image.copy(), []
             for face in found:
-                crop, matrix = faces.align(image, face)
-                mask = faces.face_mask(image, face, crop.shape[0])[0].astype(np.uint8)
+                crop, matrix = align(image, face)
+                mask = face_mask(image, face, crop.shape[0])[0].astype(np.uint8)
                 crops.append((crop, matrix, mask))
-                marked = faces.paste_back(marked, np.full_like(crop, (255, 64, 129)), matrix, mask, 0)
+                marked = paste_back(marked, np.full_like(crop, (255, 64, 129)), matrix, mask, 0)
             fills = {n: (m.method, m.resolution) for n, m in models.items()
                      if number < SHOWN_WHOLE or n in (next(iter(models)), best)}  # fmt: skip
             for label, (method, size) in {**fills, "navier_stokes": (metrics.fill_navier_stokes, 256)}.items():
                 painted = image.copy()
                 for crop, matrix, mask in crops:
-                    painted = faces.paste_back(painted, at_size(method, size, crop, mask), matrix, mask)
+                    painted = paste_back(painted, at_size(method, size, crop, mask), matrix, mask)
                 after[label] = painted[view]
         shown.append(slider(
             name, people if found else "no face found in it, so nothing was erased", image[view],

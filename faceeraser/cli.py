@@ -32,9 +32,10 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser import WEIGHTS, artifact, effects, faces, landmarks, picture, serve, video
+from faceeraser import WEIGHTS, artifact, effects, finder, landmarks, picture, serve, video
 from faceeraser.erasing import Erased, Eraser, Finish
-from faceeraser.faces import Face
+from faceeraser.mesh import Face
+from faceeraser.parts import FEATURES
 from faceeraser.tracking import Tracker
 
 SHIPPED = WEIGHTS / "plan.tflite"
@@ -42,7 +43,7 @@ SHIPPED = WEIGHTS / "plan.tflite"
 SHIPPED_WHOLE = WEIGHTS / "int8.tflite"
 """What the page runs: a file that paints too, 256 x 256 pixels."""
 PROFILES: Mapping[str, tuple[str, ...]] = {
-    "all": faces.FEATURES,
+    "all": FEATURES,
     "upper": ("brows", "eyes"),
     "lower": ("nose", "mouth"),
     "features": ("eyes", "nose", "mouth"),
@@ -321,7 +322,7 @@ def _animated(source: picture.Source, run: Run) -> Iterator[tuple[picture.Page, 
             waiting.append(page)
             yield page.image, page.seconds or 0.1
 
-    for erased in run.eraser.frames(images(), run.known or Tracker(faces.finder())):
+    for erased in run.eraser.frames(images(), run.known or Tracker(finder.shared())):
         yield waiting.popleft(), erased
 
 
@@ -361,7 +362,7 @@ def _video(job: Job, run: Run) -> tuple[str, Sequence[str]]:
         is written. Or it is cut short: then what could be read is written.
     """
     clip, known = video.Clip(job.source), run.known
-    following = known or Tracker(faces.finder())
+    following = known or Tracker(finder.shared())
     frames = _Frames(job.source.name, clip.frames)
     waiting: deque[video.Frame] = deque()
 
@@ -413,7 +414,7 @@ def _camera(index: int, target: Path | None, eraser: Eraser, finish: Finish | No
     if target is not None and target.suffix.lower() not in video.WRITABLE:
         raise ValueError(f"{target}: cannot write this kind; expected one of {', '.join(video.WRITABLE)}")
     _check_places([target] if target is not None else [], overwrite)
-    camera, tracker, frames = video.Camera(index), Tracker(faces.finder()), _Frames(f"camera {index}", None)
+    camera, tracker, frames = video.Camera(index), Tracker(finder.shared()), _Frames(f"camera {index}", None)
     with ExitStack() as stack:
         stack.callback(frames.close)
         if target is None:
@@ -460,7 +461,7 @@ def _run(args: argparse.Namespace, ending: str, finish_of: Mapping[bool, Finish]
     kept = {"metadata": args.keep_metadata, "gps": args.keep_gps}
     run = Run(eraser, finish, known, mask, {"quality": args.quality, **kept})
     if len(jobs) > 1 and known is None:
-        faces.finder()  # what fails here would fail for every file
+        finder.shared()  # what fails here would fail for every file
     done = sum(_done(job, run) for job in jobs)
     if len(jobs) > 1:
         print(f"{done} of {len(jobs)} done")
@@ -529,7 +530,7 @@ def effect(args: argparse.Namespace) -> int:
 
         return finish
 
-    args.parts, args.mask = faces.FEATURES, None
+    args.parts, args.mask = FEATURES, None
     return _run(args, args.name, {False: laid(args.blend or "poisson"), True: laid(args.blend or "fast")})
 
 
@@ -733,9 +734,9 @@ def _parts(text: str) -> tuple[str, ...]:
     if text in PROFILES:
         return PROFILES[text]
     names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names or not set(names) <= set(faces.FEATURES):
+    if not names or not set(names) <= set(FEATURES):
         hint = "; for glasses there is --glasses on" if "glasses" in names else ""
-        known = f"{','.join(faces.FEATURES)}, or one of {', '.join(PROFILES)}"
+        known = f"{','.join(FEATURES)}, or one of {', '.join(PROFILES)}"
         raise argparse.ArgumentTypeError(f"found {text!r}; expected some of {known}{hint}")
     return names
 
@@ -823,9 +824,9 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--parts",
         type=_parts,
-        default=faces.FEATURES,
+        default=FEATURES,
         metavar="LIST",
-        help=f"what to erase: some of {','.join(faces.FEATURES)}, or "
+        help=f"what to erase: some of {','.join(FEATURES)}, or "
         + ", ".join(f"{name} ({','.join(parts)})" for name, parts in PROFILES.items() if name != "all")
         + " (default: all)",
     )

@@ -15,15 +15,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from faceeraser import faces, picture
-from faceeraser.faces import BROWS, EYES, MOUTH, NOSE, Face
+from faceeraser import picture
+from faceeraser.crops import SMALLEST_CROP
+from faceeraser.mesh import MESH_POINTS, Face, transform
+from faceeraser.parts import BROWS, EYES, MOUTH, NOSE, parts_map
 
 FILE = Path(__file__).with_name("effects.json")
 PIECES = {
     "right_brow": (BROWS, -1), "left_brow": (BROWS, 1), "right_eye": (EYES, -1), "left_eye": (EYES, 1), "nose": (NOSE, 0),
     "mouth": (MOUTH, 0), "face": (BROWS | EYES | NOSE | MOUTH, 0),
 }  # fmt: skip
-"""Of each piece its bits of `faces.parts_map`, and its side: -1 on the picture's left, 1 on its right, 0 both."""
+"""Of each piece its bits of `parts_map`, and its side: -1 on the picture's left, 1 on its right, 0 both."""
 # How far a piece reaches beyond its part, in pixels of a 256 pixel crop: lids and shadows come along, brows do not.
 DILATION = {BROWS: 8.0, EYES: 10.5, NOSE: 8.0, MOUTH: 9.0}
 _DARK = 8.0  # levels that are added before a logarithm is taken: noise in black is no light
@@ -72,8 +74,8 @@ def _check(element: Mapping[str, Any], where: str) -> None:
     if not isinstance(turn := element.get("angle", 0.0), int | float):
         raise ValueError(f"{where}: found angle {turn!r}; expected degrees")
     index = element.get("landmark", 0)
-    if not (isinstance(index, int) and 0 <= index < faces.MESH_POINTS):
-        raise ValueError(f"{where}: found landmark {index!r}; expected a point of the mesh, 0 to {faces.MESH_POINTS - 1}")
+    if not (isinstance(index, int) and 0 <= index < MESH_POINTS):
+        raise ValueError(f"{where}: found landmark {index!r}; expected a point of the mesh, 0 to {MESH_POINTS - 1}")
 
 
 def _light(image: np.ndarray) -> np.ndarray:
@@ -160,7 +162,7 @@ def _frame(face: Face) -> np.ndarray:
 def piece_mask(face: Face, piece: str, shape: tuple[int, int]) -> np.ndarray:
     """Where a piece of the face is, (H, W) bool, in the coordinates of `face`; brows are left out of the eyes' pieces."""
     bits, side = PIECES[piece]
-    field = faces.parts_map(face, shape, dilation=DILATION)
+    field = parts_map(face, shape, dilation=DILATION)
     mask = (field & bits) > 0
     if piece == "face":
         hull = cv2.convexHull(np.argwhere(mask)[:, ::-1].astype(np.int32)) if mask.any() else None
@@ -168,7 +170,7 @@ def piece_mask(face: Face, piece: str, shape: tuple[int, int]) -> np.ndarray:
         return cv2.fillConvexPoly(drawn, hull, 1) > 0 if hull is not None else mask
     if bits in (EYES, BROWS):  # a border that ran through the other would give its colour to all that is pasted
         other = EYES if bits == BROWS else BROWS
-        mask &= (faces.parts_map(face, shape, dilate=0.5, dilation=DILATION) & other) == 0
+        mask &= (parts_map(face, shape, dilate=0.5, dilation=DILATION) & other) == 0
     if side:
         along = face.eyes[1] - face.eyes[0]
         y, x = np.indices(shape)
@@ -189,7 +191,7 @@ def _place(element: Mapping[str, Any], centre: np.ndarray, size: float, face: Fa
     if "landmark" in element:
         to = face.mesh[element["landmark"]].astype(np.float64)
     else:
-        to = faces.transform(frame, np.array([element["to"]]))[0] if "to" in element else centre
+        to = transform(frame, np.array([element["to"]]))[0] if "to" in element else centre
     to = to + frame[:, :2] @ np.asarray(element.get("move", (0.0, 0.0)), np.float64)
     turn = np.deg2rad(element.get("angle", 0.0) + (face.roll if "image" in element else 0.0))
     linear = size * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -234,7 +236,7 @@ def apply(
     low, high = face.mesh.min(0) - 0.6 * face.eye_distance, face.mesh.max(0) + 0.6 * face.eye_distance
     left, top = np.maximum(np.floor(low), 0).astype(int)
     right, bottom = np.minimum(np.ceil(high), image.shape[1::-1]).astype(int)
-    if min(right - left, bottom - top) < faces.SMALLEST_CROP:
+    if min(right - left, bottom - top) < SMALLEST_CROP:
         return erased.copy()
     near = (slice(top, bottom), slice(left, right))
     local = face.moved(np.array([[1.0, 0, -left], [0, 1.0, -top]]))

@@ -25,11 +25,15 @@ import cv2
 import numpy as np
 
 import faceeraser
-from faceeraser import faces
+from faceeraser import finder
 from faceeraser.artifact import KINDS, Artifact
-from faceeraser.faces import FEATURES, Face
+from faceeraser.crops import align, align_matrix, cut, mark, paste_back
+from faceeraser.glasses import glasses_score
 from faceeraser.landmarks import Landmarks
+from faceeraser.masks import face_mask
+from faceeraser.mesh import Face, transform
 from faceeraser.painting import paint_by_plan, skin_of
+from faceeraser.parts import FEATURES
 from faceeraser.tracking import Tracked, Tracker
 
 Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -90,8 +94,8 @@ class Eraser:
 
         Args:
             model: an exported file with its card, or a checkpoint folder (which needs torch).
-            parts: as for `faces.face_mask`.
-            glasses: as for `faces.face_mask`.
+            parts: as for `face_mask`.
+            glasses: as for `face_mask`.
             most: erase only the so many largest faces of a picture; None: all.
             runtime: for .tflite, as for `Artifact`.
             delegate: the same.
@@ -125,7 +129,7 @@ class Eraser:
         """
         self.clock.start()
         if known is None:
-            known = faces.finder()(image, clock=self.clock)
+            known = finder.shared()(image, clock=self.clock)
         known = known[: self.most]
         return self._erase(image, known, [self.glasses] * len(known), finish)
 
@@ -146,14 +150,14 @@ class Eraser:
             found, wanted = (f"{shape[1]} x {shape[0]}" for shape in (mask.shape, image.shape))
             raise ValueError(f"found a mask of {found} pixels; expected {wanted}, the picture's size")
         self.clock.start()
-        squares = [faces.align_matrix(face, self.resolution) for face in faces.finder()(image, clock=self.clock)]
+        squares = [align_matrix(face, self.resolution) for face in finder.shared()(image, clock=self.clock)]
         result = image.copy()
         for matrix, piece in _pieces(mask, squares, self.resolution):
-            inside = faces.cut(piece.astype(np.float32), matrix, (self.resolution, self.resolution)) > 0
-            crop = faces.cut(result, matrix, (self.resolution, self.resolution))
+            inside = cut(piece.astype(np.float32), matrix, (self.resolution, self.resolution)) > 0
+            crop = cut(result, matrix, (self.resolution, self.resolution))
             grown = cv2.dilate(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0  # its rim fades outside
             painted = _as_grey_as(crop, self.paint(crop, grown))
-            laid = faces.paste_back(result, painted, matrix, grown)
+            laid = paste_back(result, painted, matrix, grown)
             result[piece] = laid[piece]
         return Erased(result, [], [], mask.copy())
 
@@ -239,9 +243,9 @@ class Eraser:
         self.clock.start()
         plans = []
         for face, choice, number in zip(around, glasses, numbers, strict=True):
-            mask, wears = faces.face_mask(image, face, self.resolution, self.parts, choice)
+            mask, wears = face_mask(image, face, self.resolution, self.parts, choice)
             self.clock("mask")
-            crop, matrix = faces.align(image, face, self.resolution)
+            crop, matrix = align(image, face, self.resolution)
             self.clock("cut")
             plans.append(_Planned(mask, wears, crop, matrix, held.steady(number, self._said(crop, mask))))
             self.clock("model")
@@ -262,14 +266,14 @@ class Eraser:
                 result, painted_there = paint_by_plan(result, mask, made.crop, made.plan, made.matrix)
                 changed |= painted_there
             else:
-                mask, wears = faces.face_mask(image, face, self.resolution, self.parts, choice)
+                mask, wears = face_mask(image, face, self.resolution, self.parts, choice)
                 self.clock("mask")
-                crop, matrix = faces.align(result, face, self.resolution)
+                crop, matrix = align(result, face, self.resolution)
                 self.clock("cut")
                 painted = _as_grey_as(crop, self.paint(crop, mask))
                 self.clock("model")
-                result = faces.paste_back(result, painted, matrix, mask, in_place=True)
-                faces.mark(changed, matrix, mask)
+                result = paste_back(result, painted, matrix, mask, in_place=True)
+                mark(changed, matrix, mask)
             self.clock("paste")
             worn.append(wears)
         if finish is not None and around:
@@ -296,7 +300,7 @@ def _pieces(
         x, y, width, height = stats[label, :4]
         corners = np.array([[x, y], [x + width, y], [x, y + height], [x + width, y + height]], np.float64)
         for number, matrix in enumerate(squares):
-            there = faces.transform(matrix, corners)
+            there = transform(matrix, corners)
             if there.min() >= 0 and there.max() <= size - 1:
                 held.setdefault(number, []).append(label)
                 break
@@ -387,7 +391,7 @@ class _Glasses:
         self._frames[number] = seen + 1
         scores = self._scores.setdefault(number, [])
         if seen % self.EVERY == 0:
-            scores.append(faces.glasses_score(image, face))
+            scores.append(glasses_score(image, face))
         return "on" if sum(scores) >= 0.5 * len(scores) else "off"
 
 

@@ -3,7 +3,7 @@
     found = landmarks.read(Path("clip.json"))
     faces_of_frame_7 = found[7]
 
-Whatever the layout, what comes out is `faces.Face`, whose mesh everything else works on: the mean face is turned and scaled
+Whatever the layout, what comes out is `Face`, whose mesh everything else works on: the mean face is turned and scaled
 onto the points that are known, these are put exactly where they were given, and the rest of the mesh moves with its
 neighbours. docs/landmarks.md tells the format and the layouts.
 """
@@ -18,15 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser import faces
-from faceeraser.faces import MESH_POINTS, Face
+from faceeraser.mesh import LEFT_BROW, LEFT_EYE, LIPS, MESH_POINTS, NOSE_OUTLINE, OVAL, RIGHT_BROW, RIGHT_EYE, Face
 
 FORMAT, VERSION = "faceeraser-landmarks", 1
 MEAN_FACE = Path(__file__).with_name("mean_face.json")
 
 OUTLINES: Mapping[str, Sequence[int]] = {
-    "right_brow": faces.RIGHT_BROW, "left_brow": faces.LEFT_BROW, "right_eye": faces.RIGHT_EYE, "left_eye": faces.LEFT_EYE,
-    "nose": faces.NOSE_OUTLINE, "mouth": faces.LIPS, "oval": faces.OVAL,
+    "right_brow": RIGHT_BROW, "left_brow": LEFT_BROW, "right_eye": RIGHT_EYE, "left_eye": LEFT_EYE,
+    "nose": NOSE_OUTLINE, "mouth": LIPS, "oval": OVAL,
 }  # fmt: skip
 """Indices of the mesh around each part, in order; what the layout `parts` may name. Right is the person's own right."""
 

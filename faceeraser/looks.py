@@ -41,8 +41,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from faceeraser import faces
+from faceeraser.mesh import OVAL, Face
 from faceeraser.metrics import luma, tone
+from faceeraser.parts import POLYGONS
 from faceeraser.patches import COLOUR_REACH, EYE_DISTANCE, skin_colour
 
 FIGURES = (
@@ -56,7 +57,7 @@ _OVERLAP = 1 / 3  # of a region: what of it a shift must leave over itself for i
 
 def scale_of(mesh: np.ndarray) -> float:
     """Pixels to a unit (a 72nd of the eye distance) of a face whose mesh, (468, 2), is in the photograph's pixels."""
-    return faces.Face(np.asarray(mesh, np.float32)).eye_distance / EYE_DISTANCE
+    return Face(np.asarray(mesh, np.float32)).eye_distance / EYE_DISTANCE
 
 
 # --- own skin and hole ----------------------------------------------------------------------------------------------
@@ -155,7 +156,7 @@ def scene_of(before: np.ndarray, after: np.ndarray, mesh: np.ndarray, scale: flo
             f"found {before.dtype} {before.shape} before and {after.dtype} {after.shape} after; expected uint8 RGB "
             "pictures of one shape: the same photograph, untouched and erased"
         )
-    outline = np.asarray(mesh, np.float32)[faces.OVAL]
+    outline = np.asarray(mesh, np.float32)[OVAL]
     low = np.maximum(np.floor(outline.min(0) - _MARGIN * scale), 0).astype(int)
     high = np.ceil(outline.max(0) + _MARGIN * scale).astype(int) + 1
     there = (slice(low[1], max(low[1] + 1, high[1])), slice(low[0], max(low[0] + 1, high[0])))
@@ -166,7 +167,7 @@ def scene_of(before: np.ndarray, after: np.ndarray, mesh: np.ndarray, scale: flo
     if mask.sum() < 0.02 * (256 * scale) ** 2:
         return None
     oval = np.zeros(mask.shape, np.uint8)
-    cv2.fillPoly(oval, [np.round(mesh[faces.OVAL]).astype(np.int32)], 1)
+    cv2.fillPoly(oval, [np.round(mesh[OVAL]).astype(np.int32)], 1)
     inner = _shrunk(oval, 13, scale)
     first = before.astype(np.float32) / 255
     bare = inner & ~mask
@@ -207,7 +208,7 @@ def looks(before: np.ndarray, after: np.ndarray, mesh: np.ndarray, scale: float)
 def figures_of(scene: Scene) -> dict[str, float]:
     """The figures of a scene."""
     parts = np.zeros(scene.mask.shape, np.uint8)
-    for polygon in (polygon for polygons in faces.POLYGONS.values() for polygon in polygons):
+    for polygon in (polygon for polygons in POLYGONS.values() for polygon in polygons):
         cv2.fillPoly(parts, [cv2.convexHull(np.round(scene.mesh[polygon]).astype(np.int32))], 1)
     ring = _grown(scene.mask, 15, scene.scale) & ~scene.mask & scene.inner & (scene.strange_before < 9)
     before = scene.detail(scene.before)
@@ -231,7 +232,7 @@ def own_halves(scene: Scene) -> dict[str, float] | None:
     Gives grain, texture, spectrum, outliers and bleed; None where one side has too little skin.
     """
     columns = np.arange(scene.skin.shape[1])
-    left = scene.skin & (columns < scene.mesh[faces.OVAL, 0].mean())
+    left = scene.skin & (columns < scene.mesh[OVAL, 0].mean())
     right = scene.skin & ~left
     if min(left.sum(), right.sum()) < _LEAST_SKIN / 2 * scene.scale**2:
         return None

@@ -22,7 +22,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from faceeraser import artifact, effects, faces, tracking
+from faceeraser import artifact, effects, landmark_models, tracking
+from faceeraser.mesh import LEFT_EYE, MESH_POINTS, OVAL, RIGHT_EYE
+from faceeraser.parts import DILATION_ERASED, DILATION_EYE_DISTANCE, PARTS, POLYGONS
 
 PAGE = Path(__file__).with_name("page")
 TYPES = {
@@ -48,14 +50,14 @@ LARGEST_POST = 1 << 20
 
 
 def known() -> dict[str, Any]:
-    """What a port of faces.py and effects.py has to know of the mesh: indices, and dilations by part."""
-    names = {bit: name for name, bit in faces.PARTS.items()}
+    """What a port of finder.py, parts.py and effects.py has to know of the mesh: indices, and dilations by part."""
+    names = {bit: name for name, bit in PARTS.items()}
     return {
-        "mesh_points": faces.MESH_POINTS,
-        "right_eye": faces.RIGHT_EYE, "left_eye": faces.LEFT_EYE, "oval": faces.OVAL,
-        "polygons": {names[bit]: polygons for bit, polygons in faces.POLYGONS.items()},
-        "dilation_eye_distance": faces.DILATION_EYE_DISTANCE,
-        "dilation_erased": {names[bit]: radius for bit, radius in faces.DILATION_ERASED.items()},
+        "mesh_points": MESH_POINTS,
+        "right_eye": RIGHT_EYE, "left_eye": LEFT_EYE, "oval": OVAL,
+        "polygons": {names[bit]: polygons for bit, polygons in POLYGONS.items()},
+        "dilation_eye_distance": DILATION_EYE_DISTANCE,
+        "dilation_erased": {names[bit]: radius for bit, radius in DILATION_ERASED.items()},
         "pieces": {
             piece: [[name for bit, name in names.items() if bit & bits], side]
             for piece, (bits, side) in effects.PIECES.items()
@@ -116,7 +118,7 @@ def table(model: str | Path, page: str | Path) -> dict[str, tuple[str, bytes | P
         found[f"/data/{name}.json"] = (TYPES[".json"], json.dumps(value).encode())
     for path in (effects.FILE, tracking.FILE):
         found[f"/data/{path.name}"] = (TYPES[".json"], path)
-    files = {"model.tflite": model, **faces.fetch_models()}
+    files = {"model.tflite": model, **landmark_models.fetch()}
     return found | {f"/data/{name}": (TYPES[".tflite"], path) for name, path in files.items()}
 
 

@@ -1,6 +1,6 @@
 """Follow faces from frame to frame: landmarks without jitter and without lag, and a detector that rests.
 
-    tracker = Tracker(faces.FaceFinder())
+    tracker = Tracker(FaceFinder())
     for image in frames:
         tracked = tracker(image, seconds=1 / 25)
 
@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from faceeraser import faces
-from faceeraser.faces import Detection, Face, FaceFinder
+from faceeraser.finder import Detection, FaceFinder, same_face
+from faceeraser.mesh import OVAL, Face
 
 FILE = Path(__file__).with_name("tracking.json")
 JUMP = 0.75  # eye distances between two frames: no face moves so far, so the filter starts anew
@@ -105,7 +105,7 @@ class Tracker:
         kept: list[Tracked] = []
         for track, seen in followed:
             # Two that have come to follow the same face are one: the older stays.
-            if seen is not None and not any(faces.same_face(seen, other.seen) for other in kept):
+            if seen is not None and not any(same_face(seen, other.seen) for other in kept):
                 kept.append(self._moved(track, seen, seconds))
         lost = len(kept) < len(self._followed)
         clock("landmarks")
@@ -124,7 +124,7 @@ class Tracker:
                 if any(_covers(track.seen, one) for track in kept):
                     continue
                 seen = self._finder.landmarks(image, one)
-                if seen is not None and not any(faces.same_face(seen, track.seen) for track in kept):
+                if seen is not None and not any(same_face(seen, track.seen) for track in kept):
                     kept.append(self._begun(seen, seconds))
             clock("landmarks")
         self._followed = kept
@@ -145,5 +145,5 @@ class Tracker:
 
 def _covers(face: Face, found: Detection) -> bool:
     """Whether what is detected is a face that is followed already: the middle of its box lies well inside it."""
-    outline = face.mesh[faces.OVAL]
+    outline = face.mesh[OVAL]
     return float(np.hypot(*((outline.min(0) + outline.max(0)) / 2 - found.box.mean(0)))) < 0.4 * face.width

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from faceeraser import faces
+from faceeraser import landmark_models
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,7 +41,7 @@ def stage() -> Callable[..., int]:
 def landmarks() -> None:
     """The landmark models are in the cache; else the test skips visibly, or fails under FACEERASER_NO_SKIP=1."""
     try:
-        faces.fetch_models()
+        landmark_models.fetch()
     except RuntimeError as error:
         if os.environ.get("FACEERASER_NO_SKIP") == "1":
             raise

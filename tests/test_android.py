@@ -15,7 +15,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from faceeraser import WEIGHTS, faces, serve
+from faceeraser import WEIGHTS, landmark_models, serve
+from faceeraser.parts import PARTS
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "android_demo"
@@ -182,10 +183,10 @@ def test_every_part_has_its_box_and_its_words() -> None:
     strings = {node.get("name") for node in ElementTree.parse(APP / "res/values/strings.xml").iter("string")}
     layout = ElementTree.parse(APP / "res/layout/main.xml")
     boxes = {node.get(f"{ANDROID}id", "").removeprefix("@+id/") for node in layout.iter("CheckBox")}
-    assert boxes == set(faces.PARTS) and boxes <= strings
+    assert boxes == set(PARTS) and boxes <= strings
     # In the order of their bits, as the activity makes a field of them.
     listed = re.search(r"PARTS = \{(.*?)\}", (APP / "java/faceeraser/demo/MainActivity.java").read_text())
-    assert listed and re.findall(r"R\.id\.(\w+)", listed[1]) == sorted(faces.PARTS, key=lambda name: faces.PARTS[name])
+    assert listed and re.findall(r"R\.id\.(\w+)", listed[1]) == sorted(PARTS, key=lambda name: PARTS[name])
     code = "".join(path.read_text() for path in java_files(APP))
     unused = [name for name in strings if f"R.string.{name}" not in code and name not in boxes | {"name"}]
     texts = (APP / "res/layout/main.xml").read_text()
@@ -221,7 +222,7 @@ def test_the_shipped_model_has_the_signature_that_the_app_names() -> None:
 def test_the_assets_are_the_packages_own_files() -> None:
     build = (DEMO / "app/build.gradle").read_text()
     lists = {name: re.findall(r"'([^']+)'", words) for name, words in re.findall(r"def (\w+) = \[(.*?)\]", build)}
-    assert set(lists["landmarks"]) == set(faces.MODELS)
+    assert set(lists["landmarks"]) == set(landmark_models.FILES)
     assert all((ROOT / "faceeraser" / name).is_file() for name in lists["shipped"])
     assert WEIGHTS / "int8.tflite.json" in {ROOT / "faceeraser" / name for name in lists["shipped"]}
     opened = set(re.findall(r'"([\w.]+\.(?:json|tflite))"', (APP / "java/faceeraser/demo/Worker.java").read_text()))

@@ -7,7 +7,7 @@ import pytest
 from conftest import script
 from PIL import Image
 
-from faceeraser import faces
+from faceeraser.finder import find_faces
 from faceeraser.script import GateFailed
 
 apps = script("benchmarks/apps.py")
@@ -44,14 +44,14 @@ def test_what_does_not_depend_on_where_it_is_is_steady_and_what_does_is_not():
 
 
 def test_frames_move_and_the_face_stays_in_them(astronaut):
-    (face,) = faces.find_faces(astronaut)[:1]
+    (face,) = find_faces(astronaut)[:1]
     frames = apps.moving(astronaut, face, 60)
     assert {frame.shape for frame in frames} == {(480, 640, 3)}
     places = [face.moved(apps.pose(face, apps.SMALL, k / apps.FPS)) for k in range(60)]
     meshes = np.array([one.mesh for one in places])
     assert meshes.min() > 0 and (meshes < [640, 480]).all()
     assert np.ptp(meshes.mean(1)[:, 0]) > 20 and np.ptp([one.roll for one in places]) > 5
-    (seen,) = faces.find_faces(frames[30])[:1]
+    (seen,) = find_faces(frames[30])[:1]
     assert np.abs(seen.mesh - places[30].mesh).mean() < 0.05 * seen.eye_distance
 
 

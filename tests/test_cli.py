@@ -15,8 +15,14 @@ import pytest
 from PIL import Image, ImageCms
 
 import faceeraser
-from faceeraser import artifact, cli, faces, writing
+from faceeraser import artifact, cli, mesh, writing
 from faceeraser.artifact import Artifact
+from faceeraser.crops import align_matrix, cut
+from faceeraser.finder import find_faces
+from faceeraser.glasses import draw_glasses
+from faceeraser.masks import face_mask
+from faceeraser.mesh import Face, transform
+from faceeraser.parts import FEATURES, parts_map
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 64
@@ -100,15 +106,15 @@ def test_a_photograph_is_erased_beside_itself(photo, model, astronaut, capsys):
 def test_pixels_outside_the_masks_are_bit_identical(photo, model, astronaut):
     run("erase", photo, "--model", model)
     changed = (pixels(photo.with_name("astronaut-erased.png")) != astronaut).any(axis=2)
-    (face,) = faces.find_faces(astronaut)
+    (face,) = find_faces(astronaut)
     # Independent of the pasting: where a changed pixel lies in the crop, the mask is set, to the nearest crop pixel.
-    mask, _ = faces.face_mask(astronaut, face, SIZE)
+    mask, _ = face_mask(astronaut, face, SIZE)
     y, x = np.nonzero(changed)
-    there = np.rint(faces.transform(faces.align_matrix(face, SIZE), np.stack([x, y], axis=1))).astype(int)
+    there = np.rint(transform(align_matrix(face, SIZE), np.stack([x, y], axis=1))).astype(int)
     near = [np.roll(mask, (dy, dx), (0, 1))[there[:, 1], there[:, 0]] for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
     assert np.any(near, axis=0).all()
     # And it is the parts alone, with what lies between them: a mask that covers the whole face would pass the above.
-    parts = faces.parts_map(face, astronaut.shape) > 0
+    parts = parts_map(face, astronaut.shape) > 0
     assert changed.sum() < 1.35 * parts.sum() and changed[parts].mean() > 0.9
 
 
@@ -138,29 +144,29 @@ def test_unknown_parts_are_refused(parts, capsys):
 
 def test_glasses_are_erased_where_there_are_some(astronaut):
     """A bare face is left as without; on adds the lenses' reach; auto sees glasses that were drawn on."""
-    (face,) = faces.find_faces(astronaut)
-    masks = {choice: faces.face_mask(astronaut, face, SIZE, glasses=choice) for choice in ("off", "auto", "on")}
+    (face,) = find_faces(astronaut)
+    masks = {choice: face_mask(astronaut, face, SIZE, glasses=choice) for choice in ("off", "auto", "on")}
     assert not masks["auto"][1] and np.array_equal(masks["auto"][0], masks["off"][0])
     assert masks["on"][1] and (masks["on"][0] >= masks["off"][0]).all() and masks["on"][0].sum() > masks["off"][0].sum()
     worn = astronaut.copy()
-    frame = faces.draw_glasses(face, astronaut.shape, lenses=False)
+    frame = draw_glasses(face, astronaut.shape, lenses=False)
     worn[frame] = 20
-    mask, wears = faces.face_mask(worn, face, 256)
+    mask, wears = face_mask(worn, face, 256)
     assert wears
-    covered = faces.cut(frame.astype(np.float32), faces.align_matrix(face, 256), (256, 256)) > 0.5
+    covered = cut(frame.astype(np.float32), align_matrix(face, 256), (256, 256)) > 0.5
     assert mask[covered].mean() > 0.98
-    assert not faces.face_mask(worn, face, SIZE, parts=("mouth",))[1], "who keeps the eyes keeps the glasses"
+    assert not face_mask(worn, face, SIZE, parts=("mouth",))[1], "who keeps the eyes keeps the glasses"
 
 
 def test_what_lies_between_two_parts_goes_with_them(astronaut):
     """A closed mouth leaves a slit below the nose: a crease of real skin in the middle of the painted."""
-    (smiling,) = faces.find_faces(astronaut)
-    mesh = smiling.mesh.copy()
-    mesh[faces.LIPS, 1] += 0.2 * smiling.eye_distance
-    face = faces.Face(mesh)
-    level = face.moved(faces.align_matrix(face, 256))
-    parts = faces.parts_map(level, 256) > 0
-    mask, _ = faces.face_mask(astronaut, face, 256)
+    (smiling,) = find_faces(astronaut)
+    points = smiling.mesh.copy()
+    points[mesh.LIPS, 1] += 0.2 * smiling.eye_distance
+    face = Face(points)
+    level = face.moved(align_matrix(face, 256))
+    parts = parts_map(level, 256) > 0
+    mask, _ = face_mask(astronaut, face, 256)
 
     def pieces(field: np.ndarray) -> int:
         return cv2.connectedComponents(field.astype(np.uint8))[0] - 1
@@ -380,7 +386,7 @@ def test_a_profile_of_parts_is_a_name_for_a_list(photo, model, tmp_path):
     run("erase", photo, tmp_path / "a.png", "--model", model, "--parts", "lower")
     run("erase", photo, tmp_path / "b.png", "--model", model, "--parts", "nose,mouth")
     assert np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
-    assert set(cli.PROFILES["all"]) == set(faces.FEATURES)
+    assert set(cli.PROFILES["all"]) == set(FEATURES)
 
 
 def test_grey_stays_grey(photo, model, astronaut, tmp_path):

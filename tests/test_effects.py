@@ -9,20 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from faceeraser import cli, effects, faces
+from faceeraser import cli, effects
+from faceeraser.finder import find_faces
+from faceeraser.mesh import MESH_POINTS, Face, transform
+from faceeraser.parts import parts_map
 
 NAMES = ("eyebrowless", "mono-eye", "comic", "toonized", "small-face")
 
 
 @pytest.fixture(scope="module")
-def astronaut(landmarks) -> tuple[np.ndarray, np.ndarray, faces.Face]:
+def astronaut(landmarks) -> tuple[np.ndarray, np.ndarray, Face]:
     """The astronaut, the same with a flat patch for a face, and her landmarks."""
     from skimage.data import astronaut as picture
 
     image = picture()
-    face = faces.find_faces(image)[0]
+    face = find_faces(image)[0]
     erased = image.copy()
-    erased[faces.parts_map(face, image.shape, dilate=1.4) > 0] = np.median(image[90:110, 210:240], (0, 1))
+    erased[parts_map(face, image.shape, dilate=1.4) > 0] = np.median(image[90:110, 210:240], (0, 1))
     return image, erased, face
 
 
@@ -76,15 +79,15 @@ def test_the_one_eye_stands_above_the_nose(astronaut):
 def test_a_place_on_the_face_does_not_depend_on_where_the_face_is(x, y, scale, turn, size):
     """An element's place, in the face's own unit, is the same point of any face, however it is turned and however large."""
     rng = np.random.default_rng(0)
-    face = faces.Face(rng.uniform(100, 200, (faces.MESH_POINTS, 2)).astype(np.float32))
+    face = Face(rng.uniform(100, 200, (MESH_POINTS, 2)).astype(np.float32))
     angle = np.deg2rad(turn)
     turned = size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = np.hstack([turned, [[30.0], [-12.0]]])
     centre, element = face.mesh[33].astype(float), {"to": [x, y]}
-    here = faces.transform(effects._place(element, centre, scale, face), centre[None])
-    other, moved = face.moved(matrix), faces.transform(matrix, centre[None])
-    there = faces.transform(effects._place(element, moved[0], scale, other), moved)
-    assert np.allclose(faces.transform(matrix, here), there, atol=1e-2)
+    here = transform(effects._place(element, centre, scale, face), centre[None])
+    other, moved = face.moved(matrix), transform(matrix, centre[None])
+    there = transform(effects._place(element, moved[0], scale, other), moved)
+    assert np.allclose(transform(matrix, here), there, atol=1e-2)
 
 
 @pytest.mark.parametrize("clone", [effects.poisson_clone, effects.fast_clone])

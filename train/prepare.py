@@ -42,9 +42,25 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser import faces, metrics, picture, script
+from faceeraser import landmark_models, metrics, picture, script
+from faceeraser.crops import align, cut
+from faceeraser.finder import find_faces
+from faceeraser.glasses import draw_glasses, glasses_score, segment_glasses
 from faceeraser.hair import HairTeacher
+from faceeraser.mesh import (
+    LEFT_BROW,
+    LEFT_EYE,
+    LIPS,
+    MESH_POINTS,
+    NOSE_OUTLINE,
+    OVAL,
+    RIGHT_BROW,
+    RIGHT_EYE,
+    Face,
+    transform,
+)
 from faceeraser.metrics import lab_of
+from faceeraser.parts import GLASSES, parts_map
 
 FORMAT = 1
 COLUMNS = [
@@ -121,14 +137,14 @@ def typology_angle(lab: np.ndarray) -> float:
     return math.degrees(math.atan2(float(lab[0]) - 50, max(float(lab[2]), 1e-3)))
 
 
-def find_forehead(image: np.ndarray, face: faces.Face) -> Forehead:
+def find_forehead(image: np.ndarray, face: Face) -> Forehead:
     """Find the largest rectangle of bare skin above the brows, and judge whether it makes a good blank face."""
     size = (round(2 * PATCH_HALF_WIDTH * UNIT), round((PATCH_UP + PATCH_DOWN) * UNIT))
     angle, scale = math.radians(face.roll), UNIT / face.eye_distance
     turn = scale * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     origin = np.array([PATCH_HALF_WIDTH * UNIT, PATCH_UP * UNIT])
     matrix = np.hstack([turn, (origin - turn @ face.eyes.mean(0))[:, None]])
-    patch = faces.cut(image, matrix, size)
+    patch = cut(image, matrix, size)
     level = face.moved(matrix)
     lab = lab_of(cv2.GaussianBlur(patch, (0, 0), 1.0))
 
@@ -147,14 +163,14 @@ def find_forehead(image: np.ndarray, face: faces.Face) -> Forehead:
 
     if abs(face.yaw) > MAX_YAW_BLANK:
         return outcome(f"head turned: by {abs(face.yaw):.0f} degrees")
-    brows = level.mesh[faces.RIGHT_BROW + faces.LEFT_BROW]
+    brows = level.mesh[RIGHT_BROW + LEFT_BROW]
     bottom = int(brows[:, 1].min() - BROW_GAP * UNIT)
-    oval = level.mesh[faces.OVAL]
+    oval = level.mesh[OVAL]
     left, right = oval[:, 0].min() + 0.06 * UNIT, oval[:, 0].max() - 0.06 * UNIT
     left, right = int(max(0, left)), int(min(size[0], right))
     top = int(max(0, oval[:, 1].min() - 0.25 * UNIT))
     # Rows above the photograph are repeats of its border, which look like perfectly smooth skin.
-    corners = faces.transform(matrix, np.array([[0, 0], [image.shape[1] - 1, 0]], np.float64))
+    corners = transform(matrix, np.array([[0, 0], [image.shape[1] - 1, 0]], np.float64))
     top = max(top, math.ceil(corners[:, 1].max()))
     if bottom - top < MIN_HEIGHT * UNIT or right - left < MIN_WIDTH * UNIT:
         return outcome("forehead cut off: by the photograph's border")
@@ -366,7 +382,7 @@ def cut_blank(image: np.ndarray, forehead: Forehead, size: int) -> np.ndarray:
     stretch = np.diag([size / (right - left), size / 2 / (bottom - top)])
     matrix = stretch @ forehead.patch_matrix
     matrix[:, 2] += -stretch @ [left - 0.5, top - 0.5] - 0.5
-    return stitch(faces.cut(image, matrix, (size, size // 2)))
+    return stitch(cut(image, matrix, (size, size // 2)))
 
 
 # ----------------------------------------------------------------------------------------------------- one photograph
@@ -395,7 +411,7 @@ class Options:
     hair: str = ""  # the file of the hair teacher; none: foreheads and bare skin go by colour and grain alone
 
 
-def bare_skin(crop: np.ndarray, face: faces.Face, parts: np.ndarray) -> np.ndarray:
+def bare_skin(crop: np.ndarray, face: Face, parts: np.ndarray) -> np.ndarray:
     """Where an aligned crop (H, W, 3) shows bare skin for certain: (H, W) bool.
 
     Inside the face's oval, outside its parts, near the smooth surface that fits most of that in L*, a*, b*, and without
@@ -403,7 +419,7 @@ def bare_skin(crop: np.ndarray, face: faces.Face, parts: np.ndarray) -> np.ndarr
     """
     size = crop.shape[0]
     oval = np.zeros(crop.shape[:2], np.uint8)
-    cv2.fillPoly(oval, [np.round(face.mesh[faces.OVAL]).astype(np.int32)], 1)
+    cv2.fillPoly(oval, [np.round(face.mesh[OVAL]).astype(np.int32)], 1)
     region = (cv2.erode(oval, np.ones((size // 32, size // 32), np.uint8)) > 0) & (parts == 0)
     lab = lab_of(cv2.GaussianBlur(crop, (0, 0), size / 170))
     y, x = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size), indexing="ij")
@@ -450,8 +466,8 @@ def hair_in(hair: np.ndarray, forehead: Forehead, matrix: np.ndarray) -> float:
     assert forehead.box is not None
     left, top, right, bottom = forehead.box
     x, y = np.meshgrid(np.linspace(left, right, 32), np.linspace(top, bottom, 16))
-    there = faces.transform(cv2.invertAffineTransform(forehead.patch_matrix), np.stack([x.ravel(), y.ravel()], 1))
-    inside = faces.transform(matrix, there).astype(np.float32)
+    there = transform(cv2.invertAffineTransform(forehead.patch_matrix), np.stack([x.ravel(), y.ravel()], 1))
+    inside = transform(matrix, there).astype(np.float32)
     found = cv2.remap(hair, inside[:, :1], inside[:, 1:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return float((found > HAIR).mean())
 
@@ -462,7 +478,7 @@ def prepare_photo(photos: Path, partial: Path, item: Item, options: Options) -> 
     path = photos / item.file
     try:
         image = picture.read(path).image
-        found = faces.find_faces(image)
+        found = find_faces(image)
     except (ValueError, MemoryError, cv2.error) as error:
         message = str(error).replace(str(path), item.file).split(": ", 1)[-1]
         return row | {"reason": f"unreadable: {message}"}
@@ -474,22 +490,22 @@ def prepare_photo(photos: Path, partial: Path, item: Item, options: Options) -> 
     face = found[0]
     row |= {"face_px": round(face.width, 1), "yaw": round(face.yaw, 1)}
 
-    crop, matrix = faces.align(image, face, options.size)
+    crop, matrix = align(image, face, options.size)
     aligned = face.moved(matrix)
     hair = teacher(options.hair)(crop) if options.hair else np.zeros(crop.shape[:2], np.float32)
-    wears = faces.glasses_score(image, face) >= 0.5
+    wears = glasses_score(image, face) >= 0.5
     row["glasses"] = int(wears)
     if abs(face.yaw) <= MAX_YAW_MASK and face.width >= 48:
-        frame = faces.segment_glasses(crop, aligned) if wears else None
+        frame = segment_glasses(crop, aligned) if wears else None
         row["glasses_mask"] = "real" if frame is not None else "drawn"
         if frame is None:
-            frame = faces.draw_glasses(aligned, options.size, generator("glasses", options.seed, item.file))
+            frame = draw_glasses(aligned, options.size, generator("glasses", options.seed, item.file))
         # Every mask is written with glasses; which of them keep the bit is settled when all are known.
-        field = faces.parts_map(aligned, options.size, glasses=frame)
+        field = parts_map(aligned, options.size, glasses=frame)
         write_png(partial / "masks" / f"{item.id}.png", field)
         row["mask"] = 1
         if not wears:  # glasses would have to be erased too, and what is behind them is not known to be skin
-            skin = bare_skin(crop, aligned, field & np.uint8(255 - faces.GLASSES)) & (hair <= HAIR)
+            skin = bare_skin(crop, aligned, field & np.uint8(255 - GLASSES)) & (hair <= HAIR)
             write_png(partial / "faces" / f"{item.id}.png", np.dstack([crop, 255 * skin.astype(np.uint8)]))
             row["face"] = 1
 
@@ -533,7 +549,7 @@ THUMBNAIL = 128
 
 
 def write_thumbnail(
-    partial: Path, name: str, image: np.ndarray, face: faces.Face | None, forehead: Forehead | None
+    partial: Path, name: str, image: np.ndarray, face: Face | None, forehead: Forehead | None
 ) -> None:
     """Keep a small picture of a photograph for the contact sheets, with the forehead's rectangle drawn on it."""
     if face is None:
@@ -541,14 +557,14 @@ def write_thumbnail(
         matrix = np.array([[scale, 0, 0], [0, scale, 0]])
     else:
         scale = THUMBNAIL / (1.35 * face.width)
-        low, high = face.mesh[faces.OVAL].min(0), face.mesh[faces.OVAL].max(0)
+        low, high = face.mesh[OVAL].min(0), face.mesh[OVAL].max(0)
         centre = (low + high) / 2 - [0, 0.1 * face.width]
         matrix = np.hstack([np.eye(2) * scale, (THUMBNAIL / 2 - scale * centre)[:, None]])
-    small = faces.cut(image, matrix, (THUMBNAIL, THUMBNAIL))
+    small = cut(image, matrix, (THUMBNAIL, THUMBNAIL))
     if forehead is not None and forehead.box is not None:
         left, top, right, bottom = forehead.box
         corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float64)
-        there = faces.transform(matrix, faces.transform(cv2.invertAffineTransform(forehead.patch_matrix), corners))
+        there = transform(matrix, transform(cv2.invertAffineTransform(forehead.patch_matrix), corners))
         cv2.polylines(small, [np.round(there).astype(np.int32)], True, (0, 255, 0), 1)
     path = partial / "thumbnails" / f"{name}.png"
     write_png(path, small)
@@ -559,22 +575,22 @@ def write_thumbnail(
 # The mean aligned mesh of 500 frontal faces, in thousandths of the crop, parts only; the left side is the mirror image.
 CANONICAL: dict[str, tuple[list[int], list[int]]] = {
     "brow": (
-        faces.RIGHT_BROW,
+        RIGHT_BROW,
         [171, 249, 208, 215, 265, 196, 337, 199, 417, 207, 429, 257, 344, 231, 278, 228, 228, 240, 193, 266],
     ),
     "eye": (
-        faces.RIGHT_EYE,
+        RIGHT_EYE,
         [238, 329, 248, 324, 259, 316, 279, 307, 309, 301, 338, 304, 367, 313, 388, 327, 393, 338, 389, 340, 373, 343,
          346, 348, 317, 350, 286, 347, 266, 342, 251, 337],
     ),
     "nose": (
-        faces.NOSE_OUTLINE,
+        NOSE_OUTLINE,
         [498, 302, 454, 309, 434, 349, 443, 376, 443, 412, 418, 469, 397, 489, 386, 516, 375, 533, 385, 551, 396, 572,
          451, 583, 498, 589, 545, 583, 600, 572, 611, 551, 621, 533, 610, 516, 599, 489, 578, 469, 553, 412, 553, 376,
          562, 349, 542, 309],
     ),
     "lips": (
-        faces.LIPS,
+        LIPS,
         [332, 695, 344, 684, 368, 676, 400, 665, 450, 658, 498, 664, 546, 658, 596, 665, 628, 676, 652, 684, 664, 695,
          646, 717, 621, 739, 587, 762, 545, 778, 498, 782, 451, 778, 409, 762, 375, 739, 350, 717],
     ),
@@ -630,27 +646,27 @@ def synthetic_forehead(size: int, rng: np.random.Generator) -> np.ndarray:
     return np.clip(rgb + 0.5, 0, 255).astype(np.uint8)
 
 
-def synthetic_face(size: int, rng: np.random.Generator) -> faces.Face:
+def synthetic_face(size: int, rng: np.random.Generator) -> Face:
     """A face whose parts have the shape of the mean face, each moved, scaled and bent a little at random."""
-    mesh = np.zeros((faces.MESH_POINTS, 2))
+    mesh = np.zeros((MESH_POINTS, 2))
     parts = []
     for name, (indices, numbers) in CANONICAL.items():
         points = np.array(numbers, np.float64).reshape(-1, 2) / 1000
         parts.append((indices, points))
         if name in ("brow", "eye"):
-            mirror = faces.LEFT_BROW if name == "brow" else faces.LEFT_EYE
+            mirror = LEFT_BROW if name == "brow" else LEFT_EYE
             parts.append((mirror, points * [-1, 1] + [0.996, 0]))
     width, height = rng.uniform(0.92, 1.08), rng.uniform(0.95, 1.05)
     shared = {name: rng.normal(0, [0.0, 0.012]) for name in ("brow", "eye")}  # both sides rise and fall together
     mouth_open = rng.uniform(0, 0.05) if rng.random() < 0.4 else 0.0
     for indices, points in parts:
         centre = points.mean(0)
-        name = "brow" if indices in (faces.RIGHT_BROW, faces.LEFT_BROW) else "eye"
+        name = "brow" if indices in (RIGHT_BROW, LEFT_BROW) else "eye"
         shift = rng.normal(0, 0.006, 2)
-        if indices not in (faces.LIPS, faces.NOSE_OUTLINE):
+        if indices not in (LIPS, NOSE_OUTLINE):
             shift = shift + shared[name]
         moved = (points - centre) * rng.uniform(0.9, 1.12, 2)
-        if indices is faces.LIPS:
+        if indices is LIPS:
             moved[moved[:, 1] > 0, 1] += mouth_open
         angle = rng.normal(0, 0.03)
         moved = moved @ np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -660,7 +676,7 @@ def synthetic_face(size: int, rng: np.random.Generator) -> faces.Face:
     roll = math.radians(rng.normal(0, 1.5))
     turn = np.array([[math.cos(roll), math.sin(roll)], [-math.sin(roll), math.cos(roll)]])
     mesh = (mesh - 0.498) @ turn + 0.498
-    return faces.Face((mesh * size).astype(np.float32))
+    return Face((mesh * size).astype(np.float32))
 
 
 def prepare_synthetic(partial: Path, item: Item, options: Options) -> dict[str, Any]:
@@ -669,8 +685,8 @@ def prepare_synthetic(partial: Path, item: Item, options: Options) -> dict[str, 
     blank = stitch(synthetic_forehead(options.size, rng))
     write_png(partial / "blanks" / f"{item.id}.png", blank)
     face = synthetic_face(options.size, rng)
-    frame = faces.draw_glasses(face, options.size, rng)
-    write_png(partial / "masks" / f"{item.id}.png", faces.parts_map(face, options.size, glasses=frame))
+    frame = draw_glasses(face, options.size, rng)
+    write_png(partial / "masks" / f"{item.id}.png", parts_map(face, options.size, glasses=frame))
     ita = round(typology_angle(np.median(lab_of(blank).reshape(-1, 3), axis=0)), 1)
     return {
         "id": item.id, "file": item.file, "taken": 1, "mask": 1, "glasses": 0, "reason": "taken",
@@ -861,7 +877,7 @@ def finish(
             source = partial / "masks" / f"{item.id}.png"
             if item.id in bare:
                 field = read_png(source)
-                write_png(whole / files["mask_file"], field & np.uint8(255 - faces.GLASSES))
+                write_png(whole / files["mask_file"], field & np.uint8(255 - GLASSES))
             else:
                 copy(source, whole / files["mask_file"])
             if row.get("face"):
@@ -1138,7 +1154,7 @@ def prepare(arguments: argparse.Namespace) -> int:
         list_synthetic(arguments.limit) if synthetic else list_photos(arguments.photos, arguments.seed, arguments.limit)
     )
     if not synthetic:
-        faces.fetch_models()  # once, before the workers would all do it
+        landmark_models.fetch()  # once, before the workers would all do it
     open_partial(partial, items, options, arguments, shard, shards)
 
     began = time.monotonic()

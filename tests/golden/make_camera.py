@@ -27,7 +27,10 @@ import numpy as np
 from PIL import Image
 from skimage.data import astronaut
 
-from faceeraser import faces, tracking
+from faceeraser import tracking
+from faceeraser.crops import align_matrix
+from faceeraser.finder import find_faces
+from faceeraser.glasses import draw_glasses
 
 PADDING, SIZE = 8, 256
 
@@ -71,8 +74,8 @@ def write(folder: Path) -> None:
         return {"file": f"{name}.u8", "shape": list(array.shape)}
 
     planes, width, height = yuv()
-    face = max(faces.find_faces(np.ascontiguousarray(astronaut())), key=lambda found: found.width)
-    glasses = faces.draw_glasses(face.moved(faces.align_matrix(face, SIZE)), SIZE).astype(np.uint8)
+    face = max(find_faces(np.ascontiguousarray(astronaut())), key=lambda found: found.width)
+    glasses = draw_glasses(face.moved(align_matrix(face, SIZE)), SIZE).astype(np.uint8)
     told = {
         "yuv": {"width": width, "height": height} | {name: kept(f"yuv-{name}", plane) for name, plane in planes.items()},
         "filter": smoothed(), "glasses": kept("glasses", glasses),

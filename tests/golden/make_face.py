@@ -1,4 +1,4 @@
-"""Golden vectors: what faceeraser/faces.py and effects.py make of a face, for the ports of them (web_demo, android_demo).
+"""Golden vectors: what finder, masks, crops and effects make of a face, for the ports in web_demo and android_demo.
 
     python tests/golden/make_face.py FOLDER
 
@@ -44,8 +44,11 @@ import cv2
 import numpy as np
 from skimage.data import astronaut
 
-from faceeraser import WEIGHTS, effects, faces, serve, tracking
+from faceeraser import WEIGHTS, effects, finder, serve, tracking
 from faceeraser.artifact import Artifact
+from faceeraser.crops import align, paste_back
+from faceeraser.finder import Detection, FaceFinder
+from faceeraser.masks import face_mask
 
 SIZE = 256
 MASKS = ("brows,eyes,nose,mouth", "brows,eyes", "mouth", "nose")
@@ -74,22 +77,22 @@ def video() -> np.ndarray:
     return np.stack(frames)
 
 
-class AsThePage(faces.FaceFinder):
+class AsThePage(FaceFinder):
     """Looks as the page and the app do: at the whole picture, and closer only where nothing is found there. To look closer
     always, for small faces beside a large one, is Python's alone.
     """
 
-    def detect(self, image: np.ndarray, min_score: float = 0.5, closer: int = 2) -> list[faces.Detection]:
+    def detect(self, image: np.ndarray, min_score: float = 0.5, closer: int = 2) -> list[Detection]:
         height, width = image.shape[:2]
         side = max(height, width) // 2
         seen = super().detect(image, min_score, 0)
         if seen or not closer or side < 128:
             return seen
-        levels = faces._halved(image, 2 * side)
-        places = [(x, y, side) for y in faces._starts(height, side) for x in faces._starts(width, side)]
+        levels = finder._halved(image, 2 * side)
+        places = [(x, y, side) for y in finder._starts(height, side) for x in finder._starts(width, side)]
         looks = [self._look(levels, at, min_score) for at in places]
         points, scores = (np.concatenate(found) for found in zip(*looks, strict=True))
-        return [faces.Detection(*one) for one in faces._weighted_nms(points, scores)]
+        return [Detection(*one) for one in finder._weighted_nms(points, scores)]
 
 
 Keep = Callable[[str, np.ndarray], dict[str, Any]]
@@ -99,7 +102,7 @@ Keep = Callable[[str, np.ndarray], dict[str, Any]]
 def recorded(name: str, kept: Keep) -> Iterator[list[dict[str, Any]]]:
     """What the landmark models are given meanwhile, and what they give."""
     runs: list[dict[str, Any]] = []
-    invoke = faces._invoke
+    invoke = finder._invoke
 
     def recording(interpreter: Any, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         outputs = invoke(interpreter, given)
@@ -108,12 +111,12 @@ def recorded(name: str, kept: Keep) -> Iterator[list[dict[str, Any]]]:
         runs.append({"input": kept(f"input.{at}", given.astype(np.float32)), "outputs": told})
         return outputs
 
-    faces._invoke, flat = recording, faces.FLAT
-    faces.FLAT = -1.0  # the page asks the detector about an empty picture too
+    finder._invoke, flat = recording, finder.FLAT
+    finder.FLAT = -1.0  # the page asks the detector about an empty picture too
     try:
         yield runs
     finally:
-        faces._invoke, faces.FLAT = invoke, flat
+        finder._invoke, finder.FLAT = invoke, flat
 
 
 def write(folder: Path) -> None:
@@ -124,19 +127,19 @@ def write(folder: Path) -> None:
         array.tofile(folder / file)
         return {"file": file, "shape": list(array.shape)}
 
-    model, finder = Artifact(WEIGHTS / "int8.tflite"), AsThePage()
+    model, looking = Artifact(WEIGHTS / "int8.tflite"), AsThePage()
     cases = {}
     for name, picture in pictures().items():
         with recorded(name, kept) as runs:
-            detections = finder.detect(picture)
-            meshes = [finder.landmarks(picture, found) for found in detections]
+            detections = looking.detect(picture)
+            meshes = [looking.landmarks(picture, found) for found in detections]
             face = max((mesh for mesh in meshes if mesh is not None), key=lambda mesh: mesh.width)
-            followed = finder.follow(picture, face)
+            followed = looking.follow(picture, face)
             assert followed is not None
-        masks = {parts: faces.face_mask(picture, face, SIZE, parts.split(","), "off")[0].astype(np.uint8) for parts in MASKS}
-        crop, matrix = faces.align(picture, face, SIZE)
+        masks = {parts: face_mask(picture, face, SIZE, parts.split(","), "off")[0].astype(np.uint8) for parts in MASKS}
+        crop, matrix = align(picture, face, SIZE)
         painted = model.erase(crop, masks[MASKS[0]])
-        erased = faces.paste_back(picture, painted, matrix, masks[MASKS[0]])
+        erased = paste_back(picture, painted, matrix, masks[MASKS[0]])
         kept(f"picture.{name}", picture)
         cases[name] = {
             "shape": list(picture.shape), "models": runs,
@@ -153,7 +156,7 @@ def write(folder: Path) -> None:
             },
         }  # fmt: skip
     constants = replace(tracking.read(), detect_every=3)
-    tracker, frames = tracking.Tracker(finder, constants), video()
+    tracker, frames = tracking.Tracker(looking, constants), video()
     with recorded("video", kept) as runs:
         tracked = [[one.face.mesh.tolist() for one in tracker(frame, 0.04)] for frame in frames]
     assert [len(found) for found in tracked] == [1, 1, 1, 1, 1, 0, 0, 1, 1, 1], "she is there, gone, and there again"

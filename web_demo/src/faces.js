@@ -1,5 +1,5 @@
-// Find a face, its landmarks and its parts; level it into a crop and put the crop back: faceeraser/faces.py, step by step.
-// Names, units and order of the arithmetic are that module's, which tells why; tests/test_web.py compares the two.
+// Find a face, its landmarks and its parts; level it into a crop and put the crop back: Python's finder, masks and crops, step
+// by step. Names, units and order of the arithmetic are those modules', which tell why; tests/test_web.py compares the two.
 
 import {
   averaged, blank, bounds, closed, cut, depths, fillPolygon, inverted, moved, rounded, scaleOf, scaled, smoothed, warp,
@@ -8,7 +8,7 @@ import {
 /** @typedef {import('./picture.js').Picture} Picture */
 /** @typedef {import('./picture.js').Matrix} Matrix */
 /**
- * What /data/faces.json tells of the mesh (served from faces.py): polygons, eyes, oval, dilations.
+ * What /data/faces.json tells of the mesh (serve.py writes it): polygons, eyes, oval, dilations.
  * @typedef {Object} Known
  */
 /**
@@ -291,7 +291,7 @@ export function faceMask(face, size, parts) {
   return closed(mask, size, size, 2 * rounded((SLIT * level.eyeDistance) / 2) + 1);
 }
 
-/** A pair of glasses that fits the landmarks, and all that it encloses: what faces.py erases where no frame stands out. */
+/** A pair of glasses that fits the landmarks, and all that it encloses: what glasses.py erases where no frame stands out. */
 function drawnGlasses(face, size) {
   const level = face.moved(alignMatrix(face, GLASSES_CROP));
   const n = GLASSES_CROP;

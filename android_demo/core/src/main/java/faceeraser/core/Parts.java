@@ -2,7 +2,7 @@ package faceeraser.core;
 
 import java.util.Arrays;
 
-/** Where the parts of a face are, and what of it is erased; parts_map, face_mask and draw_glasses of faceeraser/faces.py. */
+/** Where the parts of a face are, and what of it is erased; parts_map, face_mask and draw_glasses of Python. */
 public final class Parts {
     public static final int BROWS = 1;
     public static final int EYES = 2;

