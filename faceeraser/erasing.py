@@ -125,7 +125,7 @@ class Eraser:
             The photograph, whose pixels outside the faces' masks are bit-identical, its faces and who wears glasses.
 
         Raises:
-            RuntimeError: faces are to be found, and the landmark models are missing and cannot be downloaded.
+            FileNotFoundError: faces are to be found, and the landmark models are missing and cannot be downloaded.
         """
         self.clock.start()
         if known is None:

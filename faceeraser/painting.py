@@ -45,7 +45,7 @@ def paint_by_plan(
         mask: (R, R), non-zero = erase, in the crop's coordinates.
         crop: (R, R, 3) uint8, what the plan was made of.
         plan: `skin` (128, 128, 1), `shading` (64, 64, 3), `sources` (289,), as a file or a network gives them.
-        matrix: 2x3, photograph to crop coordinates, as `faces.align` gives it.
+        matrix: 2x3, photograph to crop coordinates, as `crops.align` gives it.
 
     Returns:
         The photograph, and (H, W) bool, what was painted. Other pixels stay as they are, to the bit; nothing that is

@@ -1,6 +1,6 @@
 """A hole in skin filled without any learning: a membrane that sees only skin, and whole patches of bare skin laid on it.
 
-    painted = fill(image, mask, face.mesh[faces.OVAL], face.eye_distance / EYE_DISTANCE)
+    painted = fill(image, mask, face.mesh[OVAL], face.eye_distance / EYE_DISTANCE)
 
 The strongest classical filling there is for this task, so the row to beat. `plan` decides: whose colour is this person's
 skin, what the shading under the hole is, and for each cell of a coarse grid which patch of skin goes there. `paint` is

@@ -55,7 +55,7 @@ def execute(work: Callable[[Namespace], int | None], made: ArgumentParser, argv:
     all words of the command line: what a result says that it was made by. It returns an exit code, or None for 0.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    args = made.parse_args(words)
+    args = made.parse_intermixed_args(words)  # an option may stand between two positional arguments
     args.command = ["python", getattr(args, "script", made.prog), *words]
     try:
         return work(args) or 0
@@ -70,10 +70,16 @@ def execute(work: Callable[[Namespace], int | None], made: ArgumentParser, argv:
         return 130
 
 
+def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a table for people."""
+    if first_process():
+        print(f"\n{title}")
+        print(tabulate([dict(row) for row in rows], headers="keys", floatfmt=".3f", intfmt=",", missingval="-"))
+
+
 def finish(title: str, rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
     """Print the table for people, then the one JSON line for programs, which is always the last."""
     if not first_process():
         return
-    print(f"\n{title}")
-    print(tabulate([dict(row) for row in rows], headers="keys", floatfmt=".3f", intfmt=","))
+    table(title, rows)
     print(json.dumps(dict(summary)), flush=True)

@@ -98,7 +98,7 @@ def table(model: str | Path, page: str | Path) -> dict[str, tuple[str, bytes | P
     Raises:
         ValueError: the model is none that the page can run.
         FileNotFoundError: the page is not built, or the model or its card is not there.
-        RuntimeError: the landmark models are missing and cannot be downloaded.
+        FileNotFoundError: the landmark models are missing and cannot be downloaded.
     """
     page, model = Path(page), Path(model)
     if not (page / "index.html").is_file():

@@ -207,7 +207,7 @@ def test_offline_the_error_says_what_is_missing_and_what_to_run(
 ) -> None:
     failed = SimpleNamespace(returncode=1, stderr="ERROR: no route to host\n", stdout="")
     monkeypatch.setattr(landmark_models.subprocess, "run", lambda *_, **__: failed)
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(FileNotFoundError) as caught:
         landmark_models.fetch(tmp_path)
     for part in (
         "face_landmark.tflite",
@@ -230,7 +230,7 @@ def test_a_wheel_with_other_files_is_refused(tmp_path: Path, monkeypatch: pytest
         return SimpleNamespace(returncode=0, stderr="")
 
     monkeypatch.setattr(landmark_models.subprocess, "run", download)
-    with pytest.raises(RuntimeError, match="not the file that is pinned"):
+    with pytest.raises(ValueError, match="not the file that is pinned"):
         landmark_models.fetch(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceeraser import landmark_models, metrics
+from faceeraser import blanks, filters, landmark_models, metrics, preparing, synthetic
 from faceeraser.mesh import OVAL, Face
 from faceeraser.parts import GLASSES
 
@@ -54,7 +54,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def synthetic(target: Path, *options: str) -> int:
+def generated(target: Path, *options: str) -> int:
     return prepare.main([str(target), "--source", "synthetic", *SMALL, *options])
 
 
@@ -109,7 +109,7 @@ def check_contract(folder: Path, size: int) -> dict:
 
 
 def test_generated_skin_keeps_the_contract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert synthetic(tmp_path / "data") == 0
+    assert generated(tmp_path / "data") == 0
     card = check_contract(tmp_path / "data", 32)
     assert card["source"] == card["name"] == "synthetic"
     assert card["n"] == {"train": {"blanks": 64, "masks": 64, "faces": 0}, "val": {"blanks": 16, "masks": 16, "faces": 0}}
@@ -124,13 +124,13 @@ def test_generated_skin_keeps_the_contract(tmp_path: Path, capsys: pytest.Captur
 def test_the_asked_share_of_masks_carries_glasses(tmp_path: Path) -> None:
     for share in (0.0, 0.25, 1.0):
         target = tmp_path / f"share{share}"
-        assert synthetic(target, "--glasses-share", str(share), "--limit", "40") == 0
+        assert generated(target, "--glasses-share", str(share), "--limit", "40") == 0
         masks = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in (target / "masks" / "train").iterdir()]
         assert sum(bool((mask & GLASSES).any()) for mask in masks) == round(share * len(masks))
 
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
-    assert synthetic(tmp_path / "one", "--limit", "24") == 0
+    assert generated(tmp_path / "one", "--limit", "24") == 0
     command = [
         sys.executable,
         str(SCRIPT),
@@ -144,17 +144,17 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_workers(tmp_path: Path)
     ]
     subprocess.run([*command, "--workers", "2"], check=True, capture_output=True)
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
-    assert synthetic(tmp_path / "other", "--limit", "24", "--seed", "1") == 0
+    assert generated(tmp_path / "other", "--limit", "24", "--seed", "1") == 0
     one, other = tree(tmp_path / "one"), tree(tmp_path / "other")
     assert set(one) == set(other)
     assert not {name for name in one if name.startswith("blanks") and one[name] == other[name]}
 
 
 def test_shards_together_make_the_whole(tmp_path: Path) -> None:
-    assert synthetic(tmp_path / "whole", "--limit", "20") == 0
+    assert generated(tmp_path / "whole", "--limit", "20") == 0
     for number in (2, 3, 1):
         assert not (tmp_path / "parts").exists()
-        assert synthetic(tmp_path / "parts", "--limit", "20", "--shard", f"{number}/3") == 0
+        assert generated(tmp_path / "parts", "--limit", "20", "--shard", f"{number}/3") == 0
     assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
 
 
@@ -181,8 +181,8 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
 
 
 def test_resuming_with_other_options_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert synthetic(tmp_path / "data", "--limit", "8", "--shard", "1/2") == 0
-    assert synthetic(tmp_path / "data", "--limit", "8", "--shard", "2/2", "--seed", "5") == 2
+    assert generated(tmp_path / "data", "--limit", "8", "--shard", "1/2") == 0
+    assert generated(tmp_path / "data", "--limit", "8", "--shard", "2/2", "--seed", "5") == 2
     assert "seed" in capsys.readouterr().err
 
 
@@ -195,10 +195,10 @@ def test_resuming_with_other_options_is_refused(tmp_path: Path, capsys: pytest.C
         (["nowhere", "data"], "no such folder"),
         (["data"], "expected PHOTOS and TARGET"),
         (["empty", "data"], "no picture files"),
-        (["empty", "data", "--shard", "3/2"], "--shard 3/2"),
-        (["empty", "data", "--size", "33"], "--size 33"),
-        (["empty", "data", "--limit", "0"], "--limit 0"),
-        (["empty", "data", "--glasses-share", "15"], "--glasses-share 15"),
+        (["empty", "data", "--shard", "3/2"], "shard 3/2"),
+        (["empty", "data", "--size", "33"], "size 33"),
+        (["empty", "data", "--limit", "0"], "limit 0"),
+        (["empty", "data", "--glasses-share", "15"], "share of glasses of 15"),
         (["empty", "data", "--resume", "--overwrite"], "both"),
         (["empty", "empty"], "exists already"),
         (["empty", "data", "--source", "synthetic"], "needs none"),
@@ -216,11 +216,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(
 
 
 def test_a_target_is_replaced_only_when_told_to(tmp_path: Path) -> None:
-    assert synthetic(tmp_path / "data", "--limit", "6") == 0
+    assert generated(tmp_path / "data", "--limit", "6") == 0
     before = tree(tmp_path / "data")
-    assert synthetic(tmp_path / "data", "--limit", "8") == 2
+    assert generated(tmp_path / "data", "--limit", "8") == 2
     assert tree(tmp_path / "data") == before
-    assert synthetic(tmp_path / "data", "--limit", "8", "--overwrite") == 0
+    assert generated(tmp_path / "data", "--limit", "8", "--overwrite") == 0
     assert len(rows_of(tmp_path / "data" / "manifest.csv")) == 8
 
 
@@ -244,7 +244,7 @@ def stand_in_face(image: np.ndarray) -> list[Face]:
     """Where `portrait` draws its face; pictures of another size have none."""
     if image.shape != (320, 320, 3):
         return []
-    face = prepare.synthetic_face(256, np.random.default_rng(0))
+    face = synthetic.synthetic_face(256, np.random.default_rng(0))
     mesh = face.mesh * (190 / 256) + [65, 80]
     steps = np.linspace(0, 2 * np.pi, len(OVAL), endpoint=False)
     mesh[OVAL] = np.stack([160 + 96 * np.sin(steps), 175 - 122 * np.cos(steps)], axis=1)
@@ -255,7 +255,7 @@ def stand_in_face(image: np.ndarray) -> list[Face]:
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "find_faces", stand_in_face)
+    monkeypatch.setattr(preparing, "find_faces", stand_in_face)
     monkeypatch.setattr(landmark_models, "fetch", lambda *_: {})
 
 
@@ -366,7 +366,7 @@ def test_the_rectangle_found_is_bare(top: int, left: int, width: int, seed: int)
     skin = rng.random((90, 200)) < 0.5
     right = left + width
     skin[top:, left:right] = True
-    box = prepare.largest_rectangle(skin)
+    box = blanks.largest_rectangle(skin)
     assert box is not None
     x0, y0, x1, y1 = box
     assert skin[y0:y1, x0:x1].mean(1).min() >= 0.97
@@ -379,27 +379,27 @@ def test_hair_at_a_corner_is_cut_off_and_a_highlight_is_not() -> None:
     lab = np.stack([70 - ((x - 65) / 14) ** 2 * 0.5 - 0.1 * y, np.full_like(x, 14), np.full_like(x, 20)], axis=2)
     lab[..., 0] += 14 * np.exp(-((x - 60) ** 2 + (y - 18) ** 2) / 60)
     lab[24:29, 80:90, 0] -= 25
-    assert not prepare.departures(lab).any(), "a highlight or a mole in the middle is skin"
+    assert not blanks.departures(lab).any(), "a highlight or a mole in the middle is skin"
     lab[:12, :20] -= [25, 5, 8]
-    off = prepare.departures(lab)
+    off = blanks.departures(lab)
     assert off[:10, :18].mean() > 0.9 and not off[16:, 26:].any()
-    box = prepare.bare_rectangle(lab, np.ones((40, 130), bool))
+    box = blanks.bare_rectangle(lab, np.ones((40, 130), bool))
     assert box is not None and (box[0] >= 18 or box[1] >= 10)
 
 
 def test_skin_tones_are_named_by_their_angle() -> None:
-    assert prepare.typology_angle(np.array([70.0, 10, 20])) == pytest.approx(45)
+    assert metrics.typology_angle(np.array([70.0, 10, 20])) == pytest.approx(45)
     assert metrics.tone(56) == "very light" and metrics.tone(0) == "brown" and metrics.tone(-60) == "dark"
-    table = prepare.acceptance([{"cheek_ita": -50.0, "taken": 1}, {"cheek_ita": -40.0, "taken": 0}])
+    table = filters.acceptance([{"cheek_ita": -50.0, "taken": 1}, {"cheek_ita": -40.0, "taken": 0}])
     assert table == [{"tone": "dark", "n": 2, "taken": 1, "share": 0.5}]
 
 
 def test_generated_skin_covers_the_range_of_skin() -> None:
     angles = []
     for seed in range(40):
-        skin = prepare.synthetic_forehead(64, np.random.default_rng(seed))
+        skin = synthetic.synthetic_forehead(64, np.random.default_rng(seed))
         assert skin.shape == (32, 64, 3)
-        angles.append(prepare.typology_angle(np.median(prepare.lab_of(skin).reshape(-1, 3), axis=0)))
+        angles.append(metrics.typology_angle(np.median(metrics.lab_of(skin).reshape(-1, 3), axis=0)))
     assert min(angles) < -30 and max(angles) > 50
 
 
@@ -411,7 +411,7 @@ def test_filters_are_measured_against_labels(tmp_path: Path) -> None:
     labels.write_text(
         "file,glasses,hat,hair_covered_forehead,usable\na,1,0,0,1\nb,0,0,1,0\nc,1,0,0,1\nd,0,1,0,1\nelsewhere,1,1,1,1\n"
     )
-    figures = {row["name"]: row for row in prepare.measure_filters(tmp_path, labels)}
+    figures = {row["name"]: row for row in filters.measure_filters(tmp_path, labels)}
     assert (figures["glasses"]["precision"], figures["glasses"]["recall"], figures["glasses"]["n"]) == (0.5, 0.5, 4)
     assert (figures["usable"]["precision"], figures["usable"]["recall"]) == (1.0, 0.667)
     assert (figures["hat"]["precision"], figures["hat"]["recall"]) == (1.0, 1.0)
@@ -432,7 +432,7 @@ def real(landmarks: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     for name in labelled:
         (photos / name).symlink_to(PHOTOS / name)
     listed = [row for row in rows_of(PHOTOS / "manifest.csv") if row["file"] in labelled]
-    prepare.write_csv(photos / "manifest.csv", list(listed[0]), listed)
+    preparing.write_csv(photos / "manifest.csv", list(listed[0]), listed)
     command = [
         sys.executable,
         str(SCRIPT),
