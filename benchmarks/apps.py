@@ -35,7 +35,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser import artifact, cli, finder, metrics, pairs, script, tracking, video
+from faceeraser import artifact, finder, metrics, pairs, script, shipped, tracking, video
 from faceeraser.crops import align, paste_back
 from faceeraser.erasing import Eraser, shares
 from faceeraser.finder import find_faces
@@ -266,7 +266,7 @@ def temporal(args: Namespace) -> list[dict[str, Any]]:
     model = Eraser(args.model)
     if model.resolution != SIDE:
         raise ValueError(f"--model {args.model}: takes {model.resolution} pixels; expected {SIDE}, as the shifts are set")
-    methods: dict[str, Method] = {"ours": model.paint, "navier_stokes": metrics.fill_navier_stokes}
+    methods: dict[str, Method] = {"ours": model.erase_crop, "navier_stokes": metrics.fill_navier_stokes}
     found: dict[str, dict[str, dict[str, list[float]]]] = {"temporal": {}, "temporal_model": {}}
     done = 0
     bar = tqdm(total=args.faces, desc="temporal", unit="face", leave=False)
@@ -349,7 +349,7 @@ def run(args: Namespace) -> None:
 def build_parser() -> ArgumentParser:
     parser = script.parser(__file__, __doc__)
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs of faces")
-    parser.add_argument("--model", type=Path, default=cli.SHIPPED, metavar="FILE", help="default: the one that ships")
+    parser.add_argument("--model", type=Path, default=shipped.PLAN, metavar="FILE", help="default: the one that ships")
     parser.add_argument("--photo", type=Path, metavar="FILE", help="what is timed (default: scikit-image's astronaut)")
     parser.add_argument("--frames", type=int, default=300, help="of each video (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=30, help="timed runs of the photograph (default: %(default)s)")

@@ -1,57 +1,88 @@
-"""Train, compress, export and measure a face-erasing network; erase photographs with what it exports.
+"""Erase the parts of faces; train, compress, export and measure the network that does it.
 
-    eraser = faceeraser.load("exports/int8.tflite")
-    erased = eraser.erase(crop_u8, mask_u8)
+    import faceeraser
 
-Importing the package loads neither torch nor TensorFlow nor even numpy: each is imported when something asks for it.
+    erased = faceeraser.load().erase(image)
+
+`image` is (H, W, 3) uint8 RGB, and so is what comes back. Importing the package loads neither torch nor TensorFlow nor even
+numpy: each is imported when something asks for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from faceeraser.shipped import WEIGHTS
+
 if TYPE_CHECKING:
     from faceeraser.artifact import Artifact
-    from faceeraser.networks import FaceEraser
+    from faceeraser.erasing import Erased, Eraser
+    from faceeraser.networks import FaceEraser, Inpainter
 
 __version__ = "0.1.0"
-__all__ = ["WEIGHTS", "FaceEraser", "__version__", "load"]
+__all__ = ["WEIGHTS", "Artifact", "Erased", "Eraser", "FaceEraser", "__version__", "load", "load_checkpoint"]
 
-WEIGHTS = Path(__file__).resolve().parent / "weights"
-"""What comes with the package: two checkpoint folders, fp32 and plan, the files exported from them, and MODEL_CARD.md."""
+# Of each name its module, and the extra that it needs and what the error calls it.
+_LATE = {
+    "Artifact": ("artifact", None),
+    "Erased": ("erasing", None),
+    "Eraser": ("erasing", None),
+    "FaceEraser": ("networks", "train"),
+}
 
 
-def load(path: str | Path) -> Artifact | FaceEraser:
-    """An exported file (.tflite, .onnx, .mlpackage) as an `artifact.Artifact`, a checkpoint folder as a `FaceEraser`.
+def load(
+    model: str | Path | None = None, parts: Sequence[str] = ("brows", "eyes", "nose", "mouth"), glasses: str = "auto", *,
+    most: int | None = None, runtime: str | None = None, delegate: str | Path | None = None, workers: int = 1,
+) -> Eraser:  # fmt: skip
+    """A model that erases: `erase` whole photographs, `frames` of a video, or `erase_crop` alone.
+
+    Args:
+        model: an exported file (.tflite, .onnx, .mlpackage) with its card, or a checkpoint folder (which needs torch). None:
+            the file that comes with the package.
+        parts: what to erase, any of brows, eyes, nose and mouth.
+        glasses: 'on', 'off', or 'auto': erased with the eyes where a face seems to wear some.
+        most: erase only the so many largest faces of a picture; None: all.
+        runtime: for .tflite, one of `artifact.TFLITE_RUNTIMES`.
+        delegate: for .tflite, a plugin that runs some of it.
+        workers: how many frames of a video are erased at a time, each on one thread.
 
     Raises:
-        FileNotFoundError: there is nothing at `path`, or an exported file's card is missing.
+        FileNotFoundError: there is nothing at `model`, or an exported file's card is missing.
         ValueError: what is there is neither, or is damaged.
         ModuleNotFoundError: the runtime of the file, or torch for a checkpoint, is not installed; names the extra.
     """
-    from faceeraser.artifact import KINDS, Artifact
+    from faceeraser.erasing import Eraser
+
+    return Eraser(model, parts, glasses, most=most, runtime=runtime, delegate=delegate, workers=workers)
+
+
+def load_checkpoint(path: str | Path) -> Inpainter:
+    """The network of a checkpoint folder, in eval mode: a torch module that is called with an image and a mask.
+
+    Raises:
+        ValueError: the folder is no checkpoint, or is damaged.
+        ModuleNotFoundError: torch is not installed; names the extra.
+    """
     from faceeraser.extras import needed_for
 
-    path = Path(path)
-    if path.suffix not in KINDS:
-        endings = ", ".join(KINDS)
-        if not path.exists():
-            raise FileNotFoundError(
-                f"{path}: no such file or folder; expected a checkpoint folder, or a file ending in {endings}"
-            )
-        if path.is_dir():
-            with needed_for("a checkpoint folder", "train"):
-                from faceeraser import checkpoint
-            return checkpoint.load(path)
-    return Artifact(path)
+    with needed_for("a checkpoint folder", "train"):
+        from faceeraser import checkpoint
+    return checkpoint.load(path)
 
 
-def __getattr__(name: str) -> Any:
-    if name == "FaceEraser":
+if not TYPE_CHECKING:  # a type checker sees the names above, and an error in any other
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LATE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, extra = _LATE[name]
+        if extra is None:
+            return getattr(import_module(f"faceeraser.{module}"), name)
         from faceeraser.extras import needed_for
 
-        with needed_for("faceeraser.FaceEraser", "train"):
-            from faceeraser.networks import FaceEraser
-        return FaceEraser
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        with needed_for(f"faceeraser.{name}", extra):
+            return getattr(import_module(f"faceeraser.{module}"), name)

@@ -32,16 +32,12 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser import WEIGHTS, artifact, effects, finder, landmarks, picture, serve, video
+from faceeraser import artifact, effects, finder, landmarks, picture, serve, shipped, video
 from faceeraser.erasing import Erased, Eraser, Finish
 from faceeraser.mesh import Face
 from faceeraser.parts import FEATURES
 from faceeraser.tracking import Tracker
 
-SHIPPED = WEIGHTS / "plan.tflite"
-"""What erases photographs and videos: it plans, and what it plans is painted at the picture's own resolution."""
-SHIPPED_WHOLE = WEIGHTS / "int8.tflite"
-"""What the page runs: a file that paints too, 256 x 256 pixels."""
 PROFILES: Mapping[str, tuple[str, ...]] = {
     "all": FEATURES,
     "upper": ("brows", "eyes"),
@@ -771,7 +767,7 @@ def _add_erasing(made: argparse.ArgumentParser) -> None:
         help="a camera in the place of IN, until Ctrl-C (default: the first); without OUT in a window, where OpenCV has any",
     )  # fmt: skip
     made.add_argument(
-        "--model", type=Path, default=SHIPPED, metavar="FILE",
+        "--model", type=Path, default=shipped.PLAN, metavar="FILE",
         help="an exported file, such as export/to_tflite.py makes, or a checkpoint folder, which needs torch "
         "(default: the one that comes with the package)",
     )  # fmt: skip
@@ -858,7 +854,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="address to listen at (default: %(default)s; browsers give a camera to localhost and https alone)",
     )  # fmt: skip
     page.add_argument(
-        "--model", type=Path, default=SHIPPED_WHOLE, metavar="FILE",
+        "--model", type=Path, default=shipped.WHOLE, metavar="FILE",
         help="an exported .tflite file with its card (default: the one that comes with the package)",
     )  # fmt: skip
     return made

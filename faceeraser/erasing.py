@@ -1,7 +1,7 @@
 """The whole way from a picture to the same picture without its faces' parts: find, landmarks, mask, model, paste.
 
-    eraser = Eraser(Path("exports/int8.tflite"))
-    erased = eraser.photograph(image)
+    eraser = Eraser()
+    erased = eraser.erase(image)
 
 A photograph's faces are found anew; in a video they are followed (tracking.py), or come from a landmarks file. Only the crop
 of a face is ever processed, so the size of the picture costs nothing but its copy. The model runs on every frame. Frames do
@@ -13,21 +13,23 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-import faceeraser
-from faceeraser import finder
+from faceeraser import finder, shipped
 from faceeraser.artifact import KINDS, Artifact
-from faceeraser.crops import align, align_matrix, cut, mark, paste_back
+from faceeraser.crops import align, align_matrix, check_picture, cut, mark, paste_back
+from faceeraser.extras import needed_for
 from faceeraser.glasses import glasses_score
 from faceeraser.landmarks import Landmarks
 from faceeraser.masks import face_mask
@@ -87,13 +89,14 @@ class Eraser:
     """A model, and what is to be erased. `resolution` is the edge of the crop in pixels; `clock` has what each step took."""
 
     def __init__(
-        self, model: Path, parts: Sequence[str] = FEATURES, glasses: str = "auto", *, most: int | None = None,
-        runtime: str | None = None, delegate: Path | None = None, workers: int = 1,
+        self, model: str | Path | None = None, parts: Sequence[str] = FEATURES, glasses: str = "auto", *,
+        most: int | None = None, runtime: str | None = None, delegate: str | Path | None = None, workers: int = 1,
     ) -> None:  # fmt: skip
         """Load the model.
 
         Args:
-            model: an exported file with its card, or a checkpoint folder (which needs torch).
+            model: an exported file with its card, or a checkpoint folder (which needs torch); None: the file that comes with
+                the package.
             parts: as for `face_mask`.
             glasses: as for `face_mask`.
             most: erase only the so many largest faces of a picture; None: all.
@@ -105,13 +108,37 @@ class Eraser:
             FileNotFoundError, ValueError: there is no such model, it is damaged, or it takes no square pictures.
             ModuleNotFoundError: names the extra to install.
         """
+        if not parts or not set(parts) <= set(FEATURES):
+            raise ValueError(f"found the parts {list(parts)}; expected some of {', '.join(FEATURES)}")
+        if glasses not in ("auto", "on", "off"):
+            raise ValueError(f"found glasses {glasses!r}; expected 'auto', 'on' or 'off'")
         self.parts, self.glasses, self.workers, self.clock = parts, glasses, workers, Stopwatch()
         self.most = most
         self._models: SimpleQueue[_Model] = SimpleQueue()
         for _ in range(workers):
-            opened = _open(model, runtime, delegate)
+            opened = _open(Path(model or shipped.PLAN), runtime, Path(delegate) if delegate else None)
             self.resolution, self.plans = opened.resolution, opened.plan is not None
             self._models.put(opened)
+        self._opened = opened.source
+
+    def erase(self, image: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> np.ndarray:
+        """A photograph without its faces' parts: `photograph`, the picture alone.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, upright, or what numpy makes such an array of: one of Pillow's pictures, say.
+            mask: only as in v0.1, where crops were erased so: `erase_crop` has taken its place, and this goes with 0.3.
+
+        Returns:
+            (H, W, 3) uint8. Pixels outside the faces' masks are bit-identical; without a face all of them are.
+
+        Raises:
+            ValueError: it is no such picture.
+            FileNotFoundError: the landmark models are missing and cannot be downloaded.
+        """
+        if mask is not None:
+            _warn("erase(crop, mask)", "erase_crop(crop, mask)")
+            return self.erase_crop(np.asarray(image), np.asarray(mask))
+        return self.photograph(np.asarray(image)).image
 
     def photograph(self, image: np.ndarray, known: Sequence[Face] | None = None, finish: Finish | None = None) -> Erased:
         """Erase every face of a photograph.
@@ -156,13 +183,28 @@ class Eraser:
             inside = cut(piece.astype(np.float32), matrix, (self.resolution, self.resolution)) > 0
             crop = cut(result, matrix, (self.resolution, self.resolution))
             grown = cv2.dilate(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0  # its rim fades outside
-            painted = _as_grey_as(crop, self.paint(crop, grown))
+            painted = _as_grey_as(crop, self.erase_crop(crop, grown))
             laid = paste_back(result, painted, matrix, grown)
             result[piece] = laid[piece]
         return Erased(result, [], [], mask.copy())
 
-    def paint(self, crop: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """The model alone, on a crop of `resolution` and its mask; see `Artifact.erase`."""
+    def erase_crop(self, crop: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """The model alone, without a look for faces.
+
+        Args:
+            crop: (R, R, 3) uint8 RGB of the edge length `resolution`, such as `crops.align` cuts.
+            mask: (R, R), any non-zero = erase.
+
+        Returns:
+            (R, R, 3) uint8; pixels outside the mask are bit-identical.
+
+        Raises:
+            ValueError: they are of another size or type.
+        """
+        check_picture(crop)
+        expected = (self.resolution, self.resolution)
+        if crop.shape[:2] != expected or np.shape(mask) != expected:
+            raise ValueError(f"found a crop {crop.shape[:2]} and a mask {np.shape(mask)}; expected {expected} of both")
         if self.plans:
             whole = np.array([[1.0, 0, 0], [0, 1.0, 0]])
             return paint_by_plan(crop.copy(), mask, crop, self._said(crop, mask), whole)[0]
@@ -182,18 +224,20 @@ class Eraser:
             self._models.put(model)
 
     def frames(
-        self, images: Iterable[tuple[np.ndarray, float]], known: Tracker | Landmarks, finish: Finish | None = None
-    ) -> Iterator[Erased]:
-        """Erase every face of every frame.
+        self, images: Iterable[tuple[np.ndarray, float]], known: Tracker | Landmarks | None = None,
+        finish: Finish | None = None,
+    ) -> Iterator[Erased]:  # fmt: skip
+        """Erase every face of every frame of a video.
 
         Args:
             images: frames, (H, W, 3) uint8 RGB, with the seconds since the one before.
-            known: a tracker that follows their faces, or the landmarks of each frame.
+            known: a tracker that follows their faces, or the landmarks of each frame; None: a tracker of its own.
             finish: see `Finish`; it runs in the workers' threads.
 
         Raises:
             ValueError: there are more frames than landmarks.
         """
+        known = Tracker(finder.shared()) if known is None else known
         chosen, held = _Largest(self.most), _Held()
         glasses = _Glasses(self.glasses if "eyes" in self.parts or self.glasses == "on" else "off")
         waiting: deque[Future[Erased]] = deque()
@@ -210,6 +254,21 @@ class Eraser:
             finally:
                 for one in waiting:
                     one.cancel()
+
+    if not TYPE_CHECKING:  # until 0.3: what `faceeraser.load` gave in v0.1 was the file or the network itself
+
+        def __getattr__(self, name: str) -> Any:
+            opened = self.__dict__.get("_opened")
+            if name.startswith("_") or not hasattr(opened, name):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            _warn(f"load(path).{name}", f"faceeraser.{_successor(opened)}(path).{name}")
+            return getattr(opened, name)
+
+        def __call__(self, *inputs: Any) -> Any:
+            if not callable(self._opened):
+                raise TypeError(f"{type(self).__name__!r} object is not callable; erase(image) erases a photograph")
+            _warn("load(path)(image, mask)", "faceeraser.load_checkpoint(path)(image, mask)")
+            return self._opened(*inputs)
 
     def _followed(
         self, images: Iterable[tuple[np.ndarray, float]], known: Tracker | Landmarks, glasses: _Glasses, chosen: _Largest
@@ -270,7 +329,7 @@ class Eraser:
                 self.clock("mask")
                 crop, matrix = align(result, face, self.resolution)
                 self.clock("cut")
-                painted = _as_grey_as(crop, self.paint(crop, mask))
+                painted = _as_grey_as(crop, self.erase_crop(crop, mask))
                 self.clock("model")
                 result = paste_back(result, painted, matrix, mask, in_place=True)
                 mark(changed, matrix, mask)
@@ -395,26 +454,43 @@ class _Glasses:
         return "on" if sum(scores) >= 0.5 * len(scores) else "off"
 
 
+def _warn(old: str, new: str) -> None:
+    warnings.warn(f"{old} of v0.1 is {new}; it goes with 0.3", DeprecationWarning, stacklevel=3)
+
+
+def _successor(opened: object) -> str:
+    return "Artifact" if isinstance(opened, Artifact) else "load_checkpoint"
+
+
 @dataclass(frozen=True, eq=False)
 class _Model:
-    """A model as functions of (crop, mask), and the edge of the crops it takes. plan: where painting is done elsewhere."""
+    """A model as functions of (crop, mask), and the edge of the crops it takes. plan: where painting is done elsewhere.
 
+    source: the exported file or the network.
+    """
+
+    source: Any
     resolution: int
     paint: Paint
     plan: Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]] | None = None
 
 
 def _open(path: Path, runtime: str | None, delegate: Path | None) -> _Model:
+    if path.suffix not in KINDS and not path.exists():
+        endings = ", ".join(KINDS)
+        expected = f"expected a checkpoint folder, or a file ending in {endings}"
+        raise FileNotFoundError(f"{path}: no such file or folder; {expected}")
     if path.suffix not in KINDS and path.is_dir():
-        pipeline: Any = faceeraser.load(path)
-        from faceeraser.inference import as_method
-
-        return _Model(pipeline.config.resolution, as_method(pipeline), getattr(pipeline, "plan_of", None))
+        with needed_for("a checkpoint folder", "train"):
+            from faceeraser import checkpoint
+            from faceeraser.inference import as_method
+        pipeline: Any = checkpoint.load(path)
+        return _Model(pipeline, pipeline.config.resolution, as_method(pipeline), getattr(pipeline, "plan_of", None))
     model = Artifact(path, threads=1, runtime=runtime, delegate=delegate)
     height, width = (side or int(model.card["resolution"]) for side in model.resolution)
     if height != width:
         raise ValueError(f"{path}: takes pictures of {width} x {height}; expected square ones; export again")
-    return _Model(height, model.erase, model.plan if model.plans else None)
+    return _Model(model, height, model.erase, model.plan if model.plans else None)
 
 
 def shares(clock: Stopwatch) -> Mapping[str, float]:

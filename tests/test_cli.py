@@ -530,7 +530,7 @@ def test_inspect_shows_a_folders_structure_and_history(run_folder, capsys):
     assert run("inspect", run_folder, "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["config"]["preset"] == "mobile" and found["history"][0]["options"] == {"seed": 1}
-    network = faceeraser.load(run_folder)
+    network = faceeraser.load_checkpoint(run_folder)
     for row in found["generators"]:
         part = getattr(network, row["generator"])
         assert row["params"] == sum(p.numel() for p in part.parameters())
@@ -569,8 +569,9 @@ def test_what_cannot_be_inspected(run_folder, tmp_path, capsys):
 
 
 def test_load_gives_what_is_there(model, run_folder, tmp_path):
-    assert isinstance(faceeraser.load(model), Artifact)
-    assert isinstance(faceeraser.load(str(run_folder)), faceeraser.FaceEraser)
+    assert isinstance(faceeraser.load(model), faceeraser.Eraser) and isinstance(faceeraser.Artifact(model), Artifact)
+    assert isinstance(faceeraser.load(str(run_folder)), faceeraser.Eraser)
+    assert isinstance(faceeraser.load_checkpoint(str(run_folder)), faceeraser.FaceEraser)
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         faceeraser.load(tmp_path / "gone")
     with pytest.raises(ValueError, match="expected a checkpoint folder"):

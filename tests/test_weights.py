@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceeraser import WEIGHTS, artifact, checkpoint, cli, metrics, networks
+from faceeraser import WEIGHTS, artifact, checkpoint, cli, metrics, networks, shipped
 from faceeraser.history import read_history
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +35,7 @@ def test_the_int8_file_comes_from_the_fp32_weights_by_an_unbroken_chain_of_hashe
 
 def test_the_file_that_erases_plans_and_comes_from_a_training_of_our_own():
     card = artifact.read_card(WEIGHTS / "plan.tflite")
-    assert cli.SHIPPED == WEIGHTS / "plan.tflite" and artifact.Artifact(cli.SHIPPED).plans
+    assert shipped.PLAN == WEIGHTS / "plan.tflite" and artifact.Artifact(shipped.PLAN).plans
     stages = [entry["stage"] for entry in card["history"]]
     assert stages == ["train-inpaint", "quantize"] and card["precision"] == "int8"
     assert all(b["parent_sha256"] == a["sha256"] for a, b in itertools.pairwise(card["history"]))
