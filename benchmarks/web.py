@@ -177,7 +177,7 @@ def run(args: Namespace) -> None:
 def build_parser() -> ArgumentParser:
     parser = script.parser(__file__, __doc__)
     option = parser.add_argument
-    option("--model", type=Path, default=WEIGHTS / "int8.tflite", metavar="FILE", help="default: the one that ships")
+    option("--model", type=Path, default=WEIGHTS / "plan.tflite", metavar="FILE", help="default: the one that ships")
     option("--effects", nargs="+", default=["none"], metavar="NAME", help="each in turn; `none` erases alone (the default)")
     option("--run-on", choices=("wasm", "webgpu"), default="wasm", help="default: %(default)s")
     option("--frames", type=int, default=100, help="default: %(default)s")

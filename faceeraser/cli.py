@@ -854,7 +854,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="address to listen at (default: %(default)s; browsers give a camera to localhost and https alone)",
     )  # fmt: skip
     page.add_argument(
-        "--model", type=Path, default=shipped.WHOLE, metavar="FILE",
+        "--model", type=Path, default=shipped.PLAN, metavar="FILE",
         help="an exported .tflite file with its card (default: the one that comes with the package)",
     )  # fmt: skip
     return made

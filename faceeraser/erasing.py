@@ -34,7 +34,7 @@ from faceeraser.glasses import glasses_score
 from faceeraser.landmarks import Landmarks
 from faceeraser.masks import face_mask
 from faceeraser.mesh import Face, transform
-from faceeraser.painting import paint_by_plan, skin_of
+from faceeraser.painting import Held, paint_by_plan
 from faceeraser.parts import FEATURES
 from faceeraser.tracking import Tracked, Tracker
 
@@ -238,7 +238,7 @@ class Eraser:
             ValueError: there are more frames than landmarks.
         """
         known = Tracker(finder.shared()) if known is None else known
-        chosen, held = _Largest(self.most), _Held()
+        chosen, held = _Largest(self.most), Held()
         glasses = _Glasses(self.glasses if "eyes" in self.parts or self.glasses == "on" else "off")
         waiting: deque[Future[Erased]] = deque()
         with ThreadPoolExecutor(self.workers) if self.workers > 1 else _Inline() as pool:
@@ -296,7 +296,7 @@ class Eraser:
             yield image, around, choices, numbers
 
     def _planned(
-        self, image: np.ndarray, around: Sequence[Face], glasses: Sequence[str], numbers: Sequence[int], held: _Held
+        self, image: np.ndarray, around: Sequence[Face], glasses: Sequence[str], numbers: Sequence[int], held: Held
     ) -> list[_Planned]:
         """A plan for each face of a frame, whose sources are those of the frame before as long as they are skin."""
         self.clock.start()
@@ -320,7 +320,7 @@ class Eraser:
         changed = np.zeros(image.shape[:2], bool)
         for k, (face, choice) in enumerate(zip(around, glasses, strict=True)):
             if self.plans:
-                made = plans[k] if plans else self._planned(result, [face], [choice], [0], _Held())[0]
+                made = plans[k] if plans else self._planned(result, [face], [choice], [0], Held())[0]
                 mask, wears = made.mask, made.wears
                 result, painted_there = paint_by_plan(result, mask, made.crop, made.plan, made.matrix)
                 changed |= painted_there
@@ -398,23 +398,6 @@ class _Planned:
     crop: np.ndarray
     matrix: np.ndarray
     plan: Mapping[str, np.ndarray]
-
-
-class _Held:
-    """The sources of each face of a video, held from frame to frame: texture that moves with the face does not flicker."""
-
-    LEAST = 0.6
-    """Of the sources' windows must still be skin, on average; else a plan's own are taken: the face has turned, say."""
-
-    def __init__(self) -> None:
-        self._sources: dict[int, np.ndarray] = {}
-
-    def steady(self, number: int, plan: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """The plan of a frame for the face of this number, with the sources that were held for it."""
-        held = self._sources.get(number)
-        if held is None or skin_of(plan["skin"], held) < min(self.LEAST, 0.9 * skin_of(plan["skin"], plan["sources"])):
-            held = self._sources[number] = plan["sources"]
-        return {**plan, "sources": held}
 
 
 class _Inline:

@@ -96,6 +96,27 @@ def skin_of(skin: np.ndarray, sources: np.ndarray) -> float:
     return float(covered[(places // HALVES + 2) * (block // 2), (places % HALVES + 2) * (block // 2)].mean())
 
 
+class Held:
+    """The sources of each face of a video, held from frame to frame: texture that moves with the face does not flicker."""
+
+    LEAST = 0.6
+    """Of the sources' windows must still be skin, on average; else a plan's own are taken: the face has turned, say."""
+    SHARE = 0.9
+    """Where a plan's own sources have less, as much of theirs."""
+
+    def __init__(self) -> None:
+        self._sources: dict[int, np.ndarray] = {}
+
+    def steady(self, number: int, plan: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The plan of a frame for the face of this number, with the sources that were held for it."""
+        held = self._sources.get(number)
+        if held is None or skin_of(plan["skin"], held) < min(
+            self.LEAST, self.SHARE * skin_of(plan["skin"], plan["sources"])
+        ):
+            held = self._sources[number] = plan["sources"]
+        return {**plan, "sources": held}
+
+
 def _box(side: int, back: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """x, y, width, height of what of the photograph is read or painted: the whole crop, as far as it lies inside."""
     corners = np.array([[-0.5, -0.5], [side - 0.5, -0.5], [-0.5, side - 0.5], [side - 0.5, side - 0.5]])

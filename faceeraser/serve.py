@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from faceeraser import artifact, effects, landmark_models, tracking
+from faceeraser import artifact, effects, landmark_models, painting, tracking
 from faceeraser.mesh import LEFT_EYE, MESH_POINTS, OVAL, RIGHT_EYE
 from faceeraser.parts import DILATION_ERASED, DILATION_EYE_DISTANCE, PARTS, POLYGONS
 
@@ -50,7 +50,9 @@ LARGEST_POST = 1 << 20
 
 
 def known() -> dict[str, Any]:
-    """What a port of finder.py, parts.py and effects.py has to know of the mesh: indices, and dilations by part."""
+    """What a port of finder.py, parts.py, painting.py and effects.py has to know: indices of the mesh, dilations by part,
+    the grids of a plan.
+    """
     names = {bit: name for name, bit in PARTS.items()}
     return {
         "mesh_points": MESH_POINTS,
@@ -63,6 +65,11 @@ def known() -> dict[str, Any]:
             for piece, (bits, side) in effects.PIECES.items()
         },
         "piece_dilation": {names[bit]: radius for bit, radius in effects.DILATION.items()},
+        "painting": {
+            "seen": painting.SEEN, "shaded": painting.SHADED, "blocks": painting.BLOCKS, "bound": painting.BOUND,
+            "deviation": painting.DEVIATION, "luma": painting.LUMA,
+            "held": {"least": painting.Held.LEAST, "share": painting.Held.SHARE},
+        },
     }  # fmt: skip
 
 
@@ -79,10 +86,14 @@ def _checked(model: Path) -> dict[str, Any]:
     if card["edges"] != "inside":
         raise ValueError(f"{model}: takes edges as an input; the page computes none: export it with the edges inside")
     size = card["resolution"]
-    wanted = {"image": [1, size, size, 3], "mask": [1, size, size, 1]}
+    plan = {"skin": [1, painting.SEEN, painting.SEEN, 1], "shading": [1, painting.SHADED, painting.SHADED, 3],
+            "sources": [1, painting.CORNERS**2]}  # fmt: skip
+    wanted = {"image": [1, size, size, 3], "mask": [1, size, size, 1], "erased": [1, size, size, 3], **plan}
     for port in card["inputs"] + card["outputs"]:
-        shape = wanted["mask"] if "mask" in port["name"] else wanted["image"]
-        if port["shape"] != shape or port["layout"] != "NHWC" or port["dtype"] != "float32":
+        shape = wanted.get(port["name"])
+        if shape is None:
+            raise ValueError(f"{model}: found {port['name']}; the page knows {', '.join(wanted)}: export it without others")
+        if port["shape"] != shape or port["layout"] == "NCHW" or port["dtype"] != "float32":
             found = f"{port['name']} {port['shape']} {port['layout']} {port['dtype']}"
             raise ValueError(f"{model}: found {found}; the page takes {shape} NHWC float32, batch 1: export it that way")
     return card

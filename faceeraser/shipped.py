@@ -7,6 +7,4 @@ from pathlib import Path
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 """Two checkpoint folders, fp32 and plan, the files exported from them with their cards, and MODEL_CARD.md."""
 PLAN = WEIGHTS / "plan.tflite"
-"""What erases photographs and videos: it plans, and what it plans is painted at the picture's own resolution."""
-WHOLE = WEIGHTS / "int8.tflite"
-"""What the page runs: a file that paints too, 256 x 256 pixels."""
+"""What erases, here, in the page and in the app: it plans, and what it plans is painted at the picture's own resolution."""

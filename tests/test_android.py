@@ -214,9 +214,9 @@ def test_the_shipped_model_has_the_signature_that_the_app_names() -> None:
 
     code = (APP / "java/faceeraser/demo/LiteRtModel.java").read_text()
     (name,) = re.findall(r'SIGNATURE = "(\w+)"', code)
-    card = json.loads((WEIGHTS / "int8.tflite.json").read_text())
+    card = json.loads((WEIGHTS / "plan.tflite.json").read_text())
     ports = {side: [port["name"] for port in card[side]] for side in ("inputs", "outputs")}
-    assert Interpreter(str(WEIGHTS / "int8.tflite")).get_signature_list() == {name: ports}
+    assert Interpreter(str(WEIGHTS / "plan.tflite")).get_signature_list() == {name: ports}
 
 
 def test_the_assets_are_the_packages_own_files() -> None:
@@ -224,7 +224,7 @@ def test_the_assets_are_the_packages_own_files() -> None:
     lists = {name: re.findall(r"'([^']+)'", words) for name, words in re.findall(r"def (\w+) = \[(.*?)\]", build)}
     assert set(lists["landmarks"]) == set(landmark_models.FILES)
     assert all((ROOT / "faceeraser" / name).is_file() for name in lists["shipped"])
-    assert WEIGHTS / "int8.tflite.json" in {ROOT / "faceeraser" / name for name in lists["shipped"]}
+    assert WEIGHTS / "plan.tflite.json" in {ROOT / "faceeraser" / name for name in lists["shipped"]}
     opened = set(re.findall(r'"([\w.]+\.(?:json|tflite))"', (APP / "java/faceeraser/demo/Worker.java").read_text()))
     assert opened <= {Path(name).name for name in lists["shipped"]} | set(lists["landmarks"])
     assert not [path for path in DEMO.rglob("*") if path.suffix in {".tflite", ".jar", ".apk"} and "build" not in path.parts]
@@ -245,7 +245,7 @@ def test_what_is_packed_is_what_the_server_serves(landmarks: None, page: Path, t
     pack = module(PAGE / "pack.py")
     assert pack.main([str(tmp_path), "--page", str(page)]) == 0
     told = json.loads((tmp_path / "site.json").read_text())
-    served = serve.table(WEIGHTS / "int8.tflite", page)
+    served = serve.table(WEIGHTS / "plan.tflite", page)
     assert told["headers"] == serve.HEADERS
     assert {"Cross-Origin-Opener-Policy", "Cross-Origin-Embedder-Policy"} <= set(told["headers"])
     assert told["files"].keys() == served.keys()

@@ -13,10 +13,10 @@ from torch import nn
 
 from faceeraser import artifact, checkpoint, convert, gate, paint, quant, writing
 from faceeraser.artifact import Artifact
-from faceeraser.erasing import Eraser, _Held
+from faceeraser.erasing import Eraser
 from faceeraser.mesh import Face
 from faceeraser.networks import Config, count
-from faceeraser.painting import paint_by_plan
+from faceeraser.painting import Held, paint_by_plan
 from faceeraser.planner import PatchEraser
 
 SIZE = 256
@@ -215,7 +215,7 @@ def test_in_a_video_sources_are_held_and_one_worker_paints_what_two_do(network, 
         eraser = Eraser(source, glasses="off", workers=workers)
         results[workers] = [one.image for one in eraser.frames(frames, landmarks)]
     assert all(np.array_equal(a, b) for a, b in zip(results[1], results[2], strict=True))
-    held = _Held()
+    held = Held()
     one, other = ({"skin": np.ones((128, 128, 1), np.float32), "sources": np.full(289, n)} for n in (3.0, 9.0))
     assert held.steady(0, one)["sources"][0] == 3 and held.steady(0, other)["sources"][0] == 3
     assert held.steady(1, other)["sources"][0] == 9, "another face has its own"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from faceeraser import WEIGHTS, serve
 
-MODEL = WEIGHTS / "int8.tflite"
+MODEL = WEIGHTS / "plan.tflite"
 
 
 def pack(folder: Path, model: Path = MODEL, page: Path = serve.PAGE) -> int:

@@ -1,4 +1,4 @@
-"""Golden vectors: what finder, masks, crops and effects make of a face, for the ports in web_demo and android_demo.
+"""Golden vectors: what finder, masks, crops, painting and effects make of a face, for the ports (web_demo, android_demo).
 
     python tests/golden/make_face.py FOLDER
 
@@ -14,15 +14,22 @@ their content: `crop.upright.u8` is uint8, `.f32` float32. `face.json` is
         "followed": [[x, y] * 468],           the mesh of FaceFinder.follow() from there, in the same picture
         "matrix": [[a, b, x], [c, d, y]],     picture to crop coordinates, of align() at 256
         "masks": {"brows,eyes": ARRAY, ...},  of face_mask() at 256 without glasses, by what is erased: 1 = erase
-        "crop": ARRAY, "painted": ARRAY,      of align(); and what the model that ships makes of it under all parts
-        "erased": ARRAY,                      `painted` pasted back into the picture
+        "crop": ARRAY,                        of align()
+        "plan": {"skin": ARRAY, "shading": ARRAY, "sources": ARRAY},   of the file that ships, for the crop under all parts
+        "erased": ARRAY, "erased_grey": ARRAY,   the picture, and the same in grey, painted by that plan
+        "picture_grey", "crop_grey": ARRAY,   what `erased_grey` was made of
+        "skin_of": share,                     painting.skin_of() of the plan's own sources
+        "painted": ARRAY, "pasted": ARRAY,    (256, 256, 3), the crop erased in its own grid; that pasted back
         "effects": {name: ARRAY}}},           on `erased`, with the fast blend
      "video": {
         "frames": ARRAY,                      (n, height, width, 3)
         "seconds": s,                         from frame to frame
         "constants": {...},                   as tracking.json has them, but for detect_every, which is small
         "models": [...],                      as above
-        "faces": [[[x, y] * 468, ...], ...]}} the meshes of tracking.Tracker's faces in every frame
+        "faces": [[[x, y] * 468, ...], ...],  the meshes of tracking.Tracker's faces in every frame
+        "numbers": [[n, ...], ...]},          and their numbers, where the first is 1
+     "held": [{"number": n, "skin": ARRAY, "sources": ARRAY,   a face's plan, frame after frame
+               "steady": ARRAY}, ...]}        and the sources that painting.Held gives for it
 
 where ARRAY is {"file": name, "shape": [...]}. The cases are scikit-image's astronaut (NASA, public domain): upright, turned,
 small in the picture (cubic sampling, a blurred paste) and large in it (averaged areas). What is between -0.5 and 0.5 of a
@@ -44,7 +51,7 @@ import cv2
 import numpy as np
 from skimage.data import astronaut
 
-from faceeraser import WEIGHTS, effects, finder, serve, tracking
+from faceeraser import WEIGHTS, effects, finder, painting, serve, tracking
 from faceeraser.artifact import Artifact
 from faceeraser.crops import align, paste_back
 from faceeraser.finder import Detection, FaceFinder
@@ -119,6 +126,43 @@ def recorded(name: str, kept: Keep) -> Iterator[list[dict[str, Any]]]:
         finder._invoke, finder.FLAT = invoke, flat
 
 
+Plan = dict[str, np.ndarray]
+
+
+def erased(
+    name: str, picture: np.ndarray, crop: np.ndarray, mask: np.ndarray, matrix: np.ndarray, plan: Plan, kept: Keep
+) -> tuple[np.ndarray, dict[str, Any]]:  # fmt: skip
+    """The picture erased, and what a case tells of that."""
+    whole = np.array([[1.0, 0, 0], [0, 1.0, 0]])
+    done = painting.paint_by_plan(picture.copy(), mask, crop, plan, matrix)[0]
+    picture_grey, crop_grey = (np.repeat(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY)[..., None], 3, 2) for p in (picture, crop))
+    grey = painting.paint_by_plan(picture_grey.copy(), mask, crop_grey, plan, matrix)[0]
+    painted = painting.paint_by_plan(crop.copy(), mask, crop, plan, whole)[0]
+    arrays = {
+        "erased": done, "erased_grey": grey, "picture_grey": picture_grey, "crop_grey": crop_grey, "painted": painted,
+        "pasted": paste_back(picture, painted, matrix, mask),
+    }  # fmt: skip
+    return done, {
+        **{each: kept(f"{each}.{name}", array) for each, array in arrays.items()},
+        "plan": {each: kept(f"plan-{each}.{name}", array) for each, array in plan.items()},
+        "skin_of": painting.skin_of(plan["skin"], plan["sources"]),
+    }  # fmt: skip
+
+
+def held(plans: list[Plan], kept: Keep) -> list[dict[str, Any]]:
+    """A face whose sources stay skin, another beside it, and then one of whose sources' windows hair has come over."""
+    one, other, *_ = plans
+    bare = {**other, "skin": np.ones_like(other["skin"])}
+    over = one["skin"].copy()
+    over[: len(over) // 2] = 0
+    frames = [(1, one), (1, bare), (2, other), (1, {**other, "skin": over}), (1, bare)]
+    steady, told = painting.Held(), []
+    for k, (number, plan) in enumerate(frames):
+        names = {name: kept(f"held-{name}.{k}", plan[name]) for name in ("skin", "sources")}
+        told.append({"number": number, **names, "steady": kept(f"held.{k}", steady.steady(number, plan)["sources"])})
+    return told
+
+
 def write(folder: Path) -> None:
     """Write `face.json` and its arrays into a folder that exists."""
 
@@ -127,8 +171,8 @@ def write(folder: Path) -> None:
         array.tofile(folder / file)
         return {"file": file, "shape": list(array.shape)}
 
-    model, looking = Artifact(WEIGHTS / "int8.tflite"), AsThePage()
-    cases = {}
+    model, looking = Artifact(WEIGHTS / "plan.tflite"), AsThePage()
+    cases, plans = {}, []
     for name, picture in pictures().items():
         with recorded(name, kept) as runs:
             detections = looking.detect(picture)
@@ -138,8 +182,8 @@ def write(folder: Path) -> None:
             assert followed is not None
         masks = {parts: face_mask(picture, face, SIZE, parts.split(","), "off")[0].astype(np.uint8) for parts in MASKS}
         crop, matrix = align(picture, face, SIZE)
-        painted = model.erase(crop, masks[MASKS[0]])
-        erased = paste_back(picture, painted, matrix, masks[MASKS[0]])
+        plans.append(model.plan(crop, masks[MASKS[0]]))
+        done, told = erased(name, picture, crop, masks[MASKS[0]], matrix, plans[-1], kept)
         kept(f"picture.{name}", picture)
         cases[name] = {
             "shape": list(picture.shape), "models": runs,
@@ -148,22 +192,24 @@ def write(folder: Path) -> None:
             "eye_distance": face.eye_distance, "roll": face.roll,
             "matrix": matrix.tolist(),
             "masks": {parts: kept(f"mask-{parts.replace(',', '-')}.{name}", mask) for parts, mask in masks.items()},
-            "crop": kept(f"crop.{name}", crop), "painted": kept(f"painted.{name}", painted),
-            "erased": kept(f"erased.{name}", erased),
+            "crop": kept(f"crop.{name}", crop), **told,
             "effects": {
-                effect: kept(f"effect-{effect}.{name}", effects.apply(what, picture, erased, face, "fast"))
+                effect: kept(f"effect-{effect}.{name}", effects.apply(what, picture, done, face, "fast"))
                 for effect, what in effects.read().items()
             },
         }  # fmt: skip
     constants = replace(tracking.read(), detect_every=3)
     tracker, frames = tracking.Tracker(looking, constants), video()
     with recorded("video", kept) as runs:
-        tracked = [[one.face.mesh.tolist() for one in tracker(frame, 0.04)] for frame in frames]
+        tracked = [tracker(frame, 0.04) for frame in frames]
     assert [len(found) for found in tracked] == [1, 1, 1, 1, 1, 0, 0, 1, 1, 1], "she is there, gone, and there again"
     moving = {
-        "frames": kept("video", frames), "seconds": 0.04, "constants": asdict(constants), "models": runs, "faces": tracked,
+        "frames": kept("video", frames), "seconds": 0.04, "constants": asdict(constants), "models": runs,
+        "faces": [[one.face.mesh.tolist() for one in found] for found in tracked],
+        "numbers": [[one.number for one in found] for found in tracked],
     }  # fmt: skip
-    (folder / "face.json").write_text(json.dumps({"known": serve.known(), "cases": cases, "video": moving}))
+    told = {"known": serve.known(), "cases": cases, "video": moving, "held": held(plans, kept)}
+    (folder / "face.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":

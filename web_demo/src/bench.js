@@ -38,8 +38,9 @@ export async function bench(eraser, picture, choice, frames, show) {
     const frame = context.getImageData(0, 0, WIDTH, HEIGHT);
     const image = {width: WIDTH, height: HEIGHT, channels: 4, data: frame.data};
     clock.tick('grab');
-    const faces = await eraser.follow(image, 1 / 25, clock);
-    const erased = await eraser.erase(image, faces, choice, clock);
+    const followed = await eraser.follow(image, 1 / 25, clock);
+    const [faces, numbers] = ['face', 'number'].map((what) => followed.map((one) => one[what]));
+    const erased = await eraser.erase(image, faces, choice, clock, numbers);
     show(canvas, new ImageData(erased.data, WIDTH, HEIGHT));
     clock.tick('show');
     if (k >= 0) {

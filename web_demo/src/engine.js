@@ -11,8 +11,9 @@ const MOST_THREADS = 4; // beyond, these small models wait for each other more t
  * @typedef {Object} Engine
  * @property {import('./faces.js').Run} detector
  * @property {import('./faces.js').Run} landmarker
- * @property {(crop: Float32Array, mask: Float32Array) => Promise<Float32Array>} eraser (size, size, 3) and (size, size, 1) in
- *   [0, 1], 1 = erase, to (size, size, 3)
+ * @property {(crop: Float32Array, mask: Float32Array) => Promise<Object<string, Float32Array>>} eraser (size, size, 3) and
+ *   (size, size, 1) in [0, 1], 1 = erase, to what its card calls its outputs: `skin`, `shading` and `sources` of a file that
+ *   plans, `erased` (size, size, 3) of one that paints
  * @property {number} size edge length of the crop
  * @property {{runs: 'webgpu' | 'wasm', threads: number, why: string}} told what runs the eraser; `why` is a sentence for the
  *   reader when that is not what was asked for
@@ -56,23 +57,26 @@ async function load(card, [detector, landmarker, eraser], webgpu, why) {
   if (webgpu && model.options.accelerator !== 'webgpu') throw new Error('the model has operators that the GPU does not take');
   if (webgpu && !model.isFullyAccelerated) why = 'A part of the network runs beside the GPU, on the processor.';
   const run = runner(model);
-  const order = roles(model, card);
+  const taken = named(model.getInputDetails(), card.inputs);
+  const given = named(model.getOutputDetails(), card.outputs);
   return {
     detector: runner(await loadAndCompile(detector, wasm)),
     landmarker: runner(await loadAndCompile(landmarker, wasm)),
-    eraser: async (crop, mask) => (await run(order.map((role) => ({image: crop, mask})[role])))[0],
+    eraser: async (crop, mask) => {
+      const outputs = await run(taken.map((name) => ({image: crop, mask})[name]));
+      return Object.fromEntries(given.map((name, k) => [name, outputs[k]]));
+    },
     size: card.resolution,
     told: {runs: webgpu ? 'webgpu' : 'wasm', threads, why},
   };
 }
 
-/** What each input of the eraser takes, read from the model, and held against its card. */
-function roles(model, card) {
-  const found = model.getInputDetails().map(({shape, dtype}) => [Array.from(shape), dtype]);
-  return found.map(([shape, dtype]) => {
-    const port = card.inputs.find((one) => String(one.shape) === String(shape) && one.dtype === dtype);
-    if (!port) throw new Error(`the model takes ${dtype} ${shape}, of which its card says nothing`);
-    return shape[3] === 3 ? 'image' : 'mask';
+/** What the card calls each of the eraser's inputs, or outputs: no two of one side have the same shape. */
+function named(details, ports) {
+  return details.map(({shape, dtype}) => {
+    const port = ports.find((one) => String(one.shape) === String(Array.from(shape)) && one.dtype === dtype);
+    if (!port) throw new Error(`the model has ${dtype} ${Array.from(shape)}, of which its card says nothing`);
+    return port.name;
   });
 }
 

@@ -2,6 +2,7 @@
 
 import {apply} from './effects.js';
 import {Finder, alignMatrix, faceMask, pasteBack} from './faces.js';
+import {Held, paintByPlan} from './painting.js';
 import {cut, scaled} from './picture.js';
 import {Tracker} from './tracking.js';
 
@@ -34,6 +35,7 @@ export class Eraser {
     this.engine = engine;
     this.effects = data.effects.effects;
     this.constants = data.tracking;
+    this.painting = data.faces.painting;
     this.finder = new Finder(engine.detector, engine.landmarker, data.faces);
     this.parts = Object.keys(data.faces.polygons);
     this.begin();
@@ -42,6 +44,7 @@ export class Eraser {
   /** Forget the faces that were followed: the next frame is another video's. */
   begin() {
     this.tracker = new Tracker(this.finder, this.constants);
+    this.held = new Held(this.painting);
   }
 
   /**
@@ -61,7 +64,10 @@ export class Eraser {
     return faces.sort((a, b) => b.width - a.width);
   }
 
-  /** The faces of the next frame, which comes `seconds` after the last one. */
+  /**
+   * The faces of the next frame, which comes `seconds` after the last one.
+   * @returns {Promise<import('./tracking.js').Tracked[]>}
+   */
   follow(image, seconds, clock) {
     return this.tracker.next(image, seconds, clock.tick);
   }
@@ -72,32 +78,50 @@ export class Eraser {
    * @param {import('./faces.js').Face[]} faces
    * @param {Choice} choice with an effect all parts are erased
    * @param {Clock} clock
+   * @param {number[]} numbers in a video, the number of each face: its texture is held from frame to frame
    * @returns {Promise<Picture>} RGBA; pixels outside the masks are the picture's own
    */
-  async erase(image, faces, {parts, effect}, clock) {
+  async erase(image, faces, {parts, effect}, clock, numbers = []) {
     const erased = {...image, data: new Uint8ClampedArray(image.data)};
     const glasses = parts.filter((part) => part === 'glasses');
-    for (const face of faces) {
-      await this.eraseFace(erased, face, effect ? [...this.parts, ...glasses] : parts, clock);
+    for (const [k, face] of faces.entries()) {
+      await this.eraseFace(erased, face, effect ? [...this.parts, ...glasses] : parts, clock, numbers[k]);
     }
     if (effect) for (const face of faces) apply(this.effects[effect], image, erased, face);
     clock.tick('effect');
     return erased;
   }
 
-  async eraseFace(erased, face, parts, clock) {
+  /** @param {number | undefined} number of the face, in a video */
+  async eraseFace(erased, face, parts, clock, number) {
     const {size} = this.engine;
-    const mask = faceMask(face, size, parts);
-    clock.tick('mask');
     const matrix = alignMatrix(face, size);
     const crop = cut(erased, matrix, size, size);
     clock.tick('cut');
-    const painted = await this.engine.eraser(scaled(crop, 1 / 255), Float32Array.from(mask));
+    const mask = await this.maskOf(face, crop, parts);
+    clock.tick('mask');
+    const said = await this.engine.eraser(scaled(crop, 1 / 255), Float32Array.from(mask));
+    const plan = 'sources' in said && number !== undefined ? this.held.steady(number, said) : said;
     clock.tick('model');
-    mask.forEach((there, k) => {
-      if (there) for (let c = 3 * k; c < 3 * k + 3; c++) crop.data[c] = painted[c] * 255;
-    });
-    pasteBack(erased, crop, matrix, mask);
+    if ('sources' in plan) {
+      paintByPlan(erased, mask, crop, plan, matrix, this.painting);
+    } else {
+      mask.forEach((there, k) => {
+        if (there) for (let c = 3 * k; c < 3 * k + 3; c++) crop.data[c] = said.erased[c] * 255;
+      });
+      pasteBack(erased, crop, matrix, mask);
+    }
     clock.tick('paste');
+  }
+
+  /**
+   * What is erased of a face at last, in its crop's coordinates: nothing changes the mask after this.
+   * @param {import('./faces.js').Face} face
+   * @param {Picture} crop (size, size, 3)
+   * @param {string[]} parts
+   * @returns {Promise<Uint8Array>} (size, size), 1 = erase
+   */
+  async maskOf(face, crop, parts) {
+    return faceMask(face, crop.width, parts);
   }
 }

@@ -207,8 +207,9 @@ async function followCamera(stream) {
     const now = performance.now();
     const clock = new Clock();
     const image = grab(video, video.videoWidth, video.videoHeight, mirrored);
-    const faces = await app.eraser.follow(image, Math.max(0.001, (now - last) / 1000), clock);
-    const erased = await app.eraser.erase(image, faces, choice(), clock);
+    const followed = await app.eraser.follow(image, Math.max(0.001, (now - last) / 1000), clock);
+    const faces = followed.map(({face}) => face);
+    const erased = await app.eraser.erase(image, faces, choice(), clock, followed.map(({number}) => number));
     last = now;
     if (app.stream !== stream) break;
     show(erased);

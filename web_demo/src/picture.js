@@ -38,7 +38,7 @@ export function rounded(value) {
 }
 
 /** Keys' cubic kernel with -0.75, as OpenCV has it: the weights of the pixels at -1, 0, 1 and 2. */
-function cubic(f, weights) {
+export function cubic(f, weights) {
   const A = -0.75;
   const g = 1 - f;
   weights[0] = ((A * (f + 1) - 5 * A) * (f + 1) + 8 * A) * (f + 1) - 4 * A;

@@ -39,6 +39,8 @@ export class OneEuro {
   }
 }
 
+/** @typedef {{face: Face, number: number}} Tracked a face of a frame; the number stays the same for as long as it is followed */
+
 /** Faces from frame to frame; the detector rests while they are followed. */
 export class Tracker {
   /**
@@ -51,6 +53,7 @@ export class Tracker {
     this.frames = 0;
     this.tracks = [];
     this.since = 0;
+    this.numbers = 0;
   }
 
   /**
@@ -58,7 +61,7 @@ export class Tracker {
    * @param {import('./picture.js').Picture} image
    * @param {number} seconds since the last frame
    * @param {(step: string) => void} clock called with 'landmarks' or 'find' after each has been done
-   * @returns {Promise<Face[]>} smoothed
+   * @returns {Promise<Tracked[]>} smoothed
    */
   async next(image, seconds, clock) {
     this.frames += 1;
@@ -86,20 +89,21 @@ export class Tracker {
       clock('landmarks');
     }
     this.tracks = kept;
-    return kept.map(({face}) => face);
+    return kept.map(({face, number}) => ({face, number}));
   }
 
   begun(seen, seconds) {
+    this.numbers += 1;
     const filter = new OneEuro(this.constants);
     filter.smooth(seen.mesh, seen.eyeDistance, seconds);
-    return {face: seen, seen, filter};
+    return {face: seen, number: this.numbers, seen, filter};
   }
 
   moved(track, seen, seconds) {
     const steps = seen.mesh.flatMap((point, k) => point.map((value, axis) => Math.abs(value - track.seen.mesh[k][axis])));
     if (steps.sort((a, b) => a - b)[steps.length >> 1] > JUMP * seen.eyeDistance) return this.begun(seen, seconds);
     const mesh = track.filter.smooth(seen.mesh, seen.eyeDistance, seconds);
-    return {face: new Face(mesh, seen.score, seen.known), seen, filter: track.filter};
+    return {...track, face: new Face(mesh, seen.score, seen.known), seen};
   }
 }
 

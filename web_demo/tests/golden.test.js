@@ -10,11 +10,12 @@ import {test} from 'node:test';
 
 import {apply} from '../src/effects.js';
 import {Face, Finder, alignMatrix, faceMask, pasteBack} from '../src/faces.js';
+import {Held, paintByPlan, skinOf} from '../src/painting.js';
 import {cut} from '../src/picture.js';
 import {Tracker} from '../src/tracking.js';
 
 const folder = process.env.GOLDEN;
-const {known, cases, video} = JSON.parse(readFileSync(join(folder, 'face.json')));
+const {known, cases, video, held} = JSON.parse(readFileSync(join(folder, 'face.json')));
 const {effects} = JSON.parse(readFileSync(new URL('../../faceeraser/effects.json', import.meta.url)));
 
 function array({file, shape}) {
@@ -60,11 +61,19 @@ test('faces are followed from frame to frame, lost and found', async () => {
   const frames = array(video.frames);
   for (let k = 0; k < count; k++) {
     const data = frames.subarray(k * width * height * 3, (k + 1) * width * height * 3);
-    const faces = await tracker.next({width, height, channels: 3, data}, video.seconds, () => {});
-    assert.equal(faces.length, video.faces[k].length, `frame ${k}`);
-    faces.forEach(({mesh}, n) => assert.ok(difference(mesh.flat(), video.faces[k][n].flat()).most < 2e-3));
+    const followed = await tracker.next({width, height, channels: 3, data}, video.seconds, () => {});
+    assert.deepEqual(followed.map(({number}) => number), video.numbers[k], `frame ${k}`);
+    followed.forEach(({face: {mesh}}, n) => assert.ok(difference(mesh.flat(), video.faces[k][n].flat()).most < 2e-3));
   }
   assert.equal(left.length, 0);
+});
+
+test('the sources of a face are held for as long as they are skin', () => {
+  const steady = new Held(known.painting);
+  for (const {number, skin, sources, steady: expected} of held) {
+    const plan = steady.steady(number, {skin: array(skin), sources: array(sources)});
+    assert.deepEqual(plan.sources, array(expected));
+  }
 });
 
 for (const [name, golden] of Object.entries(cases)) {
@@ -112,9 +121,27 @@ for (const [name, golden] of Object.entries(cases)) {
     const mask = array(golden.masks['brows,eyes,nose,mouth']);
     const crop = {width: 256, height: 256, channels: 3, data: array(golden.painted)};
     pasteBack(image, crop, golden.matrix.flat(), mask);
-    const apart = difference(image.data, array(golden.erased));
+    const apart = difference(image.data, array(golden.pasted));
     assert.ok(apart.most <= 1 && apart.share < 0.001, JSON.stringify(apart));
   });
+
+  for (const [how, picture, crop, expected] of [
+    ['by a plan', array({file: `picture.${name}.u8`, shape: golden.shape}), golden.crop, golden.erased],
+    ['by a plan, in grey', array(golden.picture_grey), golden.crop_grey, golden.erased_grey],
+  ]) {
+    test(`${name}: painted ${how}`, () => {
+      const [before, there] = [Uint8ClampedArray.from(picture), array(expected)];
+      const plan = Object.fromEntries(Object.entries(golden.plan).map(([part, told]) => [part, array(told)]));
+      const mask = array(golden.masks['brows,eyes,nose,mouth']);
+      const image = {width, height, channels: 3, data: picture};
+      paintByPlan(image, mask, {width: 256, height: 256, channels: 3, data: array(crop)}, plan, golden.matrix.flat(), known.painting);
+      assert.ok(Math.abs(skinOf(plan.skin, plan.sources, known.painting) - golden.skin_of) < 1e-5);
+      const changed = difference(there, before).differing;
+      assert.ok(changed > 500, `painting changes ${changed} values`);
+      const apart = difference(picture, there);
+      assert.ok(apart.most <= 1 && apart.differing < 0.001 * changed, JSON.stringify({changed, ...apart}));
+    });
+  }
 
   for (const [effect, expected] of Object.entries(golden.effects)) {
     test(`${name}: ${effect}`, () => {

@@ -27,7 +27,7 @@ import java.util.List;
  * works they wait, and of those that came meanwhile only the latest is taken.
  */
 final class Worker {
-    private static final String MODEL = "int8.tflite";
+    private static final String MODEL = "plan.tflite";
     private static final double LONGEST_STEP = 1; // seconds; after a longer pause the faces are somewhere else
 
     /** What is told on the main thread. */
@@ -47,7 +47,6 @@ final class Worker {
     private final Handler main = new Handler(Looper.getMainLooper());
     private final Listener listener;
     private volatile Scene.Choice choice;
-    private Tracker tracker;
     private Scene scene;
     private volatile String accelerator;
     private long lastFrame;
@@ -82,8 +81,8 @@ final class Worker {
     void forget() {
         handler.post(() -> {
             lastFrame = 0;
-            if (tracker != null) {
-                tracker.forget();
+            if (scene != null) {
+                scene.forget();
             }
         });
     }
@@ -102,7 +101,7 @@ final class Worker {
                     new LiteRtModel(assets, "face_detection_short_range.tflite", null, Accelerator.CPU, environment),
                     new LiteRtModel(assets, "face_landmark.tflite", null, Accelerator.CPU, environment));
             Effects effects = new Effects(new String(bytes(assets, "effects.json"), StandardCharsets.UTF_8));
-            tracker = new Tracker(finder, new String(bytes(assets, "tracking.json"), StandardCharsets.UTF_8));
+            Tracker tracker = new Tracker(finder, new String(bytes(assets, "tracking.json"), StandardCharsets.UTF_8));
             scene = new Scene(finder, tracker, new Eraser(card, network(assets, card, environment)), effects);
             List<String> names = effects.names();
             main.post(() -> listener.ready(names));
@@ -148,7 +147,7 @@ final class Worker {
         }
         double seconds = (taken - lastFrame) / 1e9;
         if (lastFrame == 0 || seconds > LONGEST_STEP) {
-            tracker.forget();
+            scene.forget();
             fps = 0;
         }
         seconds = Math.max(1e-3, Math.min(seconds, LONGEST_STEP));

@@ -43,17 +43,20 @@ public final class Card {
             if (!dtype.equals("float32") && !dtype.equals("uint8") && !dtype.equals("int8")) {
                 throw new JSONException(name + ": found dtype " + dtype + "; expected float32, uint8 or int8");
             }
-            if (!layout.equals("NHWC") && !layout.equals("NCHW") || shape.length() != 4 || shape.optInt(0) != 1) {
+            boolean list = layout.equals("NC");
+            if (!list && !layout.equals("NHWC") && !layout.equals("NCHW") || shape.length() != (list ? 2 : 4)
+                    || shape.optInt(0) != 1) {
                 throw new JSONException(name + ": found shape " + shape + " and layout " + layout
-                        + "; expected one picture, NHWC or NCHW");
+                        + "; expected one picture, NHWC or NCHW, or one list, NC");
             }
             whole = !dtype.equals("float32");
             signed = dtype.equals("int8");
             channelsFirst = layout.equals("NCHW");
-            channels = shape.getInt(channelsFirst ? 1 : 3);
-            pixels = shape.getInt(channelsFirst ? 2 : 1) * shape.getInt(channelsFirst ? 3 : 2);
-            low = told.getJSONArray("range").getDouble(0);
-            high = told.getJSONArray("range").getDouble(1);
+            channels = list ? 1 : shape.getInt(channelsFirst ? 1 : 3);
+            pixels = list ? shape.getInt(1) : shape.getInt(channelsFirst ? 2 : 1) * shape.getInt(channelsFirst ? 3 : 2);
+            // A list's numbers are meant as they are; a picture's go from 0 to 1, whatever the file counts in.
+            low = list ? 0 : told.getJSONArray("range").getDouble(0);
+            high = list ? 1 : told.getJSONArray("range").getDouble(1);
             // Without a scale an integer port takes plain 8-bit pictures, and masks of 0 and 1.
             JSONObject quantization = told.optJSONObject("quantization");
             scale = quantization != null ? quantization.getDouble("scale") : channels == 3 ? 1 / 255.0 : 1;
@@ -86,9 +89,12 @@ public final class Card {
             return whole ? bytes : floats;
         }
 
-        /** What the model gave, float[] or byte[], as numbers in [0, 1], pixel by pixel. */
+        /** What the model gave, float[] or byte[], as numbers in [0, 1], pixel by pixel, or of a list as they are. */
         float[] unpack(Object given) {
             int length = given instanceof byte[] ? ((byte[]) given).length : ((float[]) given).length;
+            if (length != pixels * channels) {
+                throw new IllegalArgumentException(name + ": found " + length + " numbers; expected " + pixels * channels);
+            }
             float[] values = new float[length];
             for (int i = 0; i < length; i++) {
                 int from = channelsFirst ? i % channels * pixels + i / channels : i;

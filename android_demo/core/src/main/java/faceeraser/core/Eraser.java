@@ -1,23 +1,42 @@
 package faceeraser.core;
 
 import java.io.IOException;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
 import java.util.Random;
 
-/** Erases parts of a face: level it into a crop, let the network paint what the mask hides, put that back softly. */
+/**
+ * Erases parts of a face: level it into a crop, and let the network plan what is painted in the picture, on its own grid. A
+ * file that paints the crop itself is taken as well; that is then put back softly.
+ */
 public final class Eraser {
+    /** Of {@link #erase}: a photograph, not one of a video's frames. */
+    public static final int ALONE = -1;
+    private static final List<String> PLAN = Arrays.asList("skin", "shading", "sources");
+
     private static final double ALIKE = 40; // dB, inside the mask: what two runtimes may differ by
     private static final double FEATHER = 3; // how wide the blend into the photograph is, in pixels of the crop
 
     private final Card card;
     private final Model model;
+    private final boolean plans;
+    private final Held held = new Held();
 
     /**
      * @param card says what the model takes
      * @param model takes one array for each input of the card, in its order
      */
     public Eraser(Card card, Model model) {
-        if (card.outputs.size() != 1) {
-            throw new IllegalArgumentException("found " + card.outputs.size() + " outputs on the card; expected one");
+        Map<String, Integer> given = new HashMap<>();
+        for (Card.Port port : card.outputs) {
+            given.put(port.name, given.size());
+        }
+        plans = given.keySet().containsAll(PLAN);
+        if (!plans && card.outputs.size() != 1) {
+            throw new IllegalArgumentException("found " + card.outputs.size()
+                    + " outputs on the card; expected one picture, or " + PLAN);
         }
         for (Card.Port port : card.inputs) {
             if (!port.name.equals("image") && !port.name.equals("mask")) {
@@ -34,17 +53,38 @@ public final class Eraser {
      * @param image the picture, left as it is
      * @param face in its coordinates
      * @param bits which {@link Parts}
+     * @param number of the face in a video, whose texture is held from frame to frame; ALONE for a photograph
      */
-    public Picture erase(Picture image, Face face, int bits) throws IOException {
+    public Picture erase(Picture image, Face face, int bits, int number) throws IOException {
         Affine map = face.aligned(card.resolution);
-        Mask mask = Parts.erased(face.moved(map), card.resolution, bits);
         Picture crop = Sampling.cut(image, map, card.resolution, card.resolution);
-        return pasteBack(image, paint(crop, mask), map, mask);
+        Mask mask = maskOf(face.moved(map), crop, bits);
+        if (!plans) {
+            return pasteBack(image, paint(crop, mask), map, mask);
+        }
+        Plan plan = plan(crop, mask);
+        Picture result = image.copy();
+        Painting.paint(result, mask, crop, number == ALONE ? plan : held.steady(number, plan), map);
+        return result;
+    }
+
+    /** Forgets the faces of a video: what comes next is another. */
+    public void forget() {
+        held.forget();
     }
 
     /**
-     * Whether two models that should be the same paint the same. A GPU that counts in half precision cannot tell pixels of
-     * this network's flow apart, and its picture is then another; better a slow picture than a wrong one.
+     * What is erased of a face at last: nothing changes the mask after this.
+     *
+     * @param level the face in the coordinates of its crop
+     */
+    private static Mask maskOf(Face level, Picture crop, int bits) {
+        return Parts.erased(level, crop.width, bits);
+    }
+
+    /**
+     * Whether two models that should be the same paint the same. A GPU that counts in half precision chooses other sources,
+     * or none that are any; better a slow picture than a wrong one.
      */
     public static boolean agree(Card card, Model one, Model other) throws IOException {
         // Something to copy everywhere, at no regular distance, and a hole in the middle of it.
@@ -73,8 +113,36 @@ public final class Eraser {
         return 255.0 * 255 * count >= squares * Math.pow(10, ALIKE / 10);
     }
 
-    /** A crop with what the network paints in the mask; the rest is the crop bit for bit. */
+    /** A crop erased in its own grid; outside of the mask it is the crop bit for bit. */
     Picture paint(Picture crop, Mask mask) throws IOException {
+        Picture result = crop.copy();
+        if (plans) {
+            Painting.paint(result, mask, crop, plan(crop, mask), Affine.shift(0, 0));
+            return result;
+        }
+        float[] painted = card.outputs.get(0).unpack(asked(crop, mask)[0]);
+        for (int i = 0; i < painted.length; i++) {
+            if (mask.on[i / 3] != 0) {
+                result.rgb[i] = Picture.level(255 * painted[i]);
+            }
+        }
+        return result;
+    }
+
+    private Plan plan(Picture crop, Mask mask) throws IOException {
+        Object[] given = asked(crop, mask);
+        float[][] said = new float[PLAN.size()][];
+        for (int i = 0; i < given.length; i++) {
+            int at = PLAN.indexOf(card.outputs.get(i).name);
+            if (at >= 0) {
+                said[at] = card.outputs.get(i).unpack(given[i]);
+            }
+        }
+        return new Plan(said[0], said[1], said[2]);
+    }
+
+    /** What the model gives for a crop and its mask. */
+    private Object[] asked(Picture crop, Mask mask) throws IOException {
         float[] image = new float[crop.rgb.length];
         for (int i = 0; i < image.length; i++) {
             image[i] = (crop.rgb[i] & 0xff) / 255f;
@@ -88,14 +156,7 @@ public final class Eraser {
             Card.Port port = card.inputs.get(i);
             inputs[i] = port.pack(port.name.equals("image") ? image : hole);
         }
-        float[] painted = card.outputs.get(0).unpack(model.run(inputs)[0]);
-        Picture result = crop.copy();
-        for (int i = 0; i < painted.length; i++) {
-            if (mask.on[i / 3] != 0) {
-                result.rgb[i] = Picture.level(255 * painted[i]);
-            }
-        }
-        return result;
+        return model.run(inputs);
     }
 
     /**

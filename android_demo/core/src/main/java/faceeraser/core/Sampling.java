@@ -81,7 +81,7 @@ public final class Sampling {
     }
 
     /** What each of two or four pixels in a row gives to a point `t` beyond the left middle one (cubic: Keys, a = -0.75). */
-    private static void weigh(float[] weights, float t) {
+    static void weigh(float[] weights, float t) {
         if (weights.length == 2) {
             weights[0] = 1 - t;
             weights[1] = t;
@@ -228,7 +228,7 @@ public final class Sampling {
     }
 
     /** An index beyond 0 .. length - 1, mirrored at the first or the last one. */
-    private static int mirrored(int index, int length) {
+    static int mirrored(int index, int length) {
         int at = Math.abs(index);
         return Math.max(at < length ? at : 2 * length - 2 - at, 0);
     }

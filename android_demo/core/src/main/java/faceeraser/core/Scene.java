@@ -1,6 +1,8 @@
 package faceeraser.core;
 
 import java.io.IOException;
+import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 
 /** From a camera's frame or a photograph to what is shown: find the faces, erase, put an effect on. */
@@ -52,21 +54,35 @@ public final class Scene {
     /** One picture of a video, `seconds` after the one before. */
     public Shown frame(Picture image, double seconds, Choice choice) throws IOException {
         long begun = System.nanoTime();
-        return show(image, tracker.next(image, seconds), choice, begun);
+        List<Face> faces = new ArrayList<>();
+        List<Integer> numbers = new ArrayList<>();
+        for (Tracker.Tracked one : tracker.next(image, seconds)) {
+            faces.add(one.face);
+            numbers.add(one.number);
+        }
+        return show(image, faces, numbers, choice, begun);
+    }
+
+    /** Forgets all faces, as when the picture comes from another camera. */
+    public void forget() {
+        tracker.forget();
+        eraser.forget();
     }
 
     /** A photograph on its own. */
     public Shown photograph(Picture image, Choice choice) throws IOException {
         long begun = System.nanoTime();
-        return show(image, finder.find(image), choice, begun);
+        List<Face> faces = finder.find(image);
+        return show(image, faces, Collections.nCopies(faces.size(), Eraser.ALONE), choice, begun);
     }
 
-    private Shown show(Picture image, List<Face> faces, Choice choice, long begun) throws IOException {
+    private Shown show(Picture image, List<Face> faces, List<Integer> numbers, Choice choice, long begun)
+            throws IOException {
         long found = System.nanoTime();
         int parts = choice.effect == null ? choice.parts : choice.parts | Parts.FEATURES;
         Picture result = image;
-        for (Face face : faces) {
-            result = parts == 0 ? result : eraser.erase(result, face, parts);
+        for (int k = 0; k < faces.size() && parts != 0; k++) {
+            result = eraser.erase(result, faces.get(k), parts, numbers.get(k));
         }
         long erased = System.nanoTime();
         for (Face face : faces) {

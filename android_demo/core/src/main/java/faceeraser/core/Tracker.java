@@ -12,24 +12,29 @@ import java.util.List;
 public final class Tracker {
     private static final double JUMP = 0.75; // eye distances between two pictures: no face moves so far
 
-    /** One face that is followed: as the model saw it last, and as it is shown, smoothed. */
-    private static final class Track {
-        final OneEuro filter;
-        final Face seen;
-        final Face shown;
+    /** One face that is followed: as the model saw it last, and as it is shown. */
+    public static final class Tracked {
+        /** Its own for as long as it is followed. */
+        public final int number;
+        /** Smoothed. */
+        public final Face face;
+        private final OneEuro filter;
+        private final Face seen;
 
-        Track(OneEuro filter, Face seen, Face shown) {
+        private Tracked(int number, OneEuro filter, Face seen, Face face) {
+            this.number = number;
             this.filter = filter;
             this.seen = seen;
-            this.shown = shown;
+            this.face = face;
         }
     }
 
     private final FaceFinder finder;
     private final OneEuro.Settings settings;
-    private List<Track> tracks = new ArrayList<>();
+    private List<Tracked> tracks = new ArrayList<>();
     private int since;
     private boolean fresh = true;
+    private int numbers;
 
     /**
      * @param finder finds and follows
@@ -52,9 +57,9 @@ public final class Tracker {
      *
      * @param seconds since the picture before, above 0
      */
-    public List<Face> next(Picture image, double seconds) throws IOException {
-        List<Track> kept = new ArrayList<>();
-        for (Track track : tracks) {
+    public List<Tracked> next(Picture image, double seconds) throws IOException {
+        List<Tracked> kept = new ArrayList<>();
+        for (Tracked track : tracks) {
             Face seen = finder.follow(image, track.seen);
             // Two that have come to follow the same face are one: the older stays.
             if (seen != null && !isAmong(kept, seen)) {
@@ -79,20 +84,17 @@ public final class Tracker {
         }
         fresh = false;
         tracks = kept;
-        List<Face> shown = new ArrayList<>();
-        for (Track track : tracks) {
-            shown.add(track.shown);
-        }
-        return shown;
+        return new ArrayList<>(kept);
     }
 
-    private Track begun(Face seen, double seconds) {
+    private Tracked begun(Face seen, double seconds) {
         OneEuro filter = new OneEuro(settings);
         filter.next(seen.points(), seen.eyeDistance, seconds);
-        return new Track(filter, seen, seen);
+        numbers++;
+        return new Tracked(numbers, filter, seen, seen);
     }
 
-    private Track moved(Track track, Face seen, double seconds) {
+    private Tracked moved(Tracked track, Face seen, double seconds) {
         double[] steps = new double[seen.mesh.length];
         for (int i = 0; i < steps.length; i++) {
             steps[i] = Math.abs(seen.mesh[i] - track.seen.mesh[i]);
@@ -106,12 +108,12 @@ public final class Tracker {
         for (int i = 0; i < mesh.length; i++) {
             mesh[i] = (float) points[i];
         }
-        return new Track(track.filter, seen, new Face(mesh, seen.score, seen.yaw));
+        return new Tracked(track.number, track.filter, seen, new Face(mesh, seen.score, seen.yaw));
     }
 
     /** Whether a mesh is of a face that is followed: their middles are nearer than a face is wide. */
-    private static boolean isAmong(List<Track> tracks, Face face) {
-        for (Track track : tracks) {
+    private static boolean isAmong(List<Tracked> tracks, Face face) {
+        for (Tracked track : tracks) {
             double apart = Math.hypot(track.seen.ovalX - face.ovalX, track.seen.ovalY - face.ovalY);
             if (apart < 0.4 * Math.max(track.seen.width, face.width)) {
                 return true;
@@ -121,8 +123,8 @@ public final class Tracker {
     }
 
     /** Whether what is detected is a face that is followed already: the middle of its box lies well inside of it. */
-    private static boolean isCovered(List<Track> tracks, Detection found) {
-        for (Track track : tracks) {
+    private static boolean isCovered(List<Tracked> tracks, Detection found) {
+        for (Tracked track : tracks) {
             double apart = Math.hypot(track.seen.ovalX - found.middleX(), track.seen.ovalY - found.middleY());
             if (apart < 0.4 * track.seen.width) {
                 return true;

@@ -56,6 +56,15 @@ public class CardTest {
     }
 
     @Test
+    public void aListsNumbersAreTakenAsTheyAre() {
+        String told = port("sources", "float32", "NC", "[1, 3]", "null").replace("[0.0, 1.0]", "[0.0, 840.0]");
+        Card.Port port = card(told, "inside", 1).inputs.get(0);
+        assertArrayEquals(new float[] {0, 7, 840}, port.unpack(new float[] {0, 7, 840}), 0);
+        assertTrue(said(() -> port.unpack(new float[2])).contains("expected 3"));
+        assertTrue(said(() -> card(told.replace("NC", "NHWC"), "inside", 1)).contains("one list"));
+    }
+
+    @Test
     public void quantizedBytesFollowScaleAndZeroPoint() {
         String told = "{'scale': 0.00392156862745098, 'zero_point': -128}";
         Card.Port port = card(port("image", "int8", "NHWC", "[1, 1, 1, 3]", told), "inside", 1).inputs.get(0);
@@ -76,12 +85,14 @@ public class CardTest {
     }
 
     @Test
-    public void anEraserWantsAnImageAMaskAndOneOutput() throws Exception {
-        String shipped = Golden.text("faceeraser/weights/int8.tflite.json");
+    public void anEraserWantsAnImageAMaskAndAPlanOrOnePicture() throws Exception {
+        String shipped = Golden.text("faceeraser/weights/plan.tflite.json");
         String renamed = shipped.replace("\"name\": \"mask\"", "\"name\": \"hole\"");
         assertTrue(said(() -> new Eraser(new Card(renamed), null)).contains("hole"));
         JSONObject none = new JSONObject(shipped);
         none.put("outputs", new JSONArray());
         assertTrue(said(() -> new Eraser(new Card(none.toString()), null)).contains("0 outputs"));
+        String half = shipped.replace("\"name\": \"skin\"", "\"name\": \"hair\"");
+        assertTrue(said(() -> new Eraser(new Card(half), null)).contains("skin"));
     }
 }

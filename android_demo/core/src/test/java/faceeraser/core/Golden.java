@@ -179,13 +179,23 @@ final class Golden {
         return replay;
     }
 
-    /** The network's answer: the picture that it painted, as the shipped file gives it, floats in [0, 1]. */
-    Replay painter() throws IOException, JSONException {
-        byte[] painted = bytes(of("painted"));
-        float[] floats = new float[painted.length];
-        for (int i = 0; i < floats.length; i++) {
-            floats[i] = (painted[i] & 0xff) / 255f;
+    /** The network's answer: the plan, as the shipped file gives it. */
+    Replay planner() throws IOException, JSONException {
+        List<Object> answer = new ArrayList<>();
+        for (Card.Port port : card().outputs) {
+            answer.add(floats(of("plan").getJSONObject(port.name)));
         }
-        return new Replay(new Object[][] {{floats}});
+        return new Replay(new Object[][] {answer.toArray()});
+    }
+
+    Plan plan() throws IOException, JSONException {
+        JSONObject plan = of("plan");
+        return new Plan(floats(plan.getJSONObject("skin")), floats(plan.getJSONObject("shading")),
+                floats(plan.getJSONObject("sources")));
+    }
+
+    /** The shipped model's. */
+    static Card card() throws IOException {
+        return new Card(text("faceeraser/weights/plan.tflite.json"));
     }
 }

@@ -10,9 +10,8 @@ public class SceneTest {
     private static Scene scene(Golden golden) throws Exception {
         Golden.Replay models = golden.models();
         FaceFinder finder = new FaceFinder(models, models);
-        Card card = new Card(Golden.text("faceeraser/weights/int8.tflite.json"));
         return new Scene(finder, new Tracker(finder, Golden.text("faceeraser/tracking.json")),
-                new Eraser(card, golden.painter()), new Effects(Golden.text("faceeraser/effects.json")));
+                new Eraser(Golden.card(), golden.planner()), new Effects(Golden.text("faceeraser/effects.json")));
     }
 
     @Test

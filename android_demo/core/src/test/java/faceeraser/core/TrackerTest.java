@@ -3,6 +3,7 @@ package faceeraser.core;
 import static org.junit.Assert.assertEquals;
 import static org.junit.Assert.assertTrue;
 
+import java.util.List;
 import org.json.JSONArray;
 import org.json.JSONObject;
 import org.junit.Test;
@@ -62,7 +63,9 @@ public class TrackerTest {
         assertEquals(1, video.detector.asked.size());
         // Now and then others are looked for; the face that is known is not looked at again, and not counted twice.
         video.answers(1, 1);
-        assertEquals(1, video.tracker.next(video.picture, STEP).size());
+        List<Tracker.Tracked> still = video.tracker.next(video.picture, STEP);
+        assertEquals(1, still.size());
+        assertEquals(1, still.get(0).number);
         assertEquals(2, video.detector.asked.size());
     }
 
@@ -73,7 +76,9 @@ public class TrackerTest {
         video.tracker.next(video.picture, STEP);
         video.landmarker.answers.add(new Object[] {video.mesh[0], new float[] {-5}});
         video.answers(1, 2);
-        assertEquals(1, video.tracker.next(video.picture, STEP).size());
+        List<Tracker.Tracked> again = video.tracker.next(video.picture, STEP);
+        assertEquals(1, again.size());
+        assertEquals(2, again.get(0).number);
         assertEquals(2, video.detector.asked.size());
     }
 
@@ -87,8 +92,9 @@ public class TrackerTest {
             far[i] += 150;
         }
         video.landmarker.answers.add(new Object[] {far, video.mesh[1]});
-        Face jumped = video.tracker.next(video.picture, STEP).get(0);
-        double there = jumped.middleX() - video.golden.found().middleX();
+        Tracker.Tracked jumped = video.tracker.next(video.picture, STEP).get(0);
+        assertEquals("what was held for it is not its any more", 2, jumped.number);
+        double there = jumped.face.middleX() - video.golden.found().middleX();
         assertTrue("moved by " + there, there > 1.5 * video.golden.found().eyeDistance);
     }
 

@@ -1,0 +1,263 @@
+// Paint what a plan says on a picture's own grid: faceeraser/painting.py, which tells why, with the constants that
+// /data/faces.json has of it. A pixel of the box around the crop is gone over once, or twice where it is painted.
+
+import {averaged, cubic, inverted, moved, rounded} from './picture.js';
+
+/** @typedef {import('./picture.js').Picture} Picture */
+/** @typedef {import('./picture.js').Matrix} Matrix */
+/**
+ * @typedef {Object} Plan what a file or a network says, row by row
+ * @property {Float32Array} skin (seen, seen) in [0, 1]
+ * @property {Float32Array} shading (shaded, shaded, 3) in [0, 1]
+ * @property {Float32Array} sources one whole number for each window
+ */
+/** @typedef {Object} Constants `painting` of /data/faces.json */
+
+const CLEAR = 1e-4; // what a mean is divided by at least
+
+/** Where a pixel of the box lies in a map of the crop, in single precision as OpenCV keeps it. */
+class Sampled {
+  /** @param {number} side of the map  @param {Matrix} local from the box's pixels to those of the crop  @param {number} size */
+  constructor(field, side, channels, local, size) {
+    const scale = side / size;
+    const shift = 0.5 * scale - 0.5;
+    const there = local.map((v, k) => Math.fround(v * scale + (k % 3 === 2 ? shift : 0)));
+    Object.assign(this, {field, side, channels, there});
+    this.weights = [new Float64Array(4), new Float64Array(4)];
+  }
+
+  /** Column and row, which may lie beyond the map: there its border is repeated. */
+  at(x, y) {
+    const {fround} = Math;
+    const [a, b, x0, c, d, y0] = this.there;
+    this.x = fround(fround(fround(a * x) + fround(b * y)) + x0);
+    this.y = fround(fround(fround(c * x) + fround(d * y)) + y0);
+  }
+
+  /** Of a map of one channel, linearly. */
+  linear(x, y) {
+    this.at(x, y);
+    const {field, side} = this;
+    const [left, top] = [Math.floor(this.x), Math.floor(this.y)];
+    const [right, down] = [this.x - left, this.y - top];
+    const last = side - 1;
+    const x0 = left < 0 ? 0 : left > last ? last : left;
+    const x1 = left < -1 ? 0 : left >= last ? last : left + 1;
+    const y0 = (top < 0 ? 0 : top > last ? last : top) * side;
+    const y1 = (top < -1 ? 0 : top >= last ? last : top + 1) * side;
+    const upper = field[y0 + x0] * (1 - right) + field[y0 + x1] * right;
+    const lower = field[y1 + x0] * (1 - right) + field[y1 + x1] * right;
+    return upper * (1 - down) + lower * down;
+  }
+
+  /** Of a map of three channels, smoothly, into `out`. */
+  smooth(x, y, out) {
+    this.at(x, y);
+    const {field, side, weights: [across, along]} = this;
+    const [left, top] = [Math.floor(this.x), Math.floor(this.y)];
+    cubic(this.x - left, across);
+    cubic(this.y - top, along);
+    out.fill(0);
+    for (let j = 0; j < 4; j++) {
+      const row = Math.min(Math.max(top + j - 1, 0), side - 1) * side;
+      for (let i = 0; i < 4; i++) {
+        const weight = along[j] * across[i];
+        const from = 3 * (row + Math.min(Math.max(left + i - 1, 0), side - 1));
+        out[0] += weight * field[from];
+        out[1] += weight * field[from + 1];
+        out[2] += weight * field[from + 2];
+      }
+    }
+  }
+}
+
+/**
+ * Paint what a plan says into a picture, in place; what is under the mask is not looked at.
+ * @param {Picture} image RGB or RGBA of 8 bits, changed where the mask is, and nowhere else
+ * @param {Uint8Array} mask (size, size), non-zero = erase, in the crop's coordinates
+ * @param {Picture} crop (size, size, 3), what the plan was made of
+ * @param {Plan} plan
+ * @param {Matrix} matrix from the picture's coordinates to the crop's
+ * @param {Constants} constants
+ */
+export function paintByPlan(image, mask, crop, plan, matrix, constants) {
+  const size = crop.width;
+  const box = boxOf(size, inverted(matrix), image);
+  if (box.width <= 0 || box.height <= 0) return;
+  const [a, b, x0, c, d, y0] = matrix;
+  const local = [a, b, x0 + a * box.left + b * box.top, c, d, y0 + c * box.left + d * box.top];
+  const {detail, hole} = detailed(image, box, mask, crop, plan.skin, local, constants);
+  lay(image, box, hole, detail, plan, local, size, isGrey(crop), constants);
+}
+
+/** The box of a picture that is read or painted: the whole crop, as far as it lies inside. */
+function boxOf(size, back, image) {
+  const [low, high] = [-0.5, size - 0.5];
+  const corners = [[low, low], [high, low], [low, high], [high, high]].map((corner) => moved(back, corner));
+  const within = (v, most) => Math.min(Math.max(v, 0), most);
+  const range = (axis, most) => {
+    const values = corners.map((corner) => corner[axis]);
+    const first = within(Math.floor(Math.min(...values)), most);
+    return [first, within(Math.ceil(Math.max(...values)) + 1, most) - first];
+  };
+  const [[left, width], [top, height]] = [range(0, image.width), range(1, image.height)];
+  return {left, top, width, height};
+}
+
+/** The bounded detail of skin, 0 where none may be copied, and which pixels are to be painted; both of the box. */
+function detailed(image, box, mask, crop, skin, local, constants) {
+  const {seen, shaded, bound, deviation, luma: [red, green, blue]} = constants;
+  const {width, height} = box;
+  const size = crop.width;
+  const holes = new Sampled(Float32Array.from(mask, (v) => (v ? 1 : 0)), size, 1, local, size);
+  const cleans = new Sampled(skin.map((v) => Math.min(Math.max(4 * v - 1.6, 0), 1)), seen, 1, local, size);
+  const own = new Sampled(ownShading(crop, mask, skin, constants), shaded, 1, local, size);
+  const detail = new Float32Array(width * height);
+  const hole = new Uint8Array(width * height);
+  let [all, clear] = [0, 0];
+  for (let y = 0, k = 0; y < height; y++) {
+    let from = ((box.top + y) * image.width + box.left) * image.channels;
+    for (let x = 0; x < width; x++, k++, from += image.channels) {
+      if (holes.linear(x, y) > 0.5) {
+        hole[k] = 1;
+        continue;
+      }
+      const clean = cleans.linear(x, y);
+      if (clean === 0) continue;
+      const light = (image.data[from] * red + image.data[from + 1] * green + image.data[from + 2] * blue) / 255;
+      const found = (light - own.linear(x, y)) * clean;
+      detail[k] = found;
+      all += Math.abs(found);
+      clear += clean;
+    }
+  }
+  const most = (bound * deviation * (all / detail.length)) / (clear / detail.length + CLEAR);
+  for (let k = 0; k < detail.length; k++) detail[k] = Math.min(Math.max(detail[k], -most), most);
+  return {detail, hole};
+}
+
+/** Luma of skin without its detail, (shaded, shaded): means of what is skin. */
+function ownShading(crop, mask, skin, {seen, shaded, luma: [red, green, blue]}) {
+  const size = crop.width;
+  const visible = {width: size, height: size, channels: 1, data: new Float32Array(size * size)};
+  for (let k = 0; k < mask.length; k++) {
+    if (mask[k]) continue;
+    visible.data[k] = (crop.data[3 * k] * red + crop.data[3 * k + 1] * green + crop.data[3 * k + 2] * blue) / 255;
+  }
+  const light = averaged(visible, seen, seen);
+  const halved = (data) => averaged({width: seen, height: seen, channels: 1, data}, shaded, shaded).data;
+  let [value, weight] = [halved(light.data.map((v, k) => v * skin[k])), halved(skin)];
+  for (let k = 0; k < 2; k++) [value, weight] = [value, weight].map((field) => mean3(field, shaded));
+  return value.map((v, k) => v / (weight[k] + CLEAR));
+}
+
+/** Means of 3 x 3, the border mirrored at its pixels. */
+function mean3(field, side) {
+  const result = new Float32Array(field.length);
+  const mirror = (k) => (k < 0 ? -k : k >= side ? 2 * side - 2 - k : k);
+  for (let y = 0; y < side; y++) {
+    for (let x = 0; x < side; x++) {
+      let sum = 0;
+      for (let j = -1; j <= 1; j++) {
+        const row = mirror(y + j) * side;
+        sum += field[row + mirror(x - 1)] + field[row + x] + field[row + mirror(x + 1)];
+      }
+      result[y * side + x] = sum / 9;
+    }
+  }
+  return result;
+}
+
+/** Whether a picture has no colour at all: a network has a tint for every skin. */
+function isGrey({data}) {
+  for (let k = 0; k < data.length; k += 3) if (data[k] !== data[k + 1] || data[k] !== data[k + 2]) return false;
+  return true;
+}
+
+/** How far each window is moved, in whole pixels of the box: x and y in turn. */
+function shiftsOf(sources, local, size, {blocks}) {
+  const [halves, corners, block] = [2 * blocks - 3, blocks + 1, size / blocks];
+  const [a, b, , c, d] = inverted(local);
+  const shifts = new Int32Array(2 * sources.length);
+  sources.forEach((source, k) => {
+    const dx = ((source % halves) + 2) * (block / 2) - (k % corners) * block;
+    const dy = (Math.floor(source / halves) + 2) * (block / 2) - Math.floor(k / corners) * block;
+    shifts[2 * k] = rounded(dx * a + dy * b);
+    shifts[2 * k + 1] = rounded(dx * c + dy * d);
+  });
+  return shifts;
+}
+
+/** Lay shading and copied detail into the hole. A pixel lies in four windows, one around each corner of its block. */
+function lay(image, box, hole, detail, plan, local, size, grey, constants) {
+  const {blocks, shaded, luma} = constants;
+  const {width, height} = box;
+  const corners = blocks + 1;
+  const block = size / blocks;
+  const shifts = shiftsOf(plan.sources, local, size, constants);
+  const shading = new Sampled(plan.shading, shaded, 3, local, size);
+  const colour = new Float64Array(3);
+  const [la, lb, lx, lc, ld, ly] = local;
+  for (let y = 0, k = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, k++) {
+      if (!hole[k]) continue;
+      const u = Math.fround((la * x + lb * y + lx + 0.5) / block);
+      const v = Math.fround((lc * x + ld * y + ly + 0.5) / block);
+      const left = Math.min(Math.max(Math.floor(u), 0), blocks - 1);
+      const top = Math.min(Math.max(Math.floor(v), 0), blocks - 1);
+      const across = Math.cos((u - left) * (Math.PI / 2)) ** 2;
+      const along = Math.cos((v - top) * (Math.PI / 2)) ** 2;
+      let [laid, squares] = [0, 0];
+      for (let corner = 0; corner < 4; corner++) {
+        const [down, right] = [corner >> 1, corner & 1];
+        const window = 2 * ((top + down) * corners + left + right);
+        const [fromX, fromY] = [x + shifts[window], y + shifts[window + 1]];
+        if (fromX < 0 || fromY < 0 || fromX >= width || fromY >= height) continue;
+        const weight = (right ? 1 - across : across) * (down ? 1 - along : along);
+        laid += weight * detail[fromY * width + fromX];
+        squares += weight * weight;
+      }
+      const texture = laid / Math.sqrt(Math.max(squares, 1e-3));
+      shading.smooth(x, y, colour);
+      if (grey) colour.fill(colour[0] * luma[0] + colour[1] * luma[1] + colour[2] * luma[2]);
+      const to = ((box.top + y) * image.width + box.left + x) * image.channels;
+      for (let c = 0; c < 3; c++) image.data[to + c] = rounded(Math.min(Math.max(colour[c] + texture, 0), 1) * 255);
+    }
+  }
+}
+
+/** How much of the windows of some sources is skin, in [0, 1], on average. */
+export function skinOf(skin, sources, {seen, blocks}) {
+  const [halves, block] = [2 * blocks - 3, seen / blocks];
+  let sum = 0;
+  sources.forEach((source) => {
+    const left = ((source % halves) + 2) * (block / 2) - block;
+    const top = (Math.floor(source / halves) + 2) * (block / 2) - block;
+    for (let y = top; y < top + 2 * block; y++) {
+      for (let k = y * seen + left, end = k + 2 * block; k < end; k++) sum += skin[k];
+    }
+  });
+  return sum / (sources.length * (2 * block) ** 2);
+}
+
+/** The sources of each face of a video, held from frame to frame as erasing.py holds them. */
+export class Held {
+  /** @param {Constants} constants */
+  constructor(constants) {
+    this.constants = constants;
+    this.sources = new Map();
+  }
+
+  /** The plan of a frame for the face of this number, with the sources that were held for it. */
+  steady(number, plan) {
+    const {constants} = this;
+    const {least, share} = constants.held;
+    const held = this.sources.get(number);
+    if (held) {
+      const enough = Math.min(least, share * skinOf(plan.skin, plan.sources, constants));
+      if (skinOf(plan.skin, held, constants) >= enough) return {...plan, sources: held};
+    }
+    this.sources.set(number, plan.sources);
+    return plan;
+  }
+}
