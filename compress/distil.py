@@ -10,32 +10,20 @@ the weights anew: the control that says what pruning is worth over training a sm
 import argparse
 import sys
 
-import torch
-
-from faceeraser import finetuning, script, writing
+from faceeraser import finetuning, script
+from faceeraser.distilling import Distilling, distil
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = script.stage_parser(__file__, __doc__)
-    finetuning.add_fine_tuning(made, steps=1000, lr=5e-4)
-    made.add_argument("--scratch", action="store_true", help="start from random weights of the same shapes")
-    return made
+    parser = script.stage_parser(__file__, __doc__)
+    finetuning.add_tuning(parser, Distilling)
+    parser.add_argument("--scratch", action="store_true", help="start from random weights of the same shapes")
+    return parser
 
 
 def run(args: argparse.Namespace) -> None:
-    tuning = finetuning.FineTuning(args)
-    network = tuning.source
-    if tuning.teacher is None:
-        raise ValueError("no teacher to distil from: name one with --teacher, such as the network before pruning")
-    with writing.whole_folder(args.target, args.overwrite) as folder:
-        before = tuning.measure(network)
-        if args.scratch:
-            torch.manual_seed(args.seed)
-            network.initialise()
-        result = tuning.fit(network, folder, "distil")
-        after = tuning.measure(network)
-        tuning.save(folder, network, "distil", {"scratch": args.scratch}, {**result, "before": before, "after": after})
-    tuning.finish({"before": before, "distilled": after}, before=before, after=after)
+    done = distil(args.source, args.target, script.options(Distilling, args), args.overwrite)
+    script.finish(done.title, done.rows, done.summary)
 
 
 def main(argv: list[str] | None = None) -> int:

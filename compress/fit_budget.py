@@ -28,8 +28,8 @@ from typing import Any
 from tabulate import tabulate
 
 from faceeraser import artifact, chain, checkpoint, inference, metrics, script, writing
+from faceeraser.channels import Budget, least_cost
 from faceeraser.history import read_history
-from faceeraser.narrowing import Budget, least_cost
 from faceeraser.networks import Inpainter, count
 from faceeraser.pairs import describe, evaluation_pairs
 

@@ -19,19 +19,29 @@ from faceeraser.shipped import WEIGHTS
 
 if TYPE_CHECKING:
     from faceeraser.artifact import Artifact
+    from faceeraser.distilling import Distilling, distil
     from faceeraser.erasing import Erased, Eraser
     from faceeraser.networks import FaceEraser, Inpainter
+    from faceeraser.pruning import Pruning, prune
+    from faceeraser.quality import Fidelity, fidelity
+    from faceeraser.quantizing import Quantizing, quantize
+    from faceeraser.slimming import Slimming, slim
 
 __version__ = "0.1.0"
-__all__ = ["WEIGHTS", "Artifact", "Erased", "Eraser", "FaceEraser", "__version__", "load", "load_checkpoint"]
+__all__ = [
+    "WEIGHTS", "Artifact", "Distilling", "Erased", "Eraser", "FaceEraser", "Fidelity", "Pruning", "Quantizing", "Slimming",
+    "__version__", "distil", "fidelity", "load", "load_checkpoint", "prune", "quantize", "slim",
+]  # fmt: skip
 
-# Of each name its module, and the extra that it needs and what the error calls it.
+# Of each name that is imported when it is asked for, its module and the extra that it needs.
 _LATE = {
-    "Artifact": ("artifact", None),
-    "Erased": ("erasing", None),
-    "Eraser": ("erasing", None),
-    "FaceEraser": ("networks", "train"),
-}
+    "Artifact": ("artifact", None), "Erased": ("erasing", None), "Eraser": ("erasing", None),
+    "FaceEraser": ("networks", "train"), "Inpainter": ("networks", "train"),
+    "prune": ("pruning", "train"), "Pruning": ("pruning", "train"), "slim": ("slimming", "train"),
+    "Slimming": ("slimming", "train"), "quantize": ("quantizing", "train"), "Quantizing": ("quantizing", "train"),
+    "distil": ("distilling", "train"), "Distilling": ("distilling", "train"),
+    "fidelity": ("quality", None), "Fidelity": ("quality", None),
+}  # fmt: skip
 
 
 def load(

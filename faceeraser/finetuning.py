@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faceeraser import artifact, checkpoint, script
+from faceeraser import artifact, checkpoint
 from faceeraser.fit import Beside, Recipe, calibrate, fit
 from faceeraser.history import read_history
 from faceeraser.inference import measure, sample_sheet
@@ -15,12 +16,45 @@ from faceeraser.networks import Inpainter
 from faceeraser.pairs import TrainingPairs, describe, evaluation_pairs
 
 
-def add_fine_tuning(made: ArgumentParser, steps: int, lr: float) -> None:
-    """The flags of a stage that fine-tunes: data, length, rate, teacher."""
+@dataclass(kw_only=True)
+class Tuning:
+    """How a stage fine-tunes: on what, for how long, taught by whom."""
+
+    data: str | Path
+    """A folder made by train/prepare.py."""
+    steps: int = 400
+    """Fine-tuning steps in all."""
+    batch: int = 8
+    """Pictures in a step and process."""
+    lr: float = 5e-4
+    """Learning rate."""
+    teacher: str | Path | None = None
+    """A checkpoint whose edges, flow and pictures are distilled."""
+    distil: float = 1.0
+    """Weight of the teacher."""
+    distil_features: float = 0.0
+    """Weight of where the teacher's features are strong, as a share of `distil`."""
+    online: bool = False
+    """The teacher goes on training beside its student."""
+    vgg: str | Path | None = None
+    """VGG-19's state dict, where there is no network."""
+    size: int | None = None
+    """Train on pictures of this edge length, of which the networks see what they see at their own. None: the network's
+    resolution; half of it costs a third."""
+    limit: int | None = None
+    """Use only so many blanks and masks."""
+    seed: int = 0
+    """Of the pairs and of torch's random numbers."""
+    precision: str = "auto"
+    """'fp32', 'bf16' or 'auto': bf16 trains faster where the hardware has it, which auto finds out."""
+
+
+def add_tuning(made: ArgumentParser, defaults: type[Tuning]) -> None:
+    """The flags of a stage that fine-tunes, one for each field of `Tuning`."""
     made.add_argument("--data", type=Path, required=True, help="folder made by train/prepare.py")
-    made.add_argument("--steps", type=int, default=steps, help="fine-tuning steps in all (default: %(default)s)")
+    made.add_argument("--steps", type=int, default=defaults.steps, help="fine-tuning steps in all (default: %(default)s)")
     made.add_argument("--batch", type=int, default=8, help="pictures in a step and process (default: %(default)s)")
-    made.add_argument("--lr", type=float, default=lr, help="learning rate (default: %(default)s)")
+    made.add_argument("--lr", type=float, default=defaults.lr, help="learning rate (default: %(default)s)")
     made.add_argument("--teacher", type=Path, help="checkpoint whose edges, flow and pictures are distilled")
     made.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
     made.add_argument(
@@ -56,45 +90,46 @@ class FineTuning:
 
     OBJECTIVE = ("l1", "clone", "shading", "texture", "landing", "coherence", "perceptual", "style", "features")
 
-    def __init__(self, args: Namespace):
-        self.args = args
-        self.source = checkpoint.load(args.source)
+    def __init__(self, source: str | Path, options: Tuning):
+        self.path, self.options = Path(source), options
+        self.source = checkpoint.load(source)
         if self.source.config.quantized:
-            raise ValueError(f"{args.source} is quantized already; start from the network it was made from")
-        self.described = describe(args.data)
-        trainings = [entry["options"] for entry in read_history(args.source) if entry["stage"].startswith("train-")]
+            raise ValueError(f"{source} is quantized already; start from the network it was made from")
+        data = Path(options.data)
+        self.described = describe(data)
+        trainings = [entry["options"] for entry in read_history(self.path) if entry["stage"].startswith("train-")]
         self.objective = trainings[-1] if trainings else {}
-        self.teacher = self._teacher() if args.teacher else None
-        size = args.size or self.source.config.resolution
+        self.teacher = self._teacher(Path(options.teacher)) if options.teacher else None
+        size = options.size or self.source.config.resolution
         # Photographs are for the shipped network; generated skin, say, has none and goes on without.
         real = self.objective.get("real", 0.0) if self.described["n"]["train"].get("faces") else 0.0
-        self.data = TrainingPairs(args.data, size, args.seed, limit=args.limit, real=real)
-        self.look = evaluation_pairs(args.data, "tune", self.source.config.resolution, 24)
+        self.data = TrainingPairs(data, size, options.seed, limit=options.limit, real=real)
+        self.look = evaluation_pairs(data, "tune", self.source.config.resolution, 24)
 
-    def _teacher(self) -> Inpainter:
-        """--teacher, once it is known that this network can learn from it."""
-        args, own = self.args, self.source.config
-        if args.teacher.is_file():
-            raise ValueError(f"--teacher {args.teacher}: found a file, expected a checkpoint folder such as runs/fp32")
-        teacher = checkpoint.load(args.teacher)
+    def _teacher(self, path: Path) -> Inpainter:
+        """The teacher, once it is known that this network can learn from it."""
+        options, own = self.options, self.source.config
+        if path.is_file():
+            raise ValueError(f"--teacher {path}: found a file, expected a checkpoint folder such as runs/fp32")
+        teacher = checkpoint.load(path)
         if teacher.config.quantized:
-            raise ValueError(f"--teacher {args.teacher} is quantized; expected the float network it was made from")
-        if args.distil_features and own.model != "faceeraser":
-            raise ValueError(f"--distil-features {args.distil_features}: only FaceEraser's can be, not {own.model}'s")
+            raise ValueError(f"--teacher {path} is quantized; expected the float network it was made from")
+        if options.distil_features and own.model != "faceeraser":
+            raise ValueError(f"--distil-features {options.distil_features}: only FaceEraser's can be, not {own.model}'s")
         kinds = [(config.model, config.fill, config.residual) for config in (teacher.config, own)]
         if kinds[0] != kinds[1]:
             found, expected = (f"{config.model}, preset {config.preset}" for config in (teacher.config, own))
             raise ValueError(
-                f"--teacher {args.teacher} is of another kind, {found} where this network is {expected}: its flow and "
+                f"--teacher {path} is of another kind, {found} where this network is {expected}: its flow and "
                 "pictures mean something else; expected the network that this one was made from"
             )
         return teacher
 
     def fit(self, network: Inpainter, folder: Path, title: str, **changes: Any) -> dict[str, Any]:
-        """Train a network in place, as the flags say but for `changes` of the recipe, and return what `fit.fit` returns;
+        """Train a network in place, as the options say but for `changes` of the recipe, and return what `fit.fit` returns;
         `folder` keeps no state.
         """
-        args = self.args
+        args = self.options
         fields: dict[str, Any] = {
             "phase": "all", "steps": args.steps, "batch": args.batch, "lr": args.lr, "adversarial": 0.0, "edge_l1": 0.1,
             "beta1": 0.9, "beta2": 0.999, "region": "hole", "distil": args.distil if self.teacher else 0.0,
@@ -105,7 +140,8 @@ class FineTuning:
             **{name: self.objective[name] for name in self.OBJECTIVE if name in self.objective},
         }  # fmt: skip
         recipe = Recipe(**{**fields, **changes})
-        beside = Beside(teacher=self.as_trained(self.teacher) if self.teacher else None, vgg=args.vgg)
+        teacher = self.as_trained(self.teacher) if self.teacher else None
+        beside = Beside(teacher=teacher, vgg=Path(args.vgg) if args.vgg else None)
         result = fit(self.as_trained(network), self.data, recipe, folder, beside, title=title)
         network.cpu()
         (folder / "state.pt").unlink(missing_ok=True)
@@ -131,20 +167,37 @@ class FineTuning:
         **extra: Any,
     ) -> None:  # fmt: skip
         """Write a network with this stage in its history; `options` are the stage's own."""
-        args = self.args
+        own = self.options
         told = {
-            "steps": args.steps, "lr": args.lr, "teacher": artifact.portable(args.teacher) if args.teacher else None,
-            "distil": args.distil, "distil_features": args.distil_features, "online": args.online, "seed": args.seed,
+            "steps": own.steps, "lr": own.lr, "teacher": artifact.portable(Path(own.teacher)) if own.teacher else None,
+            "distil": own.distil, "distil_features": own.distil_features, "online": own.online, "seed": own.seed,
             "size": self.data.size,
         }  # fmt: skip
         checkpoint.save(
-            folder, network, stage=stage, parent=args.source, data=self.described, options={**told, **options},
+            folder, network, stage=stage, parent=self.path, data=self.described, options={**told, **options},
             metrics=metrics, samples=sample_sheet(network, self.look), extra=extra,
         )  # fmt: skip
 
-    def finish(self, rows: Mapping[str, Mapping[str, Any] | None], about: str = "", **summary: Any) -> None:
-        """The stage's closing table, a row for each of its states, and its JSON line."""
-        args, source = self.args, self.described["source"]
-        title = f"{args.source} -> {args.target} ({about}on a slice of train; data: {source})"
-        shown = [{"name": name, **row} for name, row in rows.items() if row]
-        script.finish(title, shown, {"target": str(args.target), "source": source, **summary})
+    def outcome(
+        self, target: str | Path, states: Mapping[str, Mapping[str, Any] | None], about: str = "", **summary: Any
+    ) -> Outcome:
+        """What the stage has made of its network, by the figures of its states, {name: `measure`'s}."""
+        source = self.described["source"]
+        title = f"{self.path} -> {target} ({about}on a slice of train; data: {source})"
+        rows = [{"name": name, **row} for name, row in states.items() if row]
+        return Outcome(title, rows, {"target": str(target), "source": source, **summary})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage did.
+
+    Attributes:
+        title: one line over the table.
+        rows: name, size and figures of the network before, in between and after.
+        summary: for programs: target, source of the data, before, after, and the stage's own.
+    """
+
+    title: str
+    rows: Sequence[Mapping[str, Any]]
+    summary: Mapping[str, Any]

@@ -11,12 +11,15 @@ import json
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tabulate import tabulate
 
 from faceeraser.writing import first_process
+
+Options = TypeVar("Options")
 
 
 class GateFailed(Exception):
@@ -46,6 +49,11 @@ def stage_parser(file: str, doc: str | None, source: str = "SOURCE", target: str
 def add_json(made: ArgumentParser) -> None:
     """The flag of a benchmark whose result can be kept."""
     made.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+
+
+def options(kind: type[Options], args: Namespace) -> Options:
+    """An options dataclass from the flags that bear its fields' names."""
+    return kind(**{field.name: getattr(args, field.name) for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def execute(work: Callable[[Namespace], int | None], made: ArgumentParser, argv: Sequence[str] | None) -> int:

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 import faceeraser
-from faceeraser import picture, video
+from faceeraser import checkpoint, picture, preparing, video, writing
 from faceeraser.artifact import card_path
+from faceeraser.networks import Config, FaceEraser
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -122,6 +123,7 @@ def test_a_type_checker_sees_what_comes_back(tmp_path):
         "reveal_type(next(faceeraser.load().frames([])))\n"
         "reveal_type(faceeraser.load_checkpoint('a'))\n"
         "reveal_type(faceeraser.Artifact('a').card)\n"
+        "reveal_type(faceeraser.prune('a', 'b', faceeraser.Pruning(data='d', keep=0.5)))\n"
         "faceeraser.load(3)\n"
         "faceeraser.load().nothing\n"
         "faceeraser.nothing\n"
@@ -131,9 +133,9 @@ def test_a_type_checker_sees_what_comes_back(tmp_path):
     revealed = re.findall(r'Revealed type is "(.*)"', done.stdout)
     assert [re.sub(r"\[.*|builtins\.", "", name) for name in revealed] == [
         "faceeraser.erasing.Eraser", "numpy.ndarray", "faceeraser.erasing.Erased", "faceeraser.networks.Inpainter",
-        "dict",
+        "dict", "faceeraser.finetuning.Outcome",
     ], done.stdout  # fmt: skip
-    assert [line.split(":")[1] for line in done.stdout.splitlines() if ": error:" in line] == ["8", "9", "10"], done.stdout
+    assert [line.split(":")[1] for line in done.stdout.splitlines() if ": error:" in line] == ["9", "10", "11"], done.stdout
     assert (ROOT / "faceeraser" / "py.typed").is_file()
 
 
@@ -142,7 +144,7 @@ def test_a_type_checker_sees_what_comes_back(tmp_path):
 
 @pytest.fixture(scope="module")
 def files(astronaut: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the examples open: photo.jpg, clip.mp4 and model.tflite."""
+    """What the examples open: photo.jpg, clip.mp4, model.tflite, data/faces and runs/fp32."""
     folder = tmp_path_factory.mktemp("examples")
     Image.fromarray(astronaut).save(folder / "photo.jpg")
     with video.writing(folder / "clip.mp4", 25) as write:
@@ -151,6 +153,11 @@ def files(astronaut: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Pa
     model = faceeraser.WEIGHTS / "int8.tflite"
     for source, target in ((model, "model.tflite"), (card_path(model), "model.tflite.json")):
         shutil.copyfile(source, folder / target)
+    options = preparing.Options(size=64, source="synthetic", limit=12)
+    preparing.prepare(None, folder / "data" / "faces", options, preparing.Run())
+    network = FaceEraser(Config.of("mobile", resolution=64, shrink=1, blocks={"edge": 1, "clone": 1}), 16)
+    with writing.whole_folder(folder / "runs" / "fp32") as partial:
+        checkpoint.save(partial, network, stage="train-inpaint", options={"features": "off"}, metrics={})
     return folder
 
 
@@ -165,6 +172,14 @@ def test_an_example_runs_as_it_stands(example, files, monkeypatch):
         assert len(list(video.Clip(files / "erased.mp4"))) == 3
     if isinstance(erased := names.get("erased"), np.ndarray):
         assert (erased != picture.read("photo.jpg").image).any()
+
+
+def test_every_name_that_is_promised_is_there():
+    pytest.importorskip("torch")
+    for name in faceeraser.__all__:
+        assert getattr(faceeraser, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        faceeraser.nothing  # noqa: B018
 
 
 def test_there_are_examples():

@@ -144,9 +144,10 @@ def test_a_drop_beyond_max_drop_fails_and_says_which_and_by_how_much(place, caps
 
 def test_the_gate_is_the_number_given_and_judges_models_only() -> None:
     rows = [{"name": n, "psnr_hole_mirrored": v} for n, v in (("fp32", 35.0), ("a", 34.9), ("b", 36.0), ("mean", 20.0))]
-    fidelity.gate(rows, 3, 0.11)
+    rows[-1]["kind"] = "classical"
+    fidelity.gate(rows, 0.11)
     with pytest.raises(GateFailed, match=r"a is 0\.100 dB below fp32$"):
-        fidelity.gate(rows, 3, 0.09)
+        fidelity.gate(rows, 0.09)
 
 
 def test_rows_are_named_and_the_reference_is_not_measured_twice(place, capsys) -> None:

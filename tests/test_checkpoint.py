@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_networks import lively, quantized
 
-from faceeraser import artifact, checkpoint, narrowing, quant, writing
+from faceeraser import artifact, channels, checkpoint, quant, writing
 from faceeraser.history import read_history
 from faceeraser.networks import Config, FaceEraser
 
@@ -25,7 +25,7 @@ def same(a: FaceEraser, b: FaceEraser) -> float:
 
 def pruned() -> FaceEraser:
     pipeline = lively("mobile", width=16)
-    for _ in narrowing.prune_steps(pipeline, 0.5):
+    for _ in channels.prune_steps(pipeline, 0.5):
         pass
     return pipeline.eval()
 

@@ -13,10 +13,9 @@ import torch
 from conftest import script
 from test_networks import lively
 
-from faceeraser import checkpoint, finetuning, fit, inference, losses, narrowing, pairs, quant, writing
+from faceeraser import channels, checkpoint, finetuning, fit, inference, losses, pairs, quant, quantizing, writing
 from faceeraser.history import read_history
 from faceeraser.networks import Config, FaceEraser, count, norm_scales
-from faceeraser.script import stage_parser
 
 TRAINED = {"config.json", "generators.safetensors", "history.json", "samples.png", "state.pt", "tensorboard"}
 COMPRESSED = TRAINED - {"state.pt"}
@@ -74,13 +73,13 @@ def test_each_stage_reports_cost_and_the_three_figures_before_and_after(runs):
 
 def test_pruning_halves_the_channels_in_multiples_of_eight(runs):
     before, after = (checkpoint.load(runs / n) for n in ("fp32", "pruned"))
-    wide, narrow = narrowing.widths(before), narrowing.widths(after)
+    wide, narrow = channels.widths(before), channels.widths(after)
     heads = {"edge.head.conv", "clone.head.conv", "refine.head.conv"}
-    for name, channels in narrow.items():
+    for name, number in narrow.items():
         if name in heads:
-            assert channels == wide[name]
+            assert number == wide[name]
         elif wide[name] >= 16:
-            assert channels == wide[name] // 2 and channels % 8 == 0, name
+            assert number == wide[name] // 2 and number % 8 == 0, name
     assert count(after)[0] < 0.4 * count(before)[0]
 
 
@@ -99,7 +98,7 @@ def test_slimming_shrinks_the_scales_and_cuts_the_smallest(runs):
     scales = entry(runs / "slim")["scales"]
     assert scales["mean_after"] < 0.99 * scales["mean_before"]
     assert sum(scales["before"]) == sum(scales["after"]) > 0
-    wide, narrow = (narrowing.widths(checkpoint.load(runs / n)) for n in ("pruned", "slim"))
+    wide, narrow = (channels.widths(checkpoint.load(runs / n)) for n in ("pruned", "slim"))
     assert sum(narrow.values()) < sum(wide.values())
 
 
@@ -110,7 +109,7 @@ def test_slimming_keeps_the_channels_with_the_large_scales():
         norm.weight.fill_(1.0)
         norm.weight[::2] = 1e-4  # 64 of the 128 hardly matter
     kept = norm.weight[1::2].clone()
-    narrowing.slim(pipeline, 0.1)
+    channels.slim(pipeline, 0.1)
     left = pipeline.refine.down[3].conv1.norm.weight
     assert len(left) < 128 and (left == 1.0).sum() == len(kept), "every channel with a large scale stays"
 
@@ -128,8 +127,8 @@ def test_slimming_refuses_a_network_without_scales(stage, skin, tmp_path, capsys
 def test_the_target_of_gmacs_is_met_and_not_overdone():
     pipeline = lively("mobile", width=32)
     goal = 0.5 * count(pipeline)[0]
-    keep = narrowing.keep_for_gmacs(pipeline, goal)
-    for _ in narrowing.prune_steps(pipeline, keep):
+    keep = channels.keep_for_gmacs(pipeline, goal)
+    for _ in channels.prune_steps(pipeline, keep):
         pass
     assert 0.7 * goal < count(pipeline)[0] <= goal
 
@@ -137,7 +136,7 @@ def test_the_target_of_gmacs_is_met_and_not_overdone():
 @pytest.mark.parametrize(("goal", "message"), [(1000.0, "nothing to prune"), (0.001, "cannot be reached")])
 def test_a_target_that_cannot_be_met_says_so(goal, message):
     with pytest.raises(ValueError, match=message):
-        narrowing.keep_for_gmacs(lively("mobile", width=16), goal)
+        channels.keep_for_gmacs(lively("mobile", width=16), goal)
 
 
 def test_taylor_keeps_what_the_loss_feels():
@@ -147,7 +146,7 @@ def test_taylor_keeps_what_the_loss_feels():
         dead.conv.weight[:16] *= 10
         pipeline.refine.down[0].conv2.conv.weight[:, :16] = 0
     batch = (torch.rand(2, 3, 64, 64), torch.nn.functional.pad(torch.ones(2, 1, 32, 32), [16] * 4))
-    for _ in narrowing.prune_steps(pipeline, 0.5, importance="taylor", batch=batch):
+    for _ in channels.prune_steps(pipeline, 0.5, importance="taylor", batch=batch):
         pass
     left = pipeline.refine.down[0].conv1.conv.weight.detach().abs().mean((1, 2, 3))
     assert len(left) == 16 and (left > 5 * left.median()).sum() <= 2, "magnitude would have kept all sixteen"
@@ -244,7 +243,7 @@ def test_sensitivity_finds_the_layer_whose_output_is_thrown_away():
     pipeline = lively("mobile", width=16)
     with torch.no_grad():
         pipeline.refine.up[3].conv2.conv.weight.zero_()  # what its conv1 gives reaches nothing
-    rows = {row["layer"]: row for row in narrowing.sensitivity(pipeline, *a_batch())}
+    rows = {row["layer"]: row for row in channels.sensitivity(pipeline, *a_batch())}
     assert rows["refine.up.3.conv1.conv"]["damage"] == 0
     assert rows["refine.stem.conv"]["damage"] > 0
     assert all(row["gmacs"] > 0 and row["params"] > 0 for row in rows.values())
@@ -255,14 +254,14 @@ def test_channels_are_taken_where_they_do_least_harm_until_both_budgets_are_met(
     with torch.no_grad():
         pipeline.refine.up[3].conv2.conv.weight.zero_()
     gmacs, params = count(pipeline)
-    budget = narrowing.Budget(0.6 * gmacs, round(0.5 * params))
-    ratios = narrowing.ratios_for(pipeline, budget, narrowing.sensitivity(pipeline, *a_batch()))
+    budget = channels.Budget(0.6 * gmacs, round(0.5 * params))
+    ratios = channels.ratios_for(pipeline, budget, channels.sensitivity(pipeline, *a_batch()))
     assert ratios["refine.up.3.conv1.conv"] == 0.75, "all but the eight that have to stay"
     assert ratios["refine.stem.conv"] < 0.75
-    for _ in narrowing.prune_steps(pipeline, 1.0, ratios=ratios):
+    for _ in channels.prune_steps(pipeline, 1.0, ratios=ratios):
         pass
     assert budget.holds(count(pipeline)) and count(pipeline)[0] > 0.3 * gmacs
-    assert all(channels % 8 == 0 for name, channels in narrowing.widths(pipeline).items() if "conv1" in name)
+    assert all(width % 8 == 0 for name, width in channels.widths(pipeline).items() if "conv1" in name)
 
 
 def test_slimming_can_be_told_what_to_reach():
@@ -270,15 +269,15 @@ def test_slimming_can_be_told_what_to_reach():
     with torch.no_grad():
         for scale in norm_scales(pipeline):
             scale.uniform_(0.1, 1.0)
-    budget = narrowing.Budget(gmacs=0.8 * count(pipeline)[0])
-    narrowing.slim(pipeline, narrowing.share_for(pipeline, budget))
+    budget = channels.Budget(gmacs=0.8 * count(pipeline)[0])
+    channels.slim(pipeline, channels.share_for(pipeline, budget))
     assert budget.holds(count(pipeline))
 
 
 def test_what_a_network_is_worth_is_measured_after_fine_tuning_and_what_a_layer_is_within_it():
     rows = [{"layer": "clone.stem.conv", "damage": 3.0}, {"layer": "clone.up.0.conv.conv", "damage": 1.0},
             {"layer": "refine.stem.conv", "damage": 0.1}]  # fmt: skip
-    clone, up, refine = (row["damage"] for row in narrowing.rescaled(rows, {"clone": 0.2, "refine": 1.0}))
+    clone, up, refine = (row["damage"] for row in channels.rescaled(rows, {"clone": 0.2, "refine": 1.0}))
     assert clone == pytest.approx(3 * up), "a network's layers keep their order"
     assert refine > 5 * clone, "and the network that fine-tuning does not mend is worth more"
 
@@ -292,15 +291,15 @@ def test_the_block_that_does_nothing_goes_first(network):
     image, mask = a_batch()
     with torch.no_grad():
         before = pipeline(image, mask)["erased"]
-    assert [row["block"] for row in narrowing.drop_blocks(pipeline, network, 1, image, mask)] == [3]
+    assert [row["block"] for row in channels.drop_blocks(pipeline, network, 1, image, mask)] == [3]
     with torch.no_grad():
         assert torch.allclose(pipeline(image, mask)["erased"], before, atol=1e-6)
-    assert narrowing.drop_blocks(pipeline, network, 2, image, mask)[0]["block"] != 3
+    assert channels.drop_blocks(pipeline, network, 2, image, mask)[0]["block"] != 3
     assert pipeline.config.blocks[network] == len(body.blocks) == 5
     state = pipeline.state_dict()
     assert checkpoint.build(pipeline.config, state).config == pipeline.config, "it loads by the same constructor"
     with pytest.raises(ValueError, match="it has 5 residual blocks"):
-        narrowing.drop_blocks(pipeline, network, 6, image, mask)
+        channels.drop_blocks(pipeline, network, 6, image, mask)
 
 
 def test_a_separable_network_is_small_and_can_be_pruned_quantized_and_read_back():
@@ -309,7 +308,7 @@ def test_a_separable_network_is_small_and_can_be_pruned_quantized_and_read_back(
     pipeline = FaceEraser(config, 16).eval()
     assert count(pipeline)[1] < count(plain)[1] / 5 and count(pipeline)[0] < count(plain)[0] / 2
     params = count(pipeline)[1]
-    for _ in narrowing.prune_steps(pipeline, 0.5):
+    for _ in channels.prune_steps(pipeline, 0.5):
         pass
     assert count(pipeline)[1] < 0.6 * params
     quant.fuse(pipeline)
@@ -331,7 +330,6 @@ def test_a_separable_network_is_small_and_can_be_pruned_quantized_and_read_back(
 
 
 def test_the_layer_that_int8_harms_most_is_found_and_stays_in_float():
-    quantize = script("compress/quantize.py")
     pipeline = lively("mobile", width=16)
     quant.fuse(pipeline)
     quant.prepare(pipeline, ("clone.head",))
@@ -340,21 +338,20 @@ def test_the_layer_that_int8_harms_most_is_found_and_stays_in_float():
         pipeline(*a_batch())
     quant.set_calibrating(pipeline, False)
     pipeline.clone.up[1].conv.out.scale.data *= 40  # what the flow's head reads, in steps as coarse as fists
-    rows = quantize.harm_of_int8(pipeline, *a_batch())
+    rows = quantizing.harm_of_int8(pipeline, *a_batch())
     assert rows[0]["layer"] == "clone.up.1.conv.out" and rows[0]["harm"] > 3 * rows[1]["harm"]
     assert not any(m.bypassed for m in pipeline.modules() if isinstance(m, quant.FakeQuant | quant.QuantConv2d))
-    kept = quantize.kept_in_float(rows, ("clone.head",), FaceEraser.TAILS)
+    kept = quantizing.kept_in_float(rows, ("clone.head",), FaceEraser.TAILS)
     assert kept[:2] == ("clone.head", "clone.up.1")
 
 
 def test_only_a_tail_stays_in_float_and_only_where_int8_harms_enough():
-    quantize = script("compress/quantize.py")
     harm = {"clone.up.1.conv.out": 1.0, "clone.up.0.conv.out": 9.0, "refine.head.out": 0.5, "edge.head.out": 89.5}
     rows = [{"layer": layer, "harm": value} for layer, value in harm.items()]
-    kept = quantize.kept_in_float(rows, ("clone.head",), FaceEraser.TAILS)
+    kept = quantizing.kept_in_float(rows, ("clone.head",), FaceEraser.TAILS)
     assert kept == ("clone.head",), "up.1 is between up.0 and the head"
     rows[0]["harm"], rows[2]["harm"] = 40.0, 40.0
-    assert quantize.kept_in_float(rows, ("clone.head",), FaceEraser.TAILS) == ("clone.head", "clone.up.1", "refine.head")
+    assert quantizing.kept_in_float(rows, ("clone.head",), FaceEraser.TAILS) == ("clone.head", "clone.up.1", "refine.head")
 
 
 @pytest.fixture(scope="module")
@@ -486,10 +483,7 @@ def test_from_scratch_keeps_the_shapes_and_nothing_of_the_weights(runs, stage, s
 
 def test_fine_tuning_on_smaller_pictures_shows_the_networks_what_they_will_see(runs, skin):
     """A network that sees 64 of 128 pixels is trained on pictures of 64 with nothing shrunk."""
-    words = [str(runs / "fp32"), "target", "--data", str(skin), "--size", "64"]
-    made = stage_parser(__file__, "")
-    finetuning.add_fine_tuning(made, 1, 1e-4)
-    tuning = finetuning.FineTuning(made.parse_args(words))
+    tuning = finetuning.FineTuning(runs / "fp32", finetuning.Tuning(data=skin, size=64))
     network = tuning.source
     network.config = dataclasses.replace(network.config, resolution=128, shrink=2)
     seen = []

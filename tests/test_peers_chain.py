@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import script
 
-from faceeraser import artifact, checkpoint, edges, inference, narrowing, networks, pairs, peers
+from faceeraser import artifact, channels, checkpoint, edges, inference, networks, pairs, peers
 from faceeraser.networks import COMPARED, MODELS, Config, count
 from faceeraser.quant import QuantConv2d, quantized_tensors
 
@@ -50,7 +50,7 @@ def test_a_pruned_peer_is_smaller_and_runs(model):
     torch.manual_seed(0)
     network = peers.build(Config.of("mobile", model=model, resolution=64), 16).eval()
     before = count(network)
-    for _ in narrowing.prune_steps(network, 0.5):
+    for _ in channels.prune_steps(network, 0.5):
         pass
     after = count(network)
     assert after[0] < 0.75 * before[0] and after[1] < 0.6 * before[1]  # HiFill's first layers have 8 channels, the least
@@ -65,7 +65,7 @@ def test_blocks_are_dropped_from_a_peer_s_networks_too(model):
     network = peers.build(Config.of("mobile", model=model, resolution=64), 8).eval()
     truth, mask = torch.rand(1, 3, 64, 64), torch.nn.functional.pad(torch.ones(1, 1, 20, 20), (22, 22, 22, 22))
     for name in MODELS[model]:
-        rows = narrowing.drop_blocks(network, name, 2, truth, mask)
+        rows = channels.drop_blocks(network, name, 2, truth, mask)
         assert len(rows) == 2 and len(network.get_submodule(name).blocks) == network.config.blocks[name] == 6
 
 
