@@ -215,7 +215,7 @@ def test_the_shipped_model_has_the_signature_that_the_app_names() -> None:
     code = (APP / "java/faceeraser/demo/LiteRtModel.java").read_text()
     (name,) = re.findall(r'SIGNATURE = "(\w+)"', code)
     card = json.loads((WEIGHTS / "plan.tflite.json").read_text())
-    ports = {side: [port["name"] for port in card[side]] for side in ("inputs", "outputs")}
+    ports = {side: sorted(port["name"] for port in card[side]) for side in ("inputs", "outputs")}
     assert Interpreter(str(WEIGHTS / "plan.tflite")).get_signature_list() == {name: ports}
 
 
