@@ -113,6 +113,11 @@ class Recipe:
     workers: int = 0
     """Processes that load pairs; 0: this one does."""
 
+    def looks_at_pictures(self) -> bool:
+        """Whether any term is taken on what was painted; else only a model's own are."""
+        own = (self.l1, self.clone, self.shading, self.landing, self.coherence, self.distil, self.adversarial_weight())
+        return any(own) or (self.features != "off" and any((self.perceptual, self.style, self.texture)))
+
     def adversarial_weight(self) -> float:
         """The coefficient of the adversarial term: as told, or the paper's for the phase."""
         if self.adversarial is not None:
@@ -412,8 +417,8 @@ class _Run:
         if phase == "structure":
             found = pipeline.complete_structure(truth, mask)
             return found, found["structure_hat"], found["structure_truth"]
-        found = pipeline(truth, mask)
-        return found, found["erased" if self.recipe.region == "hole" else "refined"], truth
+        found = pipeline(truth, mask) if self.recipe.looks_at_pictures() else pipeline.unpainted(truth, mask)
+        return found, found.get("erased" if self.recipe.region == "hole" else "refined", truth), truth
 
     def edges_of(self, truth: Tensor) -> tuple[Tensor, Tensor]:
         """(gray, edges) of a truth, as large as the networks see it."""

@@ -519,6 +519,13 @@ class Inpainter(nn.Module):
         """The network that has a phase of its own, before the others are trained: 'edge', 'structure' or None."""
         return next((phase for phase in self.PHASES if phase not in ("inpaint", "all")), None)
 
+    def unpainted(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """What `own_terms` needs of `forward`, for training without a term on the picture: less, where a model can tell
+        what it is to paint without painting it.
+        """
+        outputs: dict[str, Tensor] = self(image, mask)
+        return outputs
+
     def own_terms(
         self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, where: Tensor | None
     ) -> dict[str, Tensor]:

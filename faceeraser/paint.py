@@ -21,8 +21,8 @@ four look-ups of whole rows: no arithmetic for each pixel says where from.
 from __future__ import annotations
 
 import functools
-import itertools
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -128,53 +128,43 @@ def costs(seen: Tensor, skin: Tensor) -> Tensor:
     return ((LACKING * F.relu(WHOLE - covered) + ODD * odd) * 64.0).round().flatten(1) / 64.0
 
 
-def choose(seen: Tensor, skin: Tensor, hidden: Tensor) -> Tensor:
-    """The source of each window: (N, 289) of 0 to 840, float32, of seen (N, 3, 128, 128), skin and hidden (N, 1, 128, 128).
+def choose(seen: Tensor, skin: Tensor) -> Tensor:
+    """The source of each window: (N, 289) of 0 to 840, float32, of seen (N, 3, 128, 128) and skin (N, 1, 128, 128).
 
-    Windows choose in nine turns, those of one turn three apart. A source that was taken before, or one that it overlaps,
-    costs more, so that no patch of skin is seen again and again. The least is found by arithmetic, since GPU delegates
-    lack the operator: no two costs of a window are within 2^-17, so one less the distance to the least, in such steps,
-    is 1 once and else at most 0.
+    Each window takes what costs it least, whatever the others take: a last bit of skin moves few of them. That they do not
+    take the same is `preference`'s work. The least is found by arithmetic, since GPU delegates lack the operator: no two
+    costs of a window are within 2^-17, so one less the distance to the least, in such steps, is 1 once and else at most 0.
     """
-    numbers, (in_turn, order, ends) = _numbers().to(skin.device), _turns()
+    numbers = _numbers().to(skin.device)
     cost = costs(seen, skin) + numbers[:, 0] / 2.0**17
-    liked = preference(F.relu(-hidden.mean()))
-    block = SEEN // BLOCKS
-    shown = F.avg_pool2d(F.pad(hidden, (block,) * 4), 2 * block, block).flatten(1)  # only what is seen there is in the way
-    shown = F.embedding(in_turn.to(skin.device), (shown * SEEN**2).clamp(max=1.0).T).T
-    taken = torch.zeros_like(cost)
-    chosen = []
-    for first, end in itertools.pairwise(ends):
-        crowd = F.conv2d(taken.reshape(-1, 1, HALVES, HALVES), _overlap().to(skin.device), padding=1).flatten(1)
-        now = cost + AGAIN * crowd
-        paid = liked[None, first:end] + now[:, None]
-        least = F.relu(1.0 - (paid - paid.amin(2, keepdim=True)) * 2.0**17)
-        chosen.append((least @ numbers)[:, :, 0])
-        taken = taken + (least * shown[:, first:end, None]).sum(1)
-    return F.embedding(order.to(skin.device), torch.cat(chosen, 1).T).T
+    paid = preference(F.relu(-skin.mean()))[None] + cost[:, None]
+    least = F.relu(1.0 - (paid - paid.amin(2, keepdim=True)) * 2.0**17)
+    return (least @ numbers)[:, :, 0]
 
 
-WHOLE, LACKING, ODD, AGAIN = 0.95, 60.0, 2.0, 4.0
+WHOLE, LACKING, ODD = 0.9, 30.0, 2.0
 DISTANCE = 1 / 64
 """What a squared distance costs, in halves of a block: a quarter of the picture away costs 1."""
-CHANCES = 61
-"""A prime: chance is a product of two numbers modulo it, over 32."""
+CHANCES = 509
+"""A prime: chance is a product of two numbers modulo it, in 64ths. Up to 8, so that of all clean windows any is taken, and
+no patch is seen again and again; at an eighth of it windows side by side took the same few, which the eye sees as a weave.
+"""
 
 
 def preference(nothing: Tensor | float = 0.0) -> Tensor:
-    """What each window, in the order of turns, pays for each source whatever the picture: (289, 841), whole 1/64.
+    """What each window pays for each source whatever the picture: (289, 841), whole 1/64.
 
     Distance, so that light and stubble are of the same place, and a number like chance, so that windows do not all want
     the same.
     Sums and products of small whole numbers: the same everywhere. nothing: a zero that hangs on the picture, so that a
     converter does not store the table, which is larger than the network, but computes it.
     """
-    windows, sources, own, other = _places_in_turn()
+    windows, sources, own, other = _places_and_chances()
     windows = windows + nothing
     apart = windows @ sources
     mixed = (own + nothing) * other
     chance = mixed - CHANCES * ((mixed + 0.5) * (1.0 / CHANCES)).floor()
-    return DISTANCE * apart + chance / 32.0
+    return DISTANCE * apart + chance / 64.0
 
 
 @functools.cache
@@ -183,35 +173,18 @@ def _numbers() -> Tensor:
 
 
 @functools.cache
-def _overlap() -> Tensor:
-    """How much of a source the sources around it share: (1, 1, 3, 3)."""
-    return torch.outer(*[torch.tensor([0.5, 1.0, 0.5])] * 2)[None, None]
-
-
-@functools.cache
-def _turns() -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    """(windows in the order of turns, (289,) int32; where in it each window is, the same; where each turn begins, and the
-    end).
-    """
-    numbers = torch.arange(CORNERS**2).reshape(CORNERS, CORNERS)
-    turns = [numbers[y::3, x::3].flatten() for y in range(3) for x in range(3)]
-    in_turn = torch.cat(turns)
-    return in_turn.int(), in_turn.argsort().int(), (0, *itertools.accumulate(len(turn) for turn in turns))
-
-
-@functools.cache
-def _places_in_turn() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(windows (289, 4), in the order of turns, and sources (4, 841), whose product is the squared distance in halves of a
-    block; windows (289, 1) and sources (1, 841), whose product modulo CHANCES is chance).
+def _places_and_chances() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(windows (289, 4) and sources (4, 841), whose product is the squared distance in halves of a block; windows (289, 1)
+    and sources (1, 841), whose product modulo CHANCES is chance).
     """
     windows, sources = (places.float() for places in _places())
-    windows = windows[_turns()[0].long()]
     ones = torch.ones(len(windows), 1)
     left = torch.cat([windows, windows.square().sum(1, keepdim=True), ones], 1)
     right = torch.cat([-2.0 * sources, torch.ones(len(sources), 1), sources.square().sum(1, keepdim=True)], 1).T
-    own = (windows[:, :1] * 11 + windows[:, 1:] * 5 + 3) % (CHANCES - 1) + 1
-    other = ((sources[:, 0] * 7 + sources[:, 1] * 31) % (CHANCES - 1) + 1)[None]
-    return left.contiguous(), right.contiguous(), own.contiguous(), other.contiguous()
+    # Drawn, not counted: of two lines of whole numbers, windows some blocks apart would want the same again.
+    rng = np.random.RandomState(0)  # whose numbers are promised never to change
+    own, other = (torch.from_numpy(1 + rng.permutation(np.arange(n) % (CHANCES - 1))).float() for n in (len(windows), len(sources)))
+    return left.contiguous(), right.contiguous(), own[:, None].contiguous(), other[None].contiguous()
 
 
 @functools.cache
@@ -244,7 +217,7 @@ def make_constants(side: int) -> None:
     """Compute what does not hang on a picture, for pictures of `side`, so that it is there as numbers when a graph is
     traced.
     """
-    _luma(), _numbers(), _overlap(), _turns(), _places_in_turn(), _where(), _weights(side // BLOCKS // 2)
+    _luma(), _numbers(), _places_and_chances(), _where(), _weights(side // BLOCKS // 2)
 
 
 @functools.cache

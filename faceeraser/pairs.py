@@ -224,9 +224,11 @@ class TrainingPairs:
 
     @staticmethod
     def _own(parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The face's own parts, drawn a little wider at times: nothing of them may be left to be seen."""
-        size = int(rng.integers(0, max(2, parts.shape[0] // 40)))
-        drawn = (parts & 15 > 0).astype(np.uint8)
+        """The face's own parts, drawn wider at times, as `erase` draws them, mostly with its glasses: nothing of the parts may
+        be left to be seen.
+        """
+        size = int(rng.integers(0, max(2, parts.shape[0] // 20)))
+        drawn = (parts & (31 if rng.random() < 0.7 else 15) > 0).astype(np.uint8)
         return cv2.dilate(drawn, np.ones((2 * size + 1, 2 * size + 1), np.uint8)) > 0
 
     def _camera(self, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -31,6 +31,10 @@ SHADING_GAIN = 0.1
 """What the membrane lacks is small; see networks.RESIDUAL_GAIN."""
 SKIN_TERM, SHADING_TERM, SHADING_SQUARED = 0.3, 4.0, 40.0
 """Coefficients of the network's own terms: cross-entropy of skin, L1 and squared error of shading."""
+CALM_TERM = 4.0
+"""The same of what is added to the membrane where no truth is known, the middle of real faces. Without it the network
+painted there what it had learnt from stitched foreheads: a bright chin and dark bands at the eyes, on most faces of a sheet.
+"""
 
 
 class Body(nn.Module):
@@ -69,7 +73,7 @@ class Body(nn.Module):
 class PatchEraser(Inpainter):
     """The network and its painting. Keys of what it returns:
 
-    `skin` (N, 1, 128, 128) and `logits` (N, 1, 64, 64); `membrane` and `shading` (N, 3, 64, 64); `sources` (N, 289);
+    `skin` (N, 1, 128, 128) and `logits` (N, 1, 64, 64); `membrane` and `shading` (N, 3, 64, 64); `lacking` (N, 3, 32, 32); `sources` (N, 289);
     `flow` (N, 2, H, W), pixels that the window moves which counts most at a pixel; `refined`, `erased` as of every model.
     """
 
@@ -102,6 +106,12 @@ class PatchEraser(Inpainter):
             "erased": visible + refined * hole,
         }  # fmt: skip
 
+    def unpainted(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        mask = paint.binary(mask.float())
+        with torch.autocast(image.device.type, enabled=False):
+            seen, hidden = self.look((image * (1.0 - three(mask))).float(), mask)
+        return self.smooth_plan(seen, hidden)
+
     def paint(self, visible: Tensor, mask: Tensor, seen: Tensor, plan: Mapping[str, Tensor]) -> Tensor:
         """What a plan paints, (N, 3, S, S) in [0, 1], of use inside the hole. visible (N, 3, S, S), zero in the hole; mask
         (N, 1, S, S), 1 = erase; seen (N, 3, 128, 128).
@@ -120,7 +130,13 @@ class PatchEraser(Inpainter):
         return (F.avg_pool2d(visible, k) * three(1.0 - hidden) if k > 1 else visible), hidden
 
     def plan(self, seen: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-        """A plan for what is seen: `skin`, `shading`, `sources`; `logits` and `membrane` beside them."""
+        """A plan for what is seen: `skin`, `shading`, `sources`; `logits`, `membrane` and `lacking` beside them."""
+        made = self.smooth_plan(seen, hidden)
+        with torch.autocast(seen.device.type, enabled=False):
+            return {**made, "sources": paint.choose(seen.detach(), made["skin"].detach())}
+
+    def smooth_plan(self, seen: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+        """A plan without its sources, which follow from its skin and from what is seen."""
         with torch.autocast(seen.device.type, enabled=False):
             # The hole is filled from all that is visible, skin or not, since it is the body that is to say what is.
             filled = seen + three(hidden) * paint.enlarged(paint.membrane(seen, 1.0 - hidden), painting.SEEN)
@@ -130,20 +146,17 @@ class PatchEraser(Inpainter):
             membrane = paint.membrane(seen, skin)
             shading = membrane + SHADING_GAIN * paint.enlarged(lacking.float(), painting.SHADED)
             shading = paint.meeting(shading, seen, skin)
-            sources = paint.choose(seen.detach(), skin.detach(), hidden)
-        return {"logits": logits, "skin": skin, "membrane": membrane, "shading": shading, "sources": sources}
+        return {"logits": logits, "skin": skin, "membrane": membrane, "lacking": lacking, "shading": shading}
 
     def agreement(
         self, one: Mapping[str, Tensor], own: Mapping[str, Tensor], image: Tensor, mask: Tensor, pixels: float
     ) -> dict[str, float]:
         """Of skin what is the same to a tenth, and of shading to two levels of 255; of the windows that the hole touches,
-        those that copy what this network would for the skin that `one` says. Windows choose in turns, so that a last bit of
-        skin may change what all later ones take, for patches as good: for its own skin this network's sources are others.
+        those that copy the same.
         """
         block = mask.shape[-1] // painting.BLOCKS
         near = F.max_pool2d(F.pad(mask, (block,) * 4), 2 * block, block).flatten() > 0.5  # (17 x 17)
-        seen, hidden = self.look(image * three(1.0 - mask), mask)
-        same = one["sources"].flatten() == paint.choose(seen, one["skin"], hidden).flatten()
+        same = one["sources"].flatten() == own["sources"].flatten()
         apart = {name: (one[name] - own[name]).abs() for name in ("skin", "shading")}
         return {
             "sources": float(same[near].double().mean()) if near.any() else 1.0,
@@ -166,9 +179,11 @@ class PatchEraser(Inpainter):
         self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, where: Tensor | None
     ) -> dict[str, Tensor]:
         """Cross-entropy of what is skin, where that is seen; L1 and squared error of the shading inside the hole,
-        against the truth without its detail.
+        against the truth without its detail; where that is not known, how far the shading is from the membrane.
         """
         where = mask if where is None else where
+        unknown = (mask - where).clamp(min=0.0)
+        added = paint.enlarged(SHADING_GAIN * outputs["lacking"].float(), truth.shape[-1]).abs()
         cell = mask.shape[-1] // outputs["logits"].shape[-1]
         seen, told = 1.0 - F.max_pool2d(mask, cell), F.avg_pool2d(skin, cell)
         entropy = F.binary_cross_entropy_with_logits(outputs["logits"].float(), told, reduction="none")
@@ -178,4 +193,5 @@ class PatchEraser(Inpainter):
             "skin": SKIN_TERM * (entropy * seen).sum() / (seen.sum() + 1.0),
             "shade": SHADING_TERM * (error.abs() * known).sum() / all_known,
             "shade_squared": SHADING_SQUARED * (error.square() * known).sum() / all_known,
+            "calm": CALM_TERM * (added * three(unknown)).sum() / (3.0 * unknown.sum() + 1.0),
         }
