@@ -226,7 +226,9 @@ def _prepare_photo(photos: Path, partial: Path, item: Item, options: Options) ->
 
     crop, matrix = align(image, face, options.size)
     aligned = face.moved(matrix)
-    hair = _teacher(options.hair)(crop) if options.hair else np.zeros(crop.shape[:2], np.float32)
+    hair = np.zeros(crop.shape[:2], np.float32)
+    if options.hair:
+        hair = _teacher(options.hair).around(image, matrix, options.size)
     wears = glasses_score(image, face) >= 0.5
     row["glasses"] = int(wears)
     if abs(face.yaw) <= MAX_YAW and face.width >= SMALLEST_FACE:
@@ -268,6 +270,8 @@ def _write_mask(
     # Every mask is written with glasses; which of them keep the bit is settled when all are known.
     field = parts_map(aligned, options.size, glasses=frame)
     write_png(partial / "masks" / f"{item.id}.png", field)
+    if options.hair:  # what the network that looks for hair in front of faces is taught
+        write_png(partial / "hair" / f"{item.id}.png", np.dstack([crop, np.rint(255 * hair).astype(np.uint8)]))
     if not wears:  # glasses would have to be erased too, and what is behind them is not known to be skin
         skin = bare_skin(crop, aligned, field & np.uint8(255 - GLASSES)) & (hair <= HAIR)
         write_png(partial / "faces" / f"{item.id}.png", np.dstack([crop, 255 * skin.astype(np.uint8)]))
@@ -365,7 +369,7 @@ def _open_partial(partial: Path, items: Sequence[Item], options: Options, run: R
         shutil.rmtree(partial)
     if own.exists() and not run.resume:
         raise ValueError(f"{partial}: a run was stopped here; add --resume to go on or --overwrite to start anew")
-    for name in ("blanks", "masks", "faces", "thumbnails"):
+    for name in ("blanks", "masks", "faces", "hair", "thumbnails"):
         (partial / name).mkdir(parents=True, exist_ok=True)
     settings = partial / "options.json"
     fresh = partial / f"options-{os.getpid()}-{number}.json"
@@ -432,12 +436,16 @@ def _publish(
     whole = partial / "whole"
     shutil.rmtree(whole, ignore_errors=True)
     split_of = settle_splits(items, rows, options.seed, options.train_only)
-    for kind in ("blanks", "masks", "faces"):
+    for kind in ("blanks", "masks", "faces", *(["hair"] if options.hair else [])):
         for split in SPLITS:
             (whole / kind / split).mkdir(parents=True)
     used = [item for item in items if split_of[item.id] in SPLITS]
     bare = choose_bare(used, rows, split_of, options.seed, options.glasses_share)
     table = [_placed(partial, whole, item, rows[item.id], split_of[item.id], item.id in bare) for item in items]
+    if options.hair:
+        for row in (row for row in table if row["mask_file"]):
+            hair = Path(row["mask_file"].replace("masks", "hair", 1))
+            _copy(partial / "hair" / hair.name, whole / hair)
     write_csv(whole / "manifest.csv", COLUMNS, table)
     write_csv(whole / "eval.csv", ("blank", "mask"), pairs_of(table, "val", options.seed))
     write_csv(whole / "tune.csv", ("blank", "mask"), pairs_of(table, "train", options.seed)[:TUNE_PAIRS])
