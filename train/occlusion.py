@@ -1,0 +1,57 @@
+"""Train the network that says what hangs in front of a face: hair, hands, things (faceeraser/occlusion.py).
+
+    python train/occlusion.py data/faces runs/occlusion
+
+data/faces is a folder that `prepare.py --hair` made: the hair maps in it are the labels. The result is a folder with
+`occlusion.safetensors`, its history and a sheet of what it says about validation pictures.
+"""
+
+import argparse
+import sys
+
+import numpy as np
+from PIL import Image
+
+from faceeraser import occlusion, pairs, script, writing
+from faceeraser.artifact import versions, write_json
+from faceeraser.history import NAME
+
+
+def build_parser() -> argparse.ArgumentParser:
+    made = script.stage_parser(__file__, __doc__, "DATA")
+    made.add_argument("--steps", type=int, default=3000, help="(default: %(default)s)")
+    made.add_argument("--batch", type=int, default=16, help="pictures in a step (default: %(default)s)")
+    made.add_argument("--lr", type=float, default=2e-3, help="Adam's learning rate, to a hundredth (default: %(default)s)")
+    made.add_argument("--seed", type=int, default=0, help="of weights and pictures (default: %(default)s)")
+    made.add_argument("--resume", action="store_true", help="go on where a run was stopped")
+    return made
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.steps < 1 or args.batch < 1:
+        raise ValueError(f"--steps {args.steps} --batch {args.batch}: expected at least 1 of each")
+    described = pairs.describe(args.source)
+    data = occlusion.OcclusionPairs(args.source, "train", args.seed)
+    held_out = occlusion.OcclusionPairs(args.source, "val", 1)
+    with writing.whole_folder(args.target, args.overwrite, args.resume) as folder:
+        options = {"steps": args.steps, "batch": args.batch, "lr": args.lr, "seed": args.seed}
+        network, spent = occlusion.train(data, folder, **options, resume=args.resume)
+        figures = occlusion.measure(network, held_out)
+        sha256 = occlusion.save(network, folder)
+        Image.fromarray(occlusion.sheet(network, held_out)).save(folder / "samples.png")
+        entry = {
+            "stage": "train-occlusion", "options": options, "metrics": {**figures, "seconds": round(spent, 1)},
+            "sha256": sha256, "data": {name: described.get(name) for name in ("name", "source", "sha256")},
+            "versions": versions(),
+        }  # fmt: skip
+        write_json(folder / NAME, [entry])
+    row = {"name": args.target.name, **{name: round(float(np.round(value, 4)), 4) for name, value in figures.items()}}
+    script.finish(f"{args.target} (validation; data: {described['source']})", [row], {"target": str(args.target), **figures})
+
+
+def main(argv: list[str] | None = None) -> int:
+    return script.execute(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
