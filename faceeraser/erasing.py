@@ -34,6 +34,7 @@ from faceeraser.glasses import glasses_score
 from faceeraser.landmarks import Landmarks
 from faceeraser.masks import face_mask
 from faceeraser.mesh import Face, transform
+from faceeraser.occluders import Occluders, trimmed
 from faceeraser.painting import Held, paint_by_plan
 from faceeraser.parts import FEATURES
 from faceeraser.tracking import Tracked, Tracker
@@ -89,7 +90,7 @@ class Eraser:
     """A model, and what is to be erased. `resolution` is the edge of the crop in pixels; `clock` has what each step took."""
 
     def __init__(
-        self, model: str | Path | None = None, parts: Sequence[str] = FEATURES, glasses: str = "auto", *,
+        self, model: str | Path | None = None, parts: Sequence[str] = FEATURES, glasses: str = "auto", *, front: str = "keep",
         most: int | None = None, runtime: str | None = None, delegate: str | Path | None = None, workers: int = 1,
     ) -> None:  # fmt: skip
         """Load the model.
@@ -99,6 +100,7 @@ class Eraser:
                 the package.
             parts: as for `face_mask`.
             glasses: as for `face_mask`.
+            front: 'keep' what hangs in front of the parts (hair, hands, things), or 'erase' it with them.
             most: erase only the so many largest faces of a picture; None: all.
             runtime: for .tflite, as for `Artifact`.
             delegate: the same.
@@ -112,8 +114,11 @@ class Eraser:
             raise ValueError(f"found the parts {list(parts)}; expected some of {', '.join(FEATURES)}")
         if glasses not in ("auto", "on", "off"):
             raise ValueError(f"found glasses {glasses!r}; expected 'auto', 'on' or 'off'")
+        if front not in ("keep", "erase"):
+            raise ValueError(f"found front {front!r}; expected 'keep' or 'erase'")
         self.parts, self.glasses, self.workers, self.clock = parts, glasses, workers, Stopwatch()
         self.most = most
+        self._occluders = Occluders() if front == "keep" else None
         self._models: SimpleQueue[_Model] = SimpleQueue()
         for _ in range(workers):
             opened = _open(Path(model or shipped.PLAN), runtime, Path(delegate) if delegate else None)
@@ -306,9 +311,15 @@ class Eraser:
             self.clock("mask")
             crop, matrix = align(image, face, self.resolution)
             self.clock("cut")
-            plans.append(_Planned(mask, wears, crop, matrix, held.steady(number, self._said(crop, mask))))
+            mask, share = self._trimmed(mask, crop)
+            self.clock("mask")
+            plans.append(_Planned(mask, share, wears, crop, matrix, held.steady(number, self._said(crop, mask))))
             self.clock("model")
         return plans
+
+    def _trimmed(self, mask: np.ndarray, crop: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """See `occluders.trimmed`."""
+        return (mask, None) if self._occluders is None else trimmed(mask, self._occluders(crop))
 
     def _erase(
         self, image: np.ndarray, around: Sequence[Face], glasses: Sequence[str], finish: Finish | None,
@@ -322,13 +333,15 @@ class Eraser:
             if self.plans:
                 made = plans[k] if plans else self._planned(result, [face], [choice], [0], Held())[0]
                 mask, wears = made.mask, made.wears
-                result, painted_there = paint_by_plan(result, mask, made.crop, made.plan, made.matrix)
+                result, painted_there = paint_by_plan(result, mask, made.crop, made.plan, made.matrix, made.share)
                 changed |= painted_there
             else:
                 mask, wears = face_mask(image, face, self.resolution, self.parts, choice)
                 self.clock("mask")
                 crop, matrix = align(result, face, self.resolution)
                 self.clock("cut")
+                mask, _ = self._trimmed(mask, crop)
+                self.clock("mask")
                 painted = _as_grey_as(crop, self.erase_crop(crop, mask))
                 self.clock("model")
                 result = paste_back(result, painted, matrix, mask, in_place=True)
@@ -391,9 +404,12 @@ class _Largest:
 
 @dataclass(frozen=True, eq=False)
 class _Planned:
-    """A face's mask, whether glasses are in it, the crop that was planned on and where it lies, and the plan."""
+    """A face's mask, the share of what is painted in and beyond it, whether glasses are in it, the crop that was planned on
+    and where it lies, and the plan.
+    """
 
     mask: np.ndarray
+    share: np.ndarray | None
     wears: bool
     crop: np.ndarray
     matrix: np.ndarray

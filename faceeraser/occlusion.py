@@ -24,17 +24,21 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from faceeraser import pairs
+from faceeraser import extras, pairs, script
 from faceeraser.artifact import sha256_of
 from faceeraser.checkpoint import read_state, write_state
+from faceeraser.flatbuffer import Graph
+from faceeraser.occluders import IN_FRONT, SIDE, Occluders
 from faceeraser.writing import whole_file
 
-SIDE = 128
-"""Edge in pixels of what the network sees and says."""
 WIDTHS = (12, 24, 32, 40)
 """Channels at a half, a quarter, an eighth and a sixteenth of SIDE."""
 SEEN_FROM = 0.3
 """Hair belongs to the head where it reaches above this share of the crop's height, or its edges: see `hair_of_the_head`."""
+
+
+HAIR_COLOURS = ((30, 22, 18), (90, 60, 40), (190, 160, 110), (150, 150, 150), (110, 45, 25))
+"""Of strands that are drawn, RGB."""
 
 
 def _conv(c_in: int, c_out: int, kernel: int = 3, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -107,6 +111,8 @@ class OcclusionPairs:
         def read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             both = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
             parts = cv2.imread(str(folder / "masks" / split / path.name), cv2.IMREAD_GRAYSCALE)
+            if both is None or both.ndim != 3 or both.shape[2] != 4 or parts is None:
+                raise ValueError(f"{path}: expected a face with a hair map and its mask; run train/prepare.py again")
             front = hair_of_the_head(both[..., 3].astype(np.float32) / 255)
             return np.ascontiguousarray(both[..., 2::-1]), np.rint(front * 255).astype(np.uint8), parts > 0
 
@@ -132,7 +138,7 @@ class OcclusionPairs:
         picture, front, near = (cv2.resize(x, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for x in (picture, front, near))
         picture = _lit(picture, rng)
         near = cv2.dilate(near, np.ones((9, 9), np.uint8))
-        maps = (torch.from_numpy(x)[None] for x in (front, 1 + 3 * near))
+        maps = (torch.from_numpy(x)[None] for x in (np.clip(front, 0, 1), 1 + 3 * near))
         front_map, weight = maps
         return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))), front_map, weight
 
@@ -176,7 +182,7 @@ def _with_something_in_front(
         alpha = _thing(len(picture), rng)
         colours = _surface(other, rng, skin=False)
     if rng.random() < 0.5 and kind != "strands":  # its shadow on the face is no occluder
-        away = np.float32([[1, 0, rng.normal(0, 5)], [0, 1, rng.uniform(0, 7)]])
+        away = np.array([[1, 0, rng.normal(0, 5)], [0, 1, rng.uniform(0, 7)]])
         shadow = cv2.GaussianBlur(cv2.warpAffine(alpha, away, alpha.shape), (0, 0), rng.uniform(2, 6))
         picture = picture * (1 - rng.uniform(0.2, 0.6) * shadow[..., None])
     alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.5, 1.4))
@@ -197,10 +203,15 @@ def _surface(other: np.ndarray, rng: np.random.Generator, skin: bool) -> np.ndar
         there[:, 2] += rng.normal(0, side / 2, 2)
         colours = cv2.warpAffine(other, there, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     else:
-        colours = np.ones_like(other) * rng.choice([rng.uniform(0, 255, 3), np.full(3, rng.uniform(0, 60)), np.full(3, 220.0)])
+        colour = rng.choice([rng.uniform(0, 255, 3), np.full(3, rng.uniform(0, 60)), np.full(3, 220.0)])
+        colours = np.ones_like(other) * colour
         colours = colours + rng.normal(0, rng.uniform(0, 12), colours.shape)
     light = cv2.resize(rng.uniform(-0.35, 0.35, (3, 3)).astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
     return np.clip(colours * (1 + light[..., None]), 0, 255).astype(np.float32)
+
+
+def _point(place: np.ndarray) -> tuple[int, int]:
+    return int(place[0]), int(place[1])
 
 
 def _hand(side: int, rng: np.random.Generator) -> np.ndarray:
@@ -214,7 +225,7 @@ def _hand(side: int, rng: np.random.Generator) -> np.ndarray:
     width, reach = rng.uniform(0.045, 0.075) * side, rng.uniform(0.1, 0.45) * side
     palm = start + reach * towards
     fingers = int(rng.integers(2, 6))
-    cv2.line(shape, *(tuple(int(v) for v in p) for p in (start, palm)), 1.0, max(1, int(width * fingers * 0.8)), cv2.LINE_AA)
+    cv2.line(shape, _point(start), _point(palm), 1.0, max(1, int(width * fingers * 0.8)), cv2.LINE_AA)
     for n in range(fingers):
         root = palm + across * width * (n - (fingers - 1) / 2) * 1.05
         bend = rng.normal(0, 0.15) * across
@@ -233,9 +244,9 @@ def _thing(side: int, rng: np.random.Generator) -> np.ndarray:
     kind = rng.integers(3)
     if kind == 0:
         end = middle + np.array([rng.normal(0, 0.5), 1.5]) * size * 3
-        cv2.line(shape, *(tuple(int(v) for v in p) for p in (middle, end)), 1.0, max(2, int(size * 0.6)), cv2.LINE_AA)
+        cv2.line(shape, _point(middle), _point(end), 1.0, max(2, int(size * 0.6)), cv2.LINE_AA)
         axes = (int(size * rng.uniform(0.5, 0.9)), int(size * rng.uniform(0.6, 1.1)))
-        cv2.ellipse(shape, tuple(int(v) for v in middle), axes, rng.uniform(-30, 30), 0, 360, 1.0, -1, cv2.LINE_AA)
+        cv2.ellipse(shape, _point(middle), axes, rng.uniform(-30, 30), 0, 360, 1.0, -1, cv2.LINE_AA)
     elif kind == 1:
         box = (tuple(middle), (size * rng.uniform(1.2, 2.4), size * rng.uniform(1.2, 3.0)), rng.uniform(-25, 25))
         cv2.fillPoly(shape, [np.round(cv2.boxPoints(box)).astype(np.int32)], 1.0, cv2.LINE_AA)
@@ -263,7 +274,7 @@ def _strands(picture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray,
     if rng.random() < 0.5:
         colour = picture[: side // 16].reshape(-1, 3)[rng.integers(side * (side // 16))]  # what is at the top is mostly hair
     else:
-        colour = np.array([[30, 22, 18], [90, 60, 40], [190, 160, 110], [150, 150, 150], [110, 45, 25]], float)[rng.integers(5)]
+        colour = np.array(HAIR_COLOURS, float)[rng.integers(len(HAIR_COLOURS))]
     return shape, np.clip(colour * rng.uniform(0.7, 1.2) + rng.normal(0, 12, (side, side, 1)), 0, 255).astype(np.float32)
 
 
@@ -275,7 +286,7 @@ def train(
 ) -> tuple[OcclusionNet, float]:
     """Train from scratch: (the network in eval mode, seconds). Adam, cosine to a hundredth, cross-entropy by weight.
 
-    folder: receives state.pt every 200 steps; with `resume`, a run goes on from there and ends with the same weights.
+    folder: receives state.pt every SAVE_EVERY steps; with `resume`, a run goes on from there and ends with the same weights.
     """
     torch.manual_seed(seed)
     network = OcclusionNet().train()
@@ -307,7 +318,7 @@ def train(
             schedule.step()
             if step % 10 == 9:
                 bar.set_postfix(loss=f"{float(loss):.3f}", refresh=False)
-            if step % 200 == 199 or step + 1 == steps:
+            if step % SAVE_EVERY == SAVE_EVERY - 1 or step + 1 == steps:
                 spent, began = spent + time.monotonic() - began, time.monotonic()
                 write_state(folder / STATE, {
                     "network": network.state_dict(), "optimizer": optimizer.state_dict(),
@@ -317,6 +328,7 @@ def train(
 
 
 STATE, WEIGHTS = "state.pt", "occlusion.safetensors"
+SAVE_EVERY = 200
 
 
 @torch.no_grad()
@@ -373,3 +385,58 @@ def load(folder: Path | str) -> OcclusionNet:
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path}: not the weights of this network ({str(error).splitlines()[0]}); fetch it again") from None
     return network.eval()
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+APART, DIFFERENT = 0.005, 0.005
+"""How far a file may be from its network on average, and on what share of pixels the two may decide differently."""
+
+
+class _ByPixels(nn.Module):
+    """The network as a file runs it: (1, 128, 128, 3) -> (1, 128, 128, 1)."""
+
+    def __init__(self, network: OcclusionNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, picture: Tensor) -> Tensor:
+        said: Tensor = self.network(picture.permute(0, 3, 1, 2))
+        return said.permute(0, 2, 3, 1)
+
+
+def export(network: OcclusionNet, path: Path, data: OcclusionPairs, pictures: int = 64) -> dict[str, float]:
+    """Write the network as a .tflite file with weights in int8 (dynamic range), and hold it to the network on pictures.
+
+    Returns:
+        `bytes`, and what the gate measured: `apart`, `different` (see APART and DIFFERENT).
+
+    Raises:
+        GateFailed: the file says something else than the network; nothing is written.
+        ModuleNotFoundError: names the extra to install.
+    """
+    with extras.needed_for("a .tflite file", "tflite"):
+        import litert_torch
+        from ai_edge_quantizer import quantizer, recipe
+    with whole_file(path) as partial:
+        litert_torch.convert(_ByPixels(network).eval(), (torch.zeros(1, SIDE, SIDE, 3),)).export(str(partial))
+        maker = quantizer.Quantizer(str(partial))
+        maker.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+        partial.write_bytes(maker.quantize().quantized_model)
+        graph = Graph(partial)
+        for number, tensor in enumerate(graph.graph.tensors):  # names of modules were a tenth of the file
+            tensor.name = f"t{number}".encode()
+        graph.write(partial)
+        file, apart, different = Occluders(partial), [], []
+        for k in range(pictures):
+            picture = data[k][0]
+            pixels = np.rint(picture.numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
+            with torch.no_grad():
+                own = network(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255)[0, 0].numpy()
+            said = file(pixels)
+            apart.append(float(np.abs(said - own).mean()))
+            different.append(float(((said > IN_FRONT) != (own > IN_FRONT)).mean()))
+        found = {"apart": float(np.mean(apart)), "different": float(np.mean(different))}
+        if found["apart"] > APART or found["different"] > DIFFERENT:
+            raise script.GateFailed(f"{path}: {found}, expected at most {APART} and {DIFFERENT}; the file is not written")
+        return {"bytes": partial.stat().st_size, **{name: round(value, 6) for name, value in found.items()}}

@@ -10,7 +10,7 @@ where torch is not needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import cv2
 import numpy as np
@@ -33,11 +33,13 @@ LUMA = (0.299, 0.587, 0.114)
 """Rec. 601."""
 
 _LUMA = np.array(LUMA, np.float32)
+_LEAST_SHARE = 1 / 64  # of a pixel, below which nothing is painted on it
 
 
 def paint_by_plan(
-    image: np.ndarray, mask: np.ndarray, crop: np.ndarray, plan: Mapping[str, np.ndarray], matrix: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+    image: np.ndarray, mask: np.ndarray, crop: np.ndarray, plan: Mapping[str, np.ndarray], matrix: np.ndarray,
+    share: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Paint what a plan says into a photograph, in place.
 
     Args:
@@ -46,6 +48,8 @@ def paint_by_plan(
         crop: (R, R, 3) uint8, what the plan was made of.
         plan: `skin` (128, 128, 1), `shading` (64, 64, 3), `sources` (289,), as a file or a network gives them.
         matrix: 2x3, photograph to crop coordinates, as `crops.align` gives it.
+        share: (R, R) float32 in [0, 1], the share that what is painted has of pixels, in the crop's coordinates: 1 in the
+            mask, less where it fades out over what is in front (`occluders.trimmed`); None: there is nothing in front.
 
     Returns:
         The photograph, and (H, W) bool, what was painted. Other pixels stay as they are, to the bit; nothing that is
@@ -73,19 +77,32 @@ def paint_by_plan(
     hole = sampled((mask > 0).astype(np.float32)) > 0.5
     if not hole.any():
         return image, painted_there
+    beyond = _beyond(share, sampled)
+    painted_on = hole if beyond is None else hole | (beyond > _LEAST_SHARE)
     skin = plan["skin"][..., 0]
     clean = sampled(np.clip(4 * skin - 1.6, 0, 1)) * ~hole
     luma = (view @ _LUMA) / np.float32(255)
     detail = (luma - sampled(_own_shading(crop, mask, skin))) * clean
     deviation = DEVIATION * float(np.abs(detail).mean()) / (float(clean.mean()) + 1e-4)
     detail = np.clip(detail, -BOUND * deviation, BOUND * deviation)
-    texture = _laid(detail, hole, plan["sources"].astype(int), local, side)
+    texture = _laid(detail, painted_on, plan["sources"].astype(int), local, side)
     shading = sampled(plan["shading"], cv2.INTER_CUBIC)
     if not (np.ptp(crop.astype(int), axis=2) > 0).any():  # a grey picture stays grey: a network has a tint for every skin
         shading = np.repeat((shading @ _LUMA)[..., None], 3, axis=2)
-    view[hole] = np.rint(np.clip(shading[hole] + texture[:, None], 0, 1) * 255).astype(np.uint8)
-    painted_there[y : y + height, x : x + width] = hole
+    painted = np.clip(shading[painted_on] + texture[:, None], 0, 1) * 255
+    if beyond is not None:
+        share = np.where(hole, np.float32(1), beyond)[painted_on][:, None]
+        painted = painted * share + view[painted_on] * (1 - share)
+    view[painted_on] = np.rint(painted).astype(np.uint8)
+    painted_there[y : y + height, x : x + width] = painted_on
     return image, painted_there
+
+
+def _beyond(share: np.ndarray | None, sampled: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
+    """The share of what is painted on the box's grid where it fades out, and near there; None where it does not."""
+    if share is None or not (fading := (share > 0) & (share < 1)).any():
+        return None
+    return sampled(share) * (sampled(fading) > 0)
 
 
 def skin_of(skin: np.ndarray, sources: np.ndarray) -> float:
@@ -136,8 +153,8 @@ def _own_shading(crop: np.ndarray, mask: np.ndarray, skin: np.ndarray) -> np.nda
     return value / (weight + 1e-4)
 
 
-def _laid(detail: np.ndarray, hole: np.ndarray, sources: np.ndarray, local: np.ndarray, side: int) -> np.ndarray:
-    """Texture of the hole's pixels, in their order: (P,) float32.
+def _laid(detail: np.ndarray, where: np.ndarray, sources: np.ndarray, local: np.ndarray, side: int) -> np.ndarray:
+    """Texture of the pixels `where` (H, W) bool is true, in their order: (P,) float32.
 
     A pixel lies in four windows, one around each corner of its block. Under Hann windows that overlap by half, what two
     neighbours count is the squared cosine and sine of how far along it lies, so nothing goes through windows one by one.
@@ -147,7 +164,7 @@ def _laid(detail: np.ndarray, hole: np.ndarray, sources: np.ndarray, local: np.n
     corners = np.stack([numbers % CORNERS, numbers // CORNERS], 1)
     moved = (np.stack([sources % HALVES, sources // HALVES], 1) + 2) * (block / 2) - corners * block
     shifts = np.rint(moved @ cv2.invertAffineTransform(local)[:, :2].T).astype(np.int32)
-    rows, columns = (where.astype(np.int32) for where in np.nonzero(hole))
+    rows, columns = (axis.astype(np.int32) for axis in np.nonzero(where))
     u, v = (
         ((local[k, 0] * columns + local[k, 1] * rows + local[k, 2] + 0.5) / block).astype(np.float32) for k in (0, 1)
     )

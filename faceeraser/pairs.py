@@ -224,7 +224,7 @@ class TrainingPairs:
 
     @staticmethod
     def _own(parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The face's own parts, drawn wider at times, as `erase` draws them, mostly with its glasses: nothing of the parts may
+        """The face's own parts, drawn wider at times, as `erase` draws them, mostly with its glasses: nothing of them may
         be left to be seen.
         """
         size = int(rng.integers(0, max(2, parts.shape[0] // 20)))

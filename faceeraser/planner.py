@@ -73,8 +73,9 @@ class Body(nn.Module):
 class PatchEraser(Inpainter):
     """The network and its painting. Keys of what it returns:
 
-    `skin` (N, 1, 128, 128) and `logits` (N, 1, 64, 64); `membrane` and `shading` (N, 3, 64, 64); `lacking` (N, 3, 32, 32); `sources` (N, 289);
-    `flow` (N, 2, H, W), pixels that the window moves which counts most at a pixel; `refined`, `erased` as of every model.
+    `skin` (N, 1, 128, 128) and `logits` (N, 1, 64, 64); `membrane` and `shading` (N, 3, 64, 64); `lacking` (N, 3, 32, 32);
+    `sources` (N, 289); `flow` (N, 2, H, W), pixels that the window moves which counts most at a pixel; `refined` and
+    `erased` as of every model.
     """
 
     PHASES: ClassVar = {"inpaint": ("body",), "all": ("body",)}

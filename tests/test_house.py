@@ -20,7 +20,7 @@ SCRIPTS = ("train", "compress", "export", "benchmarks")
 # Inside faceeraser/ a module imports only from floors below its own. A new module gets its floor here.
 FLOORS = (
     {"extras", "writing", "history", "legacy", "processes", "cache", "seeds", "patches", "painting", "mesh"}
-    | {"shipped"},
+    | {"shipped", "occluders"},
     {"warp", "metrics", "crops", "parts", "landmark_models", "edges", "quant", "timings", "flatbuffer", "gpu", "picture"}
     | {"video", "mil", "script", "synthetic"},
     {"losses", "pairs", "effects", "artifact", "landmarks", "finder", "glasses", "patchmatch", "plots", "looks", "judge"}
@@ -29,7 +29,7 @@ FLOORS = (
     {"planner", "preparing"},
     {"peers"},
     {"checkpoint", "device", "form", "serve", "channels"},  # checkpoint: writes its folder as an artifact writes its card
-    {"runner", "inference"},
+    {"runner", "inference", "occlusion"},
     {"fit", "opening"},
     {"finetuning", "quality"},
     {"pruning", "slimming", "quantizing", "distilling", "tflite", "onnx", "coreml"},

@@ -63,8 +63,9 @@ def test_it_paints_any_multiple_of_128_and_always_looks_at_128(network, side) ->
     with torch.no_grad():
         out = network(image, mask)
     assert {k: tuple(v.shape[1:]) for k, v in out.items()} == {
-        "logits": (1, 64, 64), "skin": (1, 128, 128), "membrane": (3, 64, 64), "shading": (3, 64, 64), "sources": (289,),
-        "flow": (2, side, side), "refined": (3, side, side), "erased": (3, side, side),
+        "logits": (1, 64, 64), "skin": (1, 128, 128), "membrane": (3, 64, 64), "lacking": (3, 32, 32),
+        "shading": (3, 64, 64), "sources": (289,), "flow": (2, side, side), "refined": (3, side, side),
+        "erased": (3, side, side),
     }  # fmt: skip
     assert torch.equal(out["erased"][mask.expand_as(image) == 0], image[mask.expand_as(image) == 0])
     assert float(out["skin"].min()) >= 0 and float(out["refined"].min()) >= 0 and float(out["refined"].max()) <= 1
@@ -137,6 +138,26 @@ def test_it_learns_what_is_skin_and_what_the_membrane_lacks() -> None:
     middle = (slice(None), slice(None), slice(32, 40), slice(28, 36))
     lacking = (paint.enlarged(truth, 64) - out["membrane"])[middle].abs().mean()
     assert float((paint.enlarged(truth, 64) - out["shading"])[middle].abs().mean()) < 0.6 * float(lacking)
+
+
+def test_where_no_truth_is_known_the_shading_is_drawn_to_the_membrane() -> None:
+    network, truth, mask = lively(), torch.rand(1, 3, 128, 128), torch.zeros(1, 1, 128, 128)
+    mask[..., 40:90, 30:100] = 1
+    outputs = network(truth, mask)
+
+    def calm(where: torch.Tensor | None) -> float:
+        return float(network.own_terms(outputs, truth, mask, 1 - mask, where)["calm"])
+
+    assert calm(None) == 0.0 and calm(torch.zeros_like(mask)) > 0.01
+    outputs = {**outputs, "lacking": torch.zeros_like(outputs["lacking"])}
+    assert calm(torch.zeros_like(mask)) == 0.0
+
+
+def test_training_that_looks_at_no_picture_learns_from_the_same_numbers(network) -> None:
+    truth, mask = torch.rand(1, 3, 128, 128), (torch.rand(1, 1, 128, 128) > 0.7).float()
+    with torch.no_grad():
+        painted, unpainted = network(truth, mask), network.unpainted(truth, mask)
+    assert "refined" not in unpainted and all(torch.equal(painted[name], unpainted[name]) for name in unpainted)
 
 
 # --- painted elsewhere ------------------------------------------------------------------------------------------------

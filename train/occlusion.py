@@ -3,13 +3,12 @@
     python train/occlusion.py data/faces runs/occlusion
 
 data/faces is a folder that `prepare.py --hair` made: the hair maps in it are the labels. The result is a folder with
-`occlusion.safetensors`, its history and a sheet of what it says about validation pictures.
+`occlusion.safetensors`, `occlusion.tflite`, its history and a sheet of what it says about validation pictures.
 """
 
 import argparse
 import sys
 
-import numpy as np
 from PIL import Image
 
 from faceeraser import occlusion, pairs, script, writing
@@ -38,15 +37,18 @@ def run(args: argparse.Namespace) -> None:
         network, spent = occlusion.train(data, folder, **options, resume=args.resume)
         figures = occlusion.measure(network, held_out)
         sha256 = occlusion.save(network, folder)
+        file = occlusion.export(occlusion.load(folder), folder / "occlusion.tflite", held_out)
         Image.fromarray(occlusion.sheet(network, held_out)).save(folder / "samples.png")
         entry = {
             "stage": "train-occlusion", "options": options, "metrics": {**figures, "seconds": round(spent, 1)},
+            "file": file,
             "sha256": sha256, "data": {name: described.get(name) for name in ("name", "source", "sha256")},
             "versions": versions(),
         }  # fmt: skip
         write_json(folder / NAME, [entry])
-    row = {"name": args.target.name, **{name: round(float(np.round(value, 4)), 4) for name, value in figures.items()}}
-    script.finish(f"{args.target} (validation; data: {described['source']})", [row], {"target": str(args.target), **figures})
+    row = {"name": args.target.name, **figures, "bytes": file["bytes"]}
+    summary = {"target": str(args.target), **figures, **file}
+    script.finish(f"{args.target} (validation; data: {described['source']})", [row], summary)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,63 @@
+"""What hangs in front of a face and stays: the network of occlusion.py as a file, and what it does to a mask.
+
+    front = Occluders()(crop)
+    mask, share = trimmed(mask, front)
+
+Hair, hands and things in front of the face are taken out of the mask before anything is erased. At their edge, which is
+strands and not a line, what is painted fades out over the occluder, so that no lobe of skin lies on hair.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+SIDE = 128
+"""Edge in pixels of what the network sees and says."""
+FILE = Path(__file__).resolve().parent / "weights" / "occlusion.tflite"
+IN_FRONT, WHOLLY = 0.5, 0.9
+"""From what on something is in front, and so surely that nothing is painted over it."""
+
+
+class Occluders:
+    """The network, loaded: `occluders(crop)` for a crop (R, R, 3) uint8 RGB gives (128, 128) float32, how surely each pixel
+    is in front of the face. Calls are serialized: an interpreter holds its tensors.
+    """
+
+    def __init__(self, path: Path = FILE) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._lock = threading.Lock()
+        self._interpreter = Interpreter(str(path), num_threads=1)
+        self._interpreter.allocate_tensors()
+        self._input, self._output = (
+            one[0]["index"] for one in (self._interpreter.get_input_details(), self._interpreter.get_output_details())
+        )
+
+    def __call__(self, crop: np.ndarray) -> np.ndarray:
+        small = cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_AREA) if len(crop) != SIDE else crop
+        with self._lock:
+            self._interpreter.set_tensor(self._input, small[None].astype(np.float32) / np.float32(255))
+            self._interpreter.invoke()
+            said: np.ndarray = self._interpreter.get_tensor(self._output)
+        return said.reshape(SIDE, SIDE)
+
+
+def trimmed(mask: np.ndarray, front: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A mask without what is in front of it, and how much is painted on that.
+
+    Args:
+        mask: (R, R) bool, true = erase.
+        front: (128, 128) in [0, 1], from `Occluders`, of the same crop.
+
+    Returns:
+        The mask where nothing is in front, (R, R) bool; and (R, R) float32 in [0, 1], the share that what is painted has
+        of a pixel: 1 in that mask, less and less in what the mask has lost, 0 where something is surely in front.
+    """
+    there = cv2.resize(front, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    bare = mask & (there <= IN_FRONT)
+    beyond = np.clip((WHOLLY - there) / (WHOLLY - IN_FRONT), 0, 1) * (mask if bare.any() else False)
+    return bare, np.where(bare, 1, beyond).astype(np.float32)
