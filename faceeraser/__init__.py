@@ -46,7 +46,8 @@ _LATE = {
 
 def load(
     model: str | Path | None = None, parts: Sequence[str] = ("brows", "eyes", "nose", "mouth"), glasses: str = "auto", *,
-    most: int | None = None, runtime: str | None = None, delegate: str | Path | None = None, workers: int = 1,
+    front: str = "keep", most: int | None = None, runtime: str | None = None, delegate: str | Path | None = None,
+    workers: int = 1,
 ) -> Eraser:  # fmt: skip
     """A model that erases: `erase` whole photographs, `frames` of a video, or `erase_crop` alone.
 
@@ -55,6 +56,7 @@ def load(
             the file that comes with the package.
         parts: what to erase, any of brows, eyes, nose and mouth.
         glasses: 'on', 'off', or 'auto': erased with the eyes where a face seems to wear some.
+        front: 'keep' what hangs in front of the parts (hair, hands, things), or 'erase' it with them.
         most: erase only the so many largest faces of a picture; None: all.
         runtime: for .tflite, one of `artifact.TFLITE_RUNTIMES`.
         delegate: for .tflite, a plugin that runs some of it.
@@ -67,7 +69,7 @@ def load(
     """
     from faceeraser.erasing import Eraser
 
-    return Eraser(model, parts, glasses, most=most, runtime=runtime, delegate=delegate, workers=workers)
+    return Eraser(model, parts, glasses, front=front, most=most, runtime=runtime, delegate=delegate, workers=workers)
 
 
 def load_checkpoint(path: str | Path) -> Inpainter:

@@ -451,7 +451,7 @@ def _run(args: argparse.Namespace, ending: str, finish_of: Mapping[bool, Finish]
     if camera is None and not any(job.film for job in jobs):
         workers = 1
     runs_by = {"runtime": args.runtime, "delegate": args.delegate}
-    eraser = Eraser(args.model, args.parts, args.glasses, most=args.faces, **runs_by, workers=workers)
+    eraser = Eraser(args.model, args.parts, args.glasses, front=args.front, most=args.faces, **runs_by, workers=workers)
     if camera is not None:
         return _camera(*camera, eraser, finish[True], args.overwrite)
     kept = {"metadata": args.keep_metadata, "gps": args.keep_gps}
@@ -778,6 +778,10 @@ def _add_erasing(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--glasses", choices=("auto", "off", "on"), default="auto",
         help="erase glasses too (default: auto, when a face seems to wear some and its eyes are erased)",
+    )  # fmt: skip
+    made.add_argument(
+        "--front", choices=("keep", "erase"), default="keep",
+        help="what hangs in front of the parts, such as hair and hands, stays or is erased with them (default: %(default)s)",
     )  # fmt: skip
     made.add_argument(
         "--runtime", choices=tuple(artifact.TFLITE_RUNTIMES),

@@ -90,8 +90,9 @@ class Eraser:
     """A model, and what is to be erased. `resolution` is the edge of the crop in pixels; `clock` has what each step took."""
 
     def __init__(
-        self, model: str | Path | None = None, parts: Sequence[str] = FEATURES, glasses: str = "auto", *, front: str = "keep",
-        most: int | None = None, runtime: str | None = None, delegate: str | Path | None = None, workers: int = 1,
+        self, model: str | Path | None = None, parts: Sequence[str] = FEATURES, glasses: str = "auto", *,
+        front: str = "keep", most: int | None = None, runtime: str | None = None,
+        delegate: str | Path | None = None, workers: int = 1,
     ) -> None:  # fmt: skip
         """Load the model.
 

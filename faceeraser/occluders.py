@@ -15,9 +15,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from faceeraser import shipped
+
 SIDE = 128
 """Edge in pixels of what the network sees and says."""
-FILE = Path(__file__).resolve().parent / "weights" / "occlusion.tflite"
 IN_FRONT, WHOLLY = 0.5, 0.9
 """From what on something is in front, and so surely that nothing is painted over it."""
 
@@ -27,7 +28,7 @@ class Occluders:
     is in front of the face. Calls are serialized: an interpreter holds its tensors.
     """
 
-    def __init__(self, path: Path = FILE) -> None:
+    def __init__(self, path: Path = shipped.OCCLUSION) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
         self._lock = threading.Lock()

@@ -165,9 +165,8 @@ def preference(nothing: Tensor | float = 0.0) -> Tensor:
     converter does not store the table, which is larger than the network, but computes it.
     """
     windows, sources, own, other = _places_and_chances()
-    windows = windows + nothing
-    apart = windows @ sources
-    mixed = (own + nothing + other).square()
+    apart = (windows + nothing) @ sources
+    mixed = (own + nothing) @ other
     chance = mixed - CHANCES * ((mixed + 0.5) * (1.0 / CHANCES)).floor()
     return DISTANCE * apart + CHANCE * chance
 
@@ -179,8 +178,8 @@ def _numbers() -> Tensor:
 
 @functools.cache
 def _places_and_chances() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(windows (289, 4) and sources (4, 841), whose product is the squared distance in halves of a block; windows (289, 1)
-    and sources (1, 841), the square of whose sum modulo CHANCES is chance).
+    """(windows (289, 4) and sources (4, 841), whose product is the squared distance in halves of a block; windows (289, 3)
+    and sources (3, 841), whose product modulo CHANCES is chance).
     """
     windows, sources = (places.float() for places in _places())
     ones = torch.ones(len(windows), 1)
@@ -189,8 +188,11 @@ def _places_and_chances() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     # Drawn, not counted: of two lines of whole numbers, windows some blocks apart would want the same again.
     rng = np.random.RandomState(0)  # whose numbers are promised never to change
     counts = (len(windows), len(sources))
-    own, other = (torch.from_numpy(1 + rng.permutation(np.arange(n) % (CHANCES - 1))).float() for n in counts)
-    return left.contiguous(), right.contiguous(), own[:, None].contiguous(), other[None].contiguous()
+    a, b = (torch.from_numpy(1 + rng.permutation(np.arange(n) % (CHANCES - 1))).float() for n in counts)
+    # The square of a sum as a product too: a converter would make one table of the sum of two constants.
+    own = torch.stack([a.square(), a, torch.ones_like(a)], 1)
+    other = torch.stack([torch.ones_like(b), 2 * b, b.square()])
+    return left.contiguous(), right.contiguous(), own, other
 
 
 @functools.cache

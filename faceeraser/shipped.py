@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
-"""Two checkpoint folders, fp32 and plan, the files exported from them with their cards, and MODEL_CARD.md."""
+"""Checkpoint folders, fp32, plan and occlusion, the files exported from them with their cards, and MODEL_CARD.md."""
 PLAN = WEIGHTS / "plan.tflite"
 """What erases, here, in the page and in the app: it plans, and what it plans is painted at the picture's own resolution."""
+OCCLUSION = WEIGHTS / "occlusion.tflite"
+"""What hangs in front of a face, and stays (occluders.py)."""
