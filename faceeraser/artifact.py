@@ -32,6 +32,7 @@ from PIL import Image
 
 from faceeraser.extras import need
 from faceeraser.flatbuffer import Graph
+from faceeraser.painting import LUMA
 from faceeraser.writing import whole_file
 
 Fields = dict[str, Any]
@@ -530,7 +531,7 @@ def _edges(pictures: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """The edge maps of (N, H, W, 3) pictures outside their masks (N, H, W, 1), as float32 (N, H, W, 1)."""
     from faceeraser import edges
 
-    grey = pictures @ np.array([0.299, 0.587, 0.114], np.float32)
+    grey = pictures @ np.array(LUMA, np.float32)
     found = [edges.canny(g, m[..., 0]) for g, m in zip(grey, masks, strict=True)]
     return np.asarray(found, np.float32).reshape(masks.shape)
 

@@ -37,14 +37,12 @@ from faceeraser.writing import first_process, whole_file
 
 def save(
     folder: Path, pipeline: Inpainter, *, stage: str, options: Mapping[str, Any], metrics: Mapping[str, Any],
-    parent: Path | str | None = None, data: Mapping[str, Any] | None = None,
-    discriminators: nn.Module | None = None, samples: Image.Image | None = None, extra: Mapping[str, Any] | None = None,
-    half: bool = False,
+    parent: Path | str | None = None, data: Mapping[str, Any] | None = None, half: bool = False, **extra: Any,
 ) -> None:  # fmt: skip
     """Write a pipeline into `folder` (of `writing.whole_folder`) and append this stage to its parent's history.
 
     options: what the stage was told (the seed among them). metrics: what it measured. data: data.json of the pairs.
-    extra: further fields of the history entry, such as histograms. half: weights in half precision.
+    half: weights in half precision. extra: further fields of the history entry, such as histograms.
     Under torchrun only the first process writes.
     """
     if not first_process():
@@ -63,11 +61,7 @@ def save(
             },
         )
     write_json(folder / "config.json", pipeline.config.to_json())
-    if discriminators is not None:
-        named = {k: v.detach().cpu().contiguous() for k, v in discriminators.state_dict().items()}
-        save_file(named, folder / "discriminators.safetensors")
-    for weights in folder.glob("*.safetensors"):  # safetensors lets nobody but the owner read them
-        shutil.copymode(folder / "config.json", weights)
+    shutil.copymode(folder / "config.json", folder / "generators.safetensors")  # which nobody but the owner could read
     past = read_history(parent) if parent else []
     write_json(
         folder / NAME,
@@ -80,12 +74,21 @@ def save(
                 "data": {k: data.get(k) for k in ("name", "source", "sha256", "eval_sha256")} if data else None,
                 "versions": versions(),
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                **(extra or {}),
+                **extra,
             },
         ],
     )  # fmt: skip
-    if samples is not None:
-        samples.save(folder / "samples.png")
+
+
+def save_beside(folder: Path, samples: Image.Image, discriminators: nn.Module | None = None) -> None:
+    """Write what stands beside a network that `save` has written: a sheet of what it does, its discriminators."""
+    if not first_process():
+        return
+    samples.save(folder / "samples.png")
+    if discriminators is not None:
+        named = {k: v.detach().cpu().contiguous() for k, v in discriminators.state_dict().items()}
+        save_file(named, folder / "discriminators.safetensors")
+        shutil.copymode(folder / "config.json", folder / "discriminators.safetensors")
 
 
 def _is_scale(key: str) -> bool:

@@ -175,8 +175,9 @@ class FineTuning:
         }  # fmt: skip
         checkpoint.save(
             folder, network, stage=stage, parent=self.path, data=self.described, options={**told, **options},
-            metrics=metrics, samples=sample_sheet(network, self.look), extra=extra,
+            metrics=metrics, **extra,
         )  # fmt: skip
+        checkpoint.save_beside(folder, sample_sheet(network, self.look))
 
     def outcome(
         self, target: str | Path, states: Mapping[str, Mapping[str, Any] | None], about: str = "", **summary: Any

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceeraser import cache
+from faceeraser.painting import LUMA
 from faceeraser.warp import warp
 
 # Section 3.4, the paper's coefficients.
@@ -264,7 +265,7 @@ class FilterBank(nn.Module):
                 wave = wave - window * (wave.sum() / window.sum())
                 filters.append(self.GAIN * wave / wave.abs().sum())
         self.register_buffer("filters", torch.stack(filters).unsqueeze(1))
-        self.register_buffer("colours", torch.tensor([[0.299, 0.587, 0.114], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]]))
+        self.register_buffer("colours", torch.tensor([[*LUMA], [-0.169, -0.331, 0.5], [0.5, -0.419, -0.081]]))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = torch.einsum("oc,nchw->nohw", self.colours, image.float())

@@ -36,6 +36,7 @@ import cv2
 import numpy as np
 
 from faceeraser import patches
+from faceeraser.painting import LUMA
 
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Row = dict[str, Any]
@@ -45,7 +46,7 @@ FIGURES = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy")
 
 PSNR_CAP = 100.0
 TEXTURE_MIN_FOREHEAD_PX = 128  # below this a 256 px blank face was enlarged: its skin is interpolation, not texture
-_REC601 = np.array([0.299, 0.587, 0.114], np.float32)
+_LUMA = np.array(LUMA, np.float32)
 _PATCH = 7
 _PROJECTIONS = 128
 _MAX_PATCHES = 4096  # per picture and scale, evenly spread: the sorted distances move by under 1 % beyond it
@@ -98,7 +99,7 @@ def composite(image: np.ndarray, painted: np.ndarray, mask: np.ndarray) -> np.nd
 
 def luma(image: np.ndarray) -> np.ndarray:
     """Rec. 601 luma, float32 (H, W), in the picture's own units."""
-    return image.astype(np.float32) @ _REC601
+    return image.astype(np.float32) @ _LUMA
 
 
 def lab_of(rgb: np.ndarray) -> np.ndarray:

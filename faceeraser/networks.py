@@ -31,6 +31,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.flop_counter import FlopCounterMode
 
 from faceeraser.edges import canny_tensor
+from faceeraser.painting import LUMA
 from faceeraser.quant import Tap
 from faceeraser.warp import offsets_to_flow, warp
 
@@ -177,24 +178,27 @@ class Depthwise(nn.Module):
 
 
 class Conv(nn.Module):
-    """Convolution, norm, activation: (N, c_in, H, W) -> (N, c_out, H / stride, W / stride), or x2 for 'transposed'.
+    """Convolution, norm, activation: (N, c_in, H, W) -> (N, c_out, H / stride, W / stride).
 
     With `config.separable`, kernels of 3 and 4 are a `Depthwise` and a 1 x 1 convolution.
 
     act: 'relu', 'elu', 'sigmoid', 'tanh' or None. The convolution has no bias where a norm follows, which would cancel it.
     """
 
+    transposed = False
+    stored = True  # in int8, where the network is quantized
+
     def __init__(
         self, config: Config, c_in: int, c_out: int, kernel: int, *, stride: int = 1, dilation: int = 1,
-        act: str | None = "relu", norm: bool = True, transposed: bool = False, tap: str | None = "auto",
+        act: str | None = "relu", norm: bool = True,
     ):  # fmt: skip
         super().__init__()
         self.depthwise: nn.Module = nn.Identity()
-        if config.separable and kernel in (3, 4) and not transposed:
+        if config.separable and kernel in (3, 4) and not self.transposed:
             self.depthwise = Depthwise(config, c_in, kernel, stride, dilation)
             kernel, stride, dilation = 1, 1, 1
         padding = dilation * (kernel - 1) // 2
-        if transposed:
+        if self.transposed:
             self.conv: nn.Module = nn.ConvTranspose2d(c_in, c_out, kernel, stride, padding, bias=not norm)
         else:
             self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, bias=not norm, padding_mode=config.padding)
@@ -203,14 +207,26 @@ class Conv(nn.Module):
         self.act = acts[act]
         if act == "sigmoid":
             self.before = Tap("signed")  # a sigmoid is an int8 operator of its own: its input is stored too
-        kind = {"relu": "relu", "sigmoid": "sigmoid"}.get(act or "", "signed") if tap == "auto" else tap
-        self.out = Tap(kind) if kind else nn.Identity()
+        kind = {"relu": "relu", "sigmoid": "sigmoid"}.get(act or "", "signed")
+        self.out = Tap(kind) if self.stored else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.conv(self.depthwise(x)))
         if hasattr(self, "before"):
             x = self.before(x)
         return self.out(self.act(x))
+
+
+class TransposedConv(Conv):
+    """The same with a transposed convolution: (N, c_out, H * stride, W * stride)."""
+
+    transposed = True
+
+
+class FloatConv(Conv):
+    """The same, whose output stays in float: that of a head which the warp or the paint reads."""
+
+    stored = False
 
 
 class DilatedBlock(nn.Module):
@@ -232,8 +248,7 @@ class Up(nn.Module):
     def __init__(self, config: Config, c_in: int, c_out: int):
         super().__init__()
         self.transposed = config.upsampling == "transposed"
-        self.conv = Conv(config, c_in, c_out, 4 if self.transposed else 3, stride=2 if self.transposed else 1,
-                         transposed=self.transposed)  # fmt: skip
+        self.conv = TransposedConv(config, c_in, c_out, 4, stride=2) if self.transposed else Conv(config, c_in, c_out, 3)
 
     def forward(self, x: Tensor, tap: nn.Module) -> Tensor:
         """`tap` is the one that stored x: the resized tensor is stored again with the same scale, as LiteRT wants it."""
@@ -245,11 +260,12 @@ class Up(nn.Module):
 class Completion(nn.Module):
     """Encoder, residual blocks of dilation 2, decoder (section 3.3): the body of the edge and the clone network.
 
-    halved: works on the input at half its size, and its output is upsampled: nearest where that is quantized.
+    head: the class of its last convolution. halved: works on the input at half its size, and its output is upsampled:
+    nearest where that is quantized.
     """
 
     def __init__(
-        self, config: Config, c_in: int, c_out: int, width: int, blocks: int, act: str | None, tap: str | None, halved: bool
+        self, config: Config, c_in: int, c_out: int, width: int, blocks: int, act: str | None, head: type[Conv], halved: bool
     ):
         super().__init__()
         self.halved = halved
@@ -260,7 +276,7 @@ class Completion(nn.Module):
         )
         self.blocks = nn.ModuleList([DilatedBlock(config, 4 * width) for _ in range(blocks)])
         self.up = nn.ModuleList([Up(config, 4 * width, 2 * width), Up(config, 2 * width, width)])
-        self.head = Conv(config, width, c_out, 7, act=act, norm=False, tap=tap)
+        self.head = head(config, width, c_out, 7, act=act, norm=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.halved:  # before it is stored: an int8 pooling would round twice
@@ -284,7 +300,7 @@ class EdgeGenerator(Completion):
     """G_edge: (gray, edges, mask), each (N, 1, H, W), -> edges_hat (N, 1, H, W) in (0, 1)."""
 
     def __init__(self, config: Config, width: int):
-        super().__init__(config, 3, 1, width, config.blocks["edge"], "sigmoid", "auto", "edge" in config.halved)
+        super().__init__(config, 3, 1, width, config.blocks["edge"], "sigmoid", Conv, "edge" in config.halved)
 
     def forward(self, gray: Tensor, edges: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(torch.cat([gray, edges, mask], 1))
@@ -298,7 +314,7 @@ class PixelCloneGenerator(Completion):
     """
 
     def __init__(self, config: Config, width: int):
-        super().__init__(config, 5, 2, width, config.blocks["clone"], "tanh", None, "clone" in config.halved)
+        super().__init__(config, 5, 2, width, config.blocks["clone"], "tanh", FloatConv, "clone" in config.halved)
 
     def forward(self, edges_hat: Tensor, image: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(torch.cat([edges_hat, image, mask], 1))
@@ -407,7 +423,7 @@ class PatchDiscriminator(nn.Module):
 
 def gray(image: Tensor) -> Tensor:
     """Rec. 601 luma of image (N, 3, H, W): (N, 1, H, W)."""
-    return 0.299 * image[:, 0:1] + 0.587 * image[:, 1:2] + 0.114 * image[:, 2:3]
+    return LUMA[0] * image[:, 0:1] + LUMA[1] * image[:, 1:2] + LUMA[2] * image[:, 2:3]
 
 
 def three(mask: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from faceeraser.networks import (
     DilatedBlock,
     EdgeGenerator,
     FaceEraser,
+    FloatConv,
     Inpainter,
     Up,
     three,
@@ -106,7 +107,7 @@ class EdgeConnect(Peer):
     def __init__(self, config: Config, width: int = 16, edge_width: int | None = None):
         super().__init__(config)
         self.edge = EdgeGenerator(config, edge_width or width)
-        self.paint = Completion(config, 5, 3, width, config.blocks["paint"], _act(config), "auto", halved=False)
+        self.paint = Completion(config, 5, 3, width, config.blocks["paint"], _act(config), Conv, halved=False)
         self.initialise()
 
     def painted(
@@ -213,7 +214,7 @@ class TextureGenerator(nn.Module):
             [Conv(config, width, 2 * width, 4, stride=2), Conv(config, 2 * width, 4 * width, 4, stride=2)]
         )
         self.blocks = nn.ModuleList([DilatedBlock(config, 4 * width) for _ in range(blocks)])
-        self.flow = Conv(config, 4 * width, 2, 3, act="tanh", norm=False, tap=None)
+        self.flow = FloatConv(config, 4 * width, 2, 3, act="tanh", norm=False)
         self.joined = Tap("signed")
         self.join = Conv(config, 8 * width, 4 * width, 3)
         self.up = nn.ModuleList([Up(config, 4 * width, 2 * width), Up(config, 2 * width, width)])
@@ -259,7 +260,7 @@ class StructureFlow(Peer):
         super().__init__(config)
         blocks = config.blocks
         self.structure = Completion(
-            config, 7, 3, edge_width or width, blocks["structure"], _act(config), "auto", halved=False
+            config, 7, 3, edge_width or width, blocks["structure"], _act(config), Conv, halved=False
         )
         self.texture = TextureGenerator(config, width, blocks["texture"])
         self.initialise()

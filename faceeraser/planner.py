@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from faceeraser import paint, painting
 from faceeraser.losses import blurred
-from faceeraser.networks import Config, Conv, Inpainter, Up, three, touched
+from faceeraser.networks import Config, Conv, FloatConv, Inpainter, Up, three, touched
 from faceeraser.quant import Tap
 
 FOLD = 4
@@ -54,8 +54,8 @@ class Body(nn.Module):
         self.joined = nn.ModuleList([Tap(), Tap()])
         self.mixed = Conv(config, width, width, 3)
         self.finer = Up(config, width, max(8, width // 2))
-        self.shading = Conv(config, width, 3, 1, act=None, norm=False, tap=None)
-        self.skin = Conv(config, max(8, width // 2), 1, 1, act=None, norm=False, tap=None)
+        self.shading = FloatConv(config, width, 3, 1, act=None, norm=False)
+        self.skin = FloatConv(config, max(8, width // 2), 1, 1, act=None, norm=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.same[0](self.stem(self.store(x)))

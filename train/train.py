@@ -194,9 +194,9 @@ def run(args: argparse.Namespace) -> None:
                 **asdict(recipe), "width": args.width, "size": args.size, "symmetric": args.symmetric, "real": args.real,
                 "variety": args.variety,
             },
-            metrics={**result, **figures}, discriminators=critics, samples=inference.sample_sheet(pipeline, look),
-            half=args.half_weights,
+            metrics={**result, **figures}, half=args.half_weights,
         )  # fmt: skip
+        checkpoint.save_beside(folder, inference.sample_sheet(pipeline, look), critics)
     source = described["source"]
     summary = {"target": str(args.target), "data": described["name"], "source": source, **result, **figures}
     script.finish(f"{args.target} (on a slice of train; data: {source})", [{"name": args.target.name, **figures}], summary)
