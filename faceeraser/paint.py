@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faceeraser.painting import BLOCKS, BOUND, CORNERS, DEVIATION, HALVES, LUMA, SEEN
+from faceeraser.painting import BLOCKS, BOUND, CLEAN_OFFSET, CLEAN_SLOPE, CORNERS, DEVIATION, HALVES, LUMA, SEEN
 
 
 def luma(image: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def own_shading(seen: Tensor, skin: Tensor) -> Tensor:
 
 def cleanly(skin: Tensor) -> Tensor:
     """Where nothing but skin is: 0 at a weight of 0.4 and below, 1 at 0.65 and above."""
-    return (4.0 * skin - 1.6).clamp(0.0, 1.0)
+    return (CLEAN_SLOPE * skin - CLEAN_OFFSET).clamp(0.0, 1.0)
 
 
 def detail(visible: Tensor, keep: Tensor, own: Tensor, skin: Tensor) -> Tensor:

@@ -29,6 +29,8 @@ BOUND = 2.5
 """Deviations of own skin's detail beyond which nothing is copied: no hair, no crease, no rim of a lens."""
 DEVIATION = 1.2533
 """A normal variable's standard deviation in mean absolute deviations, in which outliers count less than squared."""
+CLEAN_SLOPE, CLEAN_OFFSET = 4.0, 1.6
+"""Of the ramp on skin's weight that says where nothing but skin is: 0 at 0.4 and below, 1 at 0.65 and above."""
 LUMA = (0.299, 0.587, 0.114)
 """Rec. 601."""
 
@@ -80,7 +82,7 @@ def paint_by_plan(
     beyond = _beyond(share, sampled)
     painted_on = hole if beyond is None else hole | (beyond > _LEAST_SHARE)
     skin = plan["skin"][..., 0]
-    clean = sampled(np.clip(4 * skin - 1.6, 0, 1)) * ~hole
+    clean = sampled(np.clip(CLEAN_SLOPE * skin - CLEAN_OFFSET, 0, 1)) * ~hole
     luma = (view @ _LUMA) / np.float32(255)
     detail = (luma - sampled(_own_shading(crop, mask, skin))) * clean
     deviation = DEVIATION * float(np.abs(detail).mean()) / (float(clean.mean()) + 1e-4)
