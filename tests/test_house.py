@@ -264,11 +264,69 @@ def test_documented_commands_parse(where: str, words: list[str], capsys: pytest.
         assert stop.code == 0, f"{where}: {shlex.join(words)}\n{capsys.readouterr().err}"
 
 
-def test_the_readme_documents_commands() -> None:
-    """A regular expression that finds nothing would make the test above pass on an empty list."""
-    words = [w for where, w in documented() if where == "README.md"]
-    assert ["make", "demo"] in words and ["make", "test"] in words
-    assert sum(w[0] == "python" for w in words) >= 8
+def test_the_pages_document_commands() -> None:
+    """A regular expression that finds nothing would make the tests around this one pass on an empty list."""
+    assert ["faceeraser", "erase", "photo.jpg"] in in_order("README.md")
+    assert sum(words[0] == "python" for words in in_order("README.md")) == 5
+    assert sum(words[0] == "python" for words in in_order("docs/chain.md")) >= 15
+
+
+def in_order(page: str) -> list[list[str]]:
+    """The commands of a page's shell blocks, as they stand, one after another."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.S | re.M)
+    lines = [words for language, block in blocks if language in ("", "sh", "bash") for words in commands(block)]
+    return [words for words in lines if words[0] in ("python", "faceeraser", "bash")]
+
+
+GIVEN = {"photos", "photo.jpg", "clip.mp4", "benchmark_model", "runner/aarch64"}
+"""What a reader of the pages has: photographs, a video, Google's benchmark_model; and build_runner.sh makes the runner."""
+WRITTEN = {"target", "json", "output"}
+"""The flags and arguments that name what a command makes."""
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/chain.md"])
+def test_every_command_reads_what_is_given_or_what_one_before_it_wrote(page: str) -> None:
+    there = set(GIVEN)
+    for words in in_order(page):
+        if words[0] == "bash":
+            continue
+        script = "faceeraser/cli.py" if words[0] == "faceeraser" else words[1]
+        args = vars(parser_of(script).parse_args(words[1:] if words[0] == "faceeraser" else words[2:]))
+        if words[0] == "faceeraser" and args.get("paths") and args["output"] is None and len(args["paths"]) == 2:
+            args["output"] = args["paths"].pop()  # IN OUT
+        if script == "benchmarks/report.py" and args["target"] is None:
+            args["target"] = args["results"].pop()
+        args.setdefault("output", None)
+        made = {str(args[name]).rstrip("/") for name in WRITTEN if args.get(name) is not None}
+        flat = [str(one) for name, value in args.items() if name not in WRITTEN and name not in ("script", "run")
+                for one in (value if isinstance(value, list) else [value])]  # fmt: skip
+        named = [value for value in flat if words.count(value) or words.count(value + "/")]
+        for path in (Path(value.split("=")[-1]) for value in named if re.search(r"[/.]", value) and not value[0].isdigit()):
+            known = {str(place) for place in (path, *path.parents)}
+            assert known & there or (ROOT / path).exists(), f"{page}: {shlex.join(words)}: nothing wrote {path}"
+        there |= made
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")),
+            ROOT / "android_demo" / "README.md", ROOT / "faceeraser" / "weights" / "MODEL_CARD.md"]  # fmt: skip
+
+
+@pytest.mark.parametrize("page", pages(), ids=name_of)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    broken = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not broken, broken
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    names = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert {name for name in names if f"({name})" not in index} == set()
 
 
 SHORT = "fit networks script chain finetuning processes inference opening mesh crops parts landmark_models finder glasses"

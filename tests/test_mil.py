@@ -144,13 +144,13 @@ def mistakes(code: str) -> list[str]:
 
 
 def snippets() -> list[str]:
-    page = (ROOT / "docs" / "coreml.md").read_text(encoding="utf-8")
-    return re.findall(r"^```swift\n(.*?)^```", page, re.S | re.M)
+    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("docs/coreml.md", "README.md")]
+    return [code for page in pages for code in re.findall(r"^```swift\n(.*?)^```", page, re.S | re.M)]
 
 
 def test_the_swift_in_the_documentation_parses() -> None:
-    assert len(snippets()) == 1 and "CVPixelBuffer" in snippets()[0] and "import Vision" not in snippets()[0]
-    assert mistakes(snippets()[0]) == []
+    assert len(snippets()) == 2 and "CVPixelBuffer" in snippets()[0] and "import Vision" not in snippets()[0]
+    assert [mistakes(code) for code in snippets()] == [[], []]
 
 
 @pytest.mark.parametrize("broken", [("guard let", "guard leet"), ("throws {", "throws"), ("-> CVPixelBuffer?", "-> ?")])

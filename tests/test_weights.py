@@ -71,8 +71,16 @@ def test_the_results_are_those_of_the_files_that_ship():
     assert ROWS["fp32"]["gmacs"] == pytest.approx(gmacs, rel=0.01) and ROWS["fp32"]["params"] <= params
 
 
-def test_the_model_card_and_the_readme_give_the_figures_of_the_results():
-    for text in ((WEIGHTS / "MODEL_CARD.md").read_text(), (ROOT / "README.md").read_text()):
+def test_the_readme_gives_the_figures_of_whole_photographs():
+    rows = {row["name"]: row for row in json.loads((ROOT / "benchmarks/results/photos.json").read_text())["rows"]}
+    lines = (ROOT / "README.md").read_text().splitlines()
+    for title, name in (("fp32", "fp32"), ("int8, what ships", "int8"), ("Navier-Stokes", "navier_stokes")):
+        texture, spectrum, kid, step = (rows[name][key]["median"] for key in ("texture", "spectrum", "skin_kid", "step"))
+        assert f"| {title} | {texture:.2f} | {spectrum:.2f} | {kid:.0f} | {step:.2f} |" in lines
+
+
+def test_the_model_card_and_the_results_page_give_the_figures_of_the_results():
+    for text in ((WEIGHTS / "MODEL_CARD.md").read_text(), (ROOT / "docs/results.md").read_text()):
         for name in ("fidelity", "fp32", "int8", "navier_stokes"):
             row = ROWS[name]
             line = next(line for line in text.splitlines() if line.startswith(f"| {name} |"))
