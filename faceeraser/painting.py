@@ -33,9 +33,10 @@ CLEAN_SLOPE, CLEAN_OFFSET = 4.0, 1.6
 """Of the ramp on skin's weight that says where nothing but skin is: 0 at 0.4 and below, 1 at 0.65 and above."""
 LUMA = (0.299, 0.587, 0.114)
 """Rec. 601."""
+LEAST_SHARE = 1 / 64
+"""Of a pixel, below which nothing is painted on it."""
 
 _LUMA = np.array(LUMA, np.float32)
-_LEAST_SHARE = 1 / 64  # of a pixel, below which nothing is painted on it
 
 
 def paint_by_plan(
@@ -80,7 +81,7 @@ def paint_by_plan(
     if not hole.any():
         return image, painted_there
     beyond = _beyond(share, sampled)
-    painted_on = hole if beyond is None else hole | (beyond > _LEAST_SHARE)
+    painted_on = hole if beyond is None else hole | (beyond > LEAST_SHARE)
     skin = plan["skin"][..., 0]
     clean = sampled(np.clip(CLEAN_SLOPE * skin - CLEAN_OFFSET, 0, 1)) * ~hole
     luma = (view @ _LUMA) / np.float32(255)

@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from faceeraser import artifact, effects, landmark_models, painting, tracking
+from faceeraser import artifact, effects, landmark_models, occluders, painting, shipped, tracking
 from faceeraser.mesh import LEFT_EYE, MESH_POINTS, OVAL, RIGHT_EYE
 from faceeraser.parts import DILATION_ERASED, DILATION_EYE_DISTANCE, PARTS, POLYGONS
 
@@ -67,9 +67,10 @@ def known() -> dict[str, Any]:
         "piece_dilation": {names[bit]: radius for bit, radius in effects.DILATION.items()},
         "painting": {
             "seen": painting.SEEN, "shaded": painting.SHADED, "blocks": painting.BLOCKS, "bound": painting.BOUND,
-            "deviation": painting.DEVIATION, "luma": painting.LUMA,
+            "deviation": painting.DEVIATION, "luma": painting.LUMA, "least_share": painting.LEAST_SHARE,
             "held": {"least": painting.Held.LEAST, "share": painting.Held.SHARE},
         },
+        "occluders": {"side": occluders.SIDE, "in_front": occluders.IN_FRONT, "wholly": occluders.WHOLLY},
     }  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def table(model: str | Path, page: str | Path) -> dict[str, tuple[str, bytes | P
         found[f"/data/{name}.json"] = (TYPES[".json"], json.dumps(value).encode())
     for path in (effects.FILE, tracking.FILE):
         found[f"/data/{path.name}"] = (TYPES[".json"], path)
-    files = {"model.tflite": model, **landmark_models.fetch()}
+    files = {"model.tflite": model, "occlusion.tflite": shipped.OCCLUSION, **landmark_models.fetch()}
     return found | {f"/data/{name}": (TYPES[".tflite"], path) for name, path in files.items()}
 
 

@@ -22,7 +22,7 @@ from chromium import Chromium, program
 from conftest import script
 from PIL import Image
 
-from faceeraser import WEIGHTS, artifact, cli, device, effects, serve
+from faceeraser import WEIGHTS, artifact, cli, device, effects, parts, serve, shipped
 from faceeraser.artifact import Artifact
 from faceeraser.crops import align
 from faceeraser.erasing import Eraser
@@ -30,6 +30,7 @@ from faceeraser.finder import find_faces
 from faceeraser.glasses import segment_glasses
 from faceeraser.masks import face_mask
 from faceeraser.mesh import LEFT_BROW, LEFT_EYE, LIPS, NOSE_OUTLINE, RIGHT_BROW, RIGHT_EYE, Face
+from faceeraser.occluders import Occluders, trimmed
 from faceeraser.painting import paint_by_plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -190,7 +191,7 @@ def test_the_arithmetic_is_pythons(landmarks: None, tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:]
-    assert "# pass 58" in done.stdout, "every comparison"
+    assert "# pass 66" in done.stdout, "every comparison"
 
 
 @pytest.fixture(scope="module")
@@ -237,20 +238,23 @@ def test_a_picture_is_erased_as_python_erases_it(demo: Page, portrait: Path, ast
         "canvas.drawImage(app.picture, 0, 0); const {data} = canvas.getImageData(0, 0, width, height);"
         "const matrix = alignMatrix(app.faces[0], app.engine.size);"
         "const crop = cut({width, height, channels: 4, data}, matrix, app.engine.size, app.engine.size);"
-        f"const mask = await app.eraser.maskOf(app.faces[0], crop, {json.dumps(ALL)});"
+        f"const {{mask, share}} = await app.eraser.maskOf(app.faces[0], crop, {json.dumps(ALL)});"
         "const plan = await app.engine.eraser(scaled(crop, 1 / 255), Float32Array.from(mask));"
-        "return {...plan, matrix: Float64Array.from(matrix), crop: crop.data, mask}"
+        "return {...plan, matrix: Float64Array.from(matrix), crop: crop.data, mask, share}"
     )
     mask, crop = given["mask"].reshape(size, size), given["crop"].reshape(size, size, 3)
-    there = face_mask(astronaut, found, size, ALL, "off")[0]
+    there_crop = align(astronaut, found, size)[0]
+    there, _ = trimmed(face_mask(astronaut, found, size, ALL, "off")[0], Occluders()(there_crop))
     overlap = (mask & there).sum() / (mask | there).sum()
-    expected = Artifact(MODEL).plan(align(astronaut, found, size)[0], there.astype(np.uint8))
+    expected = Artifact(MODEL).plan(there_crop, there.astype(np.uint8))
     plan = {name: given[name].reshape(value.shape) for name, value in expected.items()}
     apart = {name: np.abs(plan[name] - expected[name]) for name in ("skin", "shading")}
     print(f"landmarks {shift.max():.3f} px, masks {overlap:.4f}, plan {[(n, float(a.max())) for n, a in apart.items()]}")
     assert shift.max() < 0.1 and overlap > 0.99
     assert (apart["skin"] < 0.1).mean() > 0.97 and (apart["shading"] < 2 / 255).mean() > 0.97
-    painted, changed = paint_by_plan(astronaut.copy(), mask, crop, plan, given["matrix"].reshape(2, 3))
+    painted, changed = paint_by_plan(
+        astronaut.copy(), mask, crop, plan, given["matrix"].reshape(2, 3), given["share"].reshape(size, size)
+    )
     picture = demo.erased()
     assert difference(picture, painted).max() <= 1 and (difference(picture, painted) > 0).sum() < 50
     assert changed.sum() > 1000 and difference(picture, astronaut)[changed].mean() > 5
@@ -677,7 +681,9 @@ def test_the_page_is_told_of_the_mesh_what_python_knows(small: serve.Server) -> 
     told = json.loads(ask(small, "/data/faces.json")[2])
     assert told["polygons"] == {"brows": [RIGHT_BROW, LEFT_BROW], "eyes": [RIGHT_EYE, LEFT_EYE],
                                 "nose": [NOSE_OUTLINE], "mouth": [LIPS]}  # fmt: skip
-    assert told["dilation_erased"] == {"brows": 9.0, "eyes": 13.0, "nose": 16.0, "mouth": 26.0}
+    assert told["dilation_erased"] == {name: parts.DILATION_ERASED[bit] for name, bit in parts.PARTS.items() if name in ALL}
+    assert told["occluders"]["side"] == 128 and told["painting"]["blocks"] == 16
+    assert ask(small, "/data/occlusion.tflite")[2] == shipped.OCCLUSION.read_bytes()
     assert told["pieces"]["left_eye"] == [["eyes"], 1] and told["pieces"]["face"] == [list(ALL), 0]
     card = json.loads(ask(small, "/data/model.json")[2])
     assert card["sha256"] == artifact.sha256_of(MODEL) and "history" not in card

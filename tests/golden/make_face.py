@@ -15,10 +15,12 @@ their content: `crop.upright.u8` is uint8, `.f32` float32. `face.json` is
         "matrix": [[a, b, x], [c, d, y]],     picture to crop coordinates, of align() at 256
         "masks": {"brows,eyes": ARRAY, ...},  of face_mask() at 256 without glasses, by what is erased: 1 = erase
         "crop": ARRAY,                        of align()
-        "plan": {"skin": ARRAY, "shading": ARRAY, "sources": ARRAY},   of the file that ships, for the crop under all parts
-        "erased": ARRAY, "erased_grey": ARRAY,   the picture, and the same in grey, painted by that plan
-        "picture_grey", "crop_grey": ARRAY,   what `erased_grey` was made of
+        "front": ARRAY, "bare": ARRAY, "share": ARRAY,   of Occluders() for the crop; of trimmed() for that and all parts
+        "plan": {"skin": ARRAY, "shading": ARRAY, "sources": ARRAY},   of the file that ships, for the crop under `bare`
+        "erased": ARRAY,                      the picture, painted by that plan and `share`
+        "front_fringe", "bare_fringe", "share_fringe", "plan_fringe", "erased_fringe": the same with something in front
         "skin_of": share,                     painting.skin_of() of the plan's own sources
+        "picture_grey", "crop_grey", "erased_grey": ARRAY,   in grey, painted by `plan` under `bare` without a share
         "painted": ARRAY, "pasted": ARRAY,    (256, 256, 3), the crop erased in its own grid; that pasted back
         "effects": {name: ARRAY}}},           on `erased`, with the fast blend
      "video": {
@@ -51,7 +53,7 @@ import cv2
 import numpy as np
 from skimage.data import astronaut
 
-from faceeraser import WEIGHTS, effects, finder, painting, serve, tracking
+from faceeraser import WEIGHTS, effects, finder, occluders, painting, serve, tracking
 from faceeraser.artifact import Artifact
 from faceeraser.crops import align, paste_back
 from faceeraser.finder import Detection, FaceFinder
@@ -129,23 +131,32 @@ def recorded(name: str, kept: Keep) -> Iterator[list[dict[str, Any]]]:
 Plan = dict[str, np.ndarray]
 
 
+def drawn_front() -> np.ndarray:
+    """(128, 128) float32: a wavy fringe down to the brows, its edge six pixels soft; something over half of the mouth."""
+    y, x = np.mgrid[: occluders.SIDE, : occluders.SIDE].astype(np.float32)
+    fringe = np.clip((44 - y + 5 * np.sin(x / 6)) / 6, 0, 1)
+    return np.maximum(fringe, np.clip((x - 70) / 3, 0, 1) * np.clip((y - 84) / 9, 0, 1)).astype(np.float32)
+
+
 def erased(
-    name: str, picture: np.ndarray, crop: np.ndarray, mask: np.ndarray, matrix: np.ndarray, plan: Plan, kept: Keep
-) -> tuple[np.ndarray, dict[str, Any]]:  # fmt: skip
-    """The picture erased, and what a case tells of that."""
-    whole = np.array([[1.0, 0, 0], [0, 1.0, 0]])
-    done = painting.paint_by_plan(picture.copy(), mask, crop, plan, matrix)[0]
-    picture_grey, crop_grey = (np.repeat(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY)[..., None], 3, 2) for p in (picture, crop))
-    grey = painting.paint_by_plan(picture_grey.copy(), mask, crop_grey, plan, matrix)[0]
-    painted = painting.paint_by_plan(crop.copy(), mask, crop, plan, whole)[0]
-    arrays = {
-        "erased": done, "erased_grey": grey, "picture_grey": picture_grey, "crop_grey": crop_grey, "painted": painted,
-        "pasted": paste_back(picture, painted, matrix, mask),
-    }  # fmt: skip
-    return done, {
-        **{each: kept(f"{each}.{name}", array) for each, array in arrays.items()},
-        "plan": {each: kept(f"plan-{each}.{name}", array) for each, array in plan.items()},
-        "skin_of": painting.skin_of(plan["skin"], plan["sources"]),
+    picture: np.ndarray, crop: np.ndarray, matrix: np.ndarray, mask: np.ndarray, front: np.ndarray, model: Artifact
+) -> tuple[Plan, dict[str, np.ndarray]]:
+    """The plan for a face, and the arrays of a case that tell what comes of it."""
+    bare, share = occluders.trimmed(mask > 0, front)
+    plan = model.plan(crop, bare)
+    arrays = {"front": front, "bare": bare.astype(np.uint8), "share": share}
+    arrays["erased"] = painting.paint_by_plan(picture.copy(), bare, crop, plan, matrix, share)[0]
+    return plan, arrays
+
+
+def in_grey(picture: np.ndarray, crop: np.ndarray, matrix: np.ndarray, mask: np.ndarray, plan: Plan) -> Plan:
+    """The arrays of a case that tell of grey, and of a crop that is painted in its own grid and pasted back."""
+    grey, grey_crop = (np.repeat(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY)[..., None], 3, 2) for p in (picture, crop))
+    painted = painting.paint_by_plan(crop.copy(), mask, crop, plan, np.array([[1.0, 0, 0], [0, 1.0, 0]]))[0]
+    return {
+        "picture_grey": grey, "crop_grey": grey_crop,
+        "erased_grey": painting.paint_by_plan(grey.copy(), mask, grey_crop, plan, matrix)[0],
+        "painted": painted, "pasted": paste_back(picture, painted, matrix, mask),
     }  # fmt: skip
 
 
@@ -171,7 +182,7 @@ def write(folder: Path) -> None:
         array.tofile(folder / file)
         return {"file": file, "shape": list(array.shape)}
 
-    model, looking = Artifact(WEIGHTS / "plan.tflite"), AsThePage()
+    model, looking, see = Artifact(WEIGHTS / "plan.tflite"), AsThePage(), occluders.Occluders()
     cases, plans = {}, []
     for name, picture in pictures().items():
         with recorded(name, kept) as runs:
@@ -182,8 +193,12 @@ def write(folder: Path) -> None:
             assert followed is not None
         masks = {parts: face_mask(picture, face, SIZE, parts.split(","), "off")[0].astype(np.uint8) for parts in MASKS}
         crop, matrix = align(picture, face, SIZE)
-        plans.append(model.plan(crop, masks[MASKS[0]]))
-        done, told = erased(name, picture, crop, masks[MASKS[0]], matrix, plans[-1], kept)
+        whole = masks[MASKS[0]]
+        plan, arrays = erased(picture, crop, matrix, whole, see(crop), model)
+        behind, fringed = erased(picture, crop, matrix, whole, drawn_front(), model)
+        arrays |= {f"{each}_fringe": array for each, array in fringed.items()}
+        arrays |= in_grey(picture, crop, matrix, arrays["bare"], plan)
+        plans.append(plan)
         kept(f"picture.{name}", picture)
         cases[name] = {
             "shape": list(picture.shape), "models": runs,
@@ -192,9 +207,12 @@ def write(folder: Path) -> None:
             "eye_distance": face.eye_distance, "roll": face.roll,
             "matrix": matrix.tolist(),
             "masks": {parts: kept(f"mask-{parts.replace(',', '-')}.{name}", mask) for parts, mask in masks.items()},
-            "crop": kept(f"crop.{name}", crop), **told,
+            "crop": kept(f"crop.{name}", crop), **{each: kept(f"{each}.{name}", array) for each, array in arrays.items()},
+            "plan": {each: kept(f"plan-{each}.{name}", array) for each, array in plan.items()},
+            "plan_fringe": {each: kept(f"behind-{each}.{name}", array) for each, array in behind.items()},
+            "skin_of": painting.skin_of(plan["skin"], plan["sources"]),
             "effects": {
-                effect: kept(f"effect-{effect}.{name}", effects.apply(what, picture, done, face, "fast"))
+                effect: kept(f"effect-{effect}.{name}", effects.apply(what, picture, arrays["erased"], face, "fast"))
                 for effect, what in effects.read().items()
             },
         }  # fmt: skip

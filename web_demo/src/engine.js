@@ -1,4 +1,4 @@
-// The three models on LiteRT.js: WebAssembly with threads where the page is isolated, or WebGPU where it is asked for.
+// The four models on LiteRT.js: WebAssembly with threads where the page is isolated, or WebGPU where it is asked for.
 
 import {Tensor, loadAndCompile, loadLiteRt, supportsFeature, unloadLiteRt} from './litert/core.js';
 
@@ -11,6 +11,7 @@ const MOST_THREADS = 4; // beyond, these small models wait for each other more t
  * @typedef {Object} Engine
  * @property {import('./faces.js').Run} detector
  * @property {import('./faces.js').Run} landmarker
+ * @property {import('./faces.js').Run} occluder see occluders.js
  * @property {(crop: Float32Array, mask: Float32Array) => Promise<Object<string, Float32Array>>} eraser (size, size, 3) and
  *   (size, size, 1) in [0, 1], 1 = erase, to what its card calls its outputs: `skin`, `shading` and `sources` of a file that
  *   plans, `erased` (size, size, 3) of one that paints
@@ -26,7 +27,7 @@ const MOST_THREADS = 4; // beyond, these small models wait for each other more t
  * @returns {Promise<Engine>}
  */
 export async function open(card, webgpu = false) {
-  const files = ['face_detection_short_range.tflite', 'face_landmark.tflite', 'model.tflite'];
+  const files = ['face_detection_short_range.tflite', 'face_landmark.tflite', 'occlusion.tflite', 'model.tflite'];
   const bytes = await Promise.all(files.map((file) => fetched(`data/${file}`)));
   let why = '';
   if (webgpu) {
@@ -40,7 +41,7 @@ export async function open(card, webgpu = false) {
   return load(card, bytes, false, why);
 }
 
-async function load(card, [detector, landmarker, eraser], webgpu, why) {
+async function load(card, [detector, landmarker, occluder, eraser], webgpu, why) {
   let threads = 1;
   if (webgpu) {
     if (!navigator.gpu || !(await navigator.gpu.requestAdapter())) throw new Error('the browser offers no GPU');
@@ -62,6 +63,7 @@ async function load(card, [detector, landmarker, eraser], webgpu, why) {
   return {
     detector: runner(await loadAndCompile(detector, wasm)),
     landmarker: runner(await loadAndCompile(landmarker, wasm)),
+    occluder: runner(await loadAndCompile(occluder, wasm)),
     eraser: async (crop, mask) => {
       const outputs = await run(taken.map((name) => ({image: crop, mask})[name]));
       return Object.fromEntries(given.map((name, k) => [name, outputs[k]]));

@@ -2,6 +2,7 @@
 
 import {apply} from './effects.js';
 import {Finder, alignMatrix, faceMask, pasteBack} from './faces.js';
+import {inFront, trimmed} from './occluders.js';
 import {Held, paintByPlan} from './painting.js';
 import {cut, scaled} from './picture.js';
 import {Tracker} from './tracking.js';
@@ -36,6 +37,7 @@ export class Eraser {
     this.effects = data.effects.effects;
     this.constants = data.tracking;
     this.painting = data.faces.painting;
+    this.occluders = data.faces.occluders;
     this.finder = new Finder(engine.detector, engine.landmarker, data.faces);
     this.parts = Object.keys(data.faces.polygons);
     this.begin();
@@ -98,13 +100,13 @@ export class Eraser {
     const matrix = alignMatrix(face, size);
     const crop = cut(erased, matrix, size, size);
     clock.tick('cut');
-    const mask = await this.maskOf(face, crop, parts);
+    const {mask, share} = await this.maskOf(face, crop, parts);
     clock.tick('mask');
     const said = await this.engine.eraser(scaled(crop, 1 / 255), Float32Array.from(mask));
     const plan = 'sources' in said && number !== undefined ? this.held.steady(number, said) : said;
     clock.tick('model');
     if ('sources' in plan) {
-      paintByPlan(erased, mask, crop, plan, matrix, this.painting);
+      paintByPlan(erased, mask, crop, plan, matrix, this.painting, share);
     } else {
       mask.forEach((there, k) => {
         if (there) for (let c = 3 * k; c < 3 * k + 3; c++) crop.data[c] = said.erased[c] * 255;
@@ -119,9 +121,10 @@ export class Eraser {
    * @param {import('./faces.js').Face} face
    * @param {Picture} crop (size, size, 3)
    * @param {string[]} parts
-   * @returns {Promise<Uint8Array>} (size, size), 1 = erase
+   * @returns {Promise<import('./occluders.js').Trimmed>}
    */
   async maskOf(face, crop, parts) {
-    return faceMask(face, crop.width, parts);
+    const mask = faceMask(face, crop.width, parts);
+    return trimmed(mask, crop.width, await inFront(this.engine.occluder, crop, this.occluders), this.occluders);
   }
 }

@@ -79,15 +79,34 @@ class Sampled {
  * @param {Plan} plan
  * @param {Matrix} matrix from the picture's coordinates to the crop's
  * @param {Constants} constants
+ * @param {Float32Array | null} share (size, size) in [0, 1], the share that what is painted has of pixels: 1 in the mask, less
+ *   where it fades out over what is in front (occluders.js); null: nothing is
  */
-export function paintByPlan(image, mask, crop, plan, matrix, constants) {
+export function paintByPlan(image, mask, crop, plan, matrix, constants, share = null) {
   const size = crop.width;
   const box = boxOf(size, inverted(matrix), image);
   if (box.width <= 0 || box.height <= 0) return;
   const [a, b, x0, c, d, y0] = matrix;
   const local = [a, b, x0 + a * box.left + b * box.top, c, d, y0 + c * box.left + d * box.top];
   const {detail, hole} = detailed(image, box, mask, crop, plan.skin, local, constants);
-  lay(image, box, hole, detail, plan, local, size, isGrey(crop), constants);
+  const shares = fading(share, hole, box, local, size, constants);
+  lay(image, box, shares, detail, plan, local, size, isGrey(crop), constants);
+}
+
+/** What share the painted has of each pixel of the box, 0 where nothing is painted. */
+function fading(share, hole, {width, height}, local, size, {least_share: least}) {
+  const shares = Float32Array.from(hole);
+  const edge = share?.map((v) => (v > 0 && v < 1 ? 1 : 0));
+  if (!edge?.some((v) => v)) return shares;
+  const [all, edges] = [share, edge].map((field) => new Sampled(field, size, 1, local, size));
+  for (let y = 0, k = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, k++) {
+      if (hole[k] || edges.linear(x, y) <= 0) continue;
+      const there = all.linear(x, y);
+      if (there > least) shares[k] = there;
+    }
+  }
+  return shares;
 }
 
 /** The box of a picture that is read or painted: the whole crop, as far as it lies inside. */
@@ -188,8 +207,8 @@ function shiftsOf(sources, local, size, {blocks}) {
   return shifts;
 }
 
-/** Lay shading and copied detail into the hole. A pixel lies in four windows, one around each corner of its block. */
-function lay(image, box, hole, detail, plan, local, size, grey, constants) {
+/** Lay shading and copied detail where they have a share. A pixel lies in four windows, one around each corner of its block. */
+function lay(image, box, shares, detail, plan, local, size, grey, constants) {
   const {blocks, shaded, luma} = constants;
   const {width, height} = box;
   const corners = blocks + 1;
@@ -200,7 +219,8 @@ function lay(image, box, hole, detail, plan, local, size, grey, constants) {
   const [la, lb, lx, lc, ld, ly] = local;
   for (let y = 0, k = 0; y < height; y++) {
     for (let x = 0; x < width; x++, k++) {
-      if (!hole[k]) continue;
+      const share = shares[k];
+      if (!share) continue;
       const u = Math.fround((la * x + lb * y + lx + 0.5) / block);
       const v = Math.fround((lc * x + ld * y + ly + 0.5) / block);
       const left = Math.min(Math.max(Math.floor(u), 0), blocks - 1);
@@ -221,7 +241,10 @@ function lay(image, box, hole, detail, plan, local, size, grey, constants) {
       shading.smooth(x, y, colour);
       if (grey) colour.fill(colour[0] * luma[0] + colour[1] * luma[1] + colour[2] * luma[2]);
       const to = ((box.top + y) * image.width + box.left + x) * image.channels;
-      for (let c = 0; c < 3; c++) image.data[to + c] = rounded(Math.min(Math.max(colour[c] + texture, 0), 1) * 255);
+      for (let c = 0; c < 3; c++) {
+        const painted = Math.min(Math.max(colour[c] + texture, 0), 1) * 255;
+        image.data[to + c] = rounded(painted * share + image.data[to + c] * (1 - share));
+      }
     }
   }
 }

@@ -10,6 +10,7 @@ import {test} from 'node:test';
 
 import {apply} from '../src/effects.js';
 import {Face, Finder, alignMatrix, faceMask, pasteBack} from '../src/faces.js';
+import {trimmed} from '../src/occluders.js';
 import {Held, paintByPlan, skinOf} from '../src/painting.js';
 import {cut} from '../src/picture.js';
 import {Tracker} from '../src/tracking.js';
@@ -118,30 +119,44 @@ for (const [name, golden] of Object.entries(cases)) {
 
   test(`${name}: pasted back`, () => {
     const image = picture();
-    const mask = array(golden.masks['brows,eyes,nose,mouth']);
+    const mask = array(golden.bare);
     const crop = {width: 256, height: 256, channels: 3, data: array(golden.painted)};
     pasteBack(image, crop, golden.matrix.flat(), mask);
     const apart = difference(image.data, array(golden.pasted));
     assert.ok(apart.most <= 1 && apart.share < 0.001, JSON.stringify(apart));
   });
 
-  for (const [how, picture, crop, expected] of [
-    ['by a plan', array({file: `picture.${name}.u8`, shape: golden.shape}), golden.crop, golden.erased],
-    ['by a plan, in grey', array(golden.picture_grey), golden.crop_grey, golden.erased_grey],
+  const own = () => array({file: `picture.${name}.u8`, shape: golden.shape});
+  for (const [how, picture, crop, plan, mask, share, expected] of [
+    ['by a plan', own, 'crop', 'plan', 'bare', 'share', 'erased'],
+    ['with something in front', own, 'crop', 'plan_fringe', 'bare_fringe', 'share_fringe', 'erased_fringe'],
+    ['in grey', () => array(golden.picture_grey), 'crop_grey', 'plan', 'bare', null, 'erased_grey'],
   ]) {
     test(`${name}: painted ${how}`, () => {
-      const [before, there] = [Uint8ClampedArray.from(picture), array(expected)];
-      const plan = Object.fromEntries(Object.entries(golden.plan).map(([part, told]) => [part, array(told)]));
-      const mask = array(golden.masks['brows,eyes,nose,mouth']);
-      const image = {width, height, channels: 3, data: picture};
-      paintByPlan(image, mask, {width: 256, height: 256, channels: 3, data: array(crop)}, plan, golden.matrix.flat(), known.painting);
-      assert.ok(Math.abs(skinOf(plan.skin, plan.sources, known.painting) - golden.skin_of) < 1e-5);
-      const changed = difference(there, before).differing;
+      const [data, there] = [picture(), array(golden[expected])];
+      const changed = difference(there, data).differing;
+      const image = {width, height, channels: 3, data};
+      const square = {width: 256, height: 256, channels: 3, data: array(golden[crop])};
+      const said = Object.fromEntries(Object.entries(golden[plan]).map(([part, told]) => [part, array(told)]));
+      paintByPlan(
+        image, array(golden[mask]), square, said, golden.matrix.flat(), known.painting, share && array(golden[share]),
+      );
       assert.ok(changed > 500, `painting changes ${changed} values`);
-      const apart = difference(picture, there);
+      const apart = difference(data, there);
       assert.ok(apart.most <= 1 && apart.differing < 0.001 * changed, JSON.stringify({changed, ...apart}));
     });
   }
+
+  test(`${name}: what is in front is taken out of the mask`, () => {
+    for (const what of ['', '_fringe']) {
+      const found = trimmed(array(golden.masks['brows,eyes,nose,mouth']), 256, array(golden[`front${what}`]), known.occluders);
+      assert.ok(iou(found.mask, array(golden[`bare${what}`])) > 0.9995);
+      const apart = difference(found.share, array(golden[`share${what}`]));
+      assert.ok(apart.mean < 1e-5, JSON.stringify(apart));
+    }
+    const {skin, sources} = golden.plan;
+    assert.ok(Math.abs(skinOf(array(skin), array(sources), known.painting) - golden.skin_of) < 1e-5);
+  });
 
   for (const [effect, expected] of Object.entries(golden.effects)) {
     test(`${name}: ${effect}`, () => {

@@ -13,6 +13,7 @@ import faceeraser.core.Card;
 import faceeraser.core.Effects;
 import faceeraser.core.Eraser;
 import faceeraser.core.FaceFinder;
+import faceeraser.core.Occluders;
 import faceeraser.core.Picture;
 import faceeraser.core.Scene;
 import faceeraser.core.Tracker;
@@ -102,7 +103,10 @@ final class Worker {
                     new LiteRtModel(assets, "face_landmark.tflite", null, Accelerator.CPU, environment));
             Effects effects = new Effects(new String(bytes(assets, "effects.json"), StandardCharsets.UTF_8));
             Tracker tracker = new Tracker(finder, new String(bytes(assets, "tracking.json"), StandardCharsets.UTF_8));
-            scene = new Scene(finder, tracker, new Eraser(card, network(assets, card, environment)), effects);
+            Occluders occluders = new Occluders(
+                    new LiteRtModel(assets, "occlusion.tflite", null, Accelerator.CPU, environment));
+            Eraser eraser = new Eraser(card, network(assets, card, environment), occluders);
+            scene = new Scene(finder, tracker, eraser, effects);
             List<String> names = effects.names();
             main.post(() -> listener.ready(names));
         } catch (IOException | RuntimeException error) {

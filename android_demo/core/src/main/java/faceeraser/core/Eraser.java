@@ -21,14 +21,16 @@ public final class Eraser {
 
     private final Card card;
     private final Model model;
+    private final Occluders occluders;
     private final boolean plans;
     private final Held held = new Held();
 
     /**
      * @param card says what the model takes
      * @param model takes one array for each input of the card, in its order
+     * @param occluders takes what hangs in front of a face out of its mask
      */
-    public Eraser(Card card, Model model) {
+    public Eraser(Card card, Model model, Occluders occluders) {
         Map<String, Integer> given = new HashMap<>();
         for (Card.Port port : card.outputs) {
             given.put(port.name, given.size());
@@ -45,6 +47,7 @@ public final class Eraser {
         }
         this.card = card;
         this.model = model;
+        this.occluders = occluders;
     }
 
     /**
@@ -58,13 +61,14 @@ public final class Eraser {
     public Picture erase(Picture image, Face face, int bits, int number) throws IOException {
         Affine map = face.aligned(card.resolution);
         Picture crop = Sampling.cut(image, map, card.resolution, card.resolution);
-        Mask mask = maskOf(face.moved(map), crop, bits);
+        Occluders.Trimmed trimmed = maskOf(face.moved(map), crop, bits);
+        Mask mask = trimmed.mask;
         if (!plans) {
             return pasteBack(image, paint(crop, mask), map, mask);
         }
         Plan plan = plan(crop, mask);
         Picture result = image.copy();
-        Painting.paint(result, mask, crop, number == ALONE ? plan : held.steady(number, plan), map);
+        Painting.paint(result, mask, crop, number == ALONE ? plan : held.steady(number, plan), map, trimmed.share);
         return result;
     }
 
@@ -78,8 +82,8 @@ public final class Eraser {
      *
      * @param level the face in the coordinates of its crop
      */
-    private static Mask maskOf(Face level, Picture crop, int bits) {
-        return Parts.erased(level, crop.width, bits);
+    private Occluders.Trimmed maskOf(Face level, Picture crop, int bits) throws IOException {
+        return occluders.trimmed(Parts.erased(level, crop.width, bits), crop);
     }
 
     /**
@@ -99,8 +103,8 @@ public final class Eraser {
             texture.rgb[i] = Picture.level(150 + 20 * wave + 12 * random.nextGaussian());
             hole.on[i / 3] = (byte) (Math.abs(2 * x - size) < size / 2 && Math.abs(2 * y - size) < size / 2 ? 1 : 0);
         }
-        Picture first = new Eraser(card, one).paint(texture, hole);
-        Picture second = new Eraser(card, other).paint(texture, hole);
+        Picture first = new Eraser(card, one, null).paint(texture, hole);
+        Picture second = new Eraser(card, other, null).paint(texture, hole);
         double squares = 0;
         int count = 0;
         for (int i = 0; i < first.rgb.length; i++) {
@@ -117,7 +121,7 @@ public final class Eraser {
     Picture paint(Picture crop, Mask mask) throws IOException {
         Picture result = crop.copy();
         if (plans) {
-            Painting.paint(result, mask, crop, plan(crop, mask), Affine.shift(0, 0));
+            Painting.paint(result, mask, crop, plan(crop, mask), Affine.shift(0, 0), null);
             return result;
         }
         float[] painted = card.outputs.get(0).unpack(asked(crop, mask)[0]);

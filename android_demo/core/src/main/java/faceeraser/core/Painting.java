@@ -16,6 +16,8 @@ final class Painting {
     static final double BOUND = 2.5;
     /** A normal variable's standard deviation in mean absolute deviations. */
     static final double DEVIATION = 1.2533;
+    /** Of a pixel, below which nothing is painted on it. */
+    static final double LEAST_SHARE = 1 / 64.0;
     /** Rec. 601. */
     static final float[] LUMA = {0.299f, 0.587f, 0.114f};
     private static final float CLEAR = 1e-4f; // what a mean is divided by at least
@@ -36,8 +38,10 @@ final class Painting {
      * @param mask in the crop's coordinates
      * @param crop what the plan was made of, a square
      * @param map from the picture's pixels to the crop's
+     * @param share the share in [0, 1] that what is painted has of the crop's pixels: 1 in the mask, less where it fades out
+     *     over what is in front; null: there is nothing
      */
-    static void paint(Picture image, Mask mask, Picture crop, Plan plan, Affine map) {
+    static void paint(Picture image, Mask mask, Picture crop, Plan plan, Affine map, float[] share) {
         double low = -0.5;
         double high = crop.width - 0.5;
         double[] extent = Box.extent(map.inverse().of(new double[] {low, low, high, low, low, high, high, high}));
@@ -49,7 +53,7 @@ final class Painting {
         }
         Box box = new Box(ends[0], ends[1], ends[2], ends[3]);
         if (!box.isEmpty()) {
-            new Painting(image, mask, crop, plan, map, box).lay();
+            new Painting(image, mask, crop, plan, map, box).lay(share);
         }
     }
 
@@ -220,15 +224,41 @@ final class Painting {
         return shifts;
     }
 
-    /** Lays shading and copied detail into the hole. A pixel lies in four windows, one around each corner of its block. */
-    private void lay() {
+    /** What share the painted has of each pixel of the box, 0 where nothing is painted. */
+    private float[] shares(float[] share) {
+        float[] shares = new float[hole.length];
+        float[] edge = new float[share == null ? 0 : share.length];
+        boolean fades = false;
+        for (int i = 0; i < edge.length; i++) {
+            edge[i] = share[i] > 0 && share[i] < 1 ? 1 : 0;
+            fades |= edge[i] > 0;
+        }
+        Sampled edges = new Sampled(edge, crop.width);
+        Sampled all = new Sampled(share, crop.width);
+        for (int i = 0; i < hole.length; i++) {
+            int x = i % box.width();
+            int y = i / box.width();
+            if (hole[i] != 0) {
+                shares[i] = 1;
+            } else if (fades && edges.linear(x, y) > 0) {
+                float there = all.linear(x, y);
+                shares[i] = there > LEAST_SHARE ? there : 0;
+            }
+        }
+        return shares;
+    }
+
+    /** Lays shading and copied detail where they have a share. */
+    private void lay(float[] share) {
+        float[] shares = shares(share);
         int[] shifts = shifts();
         Sampled shading = new Sampled(plan.shading, SHADED);
         boolean grey = isGrey();
         float[] colour = new float[3];
         for (int y = 0; y < box.height(); y++) {
             for (int x = 0; x < box.width(); x++) {
-                if (hole[y * box.width() + x] == 0) {
+                float part = shares[y * box.width() + x];
+                if (part == 0) {
                     continue;
                 }
                 float texture = texture(x, y, shifts);
@@ -238,12 +268,14 @@ final class Painting {
                 }
                 int to = 3 * ((box.top + y) * image.width + box.left + x);
                 for (int c = 0; c < 3; c++) {
-                    image.rgb[to + c] = Picture.level(255 * Math.min(Math.max(colour[c] + texture, 0), 1));
+                    float painted = 255 * Math.min(Math.max(colour[c] + texture, 0), 1);
+                    image.rgb[to + c] = Picture.level(painted * part + (image.rgb[to + c] & 0xff) * (1 - part));
                 }
             }
         }
     }
 
+    /** What is copied to a pixel: it lies in four windows, one around each corner of its block. */
     private float texture(int x, int y, int[] shifts) {
         double block = (double) crop.width / BLOCKS;
         float u = (float) ((local.xx * x + local.xy * y + local.x0 + 0.5) / block);

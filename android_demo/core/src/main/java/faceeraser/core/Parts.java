@@ -21,7 +21,7 @@ public final class Parts {
      * How far brows, eyes, nose and mouth are dilated where a face is erased, in pixels of a crop whose eye distance is 90:
      * over the shadows that they throw, the folds beside a nose and the corners of a smile.
      */
-    static final double[] DILATION_ERASED = {9, 13, 16, 26};
+    static final double[] DILATION_ERASED = {12, 20, 17, 29};
     static final double DILATION_EYE_DISTANCE = 90;
     /** In eye distances: what of a face is narrower and lies between erased parts is erased with them. */
     private static final double SLIT = 0.2;

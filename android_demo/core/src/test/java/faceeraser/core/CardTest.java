@@ -88,11 +88,11 @@ public class CardTest {
     public void anEraserWantsAnImageAMaskAndAPlanOrOnePicture() throws Exception {
         String shipped = Golden.text("faceeraser/weights/plan.tflite.json");
         String renamed = shipped.replace("\"name\": \"mask\"", "\"name\": \"hole\"");
-        assertTrue(said(() -> new Eraser(new Card(renamed), null)).contains("hole"));
+        assertTrue(said(() -> new Eraser(new Card(renamed), null, null)).contains("hole"));
         JSONObject none = new JSONObject(shipped);
         none.put("outputs", new JSONArray());
-        assertTrue(said(() -> new Eraser(new Card(none.toString()), null)).contains("0 outputs"));
+        assertTrue(said(() -> new Eraser(new Card(none.toString()), null, null)).contains("0 outputs"));
         String half = shipped.replace("\"name\": \"skin\"", "\"name\": \"hair\"");
-        assertTrue(said(() -> new Eraser(new Card(half), null)).contains("skin"));
+        assertTrue(said(() -> new Eraser(new Card(half), null, null)).contains("skin"));
     }
 }

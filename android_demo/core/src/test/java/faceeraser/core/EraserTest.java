@@ -114,9 +114,10 @@ public class EraserTest {
         Golden golden = Golden.upright();
         Golden.Replay planner = golden.planner();
         Picture crop = Golden.picture(golden.of("crop"));
-        Mask mask = Golden.mask(golden.of("masks").getJSONObject(Golden.ALL));
+        Mask mask = Golden.mask(golden.of("bare"));
         Card card = Golden.card();
-        Close.pictures(Golden.picture(golden.of("painted")), new Eraser(card, planner).paint(crop, mask), 0.001, 0);
+        Picture painted = new Eraser(card, planner, null).paint(crop, mask);
+        Close.pictures(Golden.picture(golden.of("painted")), painted, 0.001, 0);
         Object[] asked = planner.asked.remove();
         int middle = SIZE * SIZE / 2 + SIZE / 2;
         assertEquals("image", card.inputs.get(0).name);
@@ -141,24 +142,69 @@ public class EraserTest {
         assertEquals(known.getInt("blocks"), Painting.BLOCKS);
         assertEquals(known.getDouble("bound"), Painting.BOUND, 0);
         assertEquals(known.getDouble("deviation"), Painting.DEVIATION, 0);
+        assertEquals(known.getDouble("least_share"), Painting.LEAST_SHARE, 0);
         double[] luma = Golden.line(known.getJSONArray("luma"));
         Close.numbers(luma, new double[] {Painting.LUMA[0], Painting.LUMA[1], Painting.LUMA[2]}, 1e-7);
         assertEquals(known.getJSONObject("held").getDouble("least"), Held.LEAST, 0);
         assertEquals(known.getJSONObject("held").getDouble("share"), Held.SHARE, 0);
+        JSONObject occluders = Golden.face().getJSONObject("known").getJSONObject("occluders");
+        assertEquals(occluders.getInt("side"), Occluders.SIDE);
+        assertEquals(occluders.getDouble("in_front"), Occluders.IN_FRONT, 0);
+        assertEquals(occluders.getDouble("wholly"), Occluders.WHOLLY, 0);
     }
 
     @Test
-    public void aPlanIsPaintedAsInPythonInColourAndInGrey() throws Exception {
+    public void aPlanIsPaintedAsInPythonAlsoBehindWhatIsInFrontAndInGrey() throws Exception {
+        for (Golden golden : Golden.all()) {
+            for (String what : new String[] {"", "_fringe"}) {
+                Picture picture = golden.picture();
+                Painting.paint(picture, Golden.mask(golden.of("bare" + what)), Golden.picture(golden.of("crop")),
+                        golden.plan("plan" + what), golden.matrix(), Golden.floats(golden.of("share" + what)));
+                Close.pictures(Golden.picture(golden.of("erased" + what)), picture, 0.0002, 0);
+            }
+            Picture grey = Golden.picture(golden.of("picture_grey"));
+            Plan plan = golden.plan("plan");
+            Painting.paint(grey, Golden.mask(golden.of("bare")), Golden.picture(golden.of("crop_grey")), plan,
+                    golden.matrix(), null);
+            Close.pictures(Golden.picture(golden.of("erased_grey")), grey, 0.0002, 0);
+            assertEquals(golden.number("skin_of"), Painting.skinOf(plan.skin, plan.sources), 1e-5);
+        }
+    }
+
+    @Test
+    public void whatIsInFrontIsTakenOutOfTheMask() throws Exception {
         for (Golden golden : Golden.all()) {
             Mask mask = Golden.mask(golden.of("masks").getJSONObject(Golden.ALL));
-            Picture picture = golden.picture();
-            Painting.paint(picture, mask, Golden.picture(golden.of("crop")), golden.plan(), golden.matrix());
-            Close.pictures(Golden.picture(golden.of("erased")), picture, 0.0002, 0);
-            Picture grey = Golden.picture(golden.of("picture_grey"));
-            Painting.paint(grey, mask, Golden.picture(golden.of("crop_grey")), golden.plan(), golden.matrix());
-            Close.pictures(Golden.picture(golden.of("erased_grey")), grey, 0.0002, 0);
-            assertEquals(golden.number("skin_of"), Painting.skinOf(golden.plan().skin, golden.plan().sources), 1e-5);
+            for (String what : new String[] {"", "_fringe"}) {
+                Occluders.Trimmed found = Occluders.trimmed(mask, Golden.floats(golden.of("front" + what)));
+                Close.masks(Golden.mask(golden.of("bare" + what)), found.mask, 0.0005);
+                float[] share = Golden.floats(golden.of("share" + what));
+                double apart = 0;
+                for (int i = 0; i < share.length; i++) {
+                    apart += Math.abs(share[i] - found.share[i]);
+                }
+                assertEquals(0, apart / share.length, 1e-5);
+            }
         }
+    }
+
+    @Test
+    public void theNetworkForWhatIsInFrontIsGivenTheCropAtItsSize() throws Exception {
+        Golden golden = Golden.upright();
+        Picture crop = Golden.picture(golden.of("crop"));
+        Golden.Replay network = new Golden.Replay(new Object[][] {{Golden.floats(golden.of("front"))}});
+        Mask mask = Golden.mask(golden.of("masks").getJSONObject(Golden.ALL));
+        Occluders.Trimmed found = new Occluders(network).trimmed(mask, crop);
+        Close.masks(Golden.mask(golden.of("bare")), found.mask, 0.0005);
+        float[] asked = (float[]) network.asked.remove()[0];
+        assertEquals(3 * Occluders.SIDE * Occluders.SIDE, asked.length);
+        double mean = 0;
+        for (int y = 0; y < 2; y++) {
+            for (int x = 0; x < 2; x++) {
+                mean += crop.at(100 + x, 120 + y, 1) / 4.0;
+            }
+        }
+        assertEquals(mean / 255, asked[3 * (60 * Occluders.SIDE + 50) + 1], 0.51 / 255);
     }
 
     @Test
@@ -178,7 +224,7 @@ public class EraserTest {
     public void theErasedPictureIsThatOfPython() throws Exception {
         for (Golden golden : Golden.all()) {
             Picture picture = golden.picture();
-            Eraser eraser = new Eraser(Golden.card(), golden.planner());
+            Eraser eraser = new Eraser(Golden.card(), golden.planner(), golden.occluders());
             Picture erased = eraser.erase(picture, golden.found(), Parts.FEATURES, Eraser.ALONE);
             Close.pictures(Golden.picture(golden.of("erased")), erased, 0.002, 1);
             Mask mask = Parts.erased(golden.found().moved(golden.matrix()), SIZE, Parts.FEATURES);
@@ -202,7 +248,7 @@ public class EraserTest {
         Arrays.fill((float[]) other[2], ((float[]) first[2])[144]);
         planner.answers.add(other);
         planner.answers.add(other);
-        Eraser eraser = new Eraser(Golden.card(), planner);
+        Eraser eraser = new Eraser(Golden.card(), planner, golden.occluders());
         Picture picture = golden.picture();
         Picture one = eraser.erase(picture, golden.found(), Parts.FEATURES, 1);
         assertArrayEquals(one.rgb, eraser.erase(picture, golden.found(), Parts.FEATURES, 1).rgb);
@@ -218,7 +264,7 @@ public class EraserTest {
             for (int i = 0; i < floats.length; i++) {
                 floats[i] = (painted[i] & 0xff) / 255f;
             }
-            Eraser eraser = new Eraser(paints(), inputs -> new Object[] {floats});
+            Eraser eraser = new Eraser(paints(), inputs -> new Object[] {floats}, golden.occluders());
             Picture picture = golden.picture();
             Picture erased = eraser.erase(picture, golden.found(), Parts.FEATURES, Eraser.ALONE);
             Close.pictures(Golden.picture(golden.of("pasted")), erased, 0.002, 1);
@@ -281,7 +327,7 @@ public class EraserTest {
         Picture pasted = Eraser.pasteBack(picture, Golden.picture(golden.of("painted")), away, mask);
         assertArrayEquals(picture.rgb, pasted.rgb);
         Picture painted = picture.copy();
-        Painting.paint(painted, mask, Golden.picture(golden.of("crop")), golden.plan(), away);
+        Painting.paint(painted, mask, Golden.picture(golden.of("crop")), golden.plan("plan"), away, null);
         assertArrayEquals(picture.rgb, painted.rgb);
     }
 }

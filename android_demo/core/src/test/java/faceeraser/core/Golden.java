@@ -188,8 +188,14 @@ final class Golden {
         return new Replay(new Object[][] {answer.toArray()});
     }
 
-    Plan plan() throws IOException, JSONException {
-        JSONObject plan = of("plan");
+    /** What is in front of the face as Python's network says, however often it is asked. */
+    Occluders occluders() throws IOException, JSONException {
+        float[] front = floats(of("front"));
+        return new Occluders(inputs -> new Object[] {front});
+    }
+
+    Plan plan(String which) throws IOException, JSONException {
+        JSONObject plan = of(which);
         return new Plan(floats(plan.getJSONObject("skin")), floats(plan.getJSONObject("shading")),
                 floats(plan.getJSONObject("sources")));
     }

@@ -11,7 +11,8 @@ public class SceneTest {
         Golden.Replay models = golden.models();
         FaceFinder finder = new FaceFinder(models, models);
         return new Scene(finder, new Tracker(finder, Golden.text("faceeraser/tracking.json")),
-                new Eraser(Golden.card(), golden.planner()), new Effects(Golden.text("faceeraser/effects.json")));
+                new Eraser(Golden.card(), golden.planner(), golden.occluders()),
+                new Effects(Golden.text("faceeraser/effects.json")));
     }
 
     @Test
