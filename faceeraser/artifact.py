@@ -23,6 +23,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from PIL import Image
 from faceeraser.extras import need
 from faceeraser.flatbuffer import Graph
 from faceeraser.painting import LUMA
+from faceeraser.reading import json_object, json_value
 from faceeraser.writing import whole_file
 
 Fields = dict[str, Any]
@@ -175,19 +177,41 @@ def read_card(path: str | Path) -> Fields:
     beside = card_path(path)
     if not beside.is_file():
         raise FileNotFoundError(f"{path}: no card beside it; expected {beside.name}; export again")
-    try:
-        card: Fields = json.loads(beside.read_text())
-    except ValueError as error:
-        raise ValueError(f"{beside}: this is not JSON ({error}); export again") from None
-    if not isinstance(card, dict) or card.get("format") != CARD_FORMAT:
-        found = card.get("format") if isinstance(card, dict) else type(card).__name__
+    card: Fields = json_object(beside, "the card of an exported file; export again")
+    if card.get("format") != CARD_FORMAT:
+        found = str(card.get("format"))[:40]
         raise ValueError(f"{beside}: the card's format is {found!r}, this version reads {CARD_FORMAT}; export again")
     if (found := sha256_of(path)) != card.get("sha256"):
         raise ValueError(
             f"{path}: sha256 is {found[:12]}..., its card says {str(card.get('sha256'))[:12]}...: "
             "the file and the card do not belong together; export again"
         )
+    if why := _misfit(card):
+        raise ValueError(f"{beside}: {why} (docs/cards.md); export again")
+    if card["kind"] != kind_of(path):
+        raise ValueError(f"{beside}: is the card of a {card['kind']} file, and {path.name} is none; export again")
     return card
+
+
+def _misfit(card: Fields) -> str:
+    """What is wrong with a card by its schema, or ""."""
+    import fastjsonschema
+
+    try:
+        _schema()(card)
+        return ""
+    except fastjsonschema.JsonSchemaValueException as error:
+        return " ".join(str(error.message).split())[:160].replace("data", "the card", 1)
+
+
+@cache
+def _schema() -> Callable[[Fields], Fields]:
+    """What holds a card against the schema."""
+    import fastjsonschema
+
+    schema = json.loads(Path(__file__).with_name("card.schema.json").read_text())
+    made: Callable[[Fields], Fields] = fastjsonschema.compile(schema)
+    return made
 
 
 # --- running --------------------------------------------------------------------------------------------------------
@@ -873,8 +897,8 @@ def read_result(path: str | Path) -> Fields:
     """
     wanted = "expected a result of benchmarks/fidelity.py --json or of another benchmark"
     try:
-        found = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+        found = json_value(Path(path), wanted)
+    except FileNotFoundError as error:
         raise ValueError(f"{path}: {wanted} ({error})") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: {wanted}, found a {type(found).__name__}")

@@ -16,7 +16,6 @@ is whole. Nothing is unpickled.
 from __future__ import annotations
 
 import datetime
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +31,7 @@ from faceeraser import peers, quant
 from faceeraser.artifact import sha256_of, versions, write_json
 from faceeraser.history import NAME, read_history
 from faceeraser.networks import Config, Inpainter, shape_to
+from faceeraser.reading import json_object
 from faceeraser.writing import first_process, whole_file
 
 
@@ -107,7 +107,14 @@ def load(folder: Path | str) -> Inpainter:
     for name in ("config.json", "generators.safetensors"):
         if not (folder / name).is_file():
             raise ValueError(f"{folder}: found no {name}, expected a checkpoint folder; make one with train/train.py")
-    fields = json.loads((folder / "config.json").read_text())
+    if (folder / NAME).is_file():
+        found, told = sha256_of(folder / "generators.safetensors"), read_history(folder)[-1]["sha256"]
+        if found != told:
+            raise ValueError(
+                f"{folder}/generators.safetensors: sha256 is {found[:12]}..., its history says {told[:12]}...: damaged or "
+                "exchanged; fetch it again"
+            )
+    fields = json_object(folder / "config.json", "the structure of a checkpoint; make the folder again")
     try:
         config = Config.from_json(fields)
     except ValueError as error:
@@ -117,20 +124,18 @@ def load(folder: Path | str) -> Inpainter:
     except SafetensorError as error:
         raise ValueError(f"{folder}/generators.safetensors is not a whole safetensors file ({error})") from error
     state = {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
-    pipeline = build(config, state, _read_scales(folder))
-    if (folder / NAME).is_file():
-        found, told = sha256_of(folder / "generators.safetensors"), read_history(folder)[-1]["sha256"]
-        if found != told:
-            raise ValueError(
-                f"{folder}/generators.safetensors: sha256 is {found[:12]}..., its history says {told[:12]}...: damaged or "
-                "exchanged; fetch it again"
-            )
-    return pipeline
+    try:
+        return build(config, state, _read_scales(folder))
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    except (RuntimeError, TypeError, KeyError, IndexError, AttributeError, MemoryError) as error:  # torch, of odd shapes
+        why = " ".join(str(error).split())[:120]
+        raise ValueError(f"{folder}: its weights do not fit its config.json ({why}); make the folder again") from None
 
 
 def _read_scales(folder: Path) -> dict[str, dict[str, Any]] | None:
     path = folder / "quantization.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return json_object(path, "the scales of a quantized network; make the folder again") if path.is_file() else None
 
 
 def build(config: Config, state: Mapping[str, Tensor], scales: Mapping[str, Any] | None = None) -> Inpainter:
@@ -146,18 +151,30 @@ def build(config: Config, state: Mapping[str, Tensor], scales: Mapping[str, Any]
     try:
         pipeline.load_state_dict(dict(state))
     except RuntimeError as error:
-        raise ValueError(f"the weights do not fit config.json: {error}") from error
+        raise ValueError(f"the weights do not fit config.json: {' '.join(str(error).split())[:300]}") from error
     if config.quantized:
         quant.prepare(pipeline, config.float_layers)
         found = dict(scales or {})
         for name, scale, zero_point in quant.quantized_tensors(pipeline):
             entry = found.pop(name, None)
-            if entry is None or entry["zero_point"] != zero_point or entry["bits"] != quant.BITS:
-                raise ValueError(f"quantization.json: expected {name} with zero point {zero_point}, found {entry}")
-            scale.data = torch.tensor(entry["scale"], dtype=torch.float32).reshape(scale.shape)
+            if not isinstance(entry, dict) or entry.get("zero_point") != zero_point or entry.get("bits") != quant.BITS:
+                found_there = str(entry)[:120]
+                raise ValueError(f"quantization.json: expected {name} with zero point {zero_point}, found {found_there}")
+            scale.data = _scale(entry.get("scale"), tuple(scale.shape), name)
         if found:
             raise ValueError(f"quantization.json names tensors the network does not have: {sorted(found)[:3]}")
     return pipeline.eval()
+
+
+def _scale(told: Any, shape: tuple[int, ...], name: str) -> Tensor:
+    """A tensor's scales as quantization.json tells them. Raises ValueError unless each is a number above 0."""
+    try:
+        made = torch.tensor(told, dtype=torch.float32).reshape(shape)
+    except (TypeError, ValueError, RuntimeError):
+        made = torch.zeros(1)
+    if not bool(((made > 0) & torch.isfinite(made)).all()):
+        raise ValueError(f"quantization.json: scale of {name} is {str(told)[:60]}; expected numbers above 0, {shape}")
+    return made
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -20,10 +20,11 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import os
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -31,11 +32,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
-from faceeraser import artifact, effects, finder, landmarks, picture, serve, shipped, video
+from faceeraser import artifact, effects, finder, landmarks, picture, script, serve, shipped, video
 from faceeraser.erasing import Erased, Eraser, Finish
+from faceeraser.history import read_history
 from faceeraser.mesh import Face
 from faceeraser.parts import FEATURES
+from faceeraser.reading import json_object
 from faceeraser.tracking import Tracker
 
 PROFILES: Mapping[str, tuple[str, ...]] = {
@@ -112,6 +116,7 @@ def plan(sources: Sequence[Path], target: Path | None, ending: str, overwrite: b
         if len(sources) > 1 and target is not None:
             below = target / source.resolve().name if source.is_dir() else target / _beside(source, ending).name
         jobs += _of_folder(source, below, ending) if source.is_dir() else [_of_file(source, below, ending)]
+    jobs = _kept_apart(jobs)
     taken: dict[Path, Path] = {}
     for job in jobs:
         if job.target.resolve() == job.source.resolve():
@@ -123,6 +128,21 @@ def plan(sources: Sequence[Path], target: Path | None, ending: str, overwrite: b
             raise ValueError(f"{job.source}: the result of {maker} would replace it; choose another OUT")
     _check_places([job.target for job in jobs], overwrite)
     return jobs
+
+
+def _kept_apart(jobs: Sequence[Job]) -> list[Job]:
+    """The same, where a.heic and a.jpg of one folder would both become a-erased.png: they become a-heic-erased.png and
+    a-jpg-erased.png.
+    """
+    wanted = Counter(job.target.resolve() for job in jobs)
+
+    def placed(job: Job) -> Job:
+        if wanted[job.target.resolve()] == 1:
+            return job
+        stem, kind = job.source.stem, job.source.suffix[1:]
+        return replace(job, target=job.target.with_name(f"{stem}-{kind}{job.target.name.removeprefix(stem)}"))
+
+    return [placed(job) for job in jobs]
 
 
 def _is_file(target: Path) -> bool:
@@ -155,7 +175,7 @@ def _of_file(source: Path, target: Path | None, ending: str) -> Job:
 
 def with_masks(jobs: Sequence[Job], target: Path, overwrite: bool) -> list[Job]:
     """The same, each with the place of its mask: the file `target` of a single one, else that folder."""
-    placed = []
+    placed, stems = [], Counter((job.source.stem, job.film) for job in jobs)
     for job in jobs:
         kinds: Iterable[str] = video.WRITABLE if job.film else picture.WRITABLE
         if len(jobs) == 1 and target.suffix and not target.is_dir():
@@ -165,7 +185,8 @@ def with_masks(jobs: Sequence[Job], target: Path, overwrite: bool) -> list[Job]:
         elif _is_file(target):
             raise ValueError(f"--mask-out {target}: is one file; the masks of {len(jobs)} files need a folder")
         else:
-            place = target / f"{job.source.stem}-mask{'.mkv' if job.film else '.png'}"
+            kind = f"-{job.source.suffix[1:]}" if stems[job.source.stem, job.film] > 1 else ""
+            place = target / f"{job.source.stem}{kind}-mask{'.mkv' if job.film else '.png'}"
         placed.append(replace(job, mask=place))
     masks = [job.mask for job in placed if job.mask is not None]
     if len({mask.resolve() for mask in masks} | {job.target.resolve() for job in jobs}) < 2 * len(jobs):
@@ -571,50 +592,40 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: the folder is no checkpoint, or a file in it is damaged.
     """
-    read: dict[str, Any] = {}
     for name in ("config.json", "history.json"):
-        try:
-            read[name] = json.loads((folder / name).read_text())
-        except FileNotFoundError:
+        if not (folder / name).is_file():
             made = "make one with train/train.py"
-            raise ValueError(f"{folder}: found no {name}, expected a checkpoint folder; {made}") from None
-        except ValueError as error:
-            raise ValueError(f"{folder / name}: this is not JSON ({error}); make the folder again") from None
-    scales = folder / "quantization.json"
+            raise ValueError(f"{folder}: found no {name}, expected a checkpoint folder; {made}")
+    again, scales = "make the folder again", folder / "quantization.json"
+    config = json_object(folder / "config.json", f"the structure of a network; {again}")
     return {
-        "config": read["config.json"],
+        "config": config,
         "generators": _generator_rows(folder / "generators.safetensors"),
-        "quantized_tensors": len(json.loads(scales.read_text())) if scales.is_file() else 0,
-        "history": read["history.json"],
+        "quantized_tensors": len(json_object(scales, f"scales by tensor; {again}")) if scales.is_file() else 0,
+        "history": read_history(folder),
     }
 
 
 def _generator_rows(path: Path) -> list[dict[str, Any]]:
-    """What the header of a safetensors file tells: an 8-byte length, then JSON with each tensor's type and shape."""
+    """What the header of a safetensors file tells."""
     try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > path.stat().st_size:
-                raise ValueError("its header is longer than the file")
-            header: dict[str, Any] = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        if 8 + length + max(entry["data_offsets"][1] for entry in header.values()) != path.stat().st_size:
-            raise ValueError("it is cut short")
+        with safe_open(path, framework="numpy") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file, expected a checkpoint's weights; make the folder again") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a whole safetensors file ({error}); make the folder again") from None
     rows: dict[str, dict[str, Any]] = {}
-    for name, entry in sorted(header.items()):
+    for name, shape in sorted(shapes.items()):
         network, tensor = name.split(".")[0], name.rsplit(".", 1)[-1]
         row = rows.setdefault(network, {"generator": network, "layers": 0, "params": 0, "narrowest": 0, "widest": 0})
         if tensor not in ("running_mean", "running_var", "num_batches_tracked"):
-            row["params"] += int(np.prod(entry["shape"], dtype=np.int64))
-        if tensor == "weight" and len(entry["shape"]) == 4 and ".head." not in name:
-            channels = entry["shape"][0]
+            row["params"] += math.prod(shape)
+        if tensor == "weight" and len(shape) == 4 and ".head." not in name:
+            channels = shape[0]
             row["narrowest"] = min(row["narrowest"] or channels, channels)
             row["widest"] = max(row["widest"], channels)
-        row["layers"] += tensor == "weight" and len(entry["shape"]) == 4
+        row["layers"] += tensor == "weight" and len(shape) == 4
     return list(rows.values())
 
 
@@ -871,14 +882,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a name may hold what this terminal cannot show
     args = build_parser().parse_args(argv)
     try:
-        code: int = args.run(args)
-        return code
+        with script.stoppable():
+            code: int = args.run(args)
+            return code
     except (ValueError, OSError, ModuleNotFoundError, RuntimeError) as error:
         print(f"faceeraser: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("faceeraser: stopped; results that were written are whole", file=sys.stderr)
-        return 130
+        return script.code_of(stop)
 
 
 if __name__ == "__main__":

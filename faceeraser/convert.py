@@ -43,6 +43,7 @@ from faceeraser.gate import File, Gate, Painted, Picture, Reference, cut, edges_
 from faceeraser.history import read_history
 from faceeraser.networks import Inpainter, count
 from faceeraser.script import GateFailed, finish
+from faceeraser.writing import scratch
 
 SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "coreml": ".mlpackage"}
 PRECISIONS = {"tflite": ("fp32", "fp16", "int8"), "onnx": ("fp32", "int8"), "coreml": coreml.PRECISIONS}
@@ -223,8 +224,8 @@ def export(
         raise ValueError(f"{path} exists already; choose another --name, or --overwrite to replace it")
     print(f"{path} ({precision})", file=sys.stderr)
     pictures = gate_pictures(pipeline.config.resolution, data)
-    with _room_in(target), tempfile.TemporaryDirectory(prefix=f".{path.name}.partial-", dir=target) as folder, _stoppable():
-        staged = Path(folder) / path.name
+    with _room_in(target), scratch(target) as folder, _stoppable():
+        staged = folder / path.name
         write, check, without = _KINDS[kind]
         gated = pipeline.PLAN and without and output != "plan"
         planned = staged.with_name(f"planned-{staged.name}") if gated else None
@@ -323,7 +324,10 @@ def _room_in(target: Path) -> Iterator[None]:
 
 
 def _publish(staged: Path, path: Path) -> None:
-    """Put a file and its card in their places; an old file stays whole until then, and comes back if that fails."""
+    """Put a file and its card in their places; an old file stays whole until then, and comes back if that fails.
+
+    The file goes first and comes last: who kills this halfway leaves a card without a file, which is no export at all.
+    """
     pairs = [(staged, path), (artifact.card_path(staged), artifact.card_path(path))]
     aside = staged.parent / "before"
     aside.mkdir()
@@ -332,7 +336,7 @@ def _publish(staged: Path, path: Path) -> None:
         for _, last in pairs:
             if last.exists():
                 last.replace(aside / last.name)
-        for first, last in pairs:
+        for first, last in reversed(pairs):
             first.replace(last)
     except OSError:
         for _, last in pairs:

@@ -7,7 +7,6 @@ blended by Poisson's equation or, for video, by `fast_clone`, which comes close 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from faceeraser import picture
 from faceeraser.crops import SMALLEST_CROP
 from faceeraser.mesh import MESH_POINTS, Face, transform
 from faceeraser.parts import BROWS, EYES, MOUTH, NOSE, parts_map
+from faceeraser.reading import json_object
 
 FILE = Path(__file__).with_name("effects.json")
 PIECES = {
@@ -33,6 +33,7 @@ _DARK = 8.0  # levels that are added before a logarithm is taken: noise in black
 # shadow or a lock of hair there asks for more light than skin ever gets, and an eye's corner would glow.
 _MOST_LIGHT = 0.25
 _SPREAD = 0.08
+_FARTHEST = 100.0  # eye distances, and times as large: beyond any picture
 Blend = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -43,13 +44,13 @@ def read(path: Path = FILE) -> dict[str, dict[str, Any]]:
         ValueError: it is not such a file, or an element is not understood.
         FileNotFoundError: there is none.
     """
+    found = json_object(path, '{"elements": [...]} as in effects.json')
     try:
-        found = json.loads(path.read_text())
         effects: dict[str, dict[str, Any]] = found.get("effects", {path.stem: found})
         for name, effect in effects.items():
             for element in effect["elements"]:
                 _check(element, f"{path}: {name}")
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         what = f"{type(error).__name__}: {error}"
         raise ValueError(f'{path}: expected {{"elements": [...]}} as in effects.json ({what})') from None
     return effects
@@ -62,20 +63,26 @@ def _check(element: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where}: found {sorted(unknown)[0]!r}; expected some of {', '.join(sorted(known))}")
     if ("piece" in element) == ("image" in element):
         raise ValueError(f"{where}: expected either a piece of the face or an image in each element")
-    if "piece" in element and element["piece"] not in PIECES:
+    if not isinstance(element.get("image", ""), str):
+        raise ValueError(f"{where}: found image {str(element['image'])[:60]}; expected the name of a file")
+    if "piece" in element and str(element["piece"]) not in PIECES:
         raise ValueError(f"{where}: found piece {element['piece']!r}; expected one of {', '.join(PIECES)}")
     for name in ("move", "to"):
         place = element.get(name, [0, 0])
-        if not (isinstance(place, Sequence) and len(place) == 2 and all(isinstance(n, int | float) for n in place)):
-            raise ValueError(f"{where}: found {name} {place!r}; expected two numbers, [x, y]")
+        if not (isinstance(place, Sequence) and len(place) == 2 and all(_is_number(n) for n in place)):
+            raise ValueError(f"{where}: found {name} {str(place)[:60]}; expected two numbers, [x, y], up to {_FARTHEST:g}")
     for name in ("scale", "width"):
-        if not (isinstance(size := element.get(name, 1.0), int | float) and size > 0):
-            raise ValueError(f"{where}: found {name} {size!r}; expected a number above 0")
-    if not isinstance(turn := element.get("angle", 0.0), int | float):
-        raise ValueError(f"{where}: found angle {turn!r}; expected degrees")
+        if not (_is_number(size := element.get(name, 1.0)) and size > 1e-3):
+            raise ValueError(f"{where}: found {name} {str(size)[:60]}; expected a number above 0, up to {_FARTHEST:g}")
+    if not (_is_number(turn := element.get("angle", 0.0), 360.0)):
+        raise ValueError(f"{where}: found angle {str(turn)[:60]}; expected degrees, -360 to 360")
     index = element.get("landmark", 0)
-    if not (isinstance(index, int) and 0 <= index < MESH_POINTS):
+    if not (isinstance(index, int) and not isinstance(index, bool) and 0 <= index < MESH_POINTS):
         raise ValueError(f"{where}: found landmark {index!r}; expected a point of the mesh, 0 to {MESH_POINTS - 1}")
+
+
+def _is_number(value: Any, most: float = _FARTHEST) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most
 
 
 def _light(image: np.ndarray) -> np.ndarray:

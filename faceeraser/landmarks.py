@@ -19,8 +19,11 @@ from typing import Any
 import numpy as np
 
 from faceeraser.mesh import LEFT_BROW, LEFT_EYE, LIPS, MESH_POINTS, NOSE_OUTLINE, OVAL, RIGHT_BROW, RIGHT_EYE, Face
+from faceeraser.reading import json_value
 
 FORMAT, VERSION = "faceeraser-landmarks", 1
+LARGEST = 160 << 20
+"""Bytes of a file; reading one takes some ten times as much memory."""
 MEAN_FACE = Path(__file__).with_name("mean_face.json")
 
 OUTLINES: Mapping[str, Sequence[int]] = {
@@ -81,12 +84,10 @@ def read(path: Path) -> Landmarks:
             file and the place, what was found and what was expected.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        found = json_value(path, "a landmarks file (docs/landmarks.md)", LARGEST)
+    except FileNotFoundError as error:
         why = error.strerror
         raise ValueError(f"{path}: cannot be opened ({why}); expected a landmarks file (docs/landmarks.md)") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: this is not JSON ({error}); expected a landmarks file (docs/landmarks.md)") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError(f'{path}: expected "format": "{FORMAT}" in it; docs/landmarks.md tells the whole of it')
     if found.get("version") != VERSION:

@@ -152,9 +152,26 @@ class Config:
             raise ValueError(f"it has unknown fields {sorted(unknown)}: made by a newer version of faceeraser?")
         if missing := known - given.keys():
             raise ValueError(f"it lacks {', '.join(sorted(missing))}, which format {version} has")
-        if given["model"] not in MODELS:
+        if not isinstance(given["model"], str) or given["model"] not in MODELS:
             raise ValueError(f"its model {given['model']!r} is not known, expected one of {', '.join(MODELS)}")
+        for name, kinds in _TYPES.items():
+            if not isinstance(value := given[name], kinds) or (kinds is int and not 1 <= value <= 1 << 14):
+                raise ValueError(f"its {name} is {str(value)[:60]!r}, expected {_TOLD[kinds]}")
+        for name in ("halved", "float_layers"):
+            if not all(isinstance(layer, str) for layer in given[name]):
+                raise ValueError(f"its {name} is {str(given[name])[:60]!r}, expected names")
+        if not all(isinstance(n, int) and 0 <= n <= 64 for n in given["blocks"].values()):
+            raise ValueError(f"its blocks are {str(given['blocks'])[:60]}, expected how many for each network")
         return cls(**{**given, "halved": tuple(given["halved"]), "float_layers": tuple(given["float_layers"])})
+
+
+_TYPES: Mapping[str, Any] = {
+    **dict.fromkeys(("preset", "model", "variant", "norm", "padding", "upsampling"), str),
+    **dict.fromkeys(("fill", "guided", "residual", "separable", "fused", "quantized"), bool),
+    **dict.fromkeys(("resolution", "shrink"), int), **dict.fromkeys(("halved", "float_layers"), list | tuple),
+    "blocks": dict,
+}  # fmt: skip
+_TOLD = {str: "a word", bool: "true or false", int: "a number", list | tuple: "a list of names", dict: "numbers by name"}
 
 
 def _norm(config: Config, channels: int) -> nn.Module:

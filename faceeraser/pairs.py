@@ -11,7 +11,6 @@ Importing this module does not load torch: a file is measured without it. Tensor
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import numpy as np
 
 from faceeraser import picture
 from faceeraser.metrics import TEXTURE_MIN_FOREHEAD_PX
+from faceeraser.reading import json_object
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +52,28 @@ def describe(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / "data.json"
     if not path.is_file():
         raise ValueError(f"{folder}: found no data.json, expected a folder made by: python train/prepare.py PHOTOS {folder}")
-    described: dict[str, Any] = json.loads(path.read_text())
+    described = json_object(path, "the description of a folder made by train/prepare.py; run it again")
+    if not isinstance(size := described.get("size"), int) or not 32 <= size <= 4096:
+        raise ValueError(f"{path}: found size {str(size)[:40]!r}; expected pixels, 32 to 4096; run train/prepare.py again")
     return described
+
+
+def _rows(folder: Path, name: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a table of a prepared folder. Raises ValueError when it is missing, damaged, or names a file elsewhere."""
+    path = folder / name
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: is no table of a prepared folder ({error}); run train/prepare.py again") from None
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values() or not set(columns) <= set(row):
+            found = ", ".join(map(str, row))[:120]
+            raise ValueError(f"{path}: line {number} lacks {' or '.join(columns)} ({found}); run train/prepare.py again")
+        for name in filter(None, (row[column] for column in columns)):
+            if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+                raise ValueError(f"{path}: line {number} names a file outside the folder; run train/prepare.py again")
+    return rows
 
 
 def _read(path: Path, size: int, mask: bool) -> np.ndarray:
@@ -86,15 +106,17 @@ def evaluation_pairs(
     """
     folder = Path(folder)
     size = size or int(describe(folder)["size"])
-    with open(folder / f"{which}.csv", newline="") as file:
-        rows = list(csv.DictReader(file))[:limit]
-    with open(folder / "manifest.csv", newline="") as file:
-        about = {row["blank"]: row for row in csv.DictReader(file) if row["blank"]}
+    rows = _rows(folder, f"{which}.csv", ("blank", "mask"))[:limit]
+    about = {row["blank"]: row for row in _rows(folder, "manifest.csv", ("blank", "mask_file")) if row["blank"]}
     if not rows:
         raise ValueError(f"{folder}/{which}.csv lists no pair; prepare more photographs (train/prepare.py)")
 
     def number(row: dict[str, str], key: str) -> float:
-        return float(row.get(key) or "nan")
+        try:
+            return float(row.get(key) or "nan")
+        except ValueError:
+            found = f"{key} {row[key][:40]!r} of {row['blank']}"
+            raise ValueError(f"{folder}/manifest.csv: found {found}; expected a number; run prepare.py again") from None
 
     return [
         Pair(
@@ -178,8 +200,8 @@ class TrainingPairs:
         blanks = sorted((folder / "blanks" / "train").glob("*.png"))
         masks = sorted((folder / "masks" / "train").glob("*.png"))
         photos = sorted((folder / "faces" / "train").glob("*.png")) if real else []
-        with open(folder / "manifest.csv", newline="") as file:
-            rows = {Path(row["blank"] or row["mask_file"]).stem: row for row in csv.DictReader(file)}
+        table = _rows(folder, "manifest.csv", ("blank", "mask_file"))
+        rows = {Path(row["blank"] or row["mask_file"]).stem: row for row in table}
         blanks, masks, photos = blanks[:limit], masks[:limit], photos[:limit]
         if not blanks or not masks or (real and not photos):
             raise ValueError(

@@ -395,6 +395,11 @@ def _bits(path: Path, picture: Image.Image) -> int:
     """Bits a channel of a file that Pillow reads with 8."""
     if picture.format == "HEIF":
         return int(picture.info.get("bit_depth", 8))
+    if picture.format == "JPEG2000":
+        with open(path, "rb") as file:
+            head = file.read(1 << 14)
+        at = head.find(b"\xff\x4f\xff\x51")  # start of codestream, then SIZ: Csiz is 36 bytes on, Ssiz of each channel 38
+        return max(((depth & 0x7F) + 1 for depth in head[at + 42 : at + 42 + 3 * len(picture.getbands()) : 3]), default=8)
     if picture.format == "AVIF":
         with open(path, "rb") as file:
             head = file.read(1 << 14)

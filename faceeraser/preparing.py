@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser import contact_sheets, landmark_models, picture
+from faceeraser import contact_sheets, landmark_models, picture, script, writing
 from faceeraser.blanks import HAIR, MAX_HAIR, cut_blank, find_forehead, hair_share, stitch
 from faceeraser.crops import align
 from faceeraser.filters import acceptance
@@ -143,13 +143,19 @@ def prepare(photos: Path | None, target: Path, options: Options, run: Run) -> di
 
     Returns:
         What was made: target, source, photos, n, sha256, eval_sha256, seconds, photos_per_second, acceptance, reasons. Where
-        other shards have still to end, or one of them is making the folder: target, shard, waiting (which), photos.
+        other shards have still to end, or one of them is making the folder: target, shard, waiting (which), photos. Where
+        the run that is resumed had made the folder: target, source, n, sha256, eval_sha256.
 
     Raises:
         ValueError: there are no photographs, none of them gives a blank face, or the target is there already.
         OSError: the landmark models cannot be had, or a worker died.
     """
     partial = target.with_name(target.name + ".partial")
+    writing.restore(target)
+    if target.exists() and run.resume and (partial / "finishing").exists():
+        shutil.rmtree(partial)  # it was killed when all was done but this
+        card = json.loads((target / "data.json").read_text(encoding="utf-8"))
+        return {"target": target.name, **{key: card[key] for key in ("source", "n", "sha256", "eval_sha256")}}
     if target.exists() and not run.overwrite:
         raise ValueError(f"{target}: exists already; expected a new folder; name another one or add --overwrite")
     if photos is None:
@@ -323,9 +329,15 @@ def _prepare_all(work: _Work, items: Sequence[Item], workers: int, keep: Callabl
             return
         # Fresh processes, not forks: LiteRT's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context) as pool:
-            for future in as_completed([pool.submit(work, chunk) for chunk in chunks]):
-                yield future.result()
+        with ProcessPoolExecutor(min(workers, len(chunks)), context, script.leave_with_parent) as pool:
+            try:
+                for future in as_completed([pool.submit(work, chunk) for chunk in chunks]):
+                    yield future.result()
+            except BaseException:  # stopped: nobody waits for what is not done
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in multiprocessing.active_children():
+                    child.terminate()
+                raise
 
     try:
         with tqdm(total=len(items), unit="photo", desc="prepare", disable=None) as bar:
@@ -456,9 +468,7 @@ def _publish(
         "eval_sha256": hashlib.sha256((whole / "eval.csv").read_bytes()).hexdigest(), "sha256": _sha256_of(whole),
     }  # fmt: skip
     (whole / "data.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    if target.exists():
-        shutil.rmtree(target)
-    os.rename(whole, target)
+    writing.publish(whole, target)
     shutil.rmtree(partial)
     return card
 

@@ -8,7 +8,6 @@ The figures are defined in metrics.py. Opening a checkpoint folder needs torch; 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +89,7 @@ def _timings(path: Path | None) -> dict[tuple[str, str], float]:
     if path is None:
         return {}
     try:
-        rows = json.loads(path.read_text())["rows"]
+        rows = artifact.read_result(path)["rows"]
         timed = [row for row in rows if row["threads"] == 1 and row["median_ms"] is not None]
         return {(row[key], row["runtime"]): row["median_ms"] for key in ("model", "file") for row in timed}
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -8,10 +8,16 @@ run). Nothing here needs more than the base install.
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 import sys
+import threading
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +30,51 @@ Options = TypeVar("Options")
 
 class GateFailed(Exception):
     """A measured figure is outside its gate; the message says which and by how much. Exit code 1."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C, or SIGTERM. `code` is the exit code that a shell gives either."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.code = 128 + number
+
+
+def code_of(stop: KeyboardInterrupt) -> int:
+    """The exit code of a command that was stopped."""
+    return stop.code if isinstance(stop, Stopped) else 130
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within, Ctrl-C and SIGTERM raise `Stopped`, so that whatever cleans up behind itself does, and child processes end
+    with the `subprocess.run` that waits for them. A second signal is not heard while that goes on.
+    """
+
+    def stop(number: int, _frame: Any) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave_with_parent() -> None:
+    """In a worker process, first: end when the process that started it has ended, however it did, and leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
 def parser(file: str, doc: str | None, **options: Any) -> ArgumentParser:
@@ -66,16 +117,17 @@ def execute(work: Callable[[Namespace], int | None], made: ArgumentParser, argv:
     args = made.parse_intermixed_args(words)  # an option may stand between two positional arguments
     args.command = ["python", getattr(args, "script", made.prog), *words]
     try:
-        return work(args) or 0
+        with stoppable():
+            return work(args) or 0
     except GateFailed as failure:
         print(f"{made.prog}: gate failed: {failure}", file=sys.stderr)
         return 1
     except (ValueError, OSError, ModuleNotFoundError) as error:
         print(f"{made.prog}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"{made.prog}: stopped; what a training run saved is beside its target, go on with --resume", file=sys.stderr)
-        return 130
+        return code_of(stop)
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

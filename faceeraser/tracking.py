@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceeraser.finder import Detection, FaceFinder, same_face
+from faceeraser.finder import Detection, FaceFinder, Looked, same_face
 from faceeraser.mesh import OVAL, Face
 
 FILE = Path(__file__).with_name("tracking.json")
@@ -91,6 +91,7 @@ class Tracker:
         self._finder = finder
         self._followed: list[Tracked] = []
         self._since, self._numbers, self._closer = 0, 0, 0
+        self._looked = Looked()
 
     def __call__(self, image: np.ndarray, seconds: float, clock: Callable[[str], None] = lambda step: None) -> list[Tracked]:
         """The faces of the next frame, in the order in which they came in.
@@ -114,7 +115,10 @@ class Tracker:
             # Without a face every frame is looked at, or one would show for a while; the closer looks, which cost as much as
             # the rest of a frame or more, are for the first frame of it and then now and then, the closest for every third.
             closer = lost or self._since >= self.constants.detect_every or self.frames == 1
-            found = self._finder.detect(image, closer=(2 if self._closer % 3 == 0 else 1) if closer else 0)
+            if lost:
+                self._looked = Looked()  # who was lost may still be where he was
+            how = (2 if self._closer % 3 == 0 else 1) if closer else 0
+            found = self._finder.detect(image, closer=how, looked=self._looked, known=[track.seen for track in kept])
             if closer:
                 self._since = 0
                 self._closer += 1

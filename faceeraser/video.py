@@ -756,6 +756,8 @@ class _Way:
         if not self._anew:
             packet.stream = self._stream
             return [packet]
+        if self._stream.type == "subtitle":
+            return self._shown(packet)
         made: list[Any] = []
         try:
             decoded = packet.decode()
@@ -763,6 +765,24 @@ class _Way:
             return []
         for frame in decoded:
             made += self._encoded(frame)
+        return made
+
+    def _shown(self, packet: Any) -> Sequence[Any]:
+        """A line of a subtitle track, whose times are the packet's."""
+        import av
+        from av.subtitles.subtitle import SubtitleSet
+
+        if packet.pts is None:
+            return []
+        context, made = self._stream.codec_context, list[Any]()
+        try:
+            for line in packet.decode():
+                begins, lasts = (round(1000 * ticks * packet.time_base) for ticks in (packet.pts, packet.duration or 0))
+                one = context.encode_subtitle(SubtitleSet.create(line.ass, 0, lasts, begins))
+                one.stream, one.time_base = self._stream, Fraction(1, 1000)
+                made.append(one)
+        except (av.error.FFmpegError, ValueError, AttributeError):
+            return []  # damaged, as with sound
         return made
 
     def _encoded(self, frame: Any) -> Sequence[Any]:
@@ -803,6 +823,14 @@ def _way(stream: Any, kind: str, target: OutputContainer, number: int) -> tuple[
         made = target.add_stream(_SOUND[kind], rate=own.sample_rate)
         made.codec_context.layout = own.layout.name if own.channels <= 2 or kind != ".avi" else "stereo"
         made.codec_context.open()
+    elif stream.type == "subtitle" and known and kind in (".mp4", ".mov") and stream.codec_context.codec.text_sub:
+        stream.codec_context.open(strict=False)
+        made = target.add_stream("mov_text")
+        made.codec_context.subtitle_header = stream.codec_context.subtitle_header
+        made.codec_context.time_base = made.time_base = Fraction(1, 1000)
+        made.metadata.update(_labels(stream, kind))
+        made.disposition = stream.disposition
+        return _Way(made, True), f"its {named} became mov_text, the one kind that {kind} holds"
     else:
         unknown = stream.type == "audio" and not known
         why = ": it is of a kind that FFmpeg does not know" if unknown else f": {kind} cannot hold it"

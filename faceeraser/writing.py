@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
+import platform
+import re
 import shutil
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _NUMBERS = itertools.count()
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+_PARTIAL = re.compile(rf"\.{_HOST}-(\d+)-\d+\.partial(\..*)?")
+_swept: set[Path] = set()
 
 
 def first_process() -> bool:
@@ -22,10 +28,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Gives the name to write under, beside `path`, which the file gets when the block ends without an error: whoever reads
     `path` sees the old file or all of the new one. The folder is made; after an error nothing is left behind.
 
-    The name is hidden, has the same ending, and is short: a name may be as long as names can be.
+    The name is hidden, has the same ending, and is short: a name may be as long as names can be. What a killed process left
+    in the folder under such a name is taken away.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}-{next(_NUMBERS)}.partial{path.suffix}")
+    partial = _beside(path.parent, path.suffix)
     try:
         yield partial
         with open(partial, "rb") as file:  # a rename may reach the disk before what was written does
@@ -33,6 +40,49 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A new hidden folder inside `folder`, on the same disk, gone when the block ends. As `whole_file`'s partial files, what
+    a killed process left is taken away by the next that writes there.
+    """
+    made = _beside(folder, "")
+    made.mkdir()
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _beside(folder: Path, ending: str) -> Path:
+    """A free hidden name in a folder, which tells the process that it is of, after `_sweep`."""
+    _sweep(folder)
+    return folder / f".{_HOST}-{os.getpid()}-{next(_NUMBERS)}.partial{ending}"
+
+
+def _sweep(folder: Path) -> None:
+    """Take away what processes of this machine that are gone left half-written in a folder; once for each folder, as there
+    may be many files in it.
+    """
+    if os.name != "posix" or (folder := folder.absolute()) in _swept:  # elsewhere there is no asking whether one is alive
+        return
+    _swept.add(folder)
+    with suppress(OSError), os.scandir(folder) as found:  # a folder that may be written but not listed
+        for entry in found:
+            if (name := _PARTIAL.fullmatch(entry.name)) and not _alive(int(name[1])):
+                with suppress(OSError):
+                    shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def check_free(target: Path, overwrite: bool) -> None:
@@ -56,13 +106,38 @@ def whole_folder(target: Path | str, overwrite: bool = False, resume: bool = Fal
     if not first_process():
         yield partial
         return
+    restore(target)
     check_free(target, overwrite or resume)
     if partial.exists() and not resume:
         shutil.rmtree(partial)
     if resume and target.exists() and not partial.exists():
-        shutil.copytree(target, partial)
+        with scratch(target.parent) as copied:  # one that is killed halfway is no state to go on from
+            shutil.copytree(target, copied / "whole").rename(partial)
     partial.mkdir(parents=True, exist_ok=True)
     yield partial
+    publish(partial, target)
+
+
+def publish(made: Path, target: Path) -> None:
+    """Put a finished folder in its place. One that is there goes only when the new one stands: whoever kills this at any
+    moment finds the old folder, the new one, or none and the old one under `_before`, from where `restore` brings it back.
+    """
+    restore(target)
+    before = _before(target)
     if target.exists():
-        shutil.rmtree(target)
-    partial.rename(target)
+        target.rename(before)
+    made.rename(target)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def restore(target: Path) -> None:
+    """Finish what a `publish` that was killed began: the old folder comes back where there is no new one, else it goes."""
+    before = _before(target)
+    if before.exists() and not target.exists():
+        before.rename(target)
+    elif before.exists():
+        shutil.rmtree(before)
+
+
+def _before(target: Path) -> Path:
+    return target.with_name(f".{target.name}.before")

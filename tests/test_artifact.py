@@ -305,10 +305,14 @@ def test_missing_files_and_unreadable_cards_say_what_to_do(tmp_path: Path) -> No
         Artifact(tmp_path / "model.pt")
     path = write_onnx(tmp_path / "m.onnx")
     card = artifact.card_path(path)
+    told = json.loads(card.read_text())
     for text, message in (
         ("{", "this is not JSON"),
-        ("[]", "the card's format is 'list'"),
-        ('{"format": 2}', "format is 2"),
+        ("[]", "holds a list; expected the card"),
+        ('{"format": 2}', "format is '2'"),
+        (json.dumps({**told, "inputs": told["inputs"][:1]}), r"the card\.inputs must contain"),
+        (json.dumps({**told, "kind": "tflite"}), r"is the card of a tflite file, and m\.onnx is none"),
+        (json.dumps(told)[:-1] + ', "sha256": "' + told["sha256"] + '"}', "'sha256' stands in it twice"),
     ):
         card.write_text(text)
         with pytest.raises(ValueError, match=message):
@@ -322,7 +326,8 @@ def test_missing_files_and_unreadable_cards_say_what_to_do(tmp_path: Path) -> No
 def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"not a model at all")
-    artifact.write_card(path, FACTS | {"inputs": [], "outputs": [], "gmacs": 0, "params": 0})
+    port = {"name": "a", "shape": [1], "layout": "?", "dtype": "float32", "range": [0, 1], "quantization": None}
+    artifact.write_card(path, FACTS | {"inputs": [port, port], "outputs": [port], "gmacs": 0, "params": 0})
     with pytest.raises(ValueError, match="cannot load it") as caught:
         Artifact(path)
     assert "\n" not in str(caught.value)

@@ -15,7 +15,7 @@ INT8 = WEIGHTS / "int8.tflite"
 # Runs a script as if nothing but the base install were there.
 ALONE = """
 import runpy, sys
-OTHERS = {"torch", "torch_pruning", "safetensors", "skimage", "tensorboard", "matplotlib", "scipy", "litert_torch",
+OTHERS = {"torch", "torch_pruning", "skimage", "tensorboard", "matplotlib", "scipy", "litert_torch",
           "tensorflow", "ai_edge_quantizer", "coremltools", "sklearn", "onnx", "onnxscript", "onnxruntime", "onnxsim",
           "adbutils"}
 class Missing:

@@ -115,16 +115,47 @@ def damage_shape(folder):
     save_file(state, folder / "generators.safetensors")
 
 
+def damage_types(folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "resolution": 10**9}))
+
+
+def damage_deep(folder):
+    (folder / "config.json").write_text("[" * 100_000)
+
+
+def damage_history(folder):
+    (folder / "history.json").write_text('[{"stage": "train", "options": 7}]')
+
+
+def without_history(damage):
+    def both(folder):
+        damage(folder)
+        (folder / "history.json").unlink()
+
+    return both
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [(damage_missing, "found no generators.safetensors"), (damage_truncated, "not a whole safetensors file"),
-     (damage_newer, "unknown fields"), (damage_shape, "do not fit config.json")],
+    [(damage_missing, "found no generators.safetensors"), (damage_truncated, "sha256 is .* damaged or exchanged"),
+     (without_history(damage_truncated), "not a whole safetensors file"), (damage_newer, "unknown fields"),
+     (without_history(damage_shape), "do not fit config.json"), (damage_types, "resolution is '1000000000', expected"),
+     (damage_deep, "nested too deep"), (damage_history, "options of entry 0 is '7'")],
 )  # fmt: skip
 def test_a_damaged_folder_is_refused_in_one_line(damage, message, tmp_path):
     write(tmp_path / "run", lively("mobile"))
     damage(tmp_path / "run")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refused:
         checkpoint.load(tmp_path / "run")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), [1.0, 2.0], "x", None])
+def test_a_scale_is_a_number_above_0_or_refused(scale):
+    with pytest.raises(ValueError, match="scale of a is"):
+        checkpoint._scale(scale, (), "a")
+    assert checkpoint._scale(0.5, (), "a") == 0.5
 
 
 class Payload:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from faceeraser import landmark_models, picture
 from faceeraser.crops import align, align_matrix, cut, paste_back
-from faceeraser.finder import Detection, find_faces, shared
+from faceeraser.finder import Detection, Looked, find_faces, shared
 from faceeraser.glasses import draw_glasses, glasses_score, segment_glasses
 from faceeraser.mesh import (
     LEFT_BROW,
@@ -283,6 +283,38 @@ def test_small_faces_are_found_beside_a_large_one(astronaut: np.ndarray) -> None
     assert np.abs(small.eyes - np.array([[1628, 501], [1672, 504]])).max() < 5
     many = np.tile(cv2.resize(head, (200, 200), interpolation=cv2.INTER_AREA), (4, 6, 1))
     assert len(find_faces(many)) == 24
+
+
+@pytest.mark.usefixtures("landmarks")
+def test_in_a_video_what_has_not_changed_is_not_looked_at_again_and_who_comes_in_is_seen(
+    astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, random = astronaut[:300, 75:375], np.random.default_rng(0)
+    room = cv2.resize(random.integers(60, 180, (9, 16, 3), np.uint8), (1920, 1080), interpolation=cv2.INTER_CUBIC)
+    room[300:900, 300:900] = cv2.resize(head, (600, 600))
+    busy = room.copy()
+    busy[400:700, 1500:1800] = head
+    (speaker,) = find_faces(room)
+    finder, looks, looked = shared(), list[int](), Looked()
+    real = finder._look
+    monkeypatch.setattr(finder, "_look", lambda *words: looks.append(1) or real(*words))
+
+    def seen(image: np.ndarray) -> tuple[bool, int]:
+        noisy = np.clip(image.astype(np.int16) + random.integers(-4, 5, (1080, 1920, 1)), 0, 255).astype(np.uint8)
+        looks.clear()
+        found = finder.detect(noisy, looked=looked, known=[speaker])
+        return any(1500 < one.box[0, 0] < one.box[1, 0] < 1800 for one in found), len(looks)
+
+    assert seen(room) == (False, 28)
+    assert seen(room) == (False, 1), "noise is no change"
+    talking = room.copy()
+    (left, top), (right, bottom) = speaker.mesh.min(0).astype(int), speaker.mesh.max(0).astype(int)
+    talking[(top + bottom) // 2 : bottom, left:right] //= 2
+    assert seen(talking)[1] == 1, "nor is what a face that is known does"
+    there, cost = seen(busy)
+    assert there and 1 < cost < 28
+    assert seen(busy)[1] == 1
+    assert seen(room[:, ::-1])[1] == 28, "a cut"
 
 
 @pytest.mark.usefixtures("landmarks")

@@ -314,3 +314,13 @@ def test_facts_are_kept_when_they_are_asked_for(tmp_path: Path) -> None:
             assert (0x0132 in kept) == ("metadata" in options) == (made.info.get("dpi") == (300, 300))
             assert bool(kept.get_ifd(0x8825)) == ("gps" in options)
             assert 0x927C not in kept.get_ifd(0x8769)
+
+
+@pytest.mark.parametrize(("dtype", "said"), [(np.uint8, []), (np.uint16, ["16 bits a channel were read as 8"])])
+def test_a_jpeg_2000_of_more_than_8_bits_is_reduced_with_a_word(tmp_path, dtype, said):
+    import cv2
+
+    shades = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (64, 80, 3), dtype)
+    cv2.imwrite(str(tmp_path / "a.jp2"), shades)
+    source = picture.opened(tmp_path / "a.jp2")
+    assert next(source.pages()).samples.shape == shades.shape and source.notes == said

@@ -11,6 +11,7 @@ import sys
 import time
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -246,8 +247,17 @@ def test_tracks_languages_and_chapters_come_along(ffprobe, tmp_path):
     ]  # fmt: skip
     assert [one["tags"]["title"] for one in found["chapters"]] == ["part 0", "part 1"]
     assert painted(tmp_path / "a.mkv", tmp_path / "o.mp4") == [
-        "its subtitle track 1 (srt, eng) was left out: .mp4 cannot hold it"
+        "its subtitle track 1 (srt, eng) became mov_text, the one kind that .mp4 holds"
     ]
+    words = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "o.mp4"), "-map", "0:s", "-f", "srt", "-"]
+    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert said.split("\n\n")[:2] == [
+        "1\n00:00:00,000 --> 00:00:00,300\nhello", "2\n00:00:00,300 --> 00:00:00,390\nagain"
+    ]  # fmt: skip
+    assert wild.of_kind(wild.probe(tmp_path / "o.mp4"), "subtitle")[0]["tags"]["language"] == "eng"
+    assert painted(tmp_path / "a.mkv", tmp_path / "o.avi")[0] == (
+        "its subtitle track 1 (srt, eng) was left out: .avi cannot hold it"
+    )
     assert len(wild.of_kind(wild.probe(tmp_path / "o.mp4"), "audio")) == 2
     assert painted(tmp_path / "a.mkv", tmp_path / "silent.mp4", tracks=False) == []
     assert not wild.of_kind(wild.probe(tmp_path / "silent.mp4"), "audio")
@@ -387,7 +397,7 @@ class Finder:
         self.asked: list[str] = []
         self.there: list[Face] = []
 
-    def detect(self, image: np.ndarray, min_score: float = 0.5, closer: bool = True) -> list[Detection]:
+    def detect(self, image: np.ndarray, min_score: float = 0.5, closer: int = 2, **of_video: Any) -> list[Detection]:
         self.asked.append("closer" if closer else "detect")
         boxes = [np.stack([face.mesh.min(0), face.mesh.max(0)]) for face in self.there]
         return [Detection(np.vstack([box, np.zeros((6, 2))]), 0.9) for box in boxes]
@@ -440,7 +450,7 @@ def test_the_closest_look_is_every_third(monkeypatch):
     finder, blank, closer = Finder(), np.zeros((200, 400, 3), np.uint8), []
     finder.there = [a_face(100)]
     real = finder.detect
-    monkeypatch.setattr(finder, "detect", lambda image, closer=0: asked(closer) or real(image, closer=bool(closer)))
+    monkeypatch.setattr(finder, "detect", lambda image, closer=0, **of_video: asked(closer) or real(image, closer=closer))
 
     def asked(how: int) -> None:
         closer.append(how)

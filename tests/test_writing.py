@@ -1,5 +1,11 @@
 """A file or a folder is whole, or it is not there."""
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from faceeraser import writing
@@ -59,3 +65,52 @@ def test_only_the_first_of_several_processes_writes(tmp_path, monkeypatch) -> No
     with writing.whole_folder(tmp_path / "run") as folder:
         assert folder == tmp_path / "run.partial"
     assert list(tmp_path.iterdir()) == []
+
+
+def killed(folder: Path, words: str) -> None:
+    """Python in a process of its own, in a folder, that ends itself by kill -9."""
+    program = f"import os, signal\nfrom pathlib import Path\nfrom faceeraser import writing\n{words}"
+    program += "\nos.kill(os.getpid(), signal.SIGKILL)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == -signal.SIGKILL
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_what_a_killed_process_left_half_written_goes_with_the_next_that_writes_there(tmp_path) -> None:
+    killed(tmp_path, """
+with writing.scratch(Path(".")) as folder, writing.whole_file(Path("a.txt")) as half:
+    (folder / "wheel").write_text("35 MB")
+    half.write_text("ha")
+    os.kill(os.getpid(), signal.SIGKILL)""")
+    left = names(tmp_path)
+    assert len(left) == 3 and all(name.startswith(".") for name in left)
+    other = tmp_path / left[0].replace(left[0].split("-")[1], str(os.getpid()))
+    other.mkdir()  # of a process that lives: this one
+    with writing.whole_file(tmp_path / "a.txt") as half:
+        half.write_text("whole")
+    assert names(tmp_path) == [other.name, "a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("at", "found"), [("rename", ["old"]), ("rename 2", ["old"]), ("rmtree", ["new"]), ("never", ["new"])]
+)
+def test_a_folder_is_exchanged_and_a_kill_at_any_step_of_it_loses_neither(tmp_path, at, found) -> None:
+    for name, said in (("run", "old"), ("made", "new")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "told").write_text(said)
+    killed(tmp_path, f"""
+import shutil
+count, rename = [0], Path.rename
+def die(*words, **more): os.kill(os.getpid(), signal.SIGKILL)
+def counted(self, to):
+    count[0] += 1
+    if count[0] == {dict([("rename", 1), ("rename 2", 2)]).get(at, 0)}: die()
+    return rename(self, to)
+Path.rename = counted
+if {at == "rmtree"}: shutil.rmtree = die
+writing.publish(Path("made"), Path("run"))""")
+    writing.restore(tmp_path / "run")
+    assert [(tmp_path / "run" / "told").read_text()] == found and ".run.before" not in names(tmp_path)

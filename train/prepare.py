@@ -79,6 +79,10 @@ def run(args: Namespace) -> None:
         )  # fmt: skip
         print(json.dumps(report))
         return
+    if "reasons" not in report:
+        print(f"{args.target}: was whole already")
+        print(json.dumps(report))
+        return
     show(args, report)
 
 
