@@ -27,6 +27,7 @@ which is which; key.json tells. Both show people: they are for looking at, and n
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import math
@@ -44,11 +45,12 @@ import numpy as np
 from tqdm import tqdm
 
 from faceeraser import artifact, erasing, judge, looks, metrics, opening, pairs, patches, picture, script, writing
-from faceeraser.crops import align_matrix, paste_back
+from faceeraser.crops import align, paste_back
 from faceeraser.finder import find_faces
 from faceeraser.glasses import glasses_score
 from faceeraser.masks import face_mask
 from faceeraser.mesh import OVAL, Face
+from faceeraser.occluders import Occluders, trimmed
 
 Pictures = dict[str, np.ndarray]
 Fill = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
@@ -132,9 +134,15 @@ def judged(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> dic
 
 def hole_of(image: np.ndarray, face: Face) -> np.ndarray:
     """What to erase, (H, W) bool on the photograph's own grid: the mask that the models get, not resampled pixels."""
-    mask, _ = face_mask(image, face, MASK_SIDE)
-    back = cv2.invertAffineTransform(align_matrix(face, MASK_SIDE))
+    crop, matrix = align(image, face, MASK_SIDE)
+    mask, _ = trimmed(face_mask(image, face, MASK_SIDE)[0], _occluders()(crop))
+    back = cv2.invertAffineTransform(matrix)
     return cv2.warpAffine(mask.astype(np.float32), back, image.shape[1::-1]) > 0.5
+
+
+@functools.cache
+def _occluders() -> Occluders:
+    return Occluders()
 
 
 def on_photograph(fill: Fill, image: np.ndarray, face: Face, hole: np.ndarray) -> np.ndarray:
