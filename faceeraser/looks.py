@@ -141,6 +141,13 @@ class Scene:
         return math.degrees(math.atan2(self.middle[0] - 50, self.middle[2]))
 
 
+def corner_of(mesh: np.ndarray, scale: float) -> np.ndarray:
+    """Where in the photograph a scene's upper left pixel is: x, y."""
+    outline = np.asarray(mesh, np.float32)[OVAL]
+    corner: np.ndarray = np.maximum(np.floor(outline.min(0) - _MARGIN * scale), 0).astype(int)
+    return corner
+
+
 def _robust(values: np.ndarray) -> float:
     return float(np.median(np.abs(values)) * 1.4826 + 1e-4)
 
@@ -156,8 +163,7 @@ def scene_of(before: np.ndarray, after: np.ndarray, mesh: np.ndarray, scale: flo
             f"found {before.dtype} {before.shape} before and {after.dtype} {after.shape} after; expected uint8 RGB "
             "pictures of one shape: the same photograph, untouched and erased"
         )
-    outline = np.asarray(mesh, np.float32)[OVAL]
-    low = np.maximum(np.floor(outline.min(0) - _MARGIN * scale), 0).astype(int)
+    outline, low = np.asarray(mesh, np.float32)[OVAL], corner_of(mesh, scale)
     high = np.ceil(outline.max(0) + _MARGIN * scale).astype(int) + 1
     there = (slice(low[1], max(low[1] + 1, high[1])), slice(low[0], max(low[0] + 1, high[0])))
     before, after, mesh = before[there], after[there], np.asarray(mesh, np.float32) - low.astype(np.float32)
