@@ -115,7 +115,7 @@ class Recipe:
 
     def looks_at_pictures(self) -> bool:
         """Whether any term is taken on what was painted; else only a model's own are."""
-        own = (self.l1, self.clone, self.shading, self.landing, self.coherence, self.distil, self.adversarial_weight())
+        own = (self.l1, self.clone, self.shading, self.landing, self.coherence, self.adversarial_weight())
         return any(own) or (self.features != "off" and any((self.perceptual, self.style, self.texture)))
 
     def adversarial_weight(self) -> float:
@@ -323,7 +323,9 @@ class _Teacher:
             return None
         same = "edges" in own and self.network.config.shrink == self.student.config.shrink
         with torch.set_grad_enabled(self.recipe.online):
-            return self.network(truth, mask, own["edges"] if same else None)
+            if same:
+                return self.network(truth, mask, own["edges"])
+            return self.network(truth, mask) if self.recipe.looks_at_pictures() else self.network.unpainted(truth, mask)
 
     def teach(self, terms: _Terms, own: dict[str, Tensor], taught: dict[str, Tensor], mask: Tensor) -> None:
         """Add the terms of what it made of a batch."""
@@ -457,7 +459,7 @@ class _Run:
         if self.teacher and taught is not None:
             if self.teacher.optimizer:
                 own = _Terms()
-                self.add_objective(own, self.teacher.network, taught, taught["erased"], target)
+                self.add_objective(own, self.teacher.network, taught, taught.get("erased", truth), target)
                 self.teacher.optimizer.step(own.total)
                 terms.values["teacher"] = own.total.detach()
             self.teacher.teach(terms, outputs, taught, mask)

@@ -148,19 +148,23 @@ def style_loss(fake: list[Tensor], real: list[Tensor]) -> Tensor:
     return torch.stack([(gram(a) - gram(b.detach())).abs().mean() for a, b in zip(fake, real, strict=True)]).sum()
 
 
+PLAN_TERM = 4.0
+"""Coefficient of a teacher's plan, as of a plan's own shading (planner.py)."""
+
+
 def distillation_loss(student: dict[str, Tensor], teacher: dict[str, Tensor], mask: Tensor, phase: str) -> Tensor:
-    """How far a student's edges, flow (in half pictures) and erased picture are from its teacher's, inside the hole, and its
-    skin, everywhere, of what the model has of these.
+    """How far a student's edges, flow (in half pictures) and erased picture are from its teacher's, inside the hole, of what
+    the model has of these; of a model that plans, its shading and its skin, since all that it paints follows from them.
 
     Both dictionaries are what `Inpainter.forward` returns. Pictures are compared by their shading: texture follows from
     the flow, and while that is still a pixel off, the nearest picture to a textured one is a smooth one. Phase 'inpaint'
     leaves the frozen edges out.
     """
+    if "skin" in student:
+        return PLAN_TERM * sum((student[name] - teacher[name]).abs().mean() for name in ("shading", "skin"))
     total = shading_loss(student["erased"], teacher["erased"], mask)
     if "offsets" in student:
         total = total + l1_loss(student["offsets"], teacher["offsets"], mask)
-    if "skin" in student:
-        total = total + 0.1 * (student["skin"] - teacher["skin"]).abs().mean()
     if phase == "all" and "edges_hat" in student:
         total = total + 0.1 * l1_loss(student["edges_hat"], teacher["edges_hat"], mask)
     return total

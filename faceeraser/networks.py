@@ -553,8 +553,8 @@ class Inpainter(nn.Module):
         return next((phase for phase in self.PHASES if phase not in ("inpaint", "all")), None)
 
     def unpainted(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """What `own_terms` needs of `forward`, for training without a term on the picture: less, where a model can tell
-        what it is to paint without painting it.
+        """What `own_terms` and a student need of `forward`, for training without a term on the picture: less, where a model
+        can tell what it is to paint without painting it.
         """
         outputs: dict[str, Tensor] = self(image, mask)
         return outputs
