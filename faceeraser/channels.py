@@ -34,7 +34,9 @@ def _example(pipeline: Inpainter) -> dict[str, Tensor]:
     }
 
 
-def _outputs(outputs: dict[str, Tensor]) -> list[Tensor]:
+def _outputs(outputs: dict[str, Tensor] | tuple[Tensor, ...]) -> list[Tensor]:
+    if isinstance(outputs, tuple):
+        return list(outputs)
     return [outputs[name] for name in ("erased", "edges_hat", "offsets") if name in outputs]
 
 

@@ -11,9 +11,10 @@ the plan asks for edges.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -112,6 +113,11 @@ class PatchEraser(Inpainter):
         with torch.autocast(image.device.type, enabled=False):
             seen, hidden = self.look((image * (1.0 - three(mask))).float(), mask)
         return self.smooth_plan(seen, hidden)
+
+    def channels_only(self) -> Self:
+        view = copy.copy(self)
+        object.__setattr__(view, "forward", lambda image, mask: self.body(torch.cat([image, mask], 1)))
+        return view
 
     def paint(self, visible: Tensor, mask: Tensor, seen: Tensor, plan: Mapping[str, Tensor]) -> Tensor:
         """What a plan paints, (N, 3, S, S) in [0, 1], of use inside the hole. visible (N, 3, S, S), zero in the hole; mask

@@ -11,7 +11,7 @@ import torch
 from jsonschema import Draft202012Validator
 from torch import nn
 
-from faceeraser import artifact, checkpoint, convert, gate, paint, quant, writing
+from faceeraser import artifact, channels, checkpoint, convert, gate, paint, quant, writing
 from faceeraser.artifact import Artifact
 from faceeraser.erasing import Eraser
 from faceeraser.mesh import Face
@@ -151,6 +151,18 @@ def test_where_no_truth_is_known_the_shading_is_drawn_to_the_membrane() -> None:
     assert calm(None) == 0.0 and calm(torch.zeros_like(mask)) > 0.01
     outputs = {**outputs, "lacking": torch.zeros_like(outputs["lacking"])}
     assert calm(torch.zeros_like(mask)) == 0.0
+
+
+def test_its_channels_are_pruned_and_its_heads_are_kept() -> None:
+    network = lively(width=16)
+    before = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    for _ in channels.prune_steps(network, 0.5):
+        pass
+    left = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    assert sum(left.values()) < 0.5 * sum(before.values())
+    with torch.no_grad():
+        out = network.eval()(torch.rand(1, 3, 128, 128), torch.ones(1, 1, 128, 128))
+    assert out["logits"].shape == (1, 1, 64, 64) and out["shading"].shape == (1, 3, 64, 64)
 
 
 def test_training_that_looks_at_no_picture_learns_from_the_same_numbers(network) -> None:
