@@ -40,7 +40,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from faceeraser import artifact, chain, checkpoint, form, gate, quant, script, tflite
+from faceeraser import artifact, chain, checkpoint, formats, gate, quant, script, tflite
 from faceeraser.edges import HIGH_THRESHOLD, HYSTERESIS_STEPS, LOW_THRESHOLD, SIGMA
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import DETAIL_GAIN, RESIDUAL_GAIN, STRONGEST_DETAIL, Config, FaceEraser, RefineBlock, count
@@ -529,15 +529,16 @@ def times(files: dict[str, Path], threads: int, args: argparse.Namespace, folder
 def compare(name: str, pipeline: FaceEraser, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Write, check and time the file and its mirrors: a row for each of them and number of threads."""
     pictures = gate.gate_pictures(pipeline.config.resolution)[: args.pictures]
-    quant.round_biases(pipeline, *form.sample(pipeline.config.resolution, False, False).values())
+    quant.round_biases(pipeline, *formats.sample(pipeline.config.resolution, False, False).values())
+    form = tflite.TFLite("int8", flavour="web")
     gmacs, _ = count(pipeline, pipeline.config.resolution)
     facts: dict[str, dict[str, Any]] = {}
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         files = {"file": args.file if args.file and name == "release" else Path(scratch) / "file.tflite"}
         if not files["file"].exists():
-            tflite.write(pipeline, files["file"], "int8", flavour="web")
-        tflite.check(files["file"], pipeline, "int8")
+            form.write(pipeline, files["file"])
+        form.check(files["file"], pipeline)
         shown = erased(files["file"], pictures)
         network = painted_by(pipeline, pictures)
         facts["file"] = {"psnr_vs_network": psnr_of(shown, network, pictures)}

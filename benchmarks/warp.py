@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from faceeraser import artifact, script, tflite
+from faceeraser import artifact, script, tflite, tflite_edits
 from faceeraser.extras import need
 from faceeraser.flatbuffer import Graph
 from faceeraser.warp import warp
@@ -92,7 +92,7 @@ def prepare(size: int, folder: Path) -> dict[str, Callable[[], np.ndarray]]:
         path = folder / f"{name}.tflite"
         litert_torch.convert(Warp(tflite.WARPS[name]).eval(), given).export(str(path))
         graph = Graph(path)
-        tflite.for_any_delegate(graph)
+        tflite_edits.apply(graph, ())
         graph.write(path)
         interpreter = Interpreter(str(path), num_threads=1, experimental_delegates=delegates)
         interpreter.allocate_tensors()

@@ -2,9 +2,12 @@
 
     python export/to_tflite.py runs/int8 exports/
     python export/to_tflite.py runs/fp32 exports/ --precision fp32 fp16
+    python export/to_tflite.py --module my_net.py:build exports/
 
 Any stage's folder. `auto` is int8 for a quantized folder and fp32 for any other. exports/<folder>.tflite; `-fp16` is added
 for another precision than auto's, `-edges` for the form that takes edges as an input.
+
+--module: SOURCE is a network of your own, its warps found and written exactly (docs/any-network.md).
 """
 
 import argparse

@@ -10,7 +10,7 @@ numpy: each is imported when something asks for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 from faceeraser.shipped import WEIGHTS
 
 if TYPE_CHECKING:
+    import torch
+
     from faceeraser.artifact import Artifact
     from faceeraser.distilling import Distilling, distil
     from faceeraser.erasing import Erased, Eraser
+    from faceeraser.formats import Format
     from faceeraser.networks import FaceEraser, Inpainter
     from faceeraser.pruning import Pruning, prune
     from faceeraser.quality import Fidelity, fidelity
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "WEIGHTS", "Artifact", "Distilling", "Erased", "Eraser", "FaceEraser", "Fidelity", "Pruning", "Quantizing", "Slimming",
-    "__version__", "distil", "fidelity", "load", "load_checkpoint", "prune", "quantize", "slim",
+    "__version__", "distil", "export", "fidelity", "load", "load_checkpoint", "prune", "quantize", "slim",
 ]  # fmt: skip
 
 # Of each name that is imported when it is asked for, its module and the extra that it needs.
@@ -84,6 +87,37 @@ def load_checkpoint(path: str | Path) -> Inpainter:
     with needed_for("a checkpoint folder", "train"):
         from faceeraser import checkpoint
     return checkpoint.load(path)
+
+
+def export(
+    network: torch.nn.Module | str | Path, inputs: Mapping[str, torch.Tensor] | Sequence[Mapping[str, torch.Tensor]] | None,
+    target: str | Path, how: Format | None = None, *, overwrite: bool = False, **about: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """A network as a file with its card in the folder `target`, published once it passed its gate; returns the card.
+
+    Args:
+        network: any torch module (docs/any-network.md), whose `F.grid_sample`s are found and written exactly; or a
+            checkpoint folder.
+        inputs: of a module, a sample of its inputs by name, or several, on which the file is compared with it; of a
+            checkpoint folder None.
+        target: folder for exported files; made if needed.
+        how: the format and its options: tflite.TFLite, onnx.ONNX or coreml.CoreML; by default TFLite(flavour="web").
+        overwrite: replace a file that is there.
+        about: `name` of the file; of a module `ranges`, (least, largest) of its inputs by name.
+
+    Raises:
+        ValueError: the inputs do not fit, the network cannot be followed, or a warp cannot be written exactly.
+        GateFailed: the file is not what the network gives; nothing was published.
+        ModuleNotFoundError: a converter is not installed; names the extra.
+    """
+    from faceeraser.extras import needed_for
+
+    with needed_for("exporting a network", "train"):
+        from faceeraser import convert
+    how = how or convert.TFLite(flavour="web")
+    if isinstance(network, str | Path):
+        return convert.export(network, target, how, overwrite=overwrite, **about)
+    return convert.export_module(convert.AnyNetwork.of(network, inputs or {}, **about), target, how, overwrite=overwrite)
 
 
 if not TYPE_CHECKING:  # a type checker sees the names above, and an error in any other

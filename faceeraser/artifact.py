@@ -59,6 +59,8 @@ IMAGE_MEANINGS = {
 """The same of a CoreML package that takes images, in 0..255."""
 # What only the exporter knows; the rest of a card is read from the file.
 CARD_NEEDS = ("precision", "resolution", "edges", "warp", "parity", "notes", "history")
+# The same of a network that is no face eraser, which the card's `network` names.
+ANY_CARD_NEEDS = ("precision", "network", "warp", "parity", "notes", "history")
 TFLITE_RUNTIMES = {
     "ai_edge_litert": "ai_edge_litert.interpreter",
     "tensorflow": "tensorflow.lite",
@@ -141,11 +143,11 @@ def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
     """
     path = Path(path)
     kind = kind_of(path)
-    missing = [name for name in CARD_NEEDS if name not in fields]
+    missing = [name for name in (ANY_CARD_NEEDS if "network" in fields else CARD_NEEDS) if name not in fields]
     if missing:
         raise ValueError(f"the card of {path.name} lacks {', '.join(missing)}")
     for name, allowed in {"precision": PRECISIONS, "edges": ("inside", "input")}.items():
-        if fields[name] not in allowed:
+        if name in fields and fields[name] not in allowed:
             raise ValueError(f"the card of {path.name}: {name} is {fields[name]!r}, expected {' or '.join(allowed)}")
     if path.with_name(path.name + ".data").exists():
         raise ValueError(f"{path.name} keeps its weights in {path.name}.data; export one file (external_data=False)")
@@ -156,7 +158,7 @@ def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
         if "inputs" not in fields or "outputs" not in fields:
             card |= describe(path)
         if "gmacs" not in fields or "params" not in fields:
-            card |= count(path, fields["resolution"])
+            card |= count(path, fields.get("resolution"))
     card = card | dict(fields) | {key: card[key] for key in ("format", "file", "kind", "sha256", "bytes")}
     missing = [name for name in ("inputs", "outputs", "gmacs", "params") if name not in card]
     if missing:
@@ -447,6 +449,8 @@ class Artifact:
         """
         self.path = Path(path)
         self.card = read_card(self.path)
+        if "network" in self.card:
+            raise ValueError(f"{self.path}: is {self.card['network']['name']}, no face eraser; run it by its own runtime")
         self._model = _open(self.path, threads or os.cpu_count() or 1, runtime, Path(delegate) if delegate else None)
         self._roles = _roles(self.path, self._model.inputs)
         pictures = [port for port in self._model.outputs if port.channels == 3]

@@ -15,24 +15,28 @@ greyscale with white for 1, `erased` RGB; what is between 0..255 and [0, 1] is i
 from __future__ import annotations
 
 import copy
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from faceeraser import form, mil, quant
+from faceeraser import formats, mil, quant
+from faceeraser.any_network import AnyNetwork, Sample
 from faceeraser.artifact import IMAGE_MEANINGS, MEANINGS
 from faceeraser.extras import need
+from faceeraser.gate import File, Painted, Picture, Reference, edges_of, parity
 from faceeraser.networks import Inpainter
 from faceeraser.quant import FakeQuant, QuantConv2d
 from faceeraser.script import GateFailed
-from faceeraser.warp import warp
+from faceeraser.warp import Sampling, warp
 
-PRECISIONS = ("fp16", "int8", "palette6", "palette4", "int8-activations", "int8-activations-fp16")
+
 def stores_activations(precision: str) -> bool:
     """Whether a precision keeps int8 activations, so that the network has to be a quantized one."""
     return precision.startswith("int8-activations")
@@ -91,54 +95,238 @@ class _Images(nn.Module):
         return torch.round(self.inside(*given) * 255.0)
 
 
-def write(
-    pipeline: Inpainter, path: Path, precision: str, edges_input: bool = False, tensors: bool = False
-) -> None:  # fmt: skip
-    """Write an .mlpackage (mlprogram, iOS 17) with the warp as `resample`.
+@dataclass(frozen=True)
+class CoreML(formats.Format):
+    """A package of the program's inputs `image`, `mask` (`edges`) and output `erased` (mlprogram, iOS 17), the warp as
+    `resample`.
 
-    precision: one of PRECISIONS (see the module). In float16 run convolutions and what lies between them; the hole's
-    filling, Canny, the head that predicts the flow, coordinates, warp and compositing stay float32.
-    tensors: NCHW float32 in and out, in place of images.
+    In float16 run convolutions and what lies between them; the hole's filling, Canny, the head that predicts the flow,
+    coordinates, warp and compositing stay float32.
+
+    It is compared as a whole: float16 moves the flow by hundredths of a pixel (a trained network: 44.7 dB on grass), and
+    weights packed without training make it copy other texture here and there (int8 25.1, palette6 23.7, palette4 22.8 dB;
+    int8 of the quantized one, whose weights lie on that grid, 36.0, and with its activations 25.7): gates against breakage.
+    int8-activations is float32 but for what is stored, and the same to the last bit.
     """
-    tools = need("coremltools", "coreml", "writing an .mlpackage")
-    if precision.startswith("palette"):
-        need("sklearn", "coreml", "a palette")
-    network = as_written(pipeline, precision)
-    network.warp = warp
-    if quant.is_quantized(network):
-        quant.set_exporting(network)
-        for module in network.modules():
-            if isinstance(module, QuantConv2d):
-                module.register_buffer("levels", _levels(module), persistent=False)
-                module.__class__ = _StoredConv2d
-    sample = form.sample(pipeline.config.resolution, edges_input, channels_last=False)
-    inside = form.Form(network, channels_last=False)
-    program = torch.export.export((inside if tensors else _Images(inside)).eval(), (), kwargs=sample)
-    passes = tools.PassPipeline.DEFAULT
-    # The first would divide the scales of a sum's two inputs by one of them: the same sum, and not the learnt scales; the
-    # other makes a division by 255 a product (see _Images).
-    passes.remove_passes(
-        {"common::distributive_quantized_binary_op_scale_normalization", "common::divide_to_multiply"}
-    )  # fmt: skip
-    model = tools.convert(
-        program.run_decompositions({}), convert_to="mlprogram", minimum_deployment_target=tools.target.iOS17,
-        inputs=[_input(tools, k, v, tensors) for k, v in sample.items()],
-        outputs=[tools.TensorType(name="erased", dtype=np.float32) if tensors
-                 else tools.ImageType(name="erased", color_layout=tools.colorlayout.RGB)],
-        skip_model_load=True, pass_pipeline=passes,
-        compute_precision=tools.precision.FLOAT32 if precision == "int8-activations"
-        else tools.transform.FP16ComputePrecision(op_selector=_HalfInside()),
-    )  # fmt: skip
-    said = MEANINGS if tensors else IMAGE_MEANINGS
-    for name in sample:
-        model.input_description[name] = said[name]
-    model.output_description["erased"] = said["erased"]
-    model.short_description = "Paints the masked part of a picture of a face with the skin that would be there."
-    model.save(str(path))
-    # Which operator of torch's each one comes from: for ExecuTorch's debugger, and larger than the weights.
-    (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
-    if precision.startswith("palette") or (precision == "int8" and not quant.is_quantized(network)):
-        _pack_weights(path, precision)
+
+    KIND: ClassVar = "coreml"
+    SUFFIX: ClassVar = ".mlpackage"
+    PRECISIONS: ClassVar = ("fp16", "int8", "palette6", "palette4", "int8-activations", "int8-activations-fp16")
+    BOUNDS: ClassVar = {
+        "fp16": 40.0, "int8": 24.0, "palette6": 22.0, "palette4": 20.0, "int8-activations": 50.0,
+        "int8-activations-fp16": 24.0,
+    }  # fmt: skip
+    SPLITS: ClassVar = False
+
+    tensors: bool = False
+    """Float tensors, NCHW, in and out, in place of images (CVPixelBuffer)."""
+
+    def own_precision(self, pipeline: Inpainter) -> str:
+        return "fp16"
+
+    def check_precision(self, pipeline: Inpainter, source: Path) -> None:
+        if stores_activations(self.precision) and not pipeline.config.quantized:
+            made = f"python compress/quantize.py {source} TARGET"
+            raise ValueError(f"{source} is not quantized, so it has no int8 activations: {made}")
+
+    def marks(self) -> str:
+        return super().marks() + ("-tensors" if self.tensors else "")
+
+    def warp(self) -> str:
+        return "resample, bilinear, border, align_corners = true, float32; coordinates clamped"
+
+    def notes(self, pipeline: Inpainter) -> list[str]:
+        notes = []
+        if sys.platform != "darwin":
+            notes.append(
+                "CoreML predicts on macOS only and this was exported elsewhere, so CoreML never ran it; evaluated_parity is "
+                "of the saved program, computed operator by operator in torch. Only a Mac or a phone can tell its speed, "
+                "what runs on the Neural Engine, and how its kernels round"
+            )
+        floats = "the flow's head, coordinates, warp, Canny, fill and compositing are float32"
+        whole = self.precision == "int8-activations"
+        notes.append("all arithmetic is float32" if whole else f"{floats}, the rest is float16")
+        if stores_activations(self.precision):
+            notes.append("int8 weights and activations by the network's own learnt scales"
+                         + (", rounded to float16" if self.precision.endswith("-fp16") else ""))  # fmt: skip
+        elif pipeline.config.quantized:
+            notes.append("from a quantized network: its weights on their int8 grid, its activations in float16, not int8")
+        if self.precision == "int8":
+            notes.append("weights int8 per channel, unpacked to float16 for the arithmetic")
+        if self.precision.startswith("palette"):
+            bits = self.precision[-1]
+            notes.append(f"weights are indices of {bits} bits into a table per convolution, not the flow's head")
+        return notes
+
+    def reference(self, pipeline: Inpainter, in_levels: bool) -> Reference:
+        return super().reference(as_written(pipeline, self.precision), in_levels)
+
+    def compare(
+        self, written: formats.Written, pipeline: Inpainter, pictures: Sequence[Picture]
+    ) -> tuple[dict[str, Any], list[str]]:
+        """On a Mac by CoreML; elsewhere the saved program, computed by mil.py: `evaluated_parity`."""
+        if sys.platform == "darwin":
+            return super().compare(written, pipeline, pictures)
+        gate = self.gate() if self.tensors else self.gate().in_levels()
+        reference = self.reference(pipeline, in_levels=not self.tensors)
+        evaluated = parity(self._evaluated(written.path), pictures, reference, gate)
+        measured = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None, "gate": str(gate), "passed": None}
+        return {"evaluated_parity": evaluated, "parity": measured}, list(evaluated.get("failures", []))
+
+    def _evaluated(self, path: Path) -> File:
+        """A saved package, computed by mil.py."""
+        evaluate = evaluator(path)
+
+        def run(image: np.ndarray, mask: np.ndarray) -> Painted:
+            given = {"image": torch.from_numpy(image).permute(2, 0, 1)[None], "mask": torch.from_numpy(mask)[None, None]}
+            if self.edges_input:
+                given["edges"] = torch.from_numpy(edges_of(Picture("", image, mask)))[None, None]
+            return Painted(evaluate(given)[0].permute(1, 2, 0).numpy())
+
+        return run
+
+    def write(self, pipeline: Inpainter, path: Path, *, with_plan: bool = False) -> None:
+        tools = need("coremltools", "coreml", "writing an .mlpackage")
+        if self.precision.startswith("palette"):
+            need("sklearn", "coreml", "a palette")
+        network = as_written(pipeline, self.precision)
+        network.warp = warp
+        if quant.is_quantized(network):
+            quant.set_exporting(network)
+            for module in network.modules():
+                if isinstance(module, QuantConv2d):
+                    module.register_buffer("levels", _levels(module), persistent=False)
+                    module.__class__ = _StoredConv2d
+        sample = formats.sample(pipeline.config.resolution, self.edges_input, channels_last=False)
+        inside = formats.Form(network, channels_last=False)
+        program = torch.export.export((inside if self.tensors else _Images(inside)).eval(), (), kwargs=sample)
+        passes = tools.PassPipeline.DEFAULT
+        # The first would divide the scales of a sum's two inputs by one of them: the same sum, and not the learnt scales;
+        # the other makes a division by 255 a product (see _Images).
+        passes.remove_passes(
+            {"common::distributive_quantized_binary_op_scale_normalization", "common::divide_to_multiply"}
+        )  # fmt: skip
+        model = tools.convert(
+            program.run_decompositions({}), convert_to="mlprogram", minimum_deployment_target=tools.target.iOS17,
+            inputs=[_input(tools, k, v, self.tensors) for k, v in sample.items()],
+            outputs=[tools.TensorType(name="erased", dtype=np.float32) if self.tensors
+                     else tools.ImageType(name="erased", color_layout=tools.colorlayout.RGB)],
+            skip_model_load=True, pass_pipeline=passes,
+            compute_precision=tools.precision.FLOAT32 if self.precision == "int8-activations"
+            else tools.transform.FP16ComputePrecision(op_selector=_HalfInside()),
+        )  # fmt: skip
+        said = MEANINGS if self.tensors else IMAGE_MEANINGS
+        for name in sample:
+            model.input_description[name] = said[name]
+        model.output_description["erased"] = said["erased"]
+        model.short_description = "Paints the masked part of a picture of a face with the skin that would be there."
+        model.save(str(path))
+        # Which operator of torch's each one comes from: for ExecuTorch's debugger, and larger than the weights.
+        (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+        if self.precision.startswith("palette") or (self.precision == "int8" and not quant.is_quantized(network)):
+            _pack_weights(path, self.precision)
+
+    def check(self, path: Path, pipeline: Inpainter) -> dict[str, Any]:
+        """As of every format, on the saved package, read again.
+
+        Raises:
+            GateFailed: the warp is not one bilinear, border, corner-aligned `resample`; or its picture or coordinates are
+                not float32; a convolution's weights are not packed in a package of packed weights; or a learnt scale of
+                the checkpoint is not in the package of a quantized network (to 1e-6 relative; with float16, as float16
+                rounds it).
+        """
+        program = mil.Program(path)
+        block = program.operators
+
+        def wrong(words: str) -> GateFailed:
+            return GateFailed(f"{path.name}: {words}")
+
+        if (found := sum(op.op_type == "resample" for op in block)) != 1:
+            raise wrong(f"{found} resample operators, expected one")
+        heads = _check_resampling(block, wrong)
+        convolutions = [op for op in block if op.op_type in _HalfInside.CONVOLUTIONS]
+        packed = Counter(getattr(op.inputs["weight"].op, "op_type", "const") for op in convolutions)
+        kind, number = "const", len(convolutions)
+        stored = sum(isinstance(m, QuantConv2d) for m in as_written(pipeline, self.precision).modules())
+        if stored:
+            kind, number = "constexpr_affine_dequantize", stored
+        elif self.precision != "fp16":
+            kind, number = "constexpr_affine_dequantize", number - len(heads)
+            kind = kind if self.precision == "int8" else "constexpr_lut_to_dense"
+        if packed[kind] != number:
+            raise wrong(f"the weights of {packed[kind]} of {len(convolutions)} convolutions are {kind}, expected {number}")
+        for op in block:
+            if op.op_type.startswith("constexpr") and any(reader not in convolutions for reader in op.outputs[0].child_ops):
+                raise wrong(f"{op.name} is packed, and is not a convolution's weights")
+        operators = Counter(op.op_type for op in block if op.op_type != "const")
+        counted: dict[str, Any] = {
+            "operators": dict(operators.most_common()), "packed_weights": number if kind != "const" else 0,
+            "int8_convolutions": stored if stores_activations(self.precision) else 0,
+        }  # fmt: skip
+        if stored:
+            counted["scales"] = _check_scales(block, pipeline, self.precision, wrong)
+        return counted
+
+    # --- any network --------------------------------------------------------------------------------------------------
+
+    def write_network(self, network: AnyNetwork, path: Path) -> None:
+        """As of every format: tensors in and out as the module has them, each warp one `resample`."""
+        tools = need("coremltools", "coreml", "writing an .mlpackage")
+        traced, _ = network.traced(Sampling.on_a_grid)
+        sample = dict(network.samples[0])
+        # Which coremltools 9 has for torch.jit's graphs alone: of torch.export's it makes a grid without a value.
+        apart = torch._decomp.get_decompositions([torch.ops.aten.affine_grid_generator])
+        program = torch.export.export(traced, (), kwargs=sample).run_decompositions(apart)
+        kinds = {torch.int32: np.int32, torch.int64: np.int32, torch.bool: np.int32}
+        model = tools.convert(
+            program, convert_to="mlprogram", minimum_deployment_target=tools.target.iOS17, skip_model_load=True,
+            inputs=[tools.TensorType(name=name, shape=value.shape, dtype=kinds.get(value.dtype, np.float32))
+                    for name, value in sample.items()],
+            outputs=[tools.TensorType(name=name) for name in network.outputs(sample)],
+            compute_precision=tools.transform.FP16ComputePrecision(op_selector=_HalfInside()),
+        )  # fmt: skip
+        model.save(str(path))
+        (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+        if self.precision != "fp16":
+            _pack_weights(path, self.precision)
+
+    def check_network(self, path: Path, network: AnyNetwork, warps: Sequence[Sampling]) -> dict[str, Any]:
+        """As of every format.
+
+        Raises:
+            GateFailed: there is not one `resample` for each warp; one is not bilinear, border and corner-aligned; or its
+                picture or coordinates are not float32.
+        """
+        block = mil.Program(path).operators
+        found = [op for op in block if op.op_type == "resample"]
+        if len(found) != len(warps):
+            raise GateFailed(f"{path.name}: {len(found)} resample operators, expected {len(warps)}")
+        _check_resampling(block, lambda words: GateFailed(f"{path.name}: {words}"))
+        return {"operators": dict(Counter(op.op_type for op in block if op.op_type != "const").most_common())}
+
+    def runner(self, path: Path) -> Callable[[Sample], dict[str, np.ndarray]]:
+        """On a Mac CoreML; elsewhere mil.py, if it knows the program's operators."""
+        if sys.platform == "darwin":
+            model = need("coremltools", "coreml", "running an .mlpackage").models.MLModel(str(path))
+            return lambda sample: dict(model.predict({name: value.numpy() for name, value in sample.items()}))
+        program = mil.Program(path)
+        return lambda sample: {name: value.numpy() for name, value in program.run(sample).items()}
+
+
+def _check_resampling(block: list[Any], wrong: Callable[[str], GateFailed]) -> list[Any]:
+    """Every warp is bilinear, border and corner-aligned, and reads float32; returns the convolutions they go back to."""
+    wanted = {"sampling_mode": "bilinear", "padding_mode": "border", "align_corners": True,
+              "coordinates_mode": "normalized_minus_one_to_one"}  # fmt: skip
+    for op in block:
+        for key, expected in wanted.items() if op.op_type == "resample" else ():
+            if (found := op.inputs[key].val) != expected:
+                raise wrong(f"resample has {key} = {found}, expected {expected}")
+    # The flow's head is float32 itself; its input may be float16, cast before it.
+    leading, heads = before_warp(block)
+    for op in leading:
+        if op.op_type != "const" and any(mil.type_of(var) == torch.float16 for var in op.outputs):
+            raise wrong(f"{op.op_type} before the warp is float16, expected float32")
+    return heads
 
 
 def _input(tools: Any, name: str, value: Tensor, tensors: bool) -> Any:
@@ -230,57 +418,6 @@ def evaluator(path: Path) -> Callable[[Mapping[str, Tensor]], Tensor]:
         return erased / 255 if "erased" in images else erased
 
     return run
-
-
-def check(path: Path, pipeline: Inpainter, precision: str) -> dict[str, Any]:
-    """Assert on the saved package, read again, what must hold of it; returns what was counted, for the card.
-
-    Raises:
-        GateFailed: the warp is not one bilinear, border, corner-aligned `resample`; or its picture or coordinates are not
-            float32; a convolution's weights are not packed in a package of packed weights; or a learnt scale of the
-            checkpoint is not in the package of a quantized network (to 1e-6 relative; with float16, as float16 rounds it).
-    """
-    program = mil.Program(path)
-    block = program.operators
-
-    def wrong(words: str) -> GateFailed:
-        return GateFailed(f"{path.name}: {words}")
-
-    samples = [op for op in block if op.op_type == "resample"]
-    if len(samples) != 1:
-        raise wrong(f"{len(samples)} resample operators, expected one")
-    wanted = {"sampling_mode": "bilinear", "padding_mode": "border", "align_corners": True,
-              "coordinates_mode": "normalized_minus_one_to_one"}  # fmt: skip
-    for key, expected in wanted.items():
-        if (found := samples[0].inputs[key].val) != expected:
-            raise wrong(f"resample has {key} = {found}, expected {expected}")
-    # The flow's head is float32 itself; its input may be float16, cast before it.
-    leading, heads = before_warp(block)
-    for op in leading:
-        if op.op_type != "const" and any(mil.type_of(var) == torch.float16 for var in op.outputs):
-            raise wrong(f"{op.op_type} before the warp is float16, expected float32")
-    convolutions = [op for op in block if op.op_type in _HalfInside.CONVOLUTIONS]
-    packed = Counter(getattr(op.inputs["weight"].op, "op_type", "const") for op in convolutions)
-    kind, number = "const", len(convolutions)
-    stored = sum(isinstance(m, QuantConv2d) for m in as_written(pipeline, precision).modules())
-    if stored:
-        kind, number = "constexpr_affine_dequantize", stored
-    elif precision != "fp16":
-        kind, number = "constexpr_affine_dequantize", number - len(heads)
-        kind = kind if precision == "int8" else "constexpr_lut_to_dense"
-    if packed[kind] != number:
-        raise wrong(f"the weights of {packed[kind]} of {len(convolutions)} convolutions are {kind}, expected {number}")
-    for op in block:
-        if op.op_type.startswith("constexpr") and any(reader not in convolutions for reader in op.outputs[0].child_ops):
-            raise wrong(f"{op.name} is packed, and is not a convolution's weights")
-    operators = Counter(op.op_type for op in block if op.op_type != "const")
-    counted: dict[str, Any] = {
-        "operators": dict(operators.most_common()), "packed_weights": number if kind != "const" else 0,
-        "int8_convolutions": stored if stores_activations(precision) else 0,
-    }  # fmt: skip
-    if stored:
-        counted["scales"] = _check_scales(block, pipeline, precision, wrong)
-    return counted
 
 
 def _check_scales(

@@ -43,6 +43,10 @@ class Graph:
         if (found := len(self.model.subgraphs) - len(composites)) != 1:
             raise ValueError(f"{path}: {found} subgraphs, expected one")
         self.types = {v: k for k, v in vars(self.schema.TensorType).items() if isinstance(v, int)}
+        self.find_makers()
+
+    def find_makers(self) -> None:
+        """Look anew at which operator makes which tensor (`maker`), after operators were changed."""
         self.maker = {int(t): op for op in self.graph.operators for t in op.outputs}
 
     def name(self, op: Any) -> str:

@@ -25,13 +25,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from faceeraser import onnx
+from faceeraser.any_network import AnyNetwork
+from faceeraser.artifact import Artifact
 from faceeraser.edges import canny
 from faceeraser.networks import Inpainter
 from faceeraser.pairs import evaluation_pairs
 
 PICTURES = 16
 """Textured pictures that a gate takes at least."""
+BOUNDS = {"fp32": 1e-4, "fp16": 55.0, "int8": 50.0}
+"""By precision, what is asked of the picture: for fp32 the largest difference, else a PSNR in dB."""
 
 
 class Painted(NamedTuple):
@@ -60,20 +63,15 @@ class Gate:
     reason: str | None = None
 
     @classmethod
-    def of(cls, precision: str, value: float | None = None, reason: str | None = None, kind: str = "") -> Gate:
+    def of(
+        cls, precision: str, value: float | None = None, reason: str | None = None, bounds: Mapping[str, float] = BOUNDS
+    ) -> Gate:  # fmt: skip
         """The gate of a precision; `value` replaces its bound of the picture (dB, or the largest difference for fp32).
-
-        'coreml' is compared as a whole: float16 moves the flow by hundredths of a pixel (a trained network: 44.7 dB on
-        grass), and weights packed without training make it copy other texture here and there (int8 25.1, palette6
-        23.7, palette4 22.8 dB; int8 of the quantized one, whose weights lie on that grid, 36.0, and with its activations
-        25.7): gates against breakage. int8-activations is float32 but for what is stored, and the same to the last bit.
 
         Raises:
             ValueError: `value` is looser than the bound and no reason is given.
         """
-        bounds = {"fp32": 1e-4, "fp16": 55.0, "int8": 50.0, "int8-activations": 50.0}
-        half = {"fp16": 40.0, "int8": 24.0, "palette6": 22.0, "palette4": 20.0, "int8-activations-fp16": 24.0}
-        bound = (bounds | half if kind == "coreml" else bounds)[precision]
+        bound = bounds[precision]
         value = bound if value is None else value
         if not reason and (value > bound if precision == "fp32" else value < bound):
             raise ValueError(f"a gate of {value:g} is looser than {bound:g} for {precision}: say why (--reason TEXT)")
@@ -160,12 +158,6 @@ def gate_pictures(resolution: int, data: Path | str | None = None) -> list[Pictu
     return found
 
 
-def other_sizes(pipeline: Inpainter) -> list[tuple[int, int]]:
-    """(height, width) at which an .onnx file is compared as well: 320 x 192 and 512 x 512 for most networks."""
-    step = max(64, onnx.multiple_of(pipeline.config))
-    return [(5 * step, 3 * step), (8 * step, 8 * step)]
-
-
 def cut(pictures: Sequence[Picture], height: int, width: int) -> list[Picture]:
     """The upper left height x width pixels of pictures."""
     return [Picture(p.name, p.image[:height, :width], p.mask[:height, :width]) for p in pictures]
@@ -237,6 +229,32 @@ File = Callable[[np.ndarray, np.ndarray], Painted]
 """A file as a function of image (R, R, 3) and mask (R, R)."""
 
 
+def as_file(file: Artifact, reference: Reference | None = None) -> File:
+    """An exported file, with its plan where that is an output. What a file that only plans would have painted, `reference`
+    paints by its plan.
+    """
+
+    def run(image: np.ndarray, mask: np.ndarray) -> Painted:
+        made = file.outputs(image, mask)
+        if file.plans:
+            assert reference is not None
+            return Painted(reference(Picture("", image, mask), made).image, made)
+        picture = made.pop("erased" if "erased" in made else "refined")
+        return Painted(picture, made or None)
+
+    return run
+
+
+def unchanged(planned: File, published: File, pictures: Sequence[Picture]) -> list[str]:
+    """That a file paints the same bits as the one with its plan as an output, which the gate looked at; what differs."""
+    failures = []
+    for picture in pictures:
+        one, other = (file(picture.image, picture.mask).image for file in (planned, published))
+        if not np.array_equal(one, other):
+            failures.append(f"{picture.name}: without the plan as an output the file paints another picture")
+    return failures
+
+
 def parity(file: File, pictures: Sequence[Picture], reference: Reference, gate: Gate) -> dict[str, Any]:
     """Compare a file with its checkpoint inside the hole, picture by picture; the card's `parity`.
 
@@ -268,6 +286,41 @@ def parity(file: File, pictures: Sequence[Picture], reference: Reference, gate: 
         "n": len(pictures), **{k: round(v, 7) if isinstance(v, float) else v for k, v in worst.items()},
         "gate": f"{gate} and {gate.of_plan}" if "plan_share_min" in worst else str(gate), "passed": not failures,
         **({"looser_because": gate.reason} if gate.reason else {}), **({"failures": failures} if failures else {}),
+    }  # fmt: skip
+
+
+def parity_of_outputs(
+    run: Callable[[Mapping[str, torch.Tensor]], Mapping[str, np.ndarray]], network: AnyNetwork, gate: Gate
+) -> dict[str, Any]:  # fmt: skip
+    """Compare a file of any network with its module, sample by sample; the card's `parity`.
+
+    Differences are shares of an output's span, the largest less the smallest value that the module gave of it.
+    """
+    expected = [network.outputs(sample) for sample in network.samples]
+    spans = {name: max(float(np.ptp([f(one[name]) for one in expected for f in (np.min, np.max)])), 1e-6)
+             for name in expected[0]}  # fmt: skip
+    worst: dict[str, Any] = {"psnr_min": 200.0, "max_abs": 0.0}
+    failures = []
+    for k, (sample, truth) in enumerate(zip(network.samples, expected, strict=True)):
+        found = run(sample)
+        for name, value in truth.items():
+            made = found.get(name)
+            if made is None or made.shape != value.shape:
+                given = None if made is None else made.shape
+                failures.append(f"sample {k}: output {name} is {given}, expected {value.shape}")
+                continue
+            whole = np.ones(value.shape)
+            psnr, largest = _apart(made / spans[name], value.astype(np.float64) / spans[name], whole)
+            if psnr < worst["psnr_min"]:
+                worst |= {"psnr_min": psnr, "worst_output": name}
+            worst["max_abs"] = max(worst["max_abs"], largest if math.isfinite(largest) else 1e9)
+            if not gate.passes(psnr, largest):
+                told = f"{psnr:.1f} dB, max abs {largest:.2g} of its span"
+                failures.append(f"sample {k}: output {name} {told}, expected {gate}")
+    return {
+        "n": len(expected), **{k: round(v, 8) if isinstance(v, float) else v for k, v in worst.items()}, "gate": str(gate),
+        "passed": not failures, **({"looser_because": gate.reason} if gate.reason else {}),
+        **({"failures": failures} if failures else {}),
     }  # fmt: skip
 
 

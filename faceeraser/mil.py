@@ -39,6 +39,10 @@ _TYPES = {
 }  # fmt: skip
 
 
+class UnknownOperator(ValueError):
+    """A program has an operator, or an option of one, that cannot be computed here."""
+
+
 class Program:
     """The program of an .mlpackage: its operators in order (`operators`), `run`, and which of its inputs and outputs are
     `images`.
@@ -69,7 +73,7 @@ class Program:
         """The program's outputs by name; inputs by name, as float32 tensors of the program's shapes (pictures: 0..255).
 
         Raises:
-            ValueError: the program has an operator that is not known here, or an option of one.
+            UnknownOperator: the program has an operator that is not known here, or an option of one.
         """
         values = {name: inputs[name].to(type_of(var)) for name, var in self._function.inputs.items()}
         left = dict(self._readers)
@@ -138,12 +142,12 @@ class Program:
             padding = {"border": "border", "constant": "zeros", "reflection": "reflection"}[fixed("padding_mode")]
             corners = bool(fixed("align_corners"))
             return [F.grid_sample(tensor("x"), tensor("coordinates"), "bilinear", padding, corners)]
-        raise ValueError(f"{self.path}: operator {kind} is not known here, so the program cannot be computed")
+        raise UnknownOperator(f"{self.path}: operator {kind} is not known here, so the program cannot be computed")
 
     def _expect(self, op: Any, wanted: Mapping[str, Any], fixed: Callable[..., Any]) -> None:
         for name, value in wanted.items():
             if fixed(name, value) != value:
-                raise ValueError(f"{self.path}: {op.op_type} has {name} = {fixed(name)}, which is not known here")
+                raise UnknownOperator(f"{self.path}: {op.op_type} has {name} = {fixed(name)}, which is not known here")
 
     def _stored(self, op: Any, x: Tensor, fixed: Callable[..., Any]) -> Tensor:
         """`quantize`: clip(round(x / scale) + zero point); `dequantize`: (x - zero point) * scale."""
@@ -164,7 +168,7 @@ class Program:
         groups, kind = int(fixed("groups", 1)), fixed("pad_type", "valid")
         padding = [int(n) for n in fixed("pad", (0, 0, 0, 0))] if kind == "custom" else [0, 0, 0, 0]
         if kind not in ("custom", "valid"):
-            raise ValueError(f"{self.path}: {op.op_type} has pad_type = {kind}, which is not known here")
+            raise UnknownOperator(f"{self.path}: {op.op_type} has pad_type = {kind}, which is not known here")
         if op.op_type == "conv":
             x = F.pad(x, [padding[2], padding[3], padding[0], padding[1]])
             return F.conv2d(x, weight, bias, strides, 0, dilations, groups)
@@ -189,7 +193,7 @@ class Program:
             )
         )  # fmt: skip
         if min(step) < 1:
-            raise ValueError(f"{self.path}: slice_by_index goes backwards, which is not known here")
+            raise UnknownOperator(f"{self.path}: slice_by_index goes backwards, which is not known here")
         return tuple(
             begin[k] if single[k]
             else slice(None if masked_begin[k] else begin[k], None if masked_end[k] else end[k], step[k])
@@ -201,7 +205,7 @@ class Program:
         kernel, strides = ([int(n) for n in fixed(name, (1, 1))] for name in ("kernel_sizes", "strides"))
         top, bottom, left, right = [int(n) for n in fixed("pad", (0, 0, 0, 0))]
         if fixed("pad_type") not in ("custom", "valid") or (top, left) != (bottom, right):
-            raise ValueError(f"{self.path}: avg_pool pads one side more than the other, which is not known here")
+            raise UnknownOperator(f"{self.path}: avg_pool pads one side more than the other, which is not known here")
         counted = not bool(fixed("exclude_padding_from_average", False))
         return F.avg_pool2d(x, kernel, strides, (top, left), count_include_pad=counted)
 

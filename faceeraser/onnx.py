@@ -11,20 +11,24 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from faceeraser import form, quant
-from faceeraser.artifact import MEANINGS
+from faceeraser import formats, quant
+from faceeraser.any_network import AnyNetwork, Sample
+from faceeraser.artifact import MEANINGS, Artifact
 from faceeraser.extras import need
+from faceeraser.gate import Gate, Reference, as_file, cut, gate_pictures, parity
 from faceeraser.networks import Config, Inpainter
 from faceeraser.quant import QuantConv2d
 from faceeraser.script import GateFailed
+from faceeraser.warp import Sampling
 
 LARGEST = 2048
 """Height and width that a file takes at most; the fill's pyramid has levels for so many pixels."""
@@ -33,6 +37,12 @@ LARGEST = 2048
 def multiple_of(config: Config) -> int:
     """What height and width have to be a multiple of: the refine network halves five times what it is shown."""
     return 32 * config.shrink
+
+
+def other_sizes(pipeline: Inpainter) -> list[tuple[int, int]]:
+    """(height, width) at which an .onnx file is compared as well: 320 x 192 and 512 x 512 for most networks."""
+    step = max(64, multiple_of(pipeline.config))
+    return [(5 * step, 3 * step), (8 * step, 8 * step)]
 
 
 def warp_any_size(image: Tensor, flow: Tensor) -> Tensor:
@@ -94,33 +104,137 @@ def fill_any_size(multiple: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Ten
     return fill
 
 
-def write(
-    pipeline: Inpainter, path: Path, precision: str, edges_input: bool = False, *, with_plan: bool = False
-) -> None:  # fmt: skip
-    """Write an .onnx file, opset 18, the warp as GridSample: NCHW float32 inputs `image`, `mask` (`edges`), output `erased`.
+@dataclass(frozen=True)
+class ONNX(formats.Format):
+    """An .onnx file, opset 18, the warp as GridSample: NCHW float32 inputs `image`, `mask` (`edges`), output `erased`.
 
-    Height and width are open: multiples of `multiple_of`, at most LARGEST. Batch 1.
-
-    precision: 'fp32' of a float network; 'int8' of a quantized one, as QuantizeLinear / DequantizeLinear pairs with the
-    learnt scales, which a runtime joins with the operators between them. What is stored counts from 0 (`_count_from_0`).
-    with_plan: the network's `PLAN` are outputs too, for a gate to hold them fixed; `without` takes them away.
+    Height and width are open: multiples of `multiple_of`, at most LARGEST. Batch 1. Of a quantized network QuantizeLinear /
+    DequantizeLinear pairs with the learnt scales, which a runtime joins with the operators between them; what is stored
+    counts from 0 (`_count_from_0`).
     """
-    need("onnxscript", "onnx", "writing an .onnx file")
-    onnx = need("onnx", "onnx", "writing an .onnx file")
-    simplifier = need("onnxsim", "onnx", "writing an .onnx file")
-    network = form.frozen(pipeline)
-    network.warp, network.to_flow = warp_any_size, flow_any_size
-    network.fill = fill_any_size(multiple_of(pipeline.config))
-    # Shown at its largest, where no level of the fill has a single pixel: sums over one pixel would be optimized away.
-    sample = form.sample(LARGEST, edges_input, channels_last=False)
-    outputs = ["erased", *pipeline.PLAN] if with_plan else ["erased"]
-    traced = form.Form(network, channels_last=False, outputs=outputs).eval()
+
+    KIND: ClassVar = "onnx"
+    SUFFIX: ClassVar = ".onnx"
+    PRECISIONS: ClassVar = ("fp32", "int8")
+
+    def warp(self) -> str:
+        return "GridSample, bilinear, border, align_corners = 1, float32; coordinates clamped"
+
+    def card_fields(self, pipeline: Inpainter) -> dict[str, Any]:
+        step = multiple_of(pipeline.config)
+        return {"sizes": {"multiple_of": step, "min": step, "max": LARGEST}}
+
+    def compare_elsewhere(
+        self, file: Artifact, pipeline: Inpainter, reference: Reference, gate: Gate
+    ) -> tuple[dict[str, Any], list[str]]:
+        """At other sizes: `parity_at`."""
+        compared, failures = [], []
+        for height, width in other_sizes(pipeline):
+            some = cut(gate_pictures(max(height, width))[:2], height, width)
+            measured = parity(as_file(file, reference), some, reference, gate.elsewhere())
+            compared.append({"height": height, "width": width, **measured})
+            failures += [f"at {height} x {width}, {words}" for words in measured.get("failures", [])]
+        return {"parity_at": compared}, failures
+
+    def write(self, pipeline: Inpainter, path: Path, *, with_plan: bool = False) -> None:
+        need("onnxscript", "onnx", "writing an .onnx file")
+        onnx = need("onnx", "onnx", "writing an .onnx file")
+        need("onnxsim", "onnx", "writing an .onnx file")
+        network = formats.frozen(pipeline)
+        network.warp, network.to_flow = warp_any_size, flow_any_size
+        network.fill = fill_any_size(multiple_of(pipeline.config))
+        # Shown at its largest, where no level of the fill has a single pixel: sums over one pixel would be optimized away.
+        sample = formats.sample(LARGEST, self.edges_input, channels_last=False)
+        outputs = list(self.outputs(pipeline, with_plan))
+        traced = formats.Form(network, channels_last=False, outputs=outputs).eval()
+        _traced_to(path, traced, sample, outputs)
+        model = onnx.load(str(path))
+        _open_sizes(model)
+        save(model, path)
+
+    def without(self, path: Path, target: Path, names: Sequence[str]) -> None:
+        onnx = need("onnx", "onnx", "writing an .onnx file")
+        model = onnx.load(str(path))
+        kept = [port for port in model.graph.output if port.name not in names]
+        del model.graph.output[:]
+        model.graph.output.extend(kept)
+        onnx.save(model, str(target))
+
+    def check(self, path: Path, pipeline: Inpainter) -> dict[str, Any]:
+        """As of every format.
+
+        Raises:
+            GateFailed: the warp is not one bilinear, border, corner-aligned GridSample; its coordinates are not computed in
+                float; a convolution's weights are not 8 bits in an int8 file; or a learnt scale of the checkpoint is not in
+                it.
+        """
+        onnx = need("onnx", "onnx", "checking an .onnx file")
+        graph = onnx.load(str(path)).graph
+        maker = {name: node for node in graph.node for name in node.output}
+        _check_warp(graph, path)
+        int8 = sum(
+            node.op_type == "Conv" and getattr(maker.get(node.input[1]), "op_type", "") == "DequantizeLinear"
+            for node in graph.node
+        )
+        expected = sum(isinstance(m, QuantConv2d) for m in pipeline.modules())
+        if int8 != expected:
+            raise GateFailed(f"{path.name}: {int8} convolutions have int8 weights, expected {expected}")
+        operators = dict(Counter(node.op_type for node in graph.node).most_common())
+        found: dict[str, Any] = {"operators": operators, "int8_convolutions": int8}
+        if self.precision == "int8":
+            found["scales"] = _check_scales(graph, pipeline, path)
+        return found
+
+    # --- any network --------------------------------------------------------------------------------------------------
+
+    def write_network(self, network: AnyNetwork, path: Path) -> None:
+        """As of every format: each warp is one GridSample."""
+        traced, _ = network.traced(None)
+        _traced_to(path, traced, network.samples[0], list(network.outputs(network.samples[0])))
+        save(need("onnx", "onnx", "writing an .onnx file").load(str(path)), path)
+
+    def check_network(self, path: Path, network: AnyNetwork, warps: Sequence[Sampling]) -> dict[str, Any]:
+        """As of every format. Raises GateFailed: there is not one GridSample for each warp, sampling as it was asked."""
+        onnx = need("onnx", "onnx", "checking an .onnx file")
+        graph = onnx.load(str(path)).graph
+        found = [{a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+                 for node in graph.node if node.op_type == "GridSample"]  # fmt: skip
+        modes = {b"linear": "bilinear"}
+        told = Counter(
+            (modes.get(how.get("mode", b"bilinear"), how.get("mode", b"bilinear").decode()),
+             how.get("padding_mode", b"zeros").decode(), bool(how.get("align_corners", 0)))
+            for how in found
+        )  # fmt: skip
+        asked = Counter((warp.mode, warp.padding_mode, warp.align_corners) for warp in warps)
+        if told != asked:
+            raise GateFailed(f"{path.name}: samples {dict(told)}, expected {dict(asked)}")
+        return {"operators": dict(Counter(node.op_type for node in graph.node).most_common())}
+
+    def runner(self, path: Path) -> Callable[[Sample], dict[str, np.ndarray]]:
+        runtime = need("onnxruntime", "onnx", "running an .onnx file")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = 1, 3
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        names = [port.name for port in session.get_outputs()]
+
+        def run(sample: Sample) -> dict[str, np.ndarray]:
+            given = {name: value.numpy() for name, value in sample.items()}
+            return dict(zip(names, session.run(None, given), strict=True))
+
+        return run
+
+
+def _traced_to(path: Path, module: nn.Module, sample: Sample, outputs: Sequence[str]) -> None:
+    """Write what torch's exporter makes of a module, with names for its inputs and outputs."""
     torch.onnx.export(
-        traced, (), kwargs=sample, f=str(path), dynamo=True, opset_version=18, external_data=False,
-        input_names=list(sample), output_names=outputs, optimize=False,
+        module, (), kwargs=dict(sample), f=str(path), dynamo=True, opset_version=18, external_data=False,
+        input_names=list(sample), output_names=list(outputs), optimize=False,
     )  # fmt: skip
-    model = onnx.load(str(path))
-    _open_sizes(model)
+
+
+def save(model: Any, path: Path) -> None:
+    """Write what torch's exporter made, simplified, with int8 weights folded and without its stack traces."""
+    onnx, simplifier = (need(name, "onnx", "writing an .onnx file") for name in ("onnx", "onnxsim"))
     # onnxsim leaves as few nodes as the exporter's own optimizer (of 6061 for a small network 1506; 1528) in a second
     # rather than a minute, and both together 1501.
     model, _ = simplifier.simplify(model)
@@ -132,6 +246,48 @@ def write(
     del model.metadata_props[:]
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
+
+
+def _check_warp(graph: Any, path: Path) -> None:
+    """The warp is one bilinear, border, corner-aligned GridSample of floats."""
+    from onnx import helper
+
+    maker = {name: node for node in graph.node for name in node.output}
+    samples = [node for node in graph.node if node.op_type == "GridSample"]
+    if len(samples) != 1:
+        raise GateFailed(f"{path.name}: {len(samples)} GridSample operators, expected one")
+    how = {a.name: helper.get_attribute_value(a) for a in samples[0].attribute}
+    wanted = {"mode": (b"linear", b"bilinear"), "padding_mode": (b"border",), "align_corners": (1,)}
+    for key, allowed in wanted.items():
+        if how.get(key) not in allowed:
+            raise GateFailed(f"{path.name}: GridSample has {key} = {how.get(key)!r}, expected {allowed[0]!r}")
+    seen, waiting = set(), list(samples[0].input)
+    while waiting:
+        name = waiting.pop()
+        node = maker.get(name)
+        if node is None or name in seen or node.op_type in ("Conv", "ConvTranspose"):
+            continue
+        seen.add(name)
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            raise GateFailed(f"{path.name}: the warp's picture or coordinates pass through {node.op_type}, expected float32")
+        waiting.extend(node.input)
+
+
+def _check_scales(graph: Any, pipeline: Inpainter, path: Path) -> int:
+    """Every learnt scale is in the file; returns how many there are."""
+    from onnx import numpy_helper
+
+    initializers = {t.name: t for t in graph.initializer}
+    scales = [
+        np.atleast_1d(numpy_helper.to_array(initializers[node.input[1]]).astype(np.float64))
+        for node in graph.node if node.op_type == "DequantizeLinear"
+    ]  # fmt: skip
+    learnt = list(quant.quantized_tensors(pipeline))
+    for name, scale, _ in learnt:
+        value = np.atleast_1d(scale.detach().cpu().double().numpy())
+        if not any(len(s) == len(value) and np.allclose(s, value, rtol=1e-6, atol=0) for s in scales):
+            raise GateFailed(f"{path.name}: the learnt scale of {name} ({value[0]:.8g}) is not in the file")
+    return len(learnt)
 
 
 def _open_sizes(model: Any) -> None:
@@ -207,67 +363,3 @@ def _count_from_0(model: Any) -> None:
     kept = [t for t in graph.initializer if t.name not in raised]
     del graph.initializer[:], graph.value_info[:]  # which say int8
     graph.initializer.extend(kept)
-
-
-def without(path: Path, target: Path, names: Sequence[str]) -> None:
-    """Write the file at `path` again as `target`, without the outputs of these names."""
-    onnx = need("onnx", "onnx", "writing an .onnx file")
-    model = onnx.load(str(path))
-    kept = [port for port in model.graph.output if port.name not in names]
-    del model.graph.output[:]
-    model.graph.output.extend(kept)
-    onnx.save(model, str(target))
-
-
-def check(path: Path, pipeline: Inpainter, precision: str) -> dict[str, Any]:
-    """Assert on the written file what must hold of it; returns what was counted, for the card.
-
-    Raises:
-        GateFailed: the warp is not one bilinear, border, corner-aligned GridSample; its coordinates are not computed in
-            float; a convolution's weights are not 8 bits in an int8 file; or a learnt scale of the checkpoint is not in it.
-    """
-    onnx = need("onnx", "onnx", "checking an .onnx file")
-    from onnx import numpy_helper
-
-    graph = onnx.load(str(path)).graph
-    maker = {name: node for node in graph.node for name in node.output}
-    samples = [node for node in graph.node if node.op_type == "GridSample"]
-    if len(samples) != 1:
-        raise GateFailed(f"{path.name}: {len(samples)} GridSample operators, expected one")
-    how = {a.name: onnx.helper.get_attribute_value(a) for a in samples[0].attribute}
-    wanted = {"mode": (b"linear", b"bilinear"), "padding_mode": (b"border",), "align_corners": (1,)}
-    for key, allowed in wanted.items():
-        if how.get(key) not in allowed:
-            raise GateFailed(f"{path.name}: GridSample has {key} = {how.get(key)!r}, expected {allowed[0]!r}")
-    seen, waiting = set(), list(samples[0].input)
-    while waiting:
-        name = waiting.pop()
-        node = maker.get(name)
-        if node is None or name in seen or node.op_type in ("Conv", "ConvTranspose"):
-            continue
-        seen.add(name)
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            raise GateFailed(f"{path.name}: the warp's picture or coordinates pass through {node.op_type}, expected float32")
-        waiting.extend(node.input)
-    initializers = {t.name: t for t in graph.initializer}
-    int8 = sum(
-        node.op_type == "Conv" and getattr(maker.get(node.input[1]), "op_type", "") == "DequantizeLinear"
-        for node in graph.node
-    )
-    expected = sum(isinstance(m, QuantConv2d) for m in pipeline.modules())
-    if int8 != expected:
-        raise GateFailed(f"{path.name}: {int8} convolutions have int8 weights, expected {expected}")
-    operators = dict(Counter(node.op_type for node in graph.node).most_common())
-    found: dict[str, Any] = {"operators": operators, "int8_convolutions": int8}
-    if precision == "int8":
-        scales = [
-            np.atleast_1d(numpy_helper.to_array(initializers[node.input[1]]).astype(np.float64))
-            for node in graph.node if node.op_type == "DequantizeLinear"
-        ]  # fmt: skip
-        learnt = list(quant.quantized_tensors(pipeline))
-        for name, scale, _ in learnt:
-            value = np.atleast_1d(scale.detach().cpu().double().numpy())
-            if not any(len(s) == len(value) and np.allclose(s, value, rtol=1e-6, atol=0) for s in scales):
-                raise GateFailed(f"{path.name}: the learnt scale of {name} ({value[0]:.8g}) is not in the file")
-        found["scales"] = len(learnt)
-    return found

@@ -9,6 +9,9 @@ Source: Hua et al., FaceEraser (2021), section 3.3: "This can be done with the g
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -56,20 +59,17 @@ def warp_by_rows(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def sample_rows(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Bilinear samples (1, C, H, W) of image (1, C, H, W) at x, y, (1, 1, H, W) float32 in [0, W - 1] and [0, H - 1].
+    """Bilinear samples (1, C, h, w) of image (1, C, H, W) at x, y, (1, 1, h, w) float32 in [0, W - 1] and [0, H - 1].
 
     `grid_sample` becomes GATHER_ND in a .tflite file, 10-20 times slower and refused by the GPU delegate; an embedding
     look-up with a flat int32 index stays a plain gather of rows. What was looked up is turned to planes before it is
     weighted: products along a row of pixels take half the time of products along C (benchmarks/warp.py).
     """
-    _, channels, height, width = image.shape
-    table = image.reshape(channels, height * width).t()
+    _, _, height, width = image.shape
     x0, y0 = torch.floor(x), torch.floor(y)
     wx, wy = x - x0, y - y0
     first, last = (y0 * width + x0).reshape(-1), float(height * width - 1)
-
-    def corner(index: Tensor) -> Tensor:
-        return F.embedding(index.to(torch.int32), table).t().reshape(1, channels, height, width)
+    corner = _rows_of(image, x)
 
     def after(offset: int) -> Tensor:
         # On the right and the lower border the next pixel is some other one; there its weight is zero.
@@ -80,6 +80,91 @@ def sample_rows(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     left = after(width)
     bottom = left + wx * (after(width + 1) - left)
     return top + wy * (bottom - top)
+
+
+def whole_rows(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """`sample_rows` at whole coordinates: one look-up, nothing weighted."""
+    return _rows_of(image, x)((y * image.shape[-1] + x).reshape(-1))
+
+
+def _rows_of(image: Tensor, like: Tensor) -> Callable[[Tensor], Tensor]:
+    """A function of flat indices (h * w,) that looks pixels of image (1, C, H, W) up, as planes (1, C, h, w) like `like`."""
+    _, channels, height, width = image.shape
+    rows, columns = like.shape[-2:]
+    table = image.reshape(channels, height * width).t()
+    return lambda index: F.embedding(index.to(torch.int32), table).t().reshape(1, channels, rows, columns)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How `F.grid_sample` was asked to sample (its own words)."""
+
+    mode: str = "bilinear"
+    """One of MODES."""
+    padding_mode: str = "zeros"
+    """One of PADDINGS."""
+    align_corners: bool = False
+    """Whether -1 and 1 are the middles of the outermost pixels, or their outer edges."""
+
+    def coordinates(self, image: Tensor, grid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(picture (N, C, H', W'), x and y (N, 1, h, w) in [0, W' - 1] and [0, H' - 1]), bilinear samples of which are what
+        `F.grid_sample(image, grid, ...)` gives: image (N, C, H, W), grid (N, h, w, 2).
+
+        Written with operators that GPU delegates have. Zeros outside are a rim of one pixel around the picture; 'nearest' is
+        a bilinear sample at whole coordinates.
+        """
+        height, width = image.shape[-2:]
+        planes = grid.float().permute(0, 3, 1, 2)
+        x, y = (self._along(planes[:, k : k + 1], side) for k, side in ((0, width), (1, height)))
+        return (F.pad(image, (1, 1, 1, 1)) if self.padding_mode == "zeros" else image), x, y
+
+    def _along(self, at: Tensor, side: int) -> Tensor:
+        """Coordinates in pixels along one side, inside the picture, of normalised ones; as torch rounds them."""
+        at = (at + 1.0) * ((side - 1) / 2.0) if self.align_corners else (at + 1.0) * (side / 2.0) - 0.5
+        if self.padding_mode == "reflection":
+            at = _reflected(at, side, self.align_corners)
+        if self.padding_mode != "zeros":
+            at = at.clamp(0.0, float(side - 1))
+        if self.mode == "nearest":
+            at = round_half_even(at)
+        return at.clamp(-1.0, float(side)) + 1.0 if self.padding_mode == "zeros" else at
+
+    def by_rows(self, image: Tensor, grid: Tensor) -> Tensor:
+        """The samples by look-ups of rows: (N, C, h, w)."""
+        picture, x, y = self.coordinates(image, grid)
+        sample = whole_rows if self.mode == "nearest" else sample_rows
+        each = zip(*(each.split(1) for each in (picture, x, y)), strict=True)
+        return torch.cat([sample(*one) for one in each]) if len(image) > 1 else sample(picture, x, y)
+
+    def on_a_grid(self, image: Tensor, grid: Tensor) -> Tensor:
+        """The samples by `F.grid_sample` in the one setting that every kernel has: bilinear, border, corners aligned."""
+        picture, x, y = self.coordinates(image, grid)
+        height, width = picture.shape[-2:]
+        across, down = 2.0 / max(width - 1, 1), 2.0 / max(height - 1, 1)
+        inside = torch.cat([x * across - 1.0, y * down - 1.0], 1).permute(0, 2, 3, 1)
+        return F.grid_sample(picture, inside, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+MODES = ("bilinear", "nearest")
+PADDINGS = ("zeros", "border", "reflection")
+
+
+def _reflected(at: Tensor, side: int, align_corners: bool) -> Tensor:
+    """Coordinates mirrored at the picture's edges until they are inside: a wave that rises and falls by turns."""
+    low, span = (0.0, float(side - 1)) if align_corners else (-0.5, float(side))
+    if span == 0.0:
+        return at * 0.0
+    away = (at - low).abs()
+    away = away - (away / (2.0 * span)).floor() * (2.0 * span)
+    return torch.minimum(away, 2.0 * span - away) + low
+
+
+def round_half_even(x: Tensor) -> Tensor:
+    """`torch.round` of numbers within 2^22 of 0, by operators that GPU delegates have: halves go to the even neighbour."""
+    up = (x + 0.5).floor()
+    odd = up - 2.0 * (up * 0.5).floor()
+    tie = (1.0 - (x + 0.5 - up) * 2.0**26).clamp(min=0.0)
+    return up - odd * tie
 
 
 def landing_in_hole(flow: Tensor, mask: Tensor) -> Tensor:

@@ -22,12 +22,28 @@ import torch
 from jsonschema import Draft202012Validator
 from torch import nn
 
-from faceeraser import artifact, checkpoint, convert, coreml, edges, gate, mil, networks, onnx, quant, tflite, writing
+from faceeraser import (
+    artifact,
+    checkpoint,
+    convert,
+    coreml,
+    edges,
+    gate,
+    mil,
+    networks,
+    onnx,
+    publishing,
+    quant,
+    writing,
+)  # fmt: skip
 from faceeraser.artifact import Artifact
+from faceeraser.coreml import CoreML
 from faceeraser.flatbuffer import Graph
 from faceeraser.history import read_history
 from faceeraser.networks import Config, FaceEraser
+from faceeraser.onnx import ONNX
 from faceeraser.script import GateFailed
+from faceeraser.tflite import TFLite
 from faceeraser.warp import offsets_to_flow, sampling_coordinates, warp
 
 SIZE = 64
@@ -117,7 +133,9 @@ def exported(tmp_path_factory, runs):
     def export(kind: str, run: str, precision: str = "auto", edges_input: bool = False, flavour: str = "web") -> Path:
         key = (kind, run, precision, edges_input, flavour)
         if key not in made:
-            card = convert.export(runs[run], folder, kind, precision, edges_input=edges_input, flavour=flavour)
+            own = {"flavour": flavour} if kind == "tflite" else {}
+            how = convert.FORMATS[kind](precision, edges_input=edges_input, **own)
+            card = convert.export(runs[run], folder, how)
             made[key] = folder / card["file"]
         return made[key]
 
@@ -247,10 +265,10 @@ WRONG = [("clone.stem.conv", "of the plan's offsets_seen agree"), ("refine.stem.
 
 @pytest.mark.parametrize("layer, said", WRONG)
 def test_a_wrong_weight_is_refused_and_nothing_published(layer, said, runs, tmp_path, monkeypatch) -> None:
-    frozen = onnx.form.frozen
-    monkeypatch.setattr(onnx.form, "frozen", lambda pipeline: corrupted(frozen(pipeline), layer))
+    frozen = onnx.formats.frozen
+    monkeypatch.setattr(onnx.formats, "frozen", lambda pipeline: corrupted(frozen(pipeline), layer))
     with pytest.raises(GateFailed, match=said):
-        convert.export(runs["small8"], tmp_path, "onnx", edges_input=True)
+        convert.export(runs["small8"], tmp_path, ONNX(edges_input=True))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -436,7 +454,7 @@ def test_the_layout_forces_few_transpositions(exported) -> None:
 
 def test_only_what_is_painted_comes_out_when_compositing_is_off(runs, exported, pictures, tmp_path) -> None:
     whole = Artifact(exported("tflite", "int8"), threads=1)
-    card = convert.export(runs["int8"], tmp_path, "tflite", flavour="web", output="refined", name="painted")
+    card = convert.export(runs["int8"], tmp_path, TFLite(flavour="web", output="refined"), name="painted")
     painted = Artifact(tmp_path / card["file"], threads=1)
     picture = pictures[0]
     one, other = (file.run(picture.image, picture.mask) for file in (whole, painted))
@@ -447,11 +465,11 @@ def test_only_what_is_painted_comes_out_when_compositing_is_off(runs, exported, 
 def test_a_scale_that_is_not_the_checkpoints_is_refused(exported, runs) -> None:
     pipeline = checkpoint.load(runs["int8"])
     path = exported("tflite", "int8")
-    assert tflite.check(path, pipeline, "int8")["scales"] == len(list(quant.quantized_tensors(pipeline)))
+    assert TFLite("int8").check(path, pipeline)["scales"] == len(list(quant.quantized_tensors(pipeline)))
     name, scale, _ = next(t for t in quant.quantized_tensors(pipeline) if t[0].startswith("refine.down.0.conv1"))
     scale.data *= 1 + 1e-5
     with pytest.raises(GateFailed, match=name.replace(".", r"\.")):
-        tflite.check(path, pipeline, "int8")
+        TFLite("int8").check(path, pipeline)
 
 
 def test_rounding_biases_is_done_once_and_changes_little(runs, pictures) -> None:
@@ -499,7 +517,7 @@ def test_a_warp_of_another_form_is_refused(runs, tmp_path, monkeypatch) -> None:
         ),
     )  # fmt: skip
     with pytest.raises(GateFailed, match="align_corners"):
-        convert.export(runs["small"], tmp_path, "onnx", edges_input=True)
+        convert.export(runs["small"], tmp_path, ONNX(edges_input=True))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -515,7 +533,7 @@ def test_a_file_whose_warp_is_not_float_rows_is_refused(kind, said, exported, ru
         code.builtinCode = code.deprecatedBuiltinCode = graph.schema.BuiltinOperator.GATHER_ND
     graph.write(tmp_path / "doctored.tflite")
     with pytest.raises(GateFailed, match=said):
-        tflite.check(tmp_path / "doctored.tflite", checkpoint.load(runs["fp32"]), "fp32")
+        TFLite("fp32").check(tmp_path / "doctored.tflite", checkpoint.load(runs["fp32"]))
 
 
 def test_a_looser_gate_passes_only_with_a_reason_which_the_card_keeps(runs, tmp_path, stage, monkeypatch, capsys) -> None:
@@ -557,11 +575,11 @@ def test_a_precision_the_folder_does_not_have_is_refused(run, precision, said, r
 
 
 def test_converters_are_quiet_until_they_fail(capfd) -> None:
-    with convert._quiet():
+    with publishing.quiet():
         print("noise")
         os.write(2, b"noise from C\n")
     assert "noise" not in "".join(capfd.readouterr())
-    with pytest.raises(RuntimeError), convert._quiet():
+    with pytest.raises(RuntimeError), publishing.quiet():
         print("what went wrong")
         raise RuntimeError
     assert "what went wrong" in capfd.readouterr().err
@@ -601,7 +619,7 @@ def test_an_export_that_is_stopped_leaves_nothing_and_an_old_file_whole(kind, nu
         said += (piece := os.read(running.stderr.fileno(), 1 << 16))
         assert piece, said
     time.sleep(1.0)
-    assert any(".partial-" in path.name for path in target.iterdir())
+    assert any(".partial" in path.name for path in target.iterdir())
     running.send_signal(number)
     out, rest = running.communicate(timeout=120)
     assert running.returncode == (130 if number == signal.SIGINT else 143), rest.decode()
@@ -686,7 +704,7 @@ def test_a_precision_of_another_format_is_refused(kind, word, runs, stage, tmp_p
         stage(f"export/{SCRIPTS[kind]}.py", runs["small"], tmp_path / "exports", "--precision", word)
     assert stop.value.code == 2 and f"invalid choice: '{word}'" in capsys.readouterr().err
     with pytest.raises(ValueError, match=f"{word} is not a precision for {kind}"):
-        convert.export(runs["small"], tmp_path / "exports", kind, word)
+        convert.export(runs["small"], tmp_path / "exports", convert.FORMATS[kind](word))
     assert not (tmp_path / "exports").exists()
 
 
@@ -705,11 +723,11 @@ def test_an_old_file_comes_back_when_the_new_one_cannot_be_put_in_its_place(tmp_
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError):
-        convert._publish(staged, path)
+        publishing.publish(staged, path)
     assert path.read_text() == "old" and artifact.card_path(path).read_text() == "old card"
     monkeypatch.setattr(Path, "replace", replace_)
     (staged.parent / "before").rmdir()
-    convert._publish(staged, path)
+    publishing.publish(staged, path)
     assert path.read_text() == "new" and artifact.card_path(path).read_text() == "new card"
 
 
@@ -831,7 +849,7 @@ def test_an_onnx_file_that_is_wrong_at_another_size_alone_is_refused(runs, tmp_p
 
     monkeypatch.setattr(onnx, "fill_any_size", shallow)
     with pytest.raises(GateFailed, match="at 512 x 512"):
-        convert.export(runs["small"], tmp_path, "onnx", edges_input=True)
+        convert.export(runs["small"], tmp_path, ONNX(edges_input=True))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -859,7 +877,7 @@ def packaged(tmp_path_factory, runs):
     def export(run: str, precision: str, tensors: bool) -> Path:
         key = (run, precision, tensors)
         if key not in made:
-            card = convert.export(runs[run], folder, "coreml", precision, edges_input=True, tensors=tensors)
+            card = convert.export(runs[run], folder, CoreML(precision, edges_input=True, tensors=tensors))
             made[key] = folder / card["file"]
         return made[key]
 
@@ -935,24 +953,24 @@ def test_learnt_scales_are_in_the_package_and_others_are_refused(packaged, runs)
     for name, scale, _ in learnt:
         value = np.atleast_1d(scale.detach().double().numpy())
         assert any(len(s) == len(value) and np.allclose(s, value, rtol=1e-6, atol=0) for s in stored), name
-    assert coreml.check(path, pipeline, "int8-activations")["scales"] == len(learnt)
+    assert CoreML("int8-activations").check(path, pipeline)["scales"] == len(learnt)
     for kind in ("refine.down.0.conv1:out", "refine.down.0.conv1.conv:weight"):
         other = checkpoint.load(runs["small8"])
         scale = next(s for name, s, _ in quant.quantized_tensors(other) if name == kind)
         scale.data *= 1 + 1e-5
         with pytest.raises(GateFailed, match=kind.replace(".", r"\.")):
-            coreml.check(path, other, "int8-activations")
+            CoreML("int8-activations").check(path, other)
 
 
 def test_float16_has_the_scales_as_float16_rounds_them(packaged, runs) -> None:
     path, pipeline = packaged("small8", "int8-activations-fp16", True), checkpoint.load(runs["small8"])
-    assert coreml.check(path, pipeline, "int8-activations-fp16")["scales"] == len(list(quant.quantized_tensors(pipeline)))
+    assert CoreML("int8-activations-fp16").check(path, pipeline)["scales"] == len(list(quant.quantized_tensors(pipeline)))
     with pytest.raises(GateFailed, match="is not in the package"):
-        coreml.check(path, pipeline, "int8-activations")
+        CoreML("int8-activations").check(path, pipeline)
     scale = next(s for name, s, _ in quant.quantized_tensors(pipeline) if name == "refine.down.0.conv1:out")
     scale.data *= 1.002
     with pytest.raises(GateFailed, match=r"refine\.down\.0\.conv1:out"):
-        coreml.check(path, pipeline, "int8-activations-fp16")
+        CoreML("int8-activations-fp16").check(path, pipeline)
 
 
 def test_a_package_whose_grid_of_pixels_is_packed_is_refused(packaged, runs, tmp_path) -> None:
@@ -965,7 +983,7 @@ def test_a_package_whose_grid_of_pixels_is_packed_is_refused(packaged, runs, tmp
     packed = optimize.linear_quantize_weights(model, optimize.OptimizationConfig(global_config=linear))
     packed.save(str(tmp_path / "packed.mlpackage"))
     with pytest.raises(GateFailed, match=r"is packed, and is not|convolutions are"):
-        coreml.check(tmp_path / "packed.mlpackage", checkpoint.load(runs["small"]), "int8")
+        CoreML("int8").check(tmp_path / "packed.mlpackage", checkpoint.load(runs["small"]))
 
 
 def test_int8_activations_need_a_quantized_folder(runs, stage, tmp_path, capsys) -> None:
@@ -977,11 +995,11 @@ def test_int8_activations_need_a_quantized_folder(runs, stage, tmp_path, capsys)
 def test_a_missing_scikit_learn_is_named_before_minutes_of_conversion(runs, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ModuleNotFoundError, match=r"sklearn is not installed.*: pip install 'faceeraser\[coreml\]'"):
-        coreml.write(checkpoint.load(runs["small"]), tmp_path / "m.mlpackage", "palette4", True)
+        CoreML("palette4", edges_input=True).write(checkpoint.load(runs["small"]), tmp_path / "m.mlpackage")
 
 
 def test_coreml_refuses_a_warp_in_half_precision(runs, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(coreml._HalfInside, "__call__", lambda self, op: True)
     with pytest.raises(GateFailed, match="float16"):
-        convert.export(runs["small"], tmp_path, "coreml", edges_input=True)
+        convert.export(runs["small"], tmp_path, CoreML(edges_input=True))
     assert list(tmp_path.iterdir()) == []

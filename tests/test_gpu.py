@@ -12,11 +12,12 @@ import torch
 from conftest import script
 from torch import nn
 
-from faceeraser import artifact, edges, gpu, networks, runner, tflite
+from faceeraser import artifact, edges, gpu, networks, runner
 from faceeraser.artifact import Artifact
 from faceeraser.flatbuffer import Graph
 from faceeraser.legacy import find_python
 from faceeraser.networks import Config, FaceEraser
+from faceeraser.tflite import TFLite
 
 SIZE = 64
 
@@ -55,8 +56,9 @@ def files(pipeline, tmp_path_factory) -> dict[str, Path]:
         patch.setattr(networks, "canny_tensor", partial(edges.canny_tensor, hysteresis_steps=2))
         for flavour, precision, given in (("gpu", "fp32", False), ("gpu-resampler", "fp16", True)):
             path = folder / f"{flavour}.tflite"
-            tflite.write(pipeline, path, precision, given, flavour)
-            checked = tflite.check(path, pipeline, precision)
+            form = TFLite(precision, edges_input=given, flavour=flavour)
+            form.write(pipeline, path)
+            checked = form.check(path, pipeline)
             fields = {"precision": precision, "resolution": SIZE, "edges": "input" if given else "inside",
                       "warp": flavour, "checked": checked, "parity": {"n": 0, "passed": None},
                       "notes": [], "history": []}  # fmt: skip

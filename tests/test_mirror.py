@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from test_benchmarks import call, last_line, script
 from test_export import network, pictures, quantized, saved
 
-from faceeraser import edges, form, networks, quant
+from faceeraser import edges, formats, networks, quant
 from faceeraser.flatbuffer import Graph
 from faceeraser.networks import FaceEraser
 from faceeraser.script import GateFailed
@@ -37,7 +37,7 @@ def short_canny():
 def pipeline(pictures) -> FaceEraser:
     """Small, quantized, one more layer in float before the flow's head, and a flow of a dozen pixels."""
     made = quantized(network(pictures, float_layers=("clone.head", "clone.up.1")), pictures)
-    quant.round_biases(made, *form.sample(made.config.resolution, False, False).values())
+    quant.round_biases(made, *formats.sample(made.config.resolution, False, False).values())
     return made
 
 

@@ -18,6 +18,7 @@ from faceeraser.mesh import Face
 from faceeraser.networks import Config, count
 from faceeraser.painting import Held, paint_by_plan
 from faceeraser.planner import PatchEraser
+from faceeraser.tflite import TFLite
 
 SIZE = 256
 CARD = Draft202012Validator(json.loads((Path(artifact.__file__).parent / "card.schema.json").read_text()))
@@ -264,8 +265,8 @@ def test_in_a_video_sources_are_held_and_one_worker_paints_what_two_do(network, 
 def exported(network, tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("planner")
     source = saved(network, folder / "net")
-    erased = convert.export(source, folder / "exports", "tflite", flavour="web")
-    plan = convert.export(source, folder / "exports", "tflite", flavour="web", output="plan")
+    erased = convert.export(source, folder / "exports", TFLite(flavour="web"))
+    plan = convert.export(source, folder / "exports", TFLite(flavour="web", output="plan"))
     return {"source": source, "erased": folder / "exports" / erased["file"], "plan": folder / "exports" / plan["file"]}
 
 
@@ -318,6 +319,6 @@ def test_an_int8_plan_is_its_fake_quantized_networks(tmp_path, pictures) -> None
         for picture in pictures[:4]:
             network(*tensors(picture))
     quant.set_calibrating(network, False)
-    card = convert.export(saved(network, tmp_path / "int8"), tmp_path / "exports", "tflite")
+    card = convert.export(saved(network, tmp_path / "int8"), tmp_path / "exports", TFLite())
     assert card["precision"] == "int8" and card["parity"]["passed"] and card["parity"]["plan_share_min"] >= 0.95
     assert card["checked"]["int8_convolutions"] == sum(isinstance(m, quant.QuantConv2d) for m in network.modules()) > 10

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 from torch import Tensor, nn
 
-from faceeraser import artifact, gpu, mil, tflite
+from faceeraser import artifact, gpu, mil, tflite, tflite_edits
 from faceeraser.flatbuffer import Graph
 from faceeraser.warp import landing_in_hole, offsets_to_flow, sampling_coordinates, warp, warp_by_rows
 
@@ -153,7 +153,7 @@ def written(tmp_path_factory) -> dict[str, Path]:
     for name, form in tflite.WARPS.items():
         litert_torch.convert(Sizes(form).eval(), traced()).export(str(folder / f"{name}.tflite"))
         graph = Graph(folder / f"{name}.tflite")
-        tflite.for_any_delegate(graph)
+        tflite_edits.apply(graph, ())
         graph.write(folder / f"{name}.tflite")
     return {name: folder / f"{name}.tflite" for name in tflite.WARPS}
 
