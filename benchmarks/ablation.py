@@ -53,27 +53,27 @@ def commands(args: Namespace) -> dict[tuple[str, str], list[str]]:
     def folder(aim: str, name: str) -> Path:
         return args.target / f"{aim}-{''.join(c if c.isalnum() else '-' for c in name)}"
 
-    def train(target: Path, steps: int, *words: str) -> list[str]:
-        return ["train/train.py", str(args.data), str(target), *common, "--steps", str(steps), *words]
+    def train(target: Path, steps: int, *flags: str) -> list[str]:
+        return ["train/train.py", str(args.data), str(target), *common, "--steps", str(steps), *flags]
 
     edge, start = folder("edge", ""), folder("fidelity", "base")
     plan = {("edge", ""): train(edge, 120, "--phase", "edge", "--perceptual", "off", "--edge-l1", "1")}
-    for name, words in FIDELITY.items():
-        told = ["--phase", "inpaint", "--edge", str(edge), *chain.FOR_COLOUR, *words]
-        plan["fidelity", name] = train(folder("fidelity", name), args.steps, *told)
-    for name, words in TEXTURE.items():
-        told = ["--phase", "inpaint", "--init", str(start), *chain.FOR_COPIES, *words]
-        plan["texture", name] = train(folder("texture", name), args.steps, *told)
+    for name, extra in FIDELITY.items():
+        changed = ["--phase", "inpaint", "--edge", str(edge), *chain.FOR_COLOUR, *extra]
+        plan["fidelity", name] = train(folder("fidelity", name), args.steps, *changed)
+    for name, extra in TEXTURE.items():
+        changed = ["--phase", "inpaint", "--init", str(start), *chain.FOR_COPIES, *extra]
+        plan["texture", name] = train(folder("texture", name), args.steps, *changed)
     return plan
 
 
 def run(args: Namespace) -> None:
     plan = commands(args)
-    chain.run_all([words for words in plan.values() if not Path(words[2]).exists()], ROOT)
+    chain.run_all([command for command in plan.values() if not Path(command[2]).exists()], ROOT)
     rows: list[dict[str, Any]] = []
     bases: dict[str, dict[str, Any]] = {}
-    for (aim, name), words in plan.items():
-        entry = read_history(Path(words[2]))[-1]
+    for (aim, name), command in plan.items():
+        entry = read_history(Path(command[2]))[-1]
         if aim == "edge":
             continue
         figures = {key: entry["metrics"][key] for key in (*metrics.FIGURES, "flow_in_hole", "gmacs", "seconds", "n")}
@@ -82,8 +82,8 @@ def run(args: Namespace) -> None:
         rows.append({"name": f"{aim}: {name}", "aim": aim, "changed": name, **figures, **gains, "steps": args.steps,
                      "perceptual": entry["options"]["features"]})  # fmt: skip
     look = pairs.evaluation_pairs(args.data, "tune", args.size, 24)
-    for name, found in metrics.classical_scores(look).items():
-        rows.append({"name": name, "aim": "classical", **{key: found.row[key] for key in metrics.FIGURES}, "n": len(look)})
+    for name, scored in metrics.classical_scores(look).items():
+        rows.append({"name": name, "aim": "classical", **{key: scored.row[key] for key in metrics.FIGURES}, "n": len(look)})
     described = pairs.describe(args.data)
     data = {key: described[key] for key in ("name", "source", "size", "eval_sha256")} | {"n": len(look), "list": "tune"}
     result = artifact.result(rows, data, args.command)

@@ -52,8 +52,8 @@ def fetched(tool: str, sha256: str | None) -> Path:
     path = Path(tool)
     if not path.is_file():
         raise FileNotFoundError(f"--benchmark-model {tool}: no such file; expected a benchmark_model for the phone")
-    if sha256 and (found := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256.lower():
-        raise ValueError(f"--benchmark-model {path.name}: sha256 is {found}, expected {sha256}")
+    if sha256 and (digest := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256.lower():
+        raise ValueError(f"--benchmark-model {path.name}: sha256 is {digest}, expected {sha256}")
     return path
 
 
@@ -63,13 +63,13 @@ def ask(device: Any, model: Path, delegate: str, threads: int, args: argparse.Na
     from faceeraser import timings
 
     runs = max(1, args.runs // 5) if profile else args.runs
-    words = [
+    command = [
         "./benchmark_model", f"--graph={model.name}", f"--num_threads={threads}", f"--num_runs={runs}",
         f"--warmup_runs={args.warmup}", *DELEGATES[delegate],
         *(["--enable_op_profiling=true"] if profile else ["--report_peak_memory_footprint=true"]),
     ]  # fmt: skip
     mask = layer.big_cores(device.state().max_mhz, threads)
-    return timings.read(device.run(words, args.timeout, mask=mask).text)
+    return timings.read(device.run(command, args.timeout, mask=mask).text)
 
 
 def took(timing: Any, delegate: str) -> str | None:
@@ -79,8 +79,8 @@ def took(timing: Any, delegate: str) -> str | None:
     """
     mine = [d for d in timing.delegated if TAKES.get(delegate, "").lower() in d.delegate.lower()]
     if delegate in ("gpu", "nnapi") and (timing.refused or not any(d.nodes for d in mine)):
-        found = ", ".join(f"{d.delegate} {d.nodes} of {d.of}" for d in timing.delegated) or "none"
-        return f"{delegate} took no node of the graph (found: {found}); these were the CPU's times"
+        delegated = ", ".join(f"{d.delegate} {d.nodes} of {d.of}" for d in timing.delegated) or "none"
+        return f"{delegate} took no node of the graph (found: {delegated}); these were the CPU's times"
     return None
 
 
@@ -100,9 +100,9 @@ def timed_row(device: Any, model: Path, delegate: str, threads: int, args: argpa
         if against := took(timing, delegate):
             return {**row, "error": against}
         after = device.state(fresh=True)
-        told = timing.row()
-        times = {key: told.pop(key) for key in list(told) if key.endswith("_ms")}
-        row |= {**told, **after.row(), "throttled": bool(after.unfit())}
+        timed = timing.row()
+        times = {key: timed.pop(key) for key in list(timed) if key.endswith("_ms")}
+        row |= {**timed, **after.row(), "throttled": bool(after.unfit())}
         row |= {"unfit": after.unfit(), "not_known": after.unknown()}
         # What an emulator took says nothing of any phone, so it goes under no name that a report could take for one.
         row |= {"discarded": sorted(times)} if state.emulated else times
@@ -122,12 +122,12 @@ def checked_row(device: Any, model: Path, args: argparse.Namespace) -> dict[str,
 
     given = runner.sample_inputs(model)
     ran = runner.run_on(device, model, given, timeout_s=args.timeout)
-    found = runner.compare(ran.outputs, runner.reference(model, given))
+    compared = runner.compare(ran.outputs, runner.reference(model, given))
     tolerance = 1 if any(value.dtype.kind == "u" for value in ran.outputs.values()) else TOLERANCE  # of 8 bits: one level
     row = {
         "name": f"{model.stem} parity", "model": model.stem, "file": artifact.portable(model), "runtime": "litert_runner",
-        "sha256": artifact.sha256_of(model), **device.state().row(), **found, "tolerance": tolerance,
-        "passed": found["max_abs"] <= tolerance,
+        "sha256": artifact.sha256_of(model), **device.state().row(), **compared, "tolerance": tolerance,
+        "passed": compared["max_abs"] <= tolerance,
     }  # fmt: skip
     row["emulated"] = row["emulated"] or ran.emulated
     return row
@@ -177,8 +177,8 @@ def run(args: argparse.Namespace) -> int:
     if args.benchmark_model is None and args.runner is None:
         raise ValueError("nothing to do: name a --benchmark-model to time with, a --runner to check with, or both")
     if args.runs < 1 or args.warmup < 1 or min(args.threads) < 1:
-        found = f"--runs {args.runs} --warmup {args.warmup} --threads {args.threads}"
-        raise ValueError(f"found {found}; expected 1 or more of each")
+        asked = f"--runs {args.runs} --warmup {args.warmup} --threads {args.threads}"
+        raise ValueError(f"found {asked}; expected 1 or more of each")
     names = [model.name for model in args.models]
     for model in args.models:
         if model.suffix != ".tflite" or not model.is_file():

@@ -67,9 +67,9 @@ def photograph(args: Namespace) -> tuple[np.ndarray, Face]:
         image = np.ascontiguousarray(astronaut())
     else:
         image = read_picture(args.photo).image
-    if not (found := find_faces(image)):
+    if not (faces := find_faces(image)):
         raise ValueError(f"--photo {args.photo}: no face found; expected a photograph of one")
-    return image, found[0]
+    return image, faces[0]
 
 
 def pose(face: Face, size: tuple[int, int], seconds: float | None) -> np.ndarray:
@@ -202,8 +202,8 @@ def tracking_row(image: np.ndarray, face: Face, seconds: float = 3.0) -> dict[st
             tracks.append(tracked[0])
         back = [transform(cv2.invertAffineTransform(m), t.seen.mesh) for m, t in zip(poses, tracks, strict=True)]
         truth = np.array([transform(matrix, np.mean(back, axis=0)) for matrix in poses])
-        for which, told in (("raw", "seen"), ("smoothed", "face")):
-            off = (np.array([getattr(track, told).mesh for track in tracks]) - truth)[5:] / tracks[0].face.eye_distance
+        for which, attribute in (("raw", "seen"), ("smoothed", "face")):
+            off = (np.array([getattr(track, attribute).mesh for track in tracks]) - truth)[5:] / tracks[0].face.eye_distance
             found[f"{name}_jitter_{which}"] = float(np.linalg.norm(np.diff(off, axis=0), axis=2).mean())
             found[f"{name}_lag_{which}"] = float(np.linalg.norm(off.mean(1), axis=1).mean())
     return {"name": "tracking", **found, "n": 2 * round(seconds * FPS), "constants": asdict(tracking.read())}
@@ -237,12 +237,12 @@ def unsteadiness(erase: Method, image: np.ndarray, hole: np.ndarray, kind: Seque
     erase: (picture, its hole) -> the picture erased.
     """
     still = erase(image, hole)
-    found = []
+    changes = []
     for change, of_hole in kind:
         moved = of_hole(hole)
         difference = cv2.absdiff(erase(change(image), moved), change(still))
-        found.append(float(difference[moved > 0].mean()))
-    return statistics.mean(found)
+        changes.append(float(difference[moved > 0].mean()))
+    return statistics.mean(changes)
 
 
 def as_the_command(method: Method, parts: Sequence[str], glasses: str) -> Method:
@@ -300,8 +300,8 @@ def temporal(args: Namespace) -> list[dict[str, Any]]:
         raise ValueError(f"{args.photos}: found a face in {done} photographs; expected {args.faces}, or a smaller --faces")
     rows = []
     for row, kinds in found.items():
-        means = {kind: {name: statistics.mean(values) for name, values in told.items()} for kind, told in kinds.items()}
-        means |= {"": {name: statistics.mean(told[name] for told in means.values()) for name in methods}}
+        means = {kind: {name: statistics.mean(values) for name, values in of.items()} for kind, of in kinds.items()}
+        means |= {"": {name: statistics.mean(values_of[name] for values_of in means.values()) for name in methods}}
         for kind, mean in means.items():
             # Navier-Stokes alone may be exactly steady: it does the same at every place, and eight pixels are whole ones.
             ratio = mean["ours"] / mean["navier_stokes"] if mean["navier_stokes"] else None
@@ -311,8 +311,8 @@ def temporal(args: Namespace) -> list[dict[str, Any]]:
 
 def run(args: Namespace) -> None:
     if args.frames < 2 * WARM_UP or args.runs < 1 or args.faces < 1:
-        found = f"--frames {args.frames} --runs {args.runs} --faces {args.faces}"
-        raise ValueError(f"found {found}; expected at least {2 * WARM_UP}, 1 and 1")
+        asked = f"--frames {args.frames} --runs {args.runs} --faces {args.faces}"
+        raise ValueError(f"found {asked}; expected at least {2 * WARM_UP}, 1 and 1")
     cv2.setNumThreads(1)
     rows, digests = [], []
     try:

@@ -94,16 +94,16 @@ def measure_agreement(pictures: list[tuple[NDArray, NDArray]], steps: tuple[int,
         expected = canny(gray, mask) > 0
         inputs = torch.from_numpy(gray)[None, None], torch.from_numpy(mask)[None, None]
         for k in steps:
-            found = canny_tensor(*inputs, hysteresis_steps=k)[0, 0].numpy() > 0
-            counts[k][row] = (found & expected).sum(), found.sum(), expected.sum()
+            edges = canny_tensor(*inputs, hysteresis_steps=k)[0, 0].numpy() > 0
+            counts[k][row] = (edges & expected).sum(), edges.sum(), expected.sum()
     results = {}
     for k, table in counts.items():
-        both, found, expected = table.sum(0)
+        both, edges, expected = table.sum(0)
         with_edges = table[table[:, 2] > 0]
         results[k] = {
             "recall": float(both / max(expected, 1)),
-            "precision": float(both / max(found, 1)),
-            "iou": float(both / max(found + expected - both, 1)),
+            "precision": float(both / max(edges, 1)),
+            "iou": float(both / max(edges + expected - both, 1)),
             "recall_p5": float(np.percentile(with_edges[:, 0] / with_edges[:, 2], 5)),
         }
     return results

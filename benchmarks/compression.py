@@ -64,12 +64,12 @@ def commands(args: Namespace) -> dict[tuple[str, str, int], list[str]]:
     taught = ["--teacher", str(fp32)]
     plan: dict[tuple[str, str, int], list[str]] = {}
 
-    def add(kind: str, what: str, seed: int, script: str, source: Path, *words: str) -> Path:
+    def add(kind: str, what: str, seed: int, script: str, source: Path, *flags: str) -> Path:
         """Plan one run, and return its folder."""
         folder: Path = target / f"{kind}-{''.join(c if c.isalnum() else '-' for c in what)}-{seed}"
         data = [] if script.startswith("train/") else ["--data", str(args.data)]
         few = [] if kind == "control" else ["--limit", str(args.limit)]
-        plan[kind, what, seed] = [script, str(source), str(folder), *data, *half, *few, "--seed", str(seed), *words]
+        plan[kind, what, seed] = [script, str(source), str(folder), *data, *half, *few, "--seed", str(seed), *flags]
         return folder
 
     whole = round(steps_of(read_history(chain / "int8")) * args.scale)
@@ -101,8 +101,8 @@ def commands(args: Namespace) -> dict[tuple[str, str, int], list[str]]:
                 add("ablation", what, seed, "compress/quantize.py", student, *words)
     aims = [*chain.FOR_COPIES, "--perceptual", "off", "--texture", "0", "--edge-l1", "0.1", "--adversarial", "0"]
     for what, changed in OPTIONS.items():
-        told = ["--phase", "all", "--shrink", "1", *aims, *taught, "--steps", long, *changed]
-        add("option", what, 0, "train/train.py", args.data, *told)
+        phase = ["--phase", "all", "--shrink", "1", *aims, *taught, "--steps", long, *changed]
+        add("option", what, 0, "train/train.py", args.data, *phase)
     return plan
 
 
@@ -111,9 +111,9 @@ def trained(plan: Mapping[tuple[str, str, int], Sequence[str]]) -> list[dict[str
     none where a seed is missing.
     """
     planned: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    for (kind, what, _seed), words in plan.items():
+    for (kind, what, _seed), command in plan.items():
         if kind in ("option", "ablation"):
-            planned[kind, what].append(Path(words[2]))
+            planned[kind, what].append(Path(command[2]))
     found = {
         name: [read_history(folder)[-1] for folder in folders]
         for name, folders in planned.items() if all(folder.is_dir() for folder in folders)
@@ -125,7 +125,7 @@ def trained(plan: Mapping[tuple[str, str, int], Sequence[str]]) -> list[dict[str
         means, spread = mean_and_spread(after, (*metrics.FIGURES, "gmacs", "params", "flow_in_hole"))
         row |= {**means, "std": {key: spread[key] for key in metrics.FIGURES}}
         options, source = entries[0]["options"], Path(plan[kind, what, 0][1])
-        before = [Path(words[2]) for (part, *_), words in plan.items() if part == "part"]
+        before = [Path(command[2]) for (part, *_), command in plan.items() if part == "part"]
         steps = options["steps"] + (read_history(source)[-1]["options"]["steps"] if source in before else 0)
         rows.append({**row, "steps": steps, "size": options["size"], "n": after[0]["n"]})
         if kind == "option":  # trained at half the size with nothing shrunk, to be run at 256 with the same to be seen
@@ -236,34 +236,35 @@ def run(args: Namespace) -> None:
     plan = commands(args)
     # What continues another run comes after all the others.
     for later in () if args.no_training else (False, True):
-        left = [words for words in plan.values() if not Path(words[2]).exists()]
-        chain.run_all([words for words in left if (Path(words[1]).parent == args.target) == later], ROOT, independent=True)
+        left = [command for command in plan.values() if not Path(command[2]).exists()]
+        now = [command for command in left if (Path(command[1]).parent == args.target) == later]
+        chain.run_all(now, ROOT, independent=True)
     measured, control_rows = args.target / "scratch.json", []
-    controls = {seed: words[2] for (kind, _what, seed), words in plan.items() if kind == "control"}
+    controls = {seed: command[2] for (kind, _what, seed), command in plan.items() if kind == "control"}
     scratch = [f"scratch-{seed}={folder}" for seed, folder in controls.items() if Path(folder).is_dir()]
     if scratch:
-        words = ["--reference", str(args.release / "fp32"), "--data", str(args.data), "--json", str(measured)]
-        chain.run_all([["benchmarks/fidelity.py", *scratch, *words]], ROOT)
+        command = ["--reference", str(args.release / "fp32"), "--data", str(args.data), "--json", str(measured)]
+        chain.run_all([["benchmarks/fidelity.py", *scratch, *command]], ROOT)
         control_rows = [row for row in artifact.read_result(measured)["rows"] if row["name"].startswith("scratch")]
     rows = of_chain(args, result)
     for row in control_rows:
-        words = plan["control", "scratch", int(row["name"].split("-")[1])]
-        rows.append({**row, "kind": "control", "list": "eval", "steps": int(words[words.index("--steps") + 1])})
+        command = plan["control", "scratch", int(row["name"].split("-")[1])]
+        rows.append({**row, "kind": "control", "list": "eval", "steps": int(command[command.index("--steps") + 1])})
     rows += trained(plan)
     for name, macs, params, origin in PUBLISHED:
         rows.append({"name": name, "kind": "published", "fewer_macs": macs, "fewer_params": params, "source": origin})
     ratios(rows)
     goals = verdict(rows)
-    found = artifact.result(rows, result["data"], args.command) | {"goals": goals}
+    whole = artifact.result(rows, result["data"], args.command) | {"goals": goals}
     if args.json:
-        artifact.write_result(args.json, found)
+        artifact.write_result(args.json, whole)
     if args.plot:
         plot(rows, args.plot)
     shown = ("name", *metrics.FIGURES, "gmacs", "params", "bytes", "ms", "fewer_macs_than_paper", "steps")
     script.finish(str(args.release), [{key: row.get(key) for key in shown} for row in rows], {"goals": goals})
-    if missed := [name for name, found in goals.items() if not found["met"]]:
-        told = {name: "not measured" if goals[name]["met"] is None else goals[name]["measured"] for name in missed}
-        raise script.GateFailed("; ".join(f"{name}: {value}" for name, value in told.items()))
+    if missed := [name for name, goal in goals.items() if not goal["met"]]:
+        measures = {name: "not measured" if goals[name]["met"] is None else goals[name]["measured"] for name in missed}
+        raise script.GateFailed("; ".join(f"{name}: {value}" for name, value in measures.items()))
 
 
 def build_parser() -> ArgumentParser:

@@ -25,16 +25,16 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = script.parser(__file__, __doc__)
-    made.add_argument("--faces", type=Path, metavar="FOLDER", help="photographs of faces (default: generated skin)")
-    made.add_argument("--target", type=Path, default=Path("runs/demo"), help="default: %(default)s")
-    made.add_argument("--size", type=int, default=256, help="edge length of what is exported (default: %(default)s)")
-    made.add_argument("--scale", type=float, default=1.0, help="factor on all training steps (default: %(default)s)")
-    made.add_argument("--limit", type=int, help="photographs to prepare, or pictures to generate")
-    made.add_argument("--pairs", type=int, default=48, help="validation pairs to measure (default: %(default)s; 0: all)")
-    made.add_argument("--overwrite", action="store_true", help="replace what an earlier demo left in --target")
-    made.add_argument("--json", type=Path, metavar="FILE", help="also write the result there")
-    return made
+    parser = script.parser(__file__, __doc__)
+    parser.add_argument("--faces", type=Path, metavar="FOLDER", help="photographs of faces (default: generated skin)")
+    parser.add_argument("--target", type=Path, default=Path("runs/demo"), help="default: %(default)s")
+    parser.add_argument("--size", type=int, default=256, help="edge length of what is exported (default: %(default)s)")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on all training steps (default: %(default)s)")
+    parser.add_argument("--limit", type=int, help="photographs to prepare, or pictures to generate")
+    parser.add_argument("--pairs", type=int, default=48, help="validation pairs to measure (default: %(default)s; 0: all)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier demo left in --target")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result there")
+    return parser
 
 
 def commands(args: argparse.Namespace) -> list[list[str]]:
@@ -83,17 +83,17 @@ def run(args: argparse.Namespace) -> None:
     began = time.monotonic()
     taken = chain.run_all(commands(args), ROOT)
     seconds = round(time.monotonic() - began, 1)
-    found = json.loads((args.target / "result.json").read_text())
-    found |= {"command": f"python benchmarks/demo.py{f' --faces {artifact.portable(args.faces)}' if args.faces else ''}"}
-    found |= {"seconds": seconds, "steps": taken}
-    artifact.write_result(args.target / "result.json", found)
+    result = json.loads((args.target / "result.json").read_text())
+    result |= {"command": f"python benchmarks/demo.py{f' --faces {artifact.portable(args.faces)}' if args.faces else ''}"}
+    result |= {"seconds": seconds, "steps": taken}
+    artifact.write_result(args.target / "result.json", result)
     if args.json:
-        artifact.write_result(args.json, found)
+        artifact.write_result(args.json, result)
     source = "photographs" if args.faces else "synthetic skin: shows that the chain works, not how good it is on faces"
     script.finish(
-        f"{args.target / 'report.html'}: {seconds / 60:.1f} minutes. {found['data']['n']} validation pairs of {source}",
-        [against_fp32(row, found["rows"][0]) for row in found["rows"]],
-        {"report": str(args.target / "report.html"), "seconds": seconds, "source": found["data"].get("source")},
+        f"{args.target / 'report.html'}: {seconds / 60:.1f} minutes. {result['data']['n']} validation pairs of {source}",
+        [against_fp32(row, result["rows"][0]) for row in result["rows"]],
+        {"report": str(args.target / "report.html"), "seconds": seconds, "source": result["data"].get("source")},
     )
 
 

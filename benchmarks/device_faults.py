@@ -77,10 +77,10 @@ def peer(kind: str, port: int) -> None:
 
     def serve(link: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while found := receive(link):
+            while message := receive(link):
                 # A hello, or a signature of a key that is not known: sign another token. A public key: silence, which
                 # is what a phone gives while it waits for its user.
-                if kind == "unauthorized" and (found[0] == b"CNXN" or found == (b"AUTH", 2)):
+                if kind == "unauthorized" and (message[0] == b"CNXN" or message == (b"AUTH", 2)):
                     link.sendall(packet(b"AUTH", 1, 0, os.urandom(20)))
 
     def accept() -> None:
@@ -100,15 +100,15 @@ def reap() -> None:
             time.sleep(0.05)
 
 
-def inside(told: dict[str, Any]) -> int:
+def inside(options: dict[str, Any]) -> int:
     """The worker: one JSON command a line on stdin, one JSON answer a line on stdout, until stdin ends."""
-    folder = Path(told["folder"])
+    folder = Path(options["folder"])
     raise_loopback()
     env = {**os.environ, "HOME": str(folder / "home")}
     phones: dict[int, subprocess.Popen[bytes]] = {}
     log = open(folder / "log", "wb")  # noqa: SIM115 -- as long as the process
     subprocess.Popen(
-        [told["adb"], "-L", f"localfilesystem:{folder}/adb", "server", "nodaemon"],
+        [options["adb"], "-L", f"localfilesystem:{folder}/adb", "server", "nodaemon"],
         stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
     )  # fmt: skip
     # This process is the namespace's first, to whom what others leave behind falls: it has to be waited for.
@@ -122,7 +122,7 @@ def inside(told: dict[str, Any]) -> int:
             if order.get("disk"):
                 subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={order['disk']}", "none", str(place)], check=True)
             phones[port] = subprocess.Popen(
-                told["adbd"], cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                options["adbd"], cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**env, "ADBD_PORT": str(port)}, start_new_session=True,
             )  # fmt: skip
         elif order["do"] == "kill":
@@ -158,9 +158,9 @@ class World:
         (self.folder / "home").mkdir()
         self.before = {name: os.environ.get(name) for name in ("ADB_SERVER_SOCKET", "HOME")}
         # Libraries of other suites' programs must not reach the daemon, nor ours the user's adb server and keys.
-        told = json.dumps({"folder": str(self.folder), "adb": str(self.adb), "adbd": self.adbd})
+        options = json.dumps({"folder": str(self.folder), "adb": str(self.adb), "adbd": self.adbd})
         self.process = subprocess.Popen(
-            [*UNSHARE, sys.executable, str(Path(__file__).resolve()), "--world", told],
+            [*UNSHARE, sys.executable, str(Path(__file__).resolve()), "--world", options],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         os.environ |= {"ADB_SERVER_SOCKET": f"localfilesystem:{self.folder}/adb", "HOME": str(self.folder / "home")}
@@ -184,9 +184,9 @@ class World:
     @staticmethod
     def _until(true: Callable[[], bool], seconds: float = 60.0) -> bool:
         ends = time.monotonic() + seconds
-        while not (found := true()) and time.monotonic() < ends:
+        while not (value := true()) and time.monotonic() < ends:
             time.sleep(0.05)
-        return found
+        return value
 
     def _tell(self, **order: Any) -> None:
         assert self.process.stdin and self.process.stdout
@@ -195,9 +195,9 @@ class World:
         if not self.process.stdout.readline():
             raise RuntimeError(f"the daemon's world ended at {order}: {(self.folder / 'log').read_text()[-300:]}")
 
-    def command(self, *words: str) -> str:
+    def command(self, *order: str) -> str:
         """What adb prints; for connecting and disconnecting."""
-        done = subprocess.run([str(self.adb), *words], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([str(self.adb), *order], capture_output=True, text=True, timeout=60, check=False)
         return (done.stdout + done.stderr).strip()
 
     def place(self, port: int) -> str:
@@ -447,8 +447,8 @@ def fault_rows(tools: Path, adb: Path, faults: Sequence[Callable[[World, int], s
 
 def adb_version(adb: Path) -> str:
     done = subprocess.run([str(adb), "version"], capture_output=True, text=True, check=False)
-    found = re.search(r"^Version (\S+)", done.stdout, re.M)
-    return found[1] if found else "unknown"
+    version = re.search(r"^Version (\S+)", done.stdout, re.M)
+    return version[1] if version else "unknown"
 
 
 def old_adb(tools: Path) -> Path | None:
@@ -494,8 +494,8 @@ def adbd_version(tools: Path) -> str:
     import gzip
 
     log = tools / "trixie/usr/share/doc/adbd/changelog.Debian.gz"
-    found = re.search(r"\((?:\d+:)?([^)]+)\)", gzip.decompress(log.read_bytes()).decode()) if log.is_file() else None
-    return found[1] if found else "unknown"
+    version = re.search(r"\((?:\d+:)?([^)]+)\)", gzip.decompress(log.read_bytes()).decode()) if log.is_file() else None
+    return version[1] if version else "unknown"
 
 
 # --- ARM, emulated ---------------------------------------------------------------------------------------------------
@@ -506,20 +506,20 @@ def bundles(tools: Path, target: Path) -> tuple[Path, Path]:
     qemu = tools / "trixie/usr/bin/qemu-aarch64"
     if not qemu.is_file():
         raise FileNotFoundError(f"no qemu-aarch64 under {tools}; run: bash tests/fetch_device_tools.sh")
-    made = []
-    for name, words in {"native": [os.uname().machine], "emulated": ["aarch64"]}.items():
+    folders = []
+    for name, machine in {"native": [os.uname().machine], "emulated": ["aarch64"]}.items():
         folder = target / name
         more = ["--emulate", str(qemu)] if name == "emulated" else []
         done = subprocess.run(
-            ["bash", str(ROOT / "benchmarks/build_runner.sh"), *words, str(folder), *more],
+            ["bash", str(ROOT / "benchmarks/build_runner.sh"), *machine, str(folder), *more],
             env={**os.environ, "PYTHON": sys.executable, "FACEERASER_CROSS": str(tools / "cross")},
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
             last = (done.stderr.strip() or "nothing").splitlines()[-1]
-            raise FileNotFoundError(f"the runner for {words[0]} cannot be built: {last}")
-        made.append(folder)
-    return made[0], made[1]
+            raise FileNotFoundError(f"the runner for {machine[0]} cannot be built: {last}")
+        folders.append(folder)
+    return folders[0], folders[1]
 
 
 def with_int8_shown(model: Path, target: Path) -> dict[str, bool]:
@@ -531,9 +531,9 @@ def with_int8_shown(model: Path, target: Path) -> dict[str, bool]:
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    found = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model.read_bytes(), 0))
-    graph = found.subgraphs[0]
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in found.operatorCodes]
+    unpacked = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model.read_bytes(), 0))
+    graph = unpacked.subgraphs[0]
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in unpacked.operatorCodes]
     maker = {tensor: operator for operator in graph.operators for tensor in operator.outputs}
     # The forms in which exporters write a warp; nothing else in the graph looks rows up.
     gathers = {getattr(schema.BuiltinOperator, n) for n in ("GATHER", "GATHER_ND", "EMBEDDING_LOOKUP")}
@@ -557,12 +557,12 @@ def with_int8_shown(model: Path, target: Path) -> dict[str, bool]:
         if leaves and graph.tensors[tensor].type == schema.TensorType.INT8:
             named = schema.TensorMapT()
             named.name, named.tensorIndex = f"int8_{number}", tensor
-            found.signatureDefs[0].outputs.append(named)
+            unpacked.signatureDefs[0].outputs.append(named)
             outputs.append(tensor)
             shown[named.name] = after_warp(tensor)
     graph.outputs = outputs
     builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(found.Pack(builder), b"TFL3")
+    builder.Finish(unpacked.Pack(builder), b"TFL3")
     target.write_bytes(builder.Output())
     return shown
 
@@ -600,11 +600,11 @@ def qemu_row(name: str, model: Path, native: Path, emulated: Path, pictures: int
     float_pairs, python = over(floats, 0, 1), over(list(whole), 1, 2)
     row |= {
         "pictures": pictures,
-        "bit_exact_8bit": all(found["bit_exact_8bit"] for found in float_pairs),
-        "bit_exact_float": all(found["bit_exact"] for found in float_pairs),
-        "parity_max": max(found["max_abs"] for found in float_pairs),
-        "python_bit_exact": all(found["bit_exact"] for found in python),
-        "python_max": max(found["max_abs"] for found in python),
+        "bit_exact_8bit": all(pair["bit_exact_8bit"] for pair in float_pairs),
+        "bit_exact_float": all(pair["bit_exact"] for pair in float_pairs),
+        "parity_max": max(pair["max_abs"] for pair in float_pairs),
+        "python_bit_exact": all(pair["bit_exact"] for pair in python),
+        "python_max": max(pair["max_abs"] for pair in python),
         "tolerance": TOLERANCE, "emulated": True,
     }  # fmt: skip
     if int8:
@@ -614,7 +614,7 @@ def qemu_row(name: str, model: Path, native: Path, emulated: Path, pictures: int
         levels = [np.abs(p[0][n].astype(int) - p[1][n]) for p in pairs for n, after in after_warp.items() if after]
         shown = [np.abs(np.rint(p[0][n] * 255) - np.rint(p[1][n] * 255)) for p in pairs for n in floats]
         row |= {
-            "bit_exact": bool(before) and all(found["bit_exact"] for found in over(before, 0, 1)),
+            "bit_exact": bool(before) and all(pair["bit_exact"] for pair in over(before, 0, 1)),
             "bit_exact_of": "every int8 tensor that leaves the quantized part before the warp, which is float32",
             "int8_tensors": len(before), "int8_tensors_after_warp": len(after_warp) - len(before),
             "after_warp_differ": max((float((x > 0).mean()) for x in levels), default=0.0),
@@ -694,11 +694,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["--world"]:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["--world"]:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # ends with its stdin, not with the terminal's Ctrl-C
-        return inside(json.loads(words[1]))
-    return script.execute(measure, build_parser(), words)
+        return inside(json.loads(arguments[1]))
+    return script.execute(measure, build_parser(), arguments)
 
 
 if __name__ == "__main__":

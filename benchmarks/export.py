@@ -48,11 +48,11 @@ def export_all(args: Namespace, plugin: Path) -> dict[str, Path]:
     left = [name for name in FLAVOURS if not current(files[name], student)]
     commands = []
     if left:
-        words = ["export/to_tflite.py", str(student), str(args.exports), "--overwrite", "--delegate", str(plugin)]
-        commands.append([*words, "--flavour", *left])
+        command = ["export/to_tflite.py", str(student), str(args.exports), "--overwrite", "--delegate", str(plugin)]
+        commands.append([*command, "--flavour", *left])
     if not current(files["int8"], int8):
-        words = ["export/to_tflite.py", str(int8), str(args.exports), "--overwrite"]
-        commands.append([*words, "--flavour", "web"])
+        command = ["export/to_tflite.py", str(int8), str(args.exports), "--overwrite"]
+        commands.append([*command, "--flavour", "web"])
     if not current(files["onnxruntime"], student):
         commands.append(["export/to_onnx.py", str(student), str(args.exports), "--overwrite"])
     chain.run_all(commands, ROOT)
@@ -62,10 +62,11 @@ def export_all(args: Namespace, plugin: Path) -> dict[str, Path]:
 def timed(args: Namespace, files: Mapping[str, Path], plugin: Path, folder: Path, threads: int) -> dict[str, float]:
     """{row: median milliseconds} on so many threads, all in one run."""
     models = [f"{name}={path}" for name, path in files.items()] + [f"torch={args.release / 'small' / 'student'}"]
-    told = folder / f"latency-{threads}.json"
-    words = [*models, "--runtimes", "torch", "onnxruntime", "litert", "--threads", str(threads), "--delegate", str(plugin)]
-    chain.run_all([["benchmarks/latency.py", *words, "--json", str(told)]], ROOT)
-    return {row["model"]: row["median_ms"] for row in artifact.read_result(told)["rows"]}
+    result = folder / f"latency-{threads}.json"
+    runtimes = ["torch", "onnxruntime", "litert"]
+    arguments = [*models, "--runtimes", *runtimes, "--threads", str(threads), "--delegate", str(plugin)]
+    chain.run_all([["benchmarks/latency.py", *arguments, "--json", str(result)]], ROOT)
+    return {row["model"]: row["median_ms"] for row in artifact.read_result(result)["rows"]}
 
 
 def rows_of(args: Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -86,9 +87,9 @@ def rows_of(args: Namespace, folder: Path) -> list[dict[str, Any]]:
             "ms": one[name], "ms_2": two[name],
         }  # fmt: skip
         if path.suffix == ".tflite":
-            found = delegated[artifact.portable(path)]
+            nodes = delegated[artifact.portable(path)]
             row |= {"delegates": card["delegates"], "checker": "tf-2.15.1"}
-            row |= {key: found[key] for key in ("delegated_share", "control_refused", "refused_operators", "litert")}
+            row |= {key: nodes[key] for key in ("delegated_share", "control_refused", "refused_operators", "litert")}
         rows.append(row)
     rows.append({"name": "torch", "file": str(args.release / "small" / "student"), "ms": one["torch"], "ms_2": two["torch"]})
     rows += mirrored(args, files["int8"], folder)
@@ -96,23 +97,23 @@ def rows_of(args: Namespace, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def measured(words: Sequence[str], folder: Path) -> list[dict[str, Any]]:
+def measured(command: Sequence[str], folder: Path) -> list[dict[str, Any]]:
     """The rows of another benchmark. A gate that it misses is a figure here, and not the end."""
-    told = folder / f"{Path(words[0]).stem}.json"
-    done = subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:], "--json", str(told)], check=False)
+    result = folder / f"{Path(command[0]).stem}.json"
+    done = subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:], "--json", str(result)], check=False)
     if done.returncode not in (0, 1):
-        raise ValueError(f"{words[0]} ended with {done.returncode}; its message stands above")
-    rows: list[dict[str, Any]] = artifact.read_result(told)["rows"]
+        raise ValueError(f"{command[0]} ended with {done.returncode}; its message stands above")
+    rows: list[dict[str, Any]] = artifact.read_result(result)["rows"]
     return rows
 
 
 def mirrored(args: Namespace, int8: Path, folder: Path) -> list[dict[str, Any]]:
     """`int8_tf_mirror`, written for a phone's kernels, and the same with plain convolutions and for a server's."""
-    words = [str(args.release), "--file", str(int8), "--kernels", "plain", "phone", "amx"]
-    found = measured(["benchmarks/mirror.py", *words], folder)
+    arguments = [str(args.release), "--file", str(int8), "--kernels", "plain", "phone", "amx"]
+    compared = measured(["benchmarks/mirror.py", *arguments], folder)
     rows = []
     for kernels in ("phone", "plain", "amx"):
-        by_threads = {row["threads"]: row for row in found if row["kind"] == f"mirror-{kernels}"}
+        by_threads = {row["threads"]: row for row in compared if row["kind"] == f"mirror-{kernels}"}
         one, two = by_threads[1], by_threads[2]
         rows.append({
             "name": "int8_tf_mirror" if kernels == "phone" else f"int8_tf_mirror_{kernels}",
@@ -151,9 +152,9 @@ def run(args: Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = rows_of(args, Path(folder))
     goals = verdict(rows)
-    found = artifact.result(rows, None, args.command) | {"goals": goals}
+    result = artifact.result(rows, None, args.command) | {"goals": goals}
     if args.json:
-        artifact.write_result(args.json, found)
+        artifact.write_result(args.json, result)
     columns = ("name", "bytes", "ops", "delegated_share", "control_refused", "parity_max", "parity_psnr", "ms", "ms_2")
     script.finish(str(args.release), [{key: row.get(key) for key in columns} for row in rows], {"goals": goals})
     if missed := [f"{name}: {goal['measured']}" for name, goal in goals.items() if not goal["met"]]:

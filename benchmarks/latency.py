@@ -238,7 +238,7 @@ def jobs(args: argparse.Namespace) -> list[tuple[str, str, Path]]:
 
     Raises ValueError for a path that is nothing a runtime here runs, or when nothing is left to do.
     """
-    found = []
+    pending = []
     for text in args.models:
         name, equals, tail = text.partition("=")
         path = Path(tail) if equals and "/" not in name else Path(text)
@@ -251,10 +251,10 @@ def jobs(args: argparse.Namespace) -> list[tuple[str, str, Path]]:
                 f"{path}: no runtime here runs this; expected a checkpoint folder, an .onnx or a .tflite file"
             )
         label = name if equals and "/" not in name else path.stem
-        found += [(label, runtime, path) for runtime in runtimes if runtime in args.runtimes]
-    if not found:
+        pending += [(label, runtime, path) for runtime in runtimes if runtime in args.runtimes]
+    if not pending:
         raise ValueError(f"nothing to time: {', '.join(args.runtimes)} run none of the models given")
-    return found
+    return pending
 
 
 def summarize(row: dict[str, Any], rounds: Sequence[Sequence[float]], first: Sequence[Sequence[float]]) -> None:
@@ -356,9 +356,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["--worker"]:
-        return work(json.loads(words[1]))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["--worker"]:
+        return work(json.loads(arguments[1]))
     from faceeraser import script
 
     return script.execute(run, build_parser(), argv)

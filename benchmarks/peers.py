@@ -41,16 +41,16 @@ def commands(args: Namespace) -> dict[tuple[str, int], list[list[str]]]:
             common = ["--model", model, "--width", str(args.width), "--adversarial", "0", "--seed", str(seed)]
             small = ["--size", "128", "--shrink", "1"]
             tuned = ["--data", data, "--size", "128", "--seed", str(seed), "--teacher", at["fp32"]]
-            words = []
+            steps = []
             network = peers.build(Config.of("mobile", model=model), 4).first
             if network:
                 edges = ["--edge-l1", "1"] if network == "edge" else []
-                words.append(["train/train.py", data, at["first"], *common, *small, "--phase", network,
+                steps.append(["train/train.py", data, at["first"], *common, *small, "--phase", network,
                               "--steps", first, "--perceptual", "off", *edges])  # fmt: skip
                 begin, count = ["--edge", at["first"]], smooth
             else:
                 begin, count = [], str(int(first) + int(smooth))
-            words += [
+            steps += [
                 ["train/train.py", data, at["smooth"], *common, *small, "--phase", "inpaint", *begin,
                  "--steps", count, *chain.FOR_COLOUR],
                 ["train/train.py", data, at["fp32"], *common, "--size", "256", "--shrink", "2", "--phase", "inpaint",
@@ -59,7 +59,7 @@ def commands(args: Namespace) -> dict[tuple[str, int], list[list[str]]]:
                 ["compress/quantize.py", at["pruned"], at["int8"], "--steps", quantize, *tuned],
                 ["export/to_tflite.py", at["int8"], str(exports(args)), "--flavour", "web"],
             ]  # fmt: skip
-            plan[model, seed] = words
+            plan[model, seed] = steps
     return plan
 
 
@@ -79,30 +79,30 @@ def train_all(args: Namespace) -> None:
     plan = commands(args)
     data = pairs.describe(args.data)
 
-    def there(key: tuple[str, int], words: Sequence[str]) -> bool:
-        return chain.trained_already(words, data) if words[0] == "train/train.py" else made(args, key, words).exists()
+    def there(key: tuple[str, int], command: Sequence[str]) -> bool:
+        return chain.trained_already(command, data) if command[0] == "train/train.py" else made(args, key, command).exists()
 
-    left = [[words for words in told if not there(key, words)] for key, told in plan.items()]
+    left = [[words for words in steps if not there(key, words)] for key, steps in plan.items()]
     for depth in range(max(map(len, left))):
-        chain.run_all([told[depth] for told in left if depth < len(told)], ROOT, independent=True)
+        chain.run_all([steps[depth] for steps in left if depth < len(steps)], ROOT, independent=True)
 
 
-def made(args: Namespace, key: tuple[str, int], words: Sequence[str]) -> Path:
+def made(args: Namespace, key: tuple[str, int], command: Sequence[str]) -> Path:
     """What a command leaves."""
-    return file_of(args, *key) if words[0].startswith("export/") else Path(words[2])
+    return file_of(args, *key) if command[0].startswith("export/") else Path(command[2])
 
 
 def measured(args: Namespace) -> list[dict[str, Any]]:
     """A row for each model, means over the seeds and `std`; and the classical fills."""
     files = {(model, seed): file_of(args, model, seed) for seed in range(args.seeds) for model in COMPARED}
     named = [f"{model}-{seed}={path}" for (model, seed), path in files.items()]
-    took, found = args.target / "latency.json", args.target / "fidelity.json"
+    took, fidelity = args.target / "latency.json", args.target / "fidelity.json"
     chain.run_all(
         [["benchmarks/latency.py", *named, "--runtimes", "litert", "--json", str(took)],
          ["benchmarks/fidelity.py", *named[1:], "--reference", named[0], "--data", str(args.data), "--latency", str(took),
-          "--json", str(found)]], ROOT,
+          "--json", str(fidelity)]], ROOT,
     )  # fmt: skip
-    result = artifact.read_result(found)
+    result = artifact.read_result(fidelity)
     by_name = {row["name"]: row for row in result["rows"]}
     rows: list[dict[str, Any]] = []
     for model in COMPARED:
@@ -161,13 +161,13 @@ def run(args: Namespace) -> None:
         raise ValueError(f"--seeds {args.seeds}: expected at least 1")
     train_all(args)
     rows = measured(args)
-    found = artifact.result(rows, args.described, args.command) | {"faceeraser_against": verdict(rows)}
+    result = artifact.result(rows, args.described, args.command) | {"faceeraser_against": verdict(rows)}
     if args.json:
-        artifact.write_result(args.json, found)
+        artifact.write_result(args.json, result)
     if args.plot:
         plot(rows, args.plot)
     shown = ("name", *FIGURES, "gmacs", "params", "bytes", "ms", "steps", "seeds")
-    script.finish("int8 files, one chain", [{k: row.get(k) for k in shown} for row in rows], found)
+    script.finish("int8 files, one chain", [{k: row.get(k) for k in shown} for row in rows], result)
 
 
 def build_parser() -> ArgumentParser:

@@ -151,27 +151,27 @@ class Fit:
         return self.rates[anchor.place] * self.work(anchor.gmacs, anchor.gb, anchor.int8)
 
 
-def fit(found: Sequence[Anchor]) -> Fit:
+def fit(given: Sequence[Anchor]) -> Fit:
     """The parameters that miss the logarithms of the anchors' times least (least squares, Gauss-Newton).
 
     Raises ValueError when an int8 kind or the places leave nothing to fit it to.
     """
-    places = sorted({a.place for a in found})
+    places = sorted({a.place for a in given})
     kinds = ("plain", "dot")
-    if missing := [kind for kind in kinds if kind not in {a.int8 for a in found}]:
+    if missing := [kind for kind in kinds if kind not in {a.int8 for a in given}]:
         raise ValueError(f"no int8 anchor on cores of kind {' and '.join(missing)}")
     column = {place: 3 + k for k, place in enumerate(places)}
     values = np.zeros(3 + len(places))  # logarithms of r, of both q, of the rates
     values[3:] = 4.0
-    gmacs, gb, ms = (np.array([getattr(a, name) for a in found]) for name in ("gmacs", "gb", "ms"))
-    kind = np.array([0 if a.int8 is None else 1 + kinds.index(a.int8) for a in found])
-    rate = np.array([column[a.place] for a in found])
-    rows = np.arange(len(found))
+    gmacs, gb, ms = (np.array([getattr(a, name) for a in given]) for name in ("gmacs", "gb", "ms"))
+    kind = np.array([0 if a.int8 is None else 1 + kinds.index(a.int8) for a in given])
+    rate = np.array([column[a.place] for a in given])
+    rows = np.arange(len(given))
     for _ in range(30):
         scaled = gmacs * np.exp(np.where(kind > 0, values[kind], 0.0))
         bytes_part = np.exp(values[0]) * gb
         missed = np.log(ms) - values[rate] - np.log(scaled + bytes_part)
-        slope = np.zeros((len(found), len(values)))
+        slope = np.zeros((len(given), len(values)))
         slope[:, 0] = bytes_part / (scaled + bytes_part)
         quantized = kind > 0
         slope[rows[quantized], kind[quantized]] = (scaled / (scaled + bytes_part))[quantized]
@@ -181,9 +181,9 @@ def fit(found: Sequence[Anchor]) -> Fit:
     return Fit(float(np.exp(values[0])), {k: float(np.exp(values[1 + i])) for i, k in enumerate(kinds)}, rates)
 
 
-def leave_one_out(found: Sequence[Anchor]) -> list[float]:
+def leave_one_out(given: Sequence[Anchor]) -> list[float]:
     """For each anchor the factor estimate / published, the estimate fitted to all the others."""
-    return [fit([*found[:k], *found[k + 1 :]]).ms(anchor) / anchor.ms for k, anchor in enumerate(found)]
+    return [fit([*given[:k], *given[k + 1 :]]).ms(anchor) / anchor.ms for k, anchor in enumerate(given)]
 
 
 def as_factor(ratios: Sequence[float]) -> list[float]:
@@ -217,8 +217,8 @@ def check(path: Path, models: Mapping[str, Path], fitted: Fit) -> dict[str, Any]
 
     Floats only: an int8 file's q on that computer is not known. Raises ValueError when fewer than two are left.
     """
-    found = artifact.read_result(path)
-    timed = {row["name"]: row["ms"] for row in found["rows"] if row.get("ms") and row["name"] in models}
+    result = artifact.read_result(path)
+    timed = {row["name"]: row["ms"] for row in result["rows"] if row.get("ms") and row["name"] in models}
     work: dict[str, float] = {}
     for name in timed:
         card = artifact.read_card(models[name])
@@ -229,7 +229,7 @@ def check(path: Path, models: Mapping[str, Path], fitted: Fit) -> dict[str, Any]
     rate = float(np.exp(np.mean([np.log(timed[name] / work[name]) for name in work])))
     rows = [{"name": name, "ms": timed[name], "fitted_ms": rate * work[name]} for name in work]
     worst = max(as_factor([row["fitted_ms"] / row["ms"] for row in rows]))
-    return {"file": artifact.portable(path), "hardware": found["hardware"], "rows": rows, "max_factor": worst}
+    return {"file": artifact.portable(path), "hardware": result["hardware"], "rows": rows, "max_factor": worst}
 
 
 def recount(names: Sequence[str] = tuple(NETWORKS)) -> int:
@@ -239,7 +239,7 @@ def recount(names: Sequence[str] = tuple(NETWORKS)) -> int:
     import tensorflow as tf
     from keras.src.applications import efficientnet
 
-    made, shape = keras.applications, (224, 224, 3)
+    applications, shape = keras.applications, (224, 224, 3)
 
     def lite(wide: float, deep: float, size: int) -> Any:
         # EfficientNet-Lite is EfficientNet with relu6 and without squeeze-and-excite, its first and last stage no deeper.
@@ -253,12 +253,12 @@ def recount(names: Sequence[str] = tuple(NETWORKS)) -> int:
         )
 
     def v3(large: bool, alpha: float = 1.0, minimalistic: bool = False) -> Any:
-        build = made.MobileNetV3Large if large else made.MobileNetV3Small
+        build = applications.MobileNetV3Large if large else applications.MobileNetV3Small
         return build(input_shape=shape, alpha=alpha, minimalistic=minimalistic, weights=None, include_preprocessing=False)
 
     builders: dict[str, Callable[[], Any]] = {
-        "mobilenet_v1": lambda: made.MobileNet(input_shape=shape, weights=None),
-        "mobilenet_v2": lambda: made.MobileNetV2(input_shape=shape, weights=None),
+        "mobilenet_v1": lambda: applications.MobileNet(input_shape=shape, weights=None),
+        "mobilenet_v2": lambda: applications.MobileNetV2(input_shape=shape, weights=None),
         "mobilenet_v3_large": lambda: v3(True),
         "mobilenet_v3_large_0.75": lambda: v3(True, 0.75),
         "mobilenet_v3_large_minimalistic": lambda: v3(True, minimalistic=True),
@@ -294,33 +294,33 @@ def run(args: Namespace) -> int:
         models[name] = path
     if not models:
         raise ValueError("no model; expected .tflite files, such as exports/int8.tflite")
-    found = anchors()
-    fitted, ratios = fit(found), leave_one_out(found)
+    published = anchors()
+    fitted, ratios = fit(published), leave_one_out(published)
     factors = as_factor(ratios)
     rows = [row for name, path in models.items() for row in estimates(name, path, fitted)]
     worst = int(np.argmax(factors))
-    told: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "estimate": True,
         "fit": {"r_gmac_per_gb": fitted.r, "q_int8": dict(fitted.q),
                 "ms_per_gmac": {f"{d}, {t} threads, {s}": rate for (s, d, t), rate in fitted.rates.items()}},
-        "error": {"how": "leave one anchor out, fit to the others", "n": len(found),
+        "error": {"how": "leave one anchor out, fit to the others", "n": len(published),
                   "rms_factor": float(np.exp(np.sqrt(np.mean(np.log(ratios) ** 2)))),
                   "median_factor": float(np.median(factors)),
-                  "max_factor": factors[worst], "worst": f"{found[worst].network} on {found[worst].device}"},
+                  "max_factor": factors[worst], "worst": f"{published[worst].network} on {published[worst].device}"},
         "range_factor": RANGE,
         "sources": SOURCES,
         "anchors": [{"network": a.network, "device": a.device, "threads": a.threads, "precision": a.precision,
                      "source": a.source, "published_ms": a.ms, "gmacs": a.gmacs, "moved_mb": a.gb * 1e3,
-                     "left_out_ms": ratio * a.ms} for a, ratio in zip(found, ratios, strict=True)],
+                     "left_out_ms": ratio * a.ms} for a, ratio in zip(published, ratios, strict=True)],
     }  # fmt: skip
     if args.check:
-        told["check"] = check(args.check, models, fitted)
-    result = artifact.result(rows, None, args.command) | told
+        summary["check"] = check(args.check, models, fitted)
+    result = artifact.result(rows, None, args.command) | summary
     if args.json:
         artifact.write_result(args.json, result)
     shown = [{"model": row["model"], "class": row["class"], "estimate, ms": row["estimate_ms"], "from": row["low_ms"],
               "to": row["high_ms"], "GMAC": row["gmacs"], "MB moved": row["moved_mb"]} for row in rows]  # fmt: skip
-    error = told["error"]
+    error = summary["error"]
     script.finish(
         f"ESTIMATES, nothing was measured. On {error['n']} published times the form is off by a factor of "
         f"{error['median_factor']:.2f} (median), {error['max_factor']:.2f} at most, each left out of its fit",

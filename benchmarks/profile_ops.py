@@ -86,9 +86,9 @@ class Profiler:
     """A .tflite file in LiteRT with its profiler on. Raises ValueError where LiteRT cannot load it."""
 
     def __init__(self, path: Path, threads: int):
-        found = find_spec("ai_edge_litert")
-        assert found is not None and found.origin is not None  # the base install has it
-        self._library = ctypes.CDLL(str(Path(found.origin).parent / "libLiteRt.so"))
+        spec = find_spec("ai_edge_litert")
+        assert spec is not None and spec.origin is not None  # the base install has it
+        self._library = ctypes.CDLL(str(Path(spec.origin).parent / "libLiteRt.so"))
         libc = ctypes.CDLL(None)
         libc.strdup.restype = _Handle
         free = ctypes.cast(libc.free, _Handle)
@@ -100,29 +100,29 @@ class Profiler:
             raise ValueError(f"{path}: LiteRT cannot load it as a .tflite model ({error})") from None
         self._call("LiteRtCreateOptions", ctypes.byref(options))
         self._call("LiteRtSetOptionsHardwareAccelerators", options, _CPU)
-        told = {b"runtime_options_string": "enable_profiling = true\n", b"xnnpack": f"num_threads = {threads}\n"}
-        for key, words in told.items():
-            made = _Handle()
-            text = _Handle(libc.strdup(words.encode()))
-            self._call("LiteRtCreateOpaqueOptions", ctypes.c_char_p(key), text, free, ctypes.byref(made))
-            self._call("LiteRtAddOpaqueOptions", options, made)
+        settings = {b"runtime_options_string": "enable_profiling = true\n", b"xnnpack": f"num_threads = {threads}\n"}
+        for key, value in settings.items():
+            handle = _Handle()
+            text = _Handle(libc.strdup(value.encode()))
+            self._call("LiteRtCreateOpaqueOptions", ctypes.c_char_p(key), text, free, ctypes.byref(handle))
+            self._call("LiteRtAddOpaqueOptions", options, handle)
         self._call("LiteRtCreateCompiledModel", environment, model, options, ctypes.byref(self._compiled))
         self._call("LiteRtGetModelSignature", model, ctypes.c_size_t(0), ctypes.byref(signature))
         self._inputs = self._buffers("Input", signature, environment)
         self._outputs = self._buffers("Output", signature, environment)
         self._call("LiteRtCompiledModelGetProfiler", self._compiled, ctypes.byref(self._profiler))
 
-    def _call(self, name: str, *words: Any) -> None:
+    def _call(self, name: str, *arguments: Any) -> None:
         function = getattr(self._library, name)
         function.restype = ctypes.c_int
-        if status := function(*words):
+        if status := function(*arguments):
             raise RuntimeError(f"{name}: status {status}")
 
     def _buffers(self, side: str, signature: Any, environment: Any) -> Any:
         """Memory for all inputs or outputs of the signature, in its order."""
         count = ctypes.c_size_t()
         self._call(f"LiteRtGetNumSignature{side}s", signature, ctypes.byref(count))
-        made = (_Handle * count.value)()
+        handles = (_Handle * count.value)()
         for k in range(count.value):
             tensor, needed, buffer, kind = _Handle(), _Handle(), _Handle(), _TensorType()
             self._call(f"LiteRtGetSignature{side}TensorByIndex", signature, ctypes.c_size_t(k), ctypes.byref(tensor))
@@ -131,8 +131,8 @@ class Profiler:
                        ctypes.c_size_t(k), ctypes.byref(needed))  # fmt: skip
             self._call("LiteRtCreateManagedTensorBufferFromRequirements", environment, ctypes.byref(kind), needed,
                        ctypes.byref(buffer))  # fmt: skip
-            made[k] = buffer
-        return made
+            handles[k] = buffer
+        return handles
 
     def give(self, values: Sequence[np.ndarray]) -> None:
         """Write the inputs, in the signature's order."""
@@ -192,22 +192,22 @@ def parts(graph: Graph, alone: set[int]) -> list[list[int]]:
     """
     ops = graph.graph.operators
     missing = [{int(t) for t in op.inputs if int(t) in graph.maker} for op in ops]
-    waiting, made = list(range(len(ops))), set[int]()
-    found: list[list[int]] = []
+    waiting, known = list(range(len(ops))), set[int]()
+    groups: list[list[int]] = []
     delegated = 0 not in alone  # the first can always run: a file has its operators in an order in which they can
     while waiting:
         taken: list[int] = []
         rest: list[int] = []
         for k in waiting:
-            if (k not in alone) == delegated and missing[k] <= made:
+            if (k not in alone) == delegated and missing[k] <= known:
                 taken.append(k)
-                made |= {int(t) for t in ops[k].outputs}
+                known |= {int(t) for t in ops[k].outputs}
             else:
                 rest.append(k)
         if delegated and taken:
-            found.append(taken)
+            groups.append(taken)
         waiting, delegated = rest, not delegated
-    return found
+    return groups
 
 
 def align(kernels: Sequence[str], types: Sequence[str]) -> list[int | None]:
@@ -226,22 +226,22 @@ def align(kernels: Sequence[str], types: Sequence[str]) -> list[int | None]:
         for j in range(len(types) - 1, -1, -1):
             met = best[i + 1, j + 1] + 1 if pairs[i, j] else 0
             best[i, j] = max(met, best[i + 1, j], best[i, j + 1])
-    found: list[int | None] = [None] * len(kernels)
+    matches: list[int | None] = [None] * len(kernels)
     i = j = 0
     while i < len(kernels) and j < len(types):
         if pairs[i, j] and best[i, j] == best[i + 1, j + 1] + 1:
-            found[i] = j
+            matches[i] = j
             i, j = i + 1, j + 1
         elif best[i, j] == best[i, j + 1]:
             j += 1
         else:
             i += 1
-    return found
+    return matches
 
 
 def nodes_of(graph: Graph, events: Sequence[Event]) -> list[int | None]:
     """For each event the node of the file that it is."""
-    found: list[int | None] = [None if event.delegated else event.node for event in events]
+    nodes: list[int | None] = [None if event.delegated else event.node for event in events]
     ops = graph.graph.operators
     runs: list[list[int]] = []  # a part's kernels follow one another, and no two parts do
     for k, event in enumerate(events):
@@ -252,12 +252,12 @@ def nodes_of(graph: Graph, events: Sequence[Event]) -> list[int | None]:
                 runs.append([k])
     divided = parts(graph, {event.node for event in events if not event.delegated})
     if len(divided) != len(runs):
-        return found  # divided in another way than is known here: no shapes, the times stay
+        return nodes  # divided in another way than is known here: no shapes, the times stay
     for positions, taken in zip(runs, divided, strict=True):
         at = align([events[k].name for k in positions], [graph.name(ops[k]) for k in taken])
         for position, place in zip(positions, at, strict=True):
-            found[position] = None if place is None else taken[place]
-    return found
+            nodes[position] = None if place is None else taken[place]
+    return nodes
 
 
 # --- the figures ------------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def nodes_of(graph: Graph, events: Sequence[Event]) -> list[int | None]:
 
 def inputs_of(graph: Graph) -> list[np.ndarray]:
     """A textured picture for every input of three channels, a third of the rows set for one of one channel."""
-    found = []
+    arrays = []
     named = graph.model.signatureDefs[0].inputs if graph.model.signatureDefs else ()
     for tensor in [int(given.tensorIndex) for given in named] or graph.graph.inputs:
         shape, kind = graph.shape(int(tensor)), graph.type(int(tensor))
@@ -276,8 +276,8 @@ def inputs_of(graph: Graph) -> list[np.ndarray]:
             value = np.zeros(shape)
             value[:, shape[1] // 3 : 2 * shape[1] // 3] = 1
         levels = {"FLOAT32": 1, "UINT8": 255 if shape[-1] == 3 else 1, "INT8": 127}[kind]
-        found.append((value * levels).astype(kind.lower()))
-    return found
+        arrays.append((value * levels).astype(kind.lower()))
+    return arrays
 
 
 def profile(path: Path, runs: int, threads: int) -> dict[str, Any]:
@@ -293,13 +293,13 @@ def profile(path: Path, runs: int, threads: int) -> dict[str, Any]:
         profiler = Profiler(path, threads)
         graph = Graph(path)
         profiler.give(inputs_of(graph))
-        told = [profiler.run() for _ in range(WARM_UP + runs)][WARM_UP:]
-    events = told[0][0]
-    if any([e.name for e in found] != [e.name for e in events] for found, _ in told):
+        runs_done = [profiler.run() for _ in range(WARM_UP + runs)][WARM_UP:]
+    events = runs_done[0][0]
+    if any([e.name for e in found] != [e.name for e in events] for found, _ in runs_done):
         raise RuntimeError(f"{path}: LiteRT ran other operators in one run than in another")
-    told = sorted(told, key=lambda run: run[1])[: max(3, runs // 4)]
-    times = [statistics.median(found[k].us for found, _ in told) / 1e3 for k in range(len(events))]
-    whole = statistics.median(us for _, us in told) / 1e3
+    runs_done = sorted(runs_done, key=lambda run: run[1])[: max(3, runs // 4)]
+    times = [statistics.median(found[k].us for found, _ in runs_done) / 1e3 for k in range(len(events))]
+    whole = statistics.median(us for _, us in runs_done) / 1e3
     at, ops = nodes_of(graph, events), graph.graph.operators
     nodes: list[dict[str, Any]] = []
     for event, ms, k in zip(events, times, at, strict=True):
@@ -336,16 +336,16 @@ def run(args: argparse.Namespace) -> int:
         files[name] = path
     rows = []
     for name, path in files.items():
-        found = profile(path, args.runs, args.threads)
-        largest = found["nodes"][: args.largest]
-        rows.append({"name": name, "file": artifact.portable(path), "threads": args.threads, "runs": args.runs, **found,
+        profiled = profile(path, args.runs, args.threads)
+        largest = profiled["nodes"][: args.largest]
+        rows.append({"name": name, "file": artifact.portable(path), "threads": args.threads, "runs": args.runs, **profiled,
                      "nodes": largest})  # fmt: skip
-        n = sum(found["histogram"].values())
-        print(f"\n{name}: {found['ms']:.2f} ms, {n} operators, {found['parts']} parts in a delegate")
-        print(", ".join(f"{n} {kind}" for kind, n in found["histogram"].items()))
+        n = sum(profiled["histogram"].values())
+        print(f"\n{name}: {profiled['ms']:.2f} ms, {n} operators, {profiled['parts']} parts in a delegate")
+        print(", ".join(f"{n} {kind}" for kind, n in profiled["histogram"].items()))
         shown: list[Mapping[str, Any]] = [
             {"operator": row["type"], "nodes": row["n"], "ms": row["ms"], "%": 100 * row["share"]}
-            for row in found["operators"]
+            for row in profiled["operators"]
         ]
         print(tabulate(shown, headers="keys", floatfmt=("", "", ".3f", ".1f")))
     result = artifact.result(rows, None, args.command)

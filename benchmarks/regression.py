@@ -59,10 +59,10 @@ def number(row: Row, field: str, file: Path) -> float | None:
     return float(value)
 
 
-def rows_by_name(found: Row, file: Path) -> dict[str, Row]:
+def rows_by_name(result: Row, file: Path) -> dict[str, Row]:
     """The result's rows. Raises ValueError when two have one name, which could not be told apart."""
     rows: dict[str, Row] = {}
-    for row in found["rows"]:
+    for row in result["rows"]:
         if row["name"] in rows:
             raise ValueError(f"{file}: two rows are called {row['name']}; expected one of each name")
         rows[row["name"]] = row
@@ -164,13 +164,13 @@ def junit(cases: Sequence[Case], title: str) -> bytes:
     suite = ElementTree.SubElement(top, "testsuite", {"name": printable(title), **counts})
     for case in cases:
         about = {"classname": printable(case.row), "name": case.figure, "time": "0"}
-        told = ElementTree.SubElement(suite, "testcase", about)
+        element = ElementTree.SubElement(suite, "testcase", about)
         figures = f"baseline {shown(case.before)}, new {shown(case.after)}"
         if case.failed:
-            ElementTree.SubElement(told, "failure", {"message": case.failed, "type": "regression"}).text = figures
+            ElementTree.SubElement(element, "failure", {"message": case.failed, "type": "regression"}).text = figures
         elif case.skipped:
-            ElementTree.SubElement(told, "skipped", {"message": printable(case.skipped)})
-        ElementTree.SubElement(told, "system-out").text = figures
+            ElementTree.SubElement(element, "skipped", {"message": printable(case.skipped)})
+        ElementTree.SubElement(element, "system-out").text = figures
     ElementTree.indent(top)
     return b'<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(top, encoding="utf-8") + b"\n"
 

@@ -108,12 +108,12 @@ class Album:
 
     def uris(self) -> list[str]:
         """The data URIs, by key. All pictures are shrunk alike until they fit the budget."""
-        made: list[str] = []
+        encoded: list[str] = []
         for self.scale in SCALES:
-            made = [data_uri(p, max(16, round(max(p.shape[:2]) * self.scale))) for p in self._pictures]
-            if sum(len(uri) for uri in made) * 3 / 4 <= self.most:
+            encoded = [data_uri(p, max(16, round(max(p.shape[:2]) * self.scale))) for p in self._pictures]
+            if sum(len(uri) for uri in encoded) * 3 / 4 <= self.most:
                 break
-        return made
+        return encoded
 
 
 def at_size(method: metrics.Method, size: int, picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -215,11 +215,11 @@ def photographs(files: Sequence[Path]) -> list[tuple[str, np.ndarray]]:
     return [("Eileen Collins (scikit-image's astronaut; NASA, public domain)", skimage.data.astronaut())]
 
 
-def around(found: Sequence[Face], shape: Sequence[int]) -> tuple[slice, slice]:
+def around(faces: Sequence[Face], shape: Sequence[int]) -> tuple[slice, slice]:
     """The part of a picture (H, W, ...) that holds all faces and their surroundings; all of it when there is none."""
-    if not found:
+    if not faces:
         return slice(None), slice(None)
-    boxes = [(face.mesh.min(axis=0) - 0.8 * face.width, face.mesh.max(axis=0) + 0.8 * face.width) for face in found]
+    boxes = [(face.mesh.min(axis=0) - 0.8 * face.width, face.mesh.max(axis=0) + 0.8 * face.width) for face in faces]
     low = np.min([box[0] for box in boxes], axis=0).clip(0).astype(int)
     high = np.max([box[1] for box in boxes], axis=0).clip(0, shape[1::-1]).astype(int)
     return slice(low[1], high[1]), slice(low[0], high[0])
@@ -231,13 +231,13 @@ def erased_photographs(
     """Sliders of photographs, cut to the faces in them: before, the parts found, and after, by every row."""
     shown: list[Fields] = []
     for number, (name, image) in enumerate(tqdm(photographs(files), desc="photographs", leave=False)):
-        found = find_faces(image)
-        view = around(found, image.shape)
-        people = f"{len(found)} face{'s' if len(found) != 1 else ''} found"
+        around_here = find_faces(image)
+        view = around(around_here, image.shape)
+        people = f"{len(around_here)} face{'s' if len(around_here) != 1 else ''} found"
         after, marked = {}, None
-        if found:
+        if around_here:
             marked, crops = image.copy(), []
-            for face in found:
+            for face in around_here:
                 crop, matrix = align(image, face)
                 mask = face_mask(image, face, crop.shape[0])[0].astype(np.uint8)
                 crops.append((crop, matrix, mask))
@@ -250,7 +250,7 @@ def erased_photographs(
                     painted = paste_back(painted, at_size(method, size, crop, mask), matrix, mask)
                 after[label] = painted[view]
         shown.append(slider(
-            name, people if found else "no face found in it, so nothing was erased", image[view],
+            name, people if around_here else "no face found in it, so nothing was erased", image[view],
             marked[view] if marked is not None else None, after, album, 640,
         ))  # fmt: skip
     return shown
@@ -309,7 +309,7 @@ def times(results: Sequence[Row]) -> tuple[list[Fields], int]:
     "taken", "doubt"}: low and high are the spread that the row tells, and `what` says which; `taken` is how many nodes a
     delegate took, `doubt` why the time may not be the device's own. The fastest of a model and device stands first.
     """
-    found, emulated = [], 0
+    timed, emulated = [], 0
     for result in results:
         for row in result["rows"]:
             # A quality row's milliseconds are latency.py's: given beside them they would stand here twice. Old builds of
@@ -322,14 +322,14 @@ def times(results: Sequence[Row]) -> tuple[list[Fields], int]:
             low, high, what = spread_of(row)
             taken = [f"{t['delegate']} took {t['nodes']} of {t['of']} nodes, in {t['partitions']} pieces"
                      for t in row.get("delegated") or []]  # fmt: skip
-            found.append({
+            timed.append({
                 "model": str(row.get("model") or row["name"]), "file": row.get("file"), "device": device, "phone": phone,
                 "delegate": str(row.get("delegate") or row.get("runtime") or "not told"), "threads": row.get("threads"),
                 "ms": float(ms), "low": low, "high": high, "what": what, "ops": row.get("ops") or [],
                 "nodes": row.get("nodes") or [], "taken": taken,
                 "doubt": "; ".join(map(str, row.get("unfit") or (["throttled"] if row.get("throttled") else []))),
             })  # fmt: skip
-    return sorted(found, key=lambda t: (not t["phone"], t["device"], t["model"], t["ms"])), emulated
+    return sorted(timed, key=lambda t: (not t["phone"], t["device"], t["model"], t["ms"])), emulated
 
 
 def of_model(timed: Sequence[Row], row: Row) -> list[Row]:
@@ -359,11 +359,11 @@ def spread_of(row: Row) -> tuple[float | None, float | None, str]:
     return None, None, "no spread told"
 
 
-def timing_bars(found: Sequence[Row]) -> list[Fields]:
+def timing_bars(timed: Sequence[Row]) -> list[Fields]:
     """The times grouped by device, with the bars' lengths in percent of the longest."""
-    top = max((t["high"] or t["ms"] for t in found), default=1) or 1
+    top = max((t["high"] or t["ms"] for t in timed), default=1) or 1
     groups: dict[str, Fields] = {}
-    for t in found:
+    for t in timed:
         group = groups.setdefault(t["device"], {"device": t["device"], "phone": t["phone"], "bars": []})
         low, high = t["low"] if t["low"] is not None else t["ms"], t["high"] if t["high"] is not None else t["ms"]
         group["bars"].append({
@@ -387,13 +387,13 @@ def estimate_table(estimated: Sequence[Row]) -> Fields:
     return {"classes": [{"name": name, "about": about} for name, about in classes.items()], "models": lines}
 
 
-def ops_tables(found: Sequence[Row], most: int = 12) -> list[Fields]:
+def ops_tables(timed: Sequence[Row], most: int = 12) -> list[Fields]:
     """Time by operator type of every timed model that tells it: the `most` longest and the rest together.
 
     Of android.py an operator is {"kind", "avg_ms"}, a node of the graph; {"type", "n", "ms"} does as well.
     """
-    told = []
-    for t in found:
+    tables = []
+    for t in timed:
         by: dict[str, Fields] = {}
         for op in t["ops"]:
             kind = str(op.get("kind") or op.get("type") or op.get("name"))
@@ -408,9 +408,9 @@ def ops_tables(found: Sequence[Row], most: int = 12) -> list[Fields]:
         if len(ops) > most:
             rest = {"type": f"{len(ops) - most} other types", "n": None, "ms": sum(op["ms"] for op in ops[most:])}
             ops = [*ops[:most], rest]
-        told.append({**{key: t[key] for key in ("model", "device", "delegate")}, "total": total,
+        tables.append({**{key: t[key] for key in ("model", "device", "delegate")}, "total": total,
                      "ops": [{**op, "share": round(100 * op["ms"] / total, 1)} for op in ops]})  # fmt: skip
-    return told
+    return tables
 
 
 # --- the verdict -----------------------------------------------------------------------------------------------------
@@ -464,8 +464,8 @@ def speed_check(row: Row, timed: Sequence[Row], estimated: Sequence[Row], most: 
         return {"budget": "speed", "state": "met" if met else "missed", "text": text, "note": doubt}
     notes = []
     if guesses := [e for e in estimated if e.get("model") == row["name"]]:
-        told = ", ".join(f"{e['class']} {e['low_ms']:.0f}–{e['high_ms']:.0f}" for e in guesses)
-        notes.append(f"estimate only, ms: {told}")
+        spans = ", ".join(f"{e['class']} {e['low_ms']:.0f}–{e['high_ms']:.0f}" for e in guesses)
+        notes.append(f"estimate only, ms: {spans}")
     here = [t["ms"] for t in own] or ([row["ms"]] if row.get("ms") else [])
     if here:
         notes.append(f"{min(here):.1f} ms on a computer")
@@ -553,7 +553,7 @@ def pareto(rows: Sequence[Row], field: str, heading: str, unit: float, budget: f
 def labels(dots: Sequence[Row]) -> list[Fields]:
     """Where the names of the dots can stand without covering a dot or one another, the front's first; the rest have none."""
     placed: list[tuple[float, float, float, float]] = [(d["x"] - 4, d["y"] - 4, d["x"] + 4, d["y"] + 4) for d in dots]
-    found = []
+    texts = []
     for dot in sorted(dots, key=lambda d: not d["front"]):
         name = dot["name"] if len(dot["name"]) <= 18 else dot["name"][:17] + "…"
         width = 6.2 * len(name)
@@ -565,9 +565,9 @@ def labels(dots: Sequence[Row]) -> list[Fields]:
             inside = box[0] >= LEFT + 2 and box[2] <= WIDE and box[1] >= 0 and box[3] <= HIGH - BOTTOM
             if inside and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in placed):
                 placed.append(box)
-                found.append({"x": round(left, 1), "y": round(baseline, 1), "text": name})
+                texts.append({"x": round(left, 1), "y": round(baseline, 1), "text": name})
                 break
-    return found
+    return texts
 
 
 # --- what is known of the models -------------------------------------------------------------------------------------
@@ -575,13 +575,13 @@ def labels(dots: Sequence[Row]) -> list[Fields]:
 
 def stages(history: Sequence[Row]) -> list[Fields]:
     """A model's history as a table: what each stage was, how long, and the figures before and after it."""
-    told = []
+    rows = []
     for entry in history:
-        found = entry.get("metrics") or {}
-        before, after = found.get("before") or {}, found.get("after") or found
+        figures = entry.get("metrics") or {}
+        before, after = figures.get("before") or {}, figures.get("after") or figures
         options = entry.get("options") or {}
-        told.append({
-            "stage": entry.get("stage", "?"), "steps": options.get("steps"), "seconds": found.get("seconds"),
+        rows.append({
+            "stage": entry.get("stage", "?"), "steps": options.get("steps"), "seconds": figures.get("seconds"),
             "figures": [
                 {"name": heading, "before": figure(before.get(field), digits), "after": figure(after.get(field), digits)}
                 for field, heading, digits in (
@@ -590,7 +590,7 @@ def stages(history: Sequence[Row]) -> list[Fields]:
                 )
             ],
         })  # fmt: skip
-    return told
+    return rows
 
 
 def figure(value: Any, digits: int) -> str:
@@ -613,7 +613,7 @@ def placement(paths: Mapping[str, Path], cards: Mapping[str, Row], timed: Sequen
     A timing row may have `delegated`, how many nodes a delegate took (android.py), and `nodes`, which: [{"type", "delegate",
     "n"}]. What no result says is unknown, and told so.
     """
-    told = []
+    rows = []
     for name, path in paths.items():
         card = cards.get(name) or {}
         listed: list[Fields] = []
@@ -632,11 +632,11 @@ def placement(paths: Mapping[str, Path], cards: Mapping[str, Row], timed: Sequen
         total = sum(op["n"] for op in listed)
         moved = sum(op["moved_mb"] or 0 for op in listed)
         convolutions = sum(op["n"] for op in listed if "CONV" in op["type"].upper())
-        told.append({
+        rows.append({
             "name": name, "ops": listed, "total": total, "moved": moved, "convolutions": convolutions, "runs": runs,
             "int8": (card.get("checked") or {}).get("int8_convolutions"), "kind": path.suffix.lstrip(".") or "checkpoint",
         })  # fmt: skip
-    return told
+    return rows
 
 
 def histograms(known: Mapping[str, Sequence[Row]]) -> list[Fields]:
@@ -665,7 +665,7 @@ def histograms(known: Mapping[str, Sequence[Row]]) -> list[Fields]:
 # --- results and models ----------------------------------------------------------------------------------------------
 
 
-def sort_results(found: Mapping[Path, Fields]) -> tuple[Fields | None, list[Fields], list[Fields]]:
+def sort_results(documents: Mapping[Path, Fields]) -> tuple[Fields | None, list[Fields], list[Fields]]:
     """(quality, or None; results with times; results with estimates) of the files given.
 
     Several results of one evaluation list become one; a row whose name is taken gets its file's name added. Raises
@@ -674,7 +674,7 @@ def sort_results(found: Mapping[Path, Fields]) -> tuple[Fields | None, list[Fiel
     quality: Fields | None = None
     first: Path | None = None
     timings, guesses = [], []
-    for path, result in found.items():
+    for path, result in documents.items():
         if any(row.get("estimate") for row in result["rows"]):
             guesses.append(result)
             continue
@@ -703,17 +703,17 @@ def sort_results(found: Mapping[Path, Fields]) -> tuple[Fields | None, list[Fiel
     return quality, timings, guesses
 
 
-def model_paths(words: Sequence[str]) -> dict[str, Path]:
+def model_paths(arguments: Sequence[str]) -> dict[str, Path]:
     """{name: path} of `name=path` words. Raises ValueError for another form or for a name given twice."""
-    found: dict[str, Path] = {}
-    for word in words:
+    paths: dict[str, Path] = {}
+    for word in arguments:
         name, equals, tail = word.partition("=")
         if not equals or not name:
             raise ValueError(f"--models {word}: expected name=path, such as int8=exports/int8.tflite")
-        if name in found:
+        if name in paths:
             raise ValueError(f"--models {word}: {name} is given twice")
-        found[name] = Path(tail)
-    return found
+        paths[name] = Path(tail)
+    return paths
 
 
 def about_models(paths: Mapping[str, Path]) -> tuple[dict[str, Fields], dict[str, Sequence[Row]]]:
@@ -847,11 +847,11 @@ def build_parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[-1].endswith(".html") and "--target" not in words:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[-1].endswith(".html") and "--target" not in arguments:
         # --models and --photo take every word that follows them, so the last one has to be told apart first.
-        words = ["--target", words[-1], *words[:-1]]
-    return script.execute(run, build_parser(), words)
+        arguments = ["--target", arguments[-1], *arguments[:-1]]
+    return script.execute(run, build_parser(), arguments)
 
 
 if __name__ == "__main__":

@@ -39,25 +39,25 @@ def build_parser() -> ArgumentParser:
 
 def timed(files: dict[str, Path], threads: int, args: Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """latency.py's rows by name."""
-    told = folder / f"{threads}.json"
-    words = [f"{name}={path}" for name, path in files.items()]
+    result = folder / f"{threads}.json"
+    named = [f"{name}={path}" for name, path in files.items()]
     chain.run_all([[
-        "benchmarks/latency.py", *words, "--runtimes", "litert", "--threads", str(threads), "--runs", str(args.runs),
-        "--rounds", str(args.rounds), "--json", str(told),
+        "benchmarks/latency.py", *named, "--runtimes", "litert", "--threads", str(threads), "--runs", str(args.runs),
+        "--rounds", str(args.rounds), "--json", str(result),
     ]], ROOT)  # fmt: skip
-    return {row["model"]: row for row in json.loads(told.read_text())["rows"]}
+    return {row["model"]: row for row in json.loads(result.read_text())["rows"]}
 
 
 def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each goal whose rows are there: what was found, what is asked, and whether it is met."""
     by_name = {row["name"]: row for row in rows}
-    found = []
+    goals = []
     for goal, (other, most) in GOALS.items():
         name = goal.split(" ")[0]
         if name in by_name and other in by_name:
             ratio = by_name[name]["ratio"] / by_name[other]["ratio"]
-            found.append({"goal": f"{name} / {other}", "found": round(ratio, 3), "at_most": most, "met": ratio <= most})
-    return found
+            goals.append({"goal": f"{name} / {other}", "found": round(ratio, 3), "at_most": most, "met": ratio <= most})
+    return goals
 
 
 def run(args: Namespace) -> None:

@@ -44,19 +44,19 @@ class Here:
 
     def __init__(self, program: str | None) -> None:
         """program: its name or path; None takes the first of BROWSERS. Raises FileNotFoundError: there is none."""
-        found = [path for name in ([program] if program else BROWSERS) if (path := shutil.which(name))]
-        if not found:
+        programs = [path for name in ([program] if program else BROWSERS) if (path := shutil.which(name))]
+        if not programs:
             looked = program or ", ".join(BROWSERS)
             raise FileNotFoundError(f"no browser found (looked for {looked}); name one: --browser FILE")
-        self.program = found[0]
+        self.program = programs[0]
 
     @contextlib.contextmanager
     def showing(self, url: str) -> Iterator[None]:
         """Open an address, and close the browser at the end."""
         with tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as profile:
-            words = ["--headless=new", "--no-first-run", "--disable-background-networking", f"--user-data-dir={profile}"]
-            words += ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
-            process = subprocess.Popen([self.program, *words, url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            flags = ["--headless=new", "--no-first-run", "--disable-background-networking", f"--user-data-dir={profile}"]
+            flags += ["--no-sandbox"] if os.name == "posix" and os.geteuid() == 0 else []
+            process = subprocess.Popen([self.program, *flags, url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 yield
             finally:
@@ -98,8 +98,8 @@ class Phone:
         finally:
             self._reverse("--remove", f"tcp:{self.port}")
 
-    def _reverse(self, *words: str) -> None:
-        command = [str(self.device.adb), "-s", self.device.serial, "reverse", *words]
+    def _reverse(self, *order: str) -> None:
+        command = [str(self.device.adb), "-s", self.device.serial, "reverse", *order]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         if done.returncode:
             said = (done.stderr or done.stdout).strip().splitlines() or ["nothing was said"]
@@ -109,10 +109,10 @@ class Phone:
 def row_of(figures: Any, effect: str, facts: dict[str, Any]) -> dict[str, Any]:
     """A result's row. Raises ValueError: the page says that something went wrong."""
     if not isinstance(figures, dict) or "fps" not in figures:
-        found = figures.get("error") if isinstance(figures, dict) else type(figures).__name__
-        raise ValueError(f"the page cannot be measured: {found}")
+        problem = figures.get("error") if isinstance(figures, dict) else type(figures).__name__
+        raise ValueError(f"the page cannot be measured: {problem}")
     steps = figures["steps"]
-    told = (
+    line = (
         "frames", "frames_with_face", "width", "height", "runs", "threads", "why", "isolated", "model", "precision",
         "sha256", "agent",
     )  # fmt: skip
@@ -123,7 +123,7 @@ def row_of(figures: Any, effect: str, facts: dict[str, Any]) -> dict[str, Any]:
         "mean_ms": {name: step["mean_ms"] for name, step in steps.items()},
     }
     return {
-        "name": f"{figures['runs']} {figures['threads']} {effect}", "effect": effect, **{key: figures[key] for key in told},
+        "name": f"{figures['runs']} {figures['threads']} {effect}", "effect": effect, **{key: figures[key] for key in line},
         "litert_js": figures["litert"], "browser_cores": figures["cores"], **facts,
         # What an emulator took says nothing of any phone.
         **({"discarded": sorted(times)} if facts.get("emulated") else times),

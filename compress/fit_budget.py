@@ -44,27 +44,27 @@ FIGURES = ("gmacs", "params", *metrics.FIGURES)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = script.stage_parser(__file__, __doc__)
-    made.add_argument("--data", type=Path, required=True, help="folder made by train/prepare.py")
-    made.add_argument("--max-gmacs", type=float, help="multiply-accumulates, in 10^9 at 256 x 256")
-    made.add_argument("--max-params", type=int, help="parameters")
-    made.add_argument("--max-mb", type=float, help="megabytes (10^6 bytes) of the int8 .tflite")
-    made.add_argument("--max-ms", type=float, help="milliseconds of the int8 .tflite on --runtime, one thread, here")
-    made.add_argument("--runtime", default="litert", choices=("litert", "tflite-runtime"), help="default: %(default)s")
-    made.add_argument("--max-drop", type=float, default=0.2, help="dB that the file may lose (default: %(default)s)")
-    made.add_argument("--max-texture", type=float, default=0.1, help="that texture_energy may move (default: %(default)s)")
-    made.add_argument("--rounds", type=int, default=2, help="of pruning (default: %(default)s)")
-    made.add_argument("--drop-blocks", type=int, default=0, metavar="N", help="residual blocks that go first (prune.py)")
-    made.add_argument("--trial-steps", type=int, default=100, help="of prune.py's trials (default: %(default)s)")
-    made.add_argument("--steps", type=int, default=1000, help="fine-tuning steps of each round (default: %(default)s)")
-    made.add_argument("--distil-steps", type=int, default=2000, help="of the student (default: %(default)s)")
-    made.add_argument("--qat-steps", type=int, default=250, help="of quantization (default: %(default)s)")
-    made.add_argument("--qat-lr", type=float, default=1e-4, help="of quantization (default: %(default)s)")
-    made.add_argument("--distil-features", type=float, default=0.0, metavar="SHARE", help="as prune.py's")
-    made.add_argument("--size", type=int, help="prune and slim at this edge length (default: half the network's)")
-    made.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    made.add_argument("--resume", action="store_true", help="go on where a stopped run, or one that failed its budget, was")
-    return made
+    parser = script.stage_parser(__file__, __doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder made by train/prepare.py")
+    parser.add_argument("--max-gmacs", type=float, help="multiply-accumulates, in 10^9 at 256 x 256")
+    parser.add_argument("--max-params", type=int, help="parameters")
+    parser.add_argument("--max-mb", type=float, help="megabytes (10^6 bytes) of the int8 .tflite")
+    parser.add_argument("--max-ms", type=float, help="milliseconds of the int8 .tflite on --runtime, one thread, here")
+    parser.add_argument("--runtime", default="litert", choices=("litert", "tflite-runtime"), help="default: %(default)s")
+    parser.add_argument("--max-drop", type=float, default=0.2, help="dB that the file may lose (default: %(default)s)")
+    parser.add_argument("--max-texture", type=float, default=0.1, help="that texture_energy may move (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=2, help="of pruning (default: %(default)s)")
+    parser.add_argument("--drop-blocks", type=int, default=0, metavar="N", help="residual blocks that go first (prune.py)")
+    parser.add_argument("--trial-steps", type=int, default=100, help="of prune.py's trials (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1000, help="fine-tuning steps of each round (default: %(default)s)")
+    parser.add_argument("--distil-steps", type=int, default=2000, help="of the student (default: %(default)s)")
+    parser.add_argument("--qat-steps", type=int, default=250, help="of quantization (default: %(default)s)")
+    parser.add_argument("--qat-lr", type=float, default=1e-4, help="of quantization (default: %(default)s)")
+    parser.add_argument("--distil-features", type=float, default=0.0, metavar="SHARE", help="as prune.py's")
+    parser.add_argument("--size", type=int, help="prune and slim at this edge length (default: half the network's)")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--resume", action="store_true", help="go on where a run stopped or failed its budget")
+    return parser
 
 
 def budget_of(args: argparse.Namespace) -> Budget:
@@ -108,8 +108,8 @@ def flags_of(budget: Budget) -> list[str]:
 
 def row_of(folder: Path, name: str) -> dict[str, Any]:
     """What a stage left: its costs and figures, and the seconds that its last fine-tuning took."""
-    found = read_history(folder)[-1]["metrics"]
-    return {"round": name, **{key: found["after"][key] for key in FIGURES}, "seconds": found.get("seconds")}
+    figures = read_history(folder)[-1]["metrics"]
+    return {"round": name, **{key: figures["after"][key] for key in FIGURES}, "seconds": figures.get("seconds")}
 
 
 def exported(file: Path, args: argparse.Namespace, resolution: int) -> dict[str, Any]:
@@ -123,20 +123,20 @@ def exported(file: Path, args: argparse.Namespace, resolution: int) -> dict[str,
 
 def misses(args: argparse.Namespace, source: dict[str, Any], file: dict[str, Any]) -> list[str]:
     """Every budget that the exported file does not meet, and by how much."""
-    found = []
+    missed = []
     limits = (("gmacs", args.max_gmacs, 1, "GMAC"), ("params", args.max_params, 1, "parameters"),
               ("bytes", args.max_mb, 1e6, "MB"), ("ms", args.max_ms, 1, "ms"))  # fmt: skip
     for key, limit, unit, name in limits:
         if limit is not None and file[key] / unit > limit:
-            found.append(f"{file[key] / unit:.3f} {name} are {file[key] / unit - limit:.3f} over {limit}")
+            missed.append(f"{file[key] / unit:.3f} {name} are {file[key] / unit - limit:.3f} over {limit}")
     for key in metrics.FIGURES[:2]:
         drop = source[key] - file[key]
         if drop > args.max_drop:
-            found.append(f"{key} fell by {drop:.3f} dB, {drop - args.max_drop:.3f} more than --max-drop {args.max_drop}")
+            missed.append(f"{key} fell by {drop:.3f} dB, {drop - args.max_drop:.3f} more than --max-drop {args.max_drop}")
     key = metrics.FIGURES[2]
     if source[key] is not None and abs(moved := file[key] - source[key]) > args.max_texture:
-        found.append(f"{key} moved by {moved:+.3f}, more than --max-texture {args.max_texture}")
-    return found
+        missed.append(f"{key} moved by {moved:+.3f}, more than --max-texture {args.max_texture}")
+    return missed
 
 
 def unchanged(work: Path, source: Path, plan: Mapping[str, Sequence[str]]) -> set[str]:
@@ -145,12 +145,12 @@ def unchanged(work: Path, source: Path, plan: Mapping[str, Sequence[str]]) -> se
     The folders of later ones are removed: each round starts from what the one before it left.
     """
     file = work / "plan.json"
-    made = json.loads(file.read_text()) if file.is_file() else {}
+    before = json.loads(file.read_text()) if file.is_file() else {}
     plan = {"source": [artifact.sha256_of(source / "generators.safetensors")], **plan}
     kept: set[str] = set()
-    stale = made.get("source") != plan["source"]
-    for name, words in list(plan.items())[1:]:
-        stale = stale or not (work / name).is_dir() or made.get(name) != list(words)
+    stale = before.get("source") != plan["source"]
+    for name, command in list(plan.items())[1:]:
+        stale = stale or not (work / name).is_dir() or before.get(name) != list(command)
         if not stale:
             kept.add(name)
         elif (work / name).is_dir():
@@ -170,9 +170,9 @@ def planned(
     plan: dict[str, list[str]] = {}
     last = args.source
 
-    def then(name: str, script: str, *words: str) -> None:
+    def then(name: str, script: str, *flags: str) -> None:
         nonlocal last
-        plan[name] = [f"compress/{script}.py", str(last), str(work / name), *taught, *half, *words]
+        plan[name] = [f"compress/{script}.py", str(last), str(work / name), *taught, *half, *flags]
         last = work / name
 
     for number, goal in enumerate(path_to(budget, cost, args.rounds), 1):
@@ -209,14 +209,14 @@ def train(args: argparse.Namespace, budget: Budget, pipeline: Inpainter, work: P
     kept = unchanged(work, args.source, plan)
     began = inference.measure(pipeline, evaluation_pairs(args.data, "tune", pipeline.config.resolution, 24))
     rows: list[dict[str, Any]] = [{"round": "source", **{key: began[key] for key in FIGURES}}]
-    steps = {name: int(words[words.index("--steps") + 1]) for name, words in plan.items()}
+    steps = {name: int(command[command.index("--steps") + 1]) for name, command in plan.items()}
     done, spent = 0, 0.0
-    for number, (name, words) in enumerate(plan.items(), 1):
+    for number, (name, command) in enumerate(plan.items(), 1):
         if name == "int8":
             give_up_early(args, rows[0], rows[-1], work)
         at = time.monotonic()
         if name not in kept:
-            chain.run_all([words], ROOT)
+            chain.run_all([command], ROOT)
             done, spent = done + steps[name], spent + time.monotonic() - at
         rows.append(row_of(work / name, name))
         ahead = sum(list(steps.values())[number:])
@@ -228,13 +228,13 @@ def train(args: argparse.Namespace, budget: Budget, pipeline: Inpainter, work: P
 
 def export(args: argparse.Namespace, resolution: int, work: Path) -> dict[str, Any]:
     """Write `int8.tflite` from the last round, and measure it: its row."""
-    words = ["export/to_tflite.py", str(work / "int8"), str(work), "--data", str(args.data), "--overwrite"]
-    chain.run_all([words], ROOT)
+    command = ["export/to_tflite.py", str(work / "int8"), str(work), "--data", str(args.data), "--overwrite"]
+    chain.run_all([command], ROOT)
     file = exported(work / "int8.tflite", args, resolution)
     if args.max_ms is not None:
         timed = work / "latency.json"
-        words = ["benchmarks/latency.py", str(work / "int8.tflite"), "--runtimes", args.runtime, "--json", str(timed)]
-        chain.run_all([words], ROOT)
+        command = ["benchmarks/latency.py", str(work / "int8.tflite"), "--runtimes", args.runtime, "--json", str(timed)]
+        chain.run_all([command], ROOT)
         file["ms"] = json.loads(timed.read_text())["rows"][0]["median_ms"]
     return file
 

@@ -49,11 +49,11 @@ def read(text: str) -> dict[str, Any]:
     refused: list[dict[str, Any]] = []
     node = -1
     for line in text.splitlines():
-        if found := re.match(r"\s*Op#(\d+) (\S+?)\(", line):
-            node = int(found[1])
-            nodes[node] = found[2]
-        elif (found := re.match(r"GPU COMPATIBILITY WARNING: (.*)", line)) and "Subgraph#" not in line:
-            refused.append({"node": node, "operator": nodes[node], "reason": found[1].strip()})
+        if match := re.match(r"\s*Op#(\d+) (\S+?)\(", line):
+            node = int(match[1])
+            nodes[node] = match[2]
+        elif (match := re.match(r"GPU COMPATIBILITY WARNING: (.*)", line)) and "Subgraph#" not in line:
+            refused.append({"node": node, "operator": nodes[node], "reason": match[1].strip()})
     verdict = re.search(r"compatibility issues at nodes ([\d, ]+)", text)
     listed = [int(k) for k in verdict[1].split(",")] if verdict else []
     if not verdict and "looks compatible with GPU delegate" not in text:
@@ -83,15 +83,15 @@ def analyze(python: Path, files: list[Path]) -> list[dict[str, Any]]:
         controls = [Path(folder) / f"{k}.tflite" for k in range(len(files))]
         for path, control in zip(files, controls, strict=True):
             doctored(path, control, CONTROL, ("GATHER", artifact.RESAMPLER))
-        words = [str(python), "-c", ANALYZE, *(str(path) for path in (*files, *controls))]
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        command = [str(python), "-c", ANALYZE, *(str(path) for path in (*files, *controls))]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         parts = done.stdout.split("FILE\n")[1:]
         if done.returncode != 0 or len(parts) != 2 * len(files):
             said = (done.stderr.strip() or "nothing").splitlines()[-1][:200]
             raise ValueError(f"{python}: expected TensorFlow 2.15.1's analyzer, it ended with {said}; run: make legacy")
-    found = [read(part) for part in parts]
-    rows = found[: len(files)]
-    for row, verdict in zip(rows, found[len(files) :], strict=True):
+    verdicts = [read(part) for part in parts]
+    rows = verdicts[: len(files)]
+    for row, verdict in zip(rows, verdicts[len(files) :], strict=True):
         new = [r for r in verdict["refused"] if r["operator"] == CONTROL]
         row["control_refused"] = len(new) == 1
     return rows

@@ -36,6 +36,6 @@ def fetch(url: str, sha256: str, place: Path) -> Path:
             raise ValueError(f"{url}: {error}") from None
         except OSError as error:  # requests' errors are
             raise FileNotFoundError(f"{url}: cannot be downloaded ({error})") from None
-    if not (found := pooch.file_hash(str(place))).startswith(sha256.lower()):
-        raise ValueError(f"{place}: sha256 is {found}, expected {sha256}; delete it and run again")
+    if not (digest := pooch.file_hash(str(place))).startswith(sha256.lower()):
+        raise ValueError(f"{place}: sha256 is {digest}, expected {sha256}; delete it and run again")
     return place

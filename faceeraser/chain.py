@@ -25,29 +25,29 @@ FOR_COPIES = (
 TRAINING = ("train/train.py", *(f"compress/{name}.py" for name in ("prune", "slim", "distil", "quantize")))
 
 
-def trained_already(words: Sequence[str], data: Mapping[str, Any]) -> bool:
+def trained_already(command: Sequence[str], data: Mapping[str, Any]) -> bool:
     """Whether a planned command of train.py (the words after `python`) has been run: its TARGET is there, made from the same
     pairs (`data`: data.json) with the same options.
 
     Raises:
         ValueError: TARGET is there and was trained otherwise, so that one table would hold two kinds of runs.
     """
-    folder = Path(words[2])
+    folder = Path(command[2])
     if not folder.exists():
         return False
     entry = read_history(folder)[-1]
     named = {"--steps": "steps", "--batch": "batch", "--lr": "lr", "--seed": "seed", "--width": "width", "--size": "size",
              "--perceptual": "features", "--clone": "clone"}  # fmt: skip
-    asked = {flag: words[words.index(flag) + 1] for flag in named if flag in words}
-    found = {flag: entry["options"].get(named[flag]) for flag in asked}
-    wrong = [flag for flag, value in found.items() if value is None or type(value)(asked[flag]) != value]
+    asked = {flag: command[command.index(flag) + 1] for flag in named if flag in command}
+    trained = {flag: entry["options"].get(named[flag]) for flag in asked}
+    wrong = [flag for flag, value in trained.items() if value is None or type(value)(asked[flag]) != value]
     if wrong:
-        told = f"was trained with {wrong[0]} {found[wrong[0]]}, and {asked[wrong[0]]} is asked for"
+        reason = f"was trained with {wrong[0]} {trained[wrong[0]]}, and {asked[wrong[0]]} is asked for"
     elif (entry["data"] or {}).get("sha256") != data.get("sha256"):
-        told = "was trained on other pairs"
+        reason = "was trained on other pairs"
     else:
         return True
-    raise ValueError(f"{folder}: {told}; name another --target, or remove it to train it again")
+    raise ValueError(f"{folder}: {reason}; name another --target, or remove it to train it again")
 
 
 def run_all(plan: Sequence[Sequence[str]], root: Path, independent: bool = False) -> list[dict[str, Any]]:
@@ -67,12 +67,12 @@ def run_all(plan: Sequence[Sequence[str]], root: Path, independent: bool = False
     threads = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores // processes))}
     parallel = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
 
-    def do(words: Sequence[str], quiet: bool) -> tuple[int, float, str]:
+    def do(command: Sequence[str], quiet: bool) -> tuple[int, float, str]:
         """Run one command: its exit code, its seconds and, when quiet, what it printed."""
         at = time.monotonic()
-        trains = words[0] in TRAINING
+        trains = command[0] in TRAINING
         split = trains and not independent
-        line = [sys.executable, *(parallel if split else []), str(root / words[0]), *words[1:]]
+        line = [sys.executable, *(parallel if split else []), str(root / command[0]), *command[1:]]
         if split:
             line += ["--batch", str(8 // processes)]
         pipe = subprocess.PIPE if quiet else None

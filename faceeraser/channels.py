@@ -144,8 +144,8 @@ class Budget:
         return (self.gmacs is None or cost[0] <= self.gmacs) and (self.params is None or cost[1] <= self.params)
 
     def __str__(self) -> str:
-        told = [f"{self.gmacs:.3g} GMAC"] if self.gmacs is not None else []
-        return " and ".join([*told, *([f"{self.params:,} parameters"] if self.params is not None else [])])
+        limits = [f"{self.gmacs:.3g} GMAC"] if self.gmacs is not None else []
+        return " and ".join([*limits, *([f"{self.params:,} parameters"] if self.params is not None else [])])
 
 
 def _largest(
@@ -257,7 +257,7 @@ def rescaled(rows: Sequence[Mapping[str, Any]], costs: Mapping[str, float], cut:
     for row in rows:
         network = row["layer"].split(".")[0]
         total[network] = total.get(network, 0.0) + weight * row["damage"]
-    factor = {network: costs[network] / max(found, 1e-9) for network, found in total.items()}
+    factor = {network: costs[network] / max(damage, 1e-9) for network, damage in total.items()}
     return [{**row, "damage": row["damage"] * factor[row["layer"].split(".")[0]]} for row in rows]
 
 
@@ -308,9 +308,9 @@ def drop_blocks(pipeline: Inpainter, network: str, number: int, truth: Tensor, m
 def require_scales(pipeline: Inpainter) -> None:
     """Raises ValueError unless the generators have norms with scale factors, which network slimming needs."""
     if not norm_scales(pipeline):
-        found = "instance norm without scales" if pipeline.config.norm == "instance" else "no norm (already fused)"
+        norm = "instance norm without scales" if pipeline.config.norm == "instance" else "no norm (already fused)"
         raise ValueError(
-            f"network slimming reads the scale factors of batch norms, and this network has {found}; "
+            f"network slimming reads the scale factors of batch norms, and this network has {norm}; "
             "slim a network of the `mobile` preset before quantizing it"
         )
 

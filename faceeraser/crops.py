@@ -65,8 +65,8 @@ def square(centre: np.ndarray, side: float, roll: float, size: int) -> np.ndarra
 def check_picture(image: np.ndarray) -> None:
     """Raises ValueError for anything but (H, W, 3) uint8."""
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"found {found}; expected a uint8 RGB picture of shape (H, W, 3); picture.read makes one")
+        described = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"found {described}; expected a uint8 RGB picture of shape (H, W, 3); picture.read makes one")
 
 
 def align(image: np.ndarray, face: Face, size: int = 256) -> tuple[np.ndarray, np.ndarray]:

@@ -94,12 +94,12 @@ class Output:
         return shown.removeprefix("adb: ").removeprefix("error: ")[:200]
 
 
-def _call(words: Sequence[str], timeout_s: float) -> Output:
+def _call(command: Sequence[str], timeout_s: float) -> Output:
     """Run adb in a session of its own, so that a Ctrl-C at the terminal reaches us and not the adb that cleans up."""
     began = time.monotonic()
     with tempfile.TemporaryFile() as sink:
         process = subprocess.Popen(
-            list(words), stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
+            list(command), stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
         )
         too_much = False
         try:
@@ -121,10 +121,10 @@ def _call(words: Sequence[str], timeout_s: float) -> Output:
 
 def listed(adb: Path | None = None) -> dict[str, str]:
     """Serial -> state ('device' is the good one) of all that adb sees. Raises DeviceError when adb does not answer."""
-    found = _call([str(adb or find_adb()), "devices"], 30.0)
-    head, title, rest = found.text.partition("List of devices attached")
-    if found.code != 0 or not title:
-        raise DeviceError(f"adb does not list devices: {Output(1, head or found.text, 0).last_line}; try `adb kill-server`")
+    output = _call([str(adb or find_adb()), "devices"], 30.0)
+    head, title, rest = output.text.partition("List of devices attached")
+    if output.code != 0 or not title:
+        raise DeviceError(f"adb does not list devices: {Output(1, head or output.text, 0).last_line}; try `adb kill-server`")
     devices = {}
     for line in rest.splitlines():
         serial, _, state = line.strip().partition("\t")
@@ -326,7 +326,7 @@ def big_cores(max_mhz: Mapping[int, int], threads: int) -> str | None:
         return None
     taken: list[int] = []
     for mhz in sorted(set(max_mhz.values()), reverse=True):
-        taken += [core for core, found in max_mhz.items() if found == mhz]
+        taken += [core for core, most in max_mhz.items() if most == mhz]
         if len(taken) >= threads:
             break
     return None if len(taken) == len(max_mhz) else f"{sum(1 << core for core in taken):x}"
@@ -369,10 +369,10 @@ class Device:
         with locked(serial), _terminated_as_interrupted():
             device = cls(adb, serial, f"{place}/faceeraser-{secrets.token_hex(4)}")
             try:
-                made = device._shell(f"mkdir -p {shlex.quote(device.folder)}", 30.0)
-                if made.code != 0:
-                    found = f"cannot make {device.folder} ({made.last_line})"
-                    raise DeviceError(f"{serial}: {found}; expected {place} to be writable; name another with --place")
+                output = device._shell(f"mkdir -p {shlex.quote(device.folder)}", 30.0)
+                if output.code != 0:
+                    reason = f"cannot make {device.folder} ({output.last_line})"
+                    raise DeviceError(f"{serial}: {reason}; expected {place} to be writable; name another with --place")
                 yield device
             finally:
                 with _deaf():
@@ -409,10 +409,10 @@ class Device:
             self._still_there(f"pushing {name}")
             self._refuse_full(f"{name} of {local.stat().st_size / 2**20:.1f} MiB", done.text)
             raise DeviceError(f"{self.serial}: pushing {name} failed: {done.last_line}; expected it in {self.folder}")
-        found = self._shell(f"sha256sum {shlex.quote(target)}", 60.0, f"checking {name}")
-        if found.code != 0:
-            raise DeviceError(f"{self.serial}: the sha256 of {name} cannot be taken there ({found.last_line})")
-        if (arrived := found.text.split()[0].lstrip("\\")) != digest:
+        output = self._shell(f"sha256sum {shlex.quote(target)}", 60.0, f"checking {name}")
+        if output.code != 0:
+            raise DeviceError(f"{self.serial}: the sha256 of {name} cannot be taken there ({output.last_line})")
+        if (arrived := output.text.split()[0].lstrip("\\")) != digest:
             raise DeviceError(
                 f"{self.serial}: {name} arrived with sha256 {arrived[:12]}..., expected {digest[:12]}...; push it again"
             )
@@ -425,25 +425,25 @@ class Device:
         """
         local = Path(local)
         source = f"{self.folder}/{name}"
-        told = self._shell(f"sha256sum {shlex.quote(source)}", 60.0, f"checking {name}")
-        if told.code != 0:
-            raise DeviceError(f"{self.serial}: no file {name} to pull ({told.last_line}); expected the program to write it")
+        output = self._shell(f"sha256sum {shlex.quote(source)}", 60.0, f"checking {name}")
+        if output.code != 0:
+            raise DeviceError(f"{self.serial}: no file {name} to pull ({output.last_line}); the program should write it")
         done = _call([str(self.adb), "-s", self.serial, "pull", source, str(local)], timeout_s)
         if done.code is None or done.code != 0 or not local.is_file():
             self._still_there(f"pulling {name}")
             raise DeviceError(f"{self.serial}: pulling {name} failed: {done.last_line}")
-        if sha256_of(local) != told.text.split()[0].lstrip("\\"):
+        if sha256_of(local) != output.text.split()[0].lstrip("\\"):
             raise DeviceError(f"{self.serial}: {name} was damaged on its way here; pull it again")
         return local
 
-    def run(self, words: Sequence[str], timeout_s: float, mask: str | None = None, check: bool = True) -> Output:
+    def run(self, command: Sequence[str], timeout_s: float, mask: str | None = None, check: bool = True) -> Output:
         """Run a program in the device's folder, its output and errors together; at the time limit it is killed there too.
 
         `mask`: the cores to stay on (`big_cores`). Raises DeviceError: time ran out, or with `check`, the program cannot be
         run or ended with another exit code than 0. Raises DeviceLost: no exit code came back.
         """
-        program = Path(words[0]).name
-        line = shlex.join([*(["taskset", mask] if mask else []), *words])
+        program = Path(command[0]).name
+        line = shlex.join([*(["taskset", mask] if mask else []), *command])
         # In the background and waited for, so that its process is known and can be stopped; exec keeps that id.
         script = f"( exec {line} ) </dev/null & echo $! >.pid; wait $!; code=$?; rm -f .pid; ( exit $code )"
         try:
@@ -519,9 +519,9 @@ class Device:
         answer = f"__c=$?; printf '\\n%s=%d\\n' {word} $__c"
         text = f"cd {shlex.quote(self.folder)} 2>/dev/null || cd /; {{ {script}; }} 2>&1; {answer}"
         done = _call([str(self.adb), "-s", self.serial, "shell", "-T", "-n", text], timeout_s)
-        found = list(re.finditer(rf"\r?\n?{word}=(\d+)", done.text))
-        if found:
-            return Output(int(found[-1][1]), done.text[: found[-1].start()], done.seconds)
+        marks = list(re.finditer(rf"\r?\n?{word}=(\d+)", done.text))
+        if marks:
+            return Output(int(marks[-1][1]), done.text[: marks[-1].start()], done.seconds)
         if done.code is None:
             return done
         self._still_there(doing)
@@ -535,9 +535,9 @@ class Device:
         time.sleep(0.3)
         state = listed(self.adb).get(self.serial)
         if state != "device":
-            found = f"adb lists it as {state}" if state else "adb lists it no longer"
+            reason = f"adb lists it as {state}" if state else "adb lists it no longer"
             todo = "check the cable and run again"
-            raise DeviceLost(f"{self.serial} was lost while {doing}: {found}, expected 'device'; {todo}")
+            raise DeviceLost(f"{self.serial} was lost while {doing}: {reason}, expected 'device'; {todo}")
 
     def _refuse_full(self, name: str, said: str) -> None:
         if "No space left on device" in said:

@@ -180,8 +180,8 @@ class Eraser:
             ValueError: the mask has another size than the picture.
         """
         if mask.shape != image.shape[:2]:
-            found, wanted = (f"{shape[1]} x {shape[0]}" for shape in (mask.shape, image.shape))
-            raise ValueError(f"found a mask of {found} pixels; expected {wanted}, the picture's size")
+            given, wanted = (f"{shape[1]} x {shape[0]}" for shape in (mask.shape, image.shape))
+            raise ValueError(f"found a mask of {given} pixels; expected {wanted}, the picture's size")
         self.clock.start()
         squares = [align_matrix(face, self.resolution) for face in finder.shared()(image, clock=self.clock)]
         result = image.copy()
@@ -332,9 +332,10 @@ class Eraser:
         changed = np.zeros(image.shape[:2], bool)
         for k, (face, choice) in enumerate(zip(around, glasses, strict=True)):
             if self.plans:
-                made = plans[k] if plans else self._planned(result, [face], [choice], [0], Held())[0]
-                mask, wears = made.mask, made.wears
-                result, painted_there = paint_by_plan(result, mask, made.crop, made.plan, made.matrix, made.share)
+                planned = plans[k] if plans else self._planned(result, [face], [choice], [0], Held())[0]
+                mask, wears = planned.mask, planned.wears
+                made_of = planned.crop, planned.plan, planned.matrix, planned.share
+                result, painted_there = paint_by_plan(result, mask, *made_of)
                 changed |= painted_there
             else:
                 mask, wears = face_mask(image, face, self.resolution, self.parts, choice)

@@ -22,8 +22,8 @@ def needed_for(what: str, extra: str) -> Iterator[None]:
         name = (error.name or str(error)).split(".")[0]
         if name == "faceeraser":  # a mistake of ours, which no installation mends
             raise
-        told = "is not installed" if isinstance(error, ModuleNotFoundError) else f"does not load ({error})"
-        message = f"{name} {told}, which {what} needs: pip install 'faceeraser[{extra}]'"
+        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"does not load ({error})"
+        message = f"{name} {reason}, which {what} needs: pip install 'faceeraser[{extra}]'"
         raise ModuleNotFoundError(message, name=name) from None
 
 

@@ -49,28 +49,28 @@ class Tuning:
     """'fp32', 'bf16' or 'auto': bf16 trains faster where the hardware has it, which auto finds out."""
 
 
-def add_tuning(made: ArgumentParser, defaults: type[Tuning]) -> None:
+def add_tuning(parser: ArgumentParser, defaults: type[Tuning]) -> None:
     """The flags of a stage that fine-tunes, one for each field of `Tuning`."""
-    made.add_argument("--data", type=Path, required=True, help="folder made by train/prepare.py")
-    made.add_argument("--steps", type=int, default=defaults.steps, help="fine-tuning steps in all (default: %(default)s)")
-    made.add_argument("--batch", type=int, default=8, help="pictures in a step and process (default: %(default)s)")
-    made.add_argument("--lr", type=float, default=defaults.lr, help="learning rate (default: %(default)s)")
-    made.add_argument("--teacher", type=Path, help="checkpoint whose edges, flow and pictures are distilled")
-    made.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
-    made.add_argument(
+    parser.add_argument("--data", type=Path, required=True, help="folder made by train/prepare.py")
+    parser.add_argument("--steps", type=int, default=defaults.steps, help="fine-tuning steps in all (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=8, help="pictures in a step and process (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=defaults.lr, help="learning rate (default: %(default)s)")
+    parser.add_argument("--teacher", type=Path, help="checkpoint whose edges, flow and pictures are distilled")
+    parser.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
+    parser.add_argument(
         "--distil-features", type=float, default=0.0, metavar="SHARE",
         help="weight of where the teacher's features are strong, as a share of --distil (default: %(default)s)",
     )  # fmt: skip
-    made.add_argument("--online", action="store_true", help="the teacher goes on training beside its student")
-    made.add_argument("--vgg", type=Path, metavar="FILE", help="VGG-19's state dict, where there is no network")
-    made.add_argument(
+    parser.add_argument("--online", action="store_true", help="the teacher goes on training beside its student")
+    parser.add_argument("--vgg", type=Path, metavar="FILE", help="VGG-19's state dict, where there is no network")
+    parser.add_argument(
         "--size", type=int,
         help="train on pictures of this edge length, of which the networks see what they see at their own "
         "(default: the network's resolution; half of it costs a third)",
     )  # fmt: skip
-    made.add_argument("--limit", type=int, help="use only so many blanks and masks")
-    made.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    made.add_argument(
+    parser.add_argument("--limit", type=int, help="use only so many blanks and masks")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument(
         "--precision", choices=("auto", "fp32", "bf16"), default="auto",
         help="bf16 trains faster where the hardware has it, which auto finds out (default: %(default)s)",
     )  # fmt: skip
@@ -118,9 +118,9 @@ class FineTuning:
             raise ValueError(f"--distil-features {options.distil_features}: only FaceEraser's can be, not {own.model}'s")
         kinds = [(config.model, config.fill, config.residual) for config in (teacher.config, own)]
         if kinds[0] != kinds[1]:
-            found, expected = (f"{config.model}, preset {config.preset}" for config in (teacher.config, own))
+            given, expected = (f"{config.model}, preset {config.preset}" for config in (teacher.config, own))
             raise ValueError(
-                f"--teacher {path} is of another kind, {found} where this network is {expected}: its flow and "
+                f"--teacher {path} is of another kind, {given} where this network is {expected}: its flow and "
                 "pictures mean something else; expected the network that this one was made from"
             )
         return teacher
@@ -168,13 +168,13 @@ class FineTuning:
     ) -> None:  # fmt: skip
         """Write a network with this stage in its history; `options` are the stage's own."""
         own = self.options
-        told = {
+        shared = {
             "steps": own.steps, "lr": own.lr, "teacher": artifact.portable(Path(own.teacher)) if own.teacher else None,
             "distil": own.distil, "distil_features": own.distil_features, "online": own.online, "seed": own.seed,
             "size": self.data.size,
         }  # fmt: skip
         checkpoint.save(
-            folder, network, stage=stage, parent=self.path, data=self.described, options={**told, **options},
+            folder, network, stage=stage, parent=self.path, data=self.described, options={**shared, **options},
             metrics=metrics, **extra,
         )  # fmt: skip
         checkpoint.save_beside(folder, sample_sheet(network, self.look))

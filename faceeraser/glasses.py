@@ -153,9 +153,9 @@ def segment_glasses(image: np.ndarray, face: Face) -> np.ndarray | None:
         return None
     level_of_zone = thin[usable]
     threshold = max(14.0, float(np.percentile(level_of_zone, 50)) + 10.0)
-    found = ((thin > threshold) & usable).astype(np.uint8)
+    standing_out = ((thin > threshold) & usable).astype(np.uint8)
     # Specks are lashes and creases; a frame is long.
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(found, connectivity=8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(standing_out, connectivity=8)
     long = [k for k in range(1, count) if max(stats[k, cv2.CC_STAT_WIDTH], stats[k, cv2.CC_STAT_HEIGHT]) > 0.22 * unit]
     frame = np.isin(labels, long)
     sides = frame[:, : x0 - 10].sum(), frame[:, x0 + 10 :].sum()

@@ -45,8 +45,8 @@ class Ran:
 
 def swiftshader() -> Path | None:
     """The folder of a browser that has the software Vulkan driver, if there is one."""
-    found = [Path(program).resolve().parent for name in BROWSERS if (program := shutil.which(name))]
-    folders = (*found, *map(Path, FOLDERS))
+    beside = [Path(program).resolve().parent for name in BROWSERS if (program := shutil.which(name))]
+    folders = (*beside, *map(Path, FOLDERS))
     return next((f for f in folders if all((f / name).is_file() for name in (_DRIVER, _MANIFEST, _LOADER))), None)
 
 
@@ -68,10 +68,11 @@ def run(model: Path | str, inputs: Sequence[Mapping[str, np.ndarray]], timeout_s
             environment |= {"VK_ICD_FILENAMES": str(browser / _MANIFEST), "LD_LIBRARY_PATH": os.pathsep.join(paths)}
         for k, given in enumerate(inputs):
             np.savez(folder / f"{k}-in.npz", **given)  # type: ignore[arg-type]
-        words = [sys.executable, "-m", "faceeraser.gpu", str(model.absolute()), scratch, str(len(inputs))]
+        command = [sys.executable, "-m", "faceeraser.gpu", str(model.absolute()), scratch, str(len(inputs))]
         done = subprocess.run(
-            words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s,
+            check=False,
+        )  # fmt: skip
         adapter = re.search(r"Selected adapter: ([^,\n]*)", done.stderr)
         listed = re.search(r"not supported by GPU delegate:\n(.*?)\n[^\n]*operations will run", done.stderr, re.S)
         refused = [line.strip() for line in listed[1].splitlines() if ":" in line] if listed else []
@@ -102,11 +103,11 @@ def _work(model: str, folder: Path, count: int) -> None:
         for name, buffer in zip(names["inputs"], taken, strict=True):
             buffer.write(np.ascontiguousarray(values[name]))
         compiled.run_by_index(0, taken, given)
-        found = {}
+        arrays = {}
         for name, buffer in zip(names["outputs"], given, strict=True):
             shape, kind = described[name]["shape"], described[name]["dtype"]
-            found[name] = np.asarray(buffer.read(int(np.prod(shape)), kind), kind).reshape(shape)
-        np.savez(folder / f"{k}-out.npz", **found)  # type: ignore[arg-type]
+            arrays[name] = np.asarray(buffer.read(int(np.prod(shape)), kind), kind).reshape(shape)
+        np.savez(folder / f"{k}-out.npz", **arrays)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

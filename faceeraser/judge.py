@@ -94,13 +94,13 @@ def features(patches: np.ndarray, layer: int = LAYER) -> np.ndarray:
     _weights()
     import torch
 
-    found = []
+    batches = []
     for start in range(0, len(patches), 64):
         large = [cv2.resize(patch, (ENLARGED, ENLARGED)) for patch in patches[start : start + 64]]
         x = (torch.from_numpy(np.stack(large)).permute(0, 3, 1, 2).float() - 127) / 128
         with torch.no_grad():
-            found.append(maps(x, layer).mean((2, 3)).double().numpy())
-    return np.concatenate(found)
+            batches.append(maps(x, layer).mean((2, 3)).double().numpy())
+    return np.concatenate(batches)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +175,8 @@ def skin_kid(distances: Sequence[Distance], draws: int = 500) -> dict[str, float
     def drawn(one: Distance) -> float:
         return one.value(*(rng.integers(len(side), size=len(side)) for side in (one.painted, one.real)))
 
-    found = [float(share @ [drawn(one) for one in distances]) for _ in range(draws)]
-    low, high = np.nanpercentile(found, [2.5, 97.5])
+    resampled = [float(share @ [drawn(one) for one in distances]) for _ in range(draws)]
+    low, high = np.nanpercentile(resampled, [2.5, 97.5])
     value = float(share @ [one.value() for one in distances])
-    told = {"median": value, "low": low, "high": high}
-    return {**{name: round(float(one), 3) for name, one in told.items()}, "p90": None, "n": int(counts.sum())}
+    row = {"median": value, "low": low, "high": high}
+    return {**{name: round(float(one), 3) for name, one in row.items()}, "p90": None, "n": int(counts.sum())}

@@ -58,6 +58,7 @@ def open_model(path: Path, name: str) -> Model:
         about = {key: exported.card.get(key) for key in ("kind", "precision", "gmacs", "params", "bytes")}
         stages = exported.card["history"]
         method, resolution = exported.erase, exported.resolution[0] or int(exported.card["resolution"])
-    told = [entry["options"]["features"] for entry in stages if "features" in entry.get("options", {})]
+    perceptual = [entry["options"]["features"] for entry in stages if "features" in entry.get("options", {})]
     where = artifact.portable(path)
-    return Model(name, path, method, resolution, {"file": where, **about, "perceptual": told[-1] if told else None})
+    about = {"file": where, **about, "perceptual": perceptual[-1] if perceptual else None}
+    return Model(name, path, method, resolution, about)

@@ -114,9 +114,9 @@ def plan(image: np.ndarray, mask: np.ndarray, oval: np.ndarray | None = None, sc
     return Plan(shading, detail, usable, cell, choose(mask, detail, usable, cell, unit))
 
 
-def paint(made: Plan) -> np.ndarray:
+def paint(plan: Plan) -> np.ndarray:
     """The plan's picture, (H, W, 3) float32: shading and the patches laid on it. Only what is under the mask is of use."""
-    return made.shading + lay(made)
+    return plan.shading + lay(plan)
 
 
 # --- skin, shading, detail --------------------------------------------------------------------------------------------
@@ -292,18 +292,18 @@ def oddness(detail: np.ndarray, usable: np.ndarray, cell: int, unit: float) -> n
     return _ODD * np.abs(more) + _LINED * np.maximum(lines, 0)
 
 
-def lay(made: Plan) -> np.ndarray:
+def lay(plan: Plan) -> np.ndarray:
     """The plan's patches, each under its window: their sum over the root of the squared weights' sum, (H, W, 3) float32."""
-    cell, (height, width) = made.cell, made.usable.shape
+    cell, (height, width) = plan.cell, plan.usable.shape
     hann = np.hanning(2 * cell + 3)[1:-1].astype(np.float32)
     window = np.outer(hann, hann)
     pad = ((cell, 2 * cell), (cell, 2 * cell))
-    detail, usable = np.pad(made.detail, (*pad, (0, 0))), np.pad(made.usable, pad)
+    detail, usable = np.pad(plan.detail, (*pad, (0, 0))), np.pad(plan.usable, pad)
     laid, squares = np.zeros_like(detail), np.zeros_like(usable)
     side = 2 * cell + 1
-    for row, column in np.argwhere((made.shifts != 0).any(2)):
+    for row, column in np.argwhere((plan.shifts != 0).any(2)):
         y, x = row * cell, column * cell
-        dx, dy = (int(n) for n in made.shifts[row, column])
+        dx, dy = (int(n) for n in plan.shifts[row, column])
         to = (slice(y, y + side), slice(x, x + side))
         source = (slice(y + dy, y + dy + side), slice(x + dx, x + dx + side))
         laid[to] += detail[source] * window[..., None]

@@ -69,9 +69,9 @@ def _filled(start: np.ndarray, hole: np.ndarray, rng: np.random.Generator) -> np
             inside = (candidate >= 0).all(1) & (candidate < (height, width)).all(1)
             at = candidate.clip(0, (height - 1, width - 1))
             able = np.flatnonzero(inside & valid[tuple(at.T)])
-            found = np.square(wanted[able] - patches(at[able])).sum(1)
-            better = able[found < distance[able]]
-            nearest[better], distance[able] = at[better], np.minimum(found, distance[able])
+            apart = np.square(wanted[able] - patches(at[able])).sum(1)
+            better = able[apart < distance[able]]
+            nearest[better], distance[able] = at[better], np.minimum(apart, distance[able])
         # Wexler et al., section 3.2: alike patches count, by the spread of three quarters of all distances.
         weight = np.exp(-(distance - distance.min()) / (2 * np.percentile(distance, 75) + 1e-6)) + 1e-6
         total, count = np.zeros_like(picture), np.zeros((height, width, 1), np.float32)

@@ -115,8 +115,8 @@ class EdgeConnect(Peer):
     ) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         edges, edges_hat = self._complete_edges(self.shrunk(visible), small_mask, edges)
         painted = self.paint(torch.cat([seen, edges_hat, small_mask], 1))
-        found = {"edges": self._enlarged(edges, "nearest"), "edges_hat": self._enlarged(edges_hat, "nearest")}
-        return found, painted, None
+        outputs = {"edges": self._enlarged(edges, "nearest"), "edges_hat": self._enlarged(edges_hat, "nearest")}
+        return outputs, painted, None
 
 
 # --- StructureFlow ----------------------------------------------------------------------------------------------------
@@ -271,10 +271,10 @@ class StructureFlow(Peer):
         keep = 1.0 - three(mask)
         visible, small_mask = image * keep, self._touched(mask)
         base = self._filled(visible, keep) if self.config.fill else visible
-        found = self._completed(self._seen(base, small_mask), small_mask, visible, keep)
+        completed = self._completed(self._seen(base, small_mask), small_mask, visible, keep)
         with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
             truth = smooth_structure(self.shrunk(image))
-        return {"structure_hat": self._enlarged(found, "bilinear"), "structure_truth": self._enlarged(truth, "bilinear")}
+        return {"structure_hat": self._enlarged(completed, "bilinear"), "structure_truth": self._enlarged(truth, "bilinear")}
 
     def _completed(self, seen: Tensor, small_mask: Tensor, visible: Tensor, keep: Tensor) -> Tensor:
         with torch.autocast(seen.device.type, enabled=False):
@@ -292,8 +292,8 @@ class StructureFlow(Peer):
             torch.cat([seen, structure, small_mask], 1), touched(small_mask, 4),
             lambda x, given: self.warp(x, self.to_flow(given)),
         )  # fmt: skip
-        found = {"structure_hat": self._enlarged(structure.float(), "bilinear"), "feature_offsets": offsets}
-        return found, painted, None
+        outputs = {"structure_hat": self._enlarged(structure.float(), "bilinear"), "feature_offsets": offsets}
+        return outputs, painted, None
 
     def own_terms(
         self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, where: Tensor | None
@@ -313,8 +313,8 @@ class StructureFlow(Peer):
             wanted, there = features(truth.float()), features((truth * (1.0 - three(mask))).float())
             alike = wanted.flatten(2).transpose(1, 2) @ there.flatten(2)
             best = alike.amax(2).reshape(len(truth), 1, *size).clamp(min=1e-3)
-            found = (wanted * self.warp(there, self.to_flow(offsets))).sum(1, keepdim=True)
-            loss = l1_loss(torch.exp(-found / best), torch.full_like(best, 1 / math.e), hole)
+            likeness = (wanted * self.warp(there, self.to_flow(offsets))).sum(1, keepdim=True)
+            loss = l1_loss(torch.exp(-likeness / best), torch.full_like(best, 1 / math.e), hole)
         return {"correctness": self.CORRECTNESS * loss}
 
 

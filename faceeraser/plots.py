@@ -25,12 +25,12 @@ def plot_by_cost(file: Path, title: str, draw: Callable[[Any, str, float, str], 
     figure, axes = plt.subplots(2, 3, figsize=(13, 7), sharey="row", layout="constrained")
     costs = (("gmacs", 1, "GMAC at 256 x 256"), ("ms", 1, "ms, LiteRT, one thread"), ("bytes", 1e6, "MB of the .tflite"))
     scores = ((FIGURES[1], "shading PSNR in the hole, dB"), (FIGURES[2], "texture energy (1 = the truth's)"))
-    for line, (score, told) in zip(axes, scores, strict=True):
+    for line, (score, label) in zip(axes, scores, strict=True):
         for axis, (cost, unit, what) in zip(line, costs, strict=True):
             draw(axis, cost, unit, score)
             axis.set_xlabel(what)
             axis.grid(alpha=0.3)
-        line[0].set_ylabel(told)
+        line[0].set_ylabel(label)
     figure.suptitle(title)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=100)

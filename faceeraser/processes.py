@@ -76,6 +76,6 @@ def agreed(value: Any) -> Any:
     """What the first process has for `value`, in all of them: what decides a structure must not differ between them."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return value
-    told = [value]
-    dist.broadcast_object_list(told)
-    return told[0]
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]

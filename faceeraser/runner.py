@@ -38,8 +38,8 @@ def _interpreter(model: str | Path, delegate: str | Path | None = None) -> Any:
     from ai_edge_litert.interpreter import Interpreter, load_delegate
 
     plugins = [load_delegate(str(Path(delegate).absolute()))] if delegate else None
-    made = Interpreter(model_path=str(model), num_threads=1, experimental_delegates=plugins)
-    return made.get_signature_runner(next(iter(made.get_signature_list())))
+    interpreter = Interpreter(model_path=str(model), num_threads=1, experimental_delegates=plugins)
+    return interpreter.get_signature_runner(next(iter(interpreter.get_signature_list())))
 
 
 def ports(model: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -49,7 +49,7 @@ def ports(model: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (ValueError, StopIteration) as error:
         raise ValueError(f"{model}: not a TFLite model with a signature ({error}); export it again") from None
     described = signature.get_input_details(), signature.get_output_details()
-    inputs, outputs = ({n: (tuple(map(int, d["shape"])), d["dtype"]) for n, d in found.items()} for found in described)
+    inputs, outputs = ({n: (tuple(map(int, d["shape"])), d["dtype"]) for n, d in details.items()} for details in described)
     return inputs, outputs
 
 
@@ -60,21 +60,21 @@ def sample_inputs(model: str | Path, seed: int = 0) -> Tensors:
     with other inputs than pictures.
     """
     random = np.random.default_rng(seed)
-    made: Tensors = {}
+    inputs: Tensors = {}
     for name, (shape, dtype) in sorted(ports(model)[0].items()):
         if len(shape) != 4 or dtype not in (np.float32, np.uint8):
             wanted = "expected float32 or uint8 pictures (1, H, W, C)"
             raise ValueError(f"{model}: input {name} is {dtype.__name__} {shape}; {wanted}")
         if 3 in shape:
             picture = random.random(shape, np.float32)
-            made[name] = picture if dtype == np.float32 else (picture * 255).astype(np.uint8)
+            inputs[name] = picture if dtype == np.float32 else (picture * 255).astype(np.uint8)
         else:
             mask = np.zeros(shape, dtype)
             height, width = [n for n in shape if n > 1][-2:]
             top, left = int(random.integers(height // 3)), int(random.integers(width // 3))
             mask.reshape(height, width)[top : top + height // 3, left : left + width // 2] = 1
-            made[name] = mask
-    return made
+            inputs[name] = mask
+    return inputs
 
 
 def reference(model: str | Path, inputs: Mapping[str, np.ndarray], delegate: str | Path | None = None) -> Tensors:
@@ -84,23 +84,23 @@ def reference(model: str | Path, inputs: Mapping[str, np.ndarray], delegate: str
 
 def _read(text: str) -> tuple[list[float], float, bool, bool]:
     lines = [line.split() for line in text.splitlines() if line.strip()]
-    words: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     for line in lines:
         if len(line) == 2:
-            words.setdefault(line[0], []).append(line[1])
-    if ["done"] not in lines or "compile_us" not in words or "run_us" not in words or "accelerated" not in words:
+            values.setdefault(line[0], []).append(line[1])
+    if ["done"] not in lines or "compile_us" not in values or "run_us" not in values or "accelerated" not in values:
         raise ValueError(f"the runner broke off after: {' '.join(lines[-1])[:160] if lines else 'nothing'}; expected `done`")
-    times = [float(us) / 1e3 for us in words["run_us"]]
-    return times, float(words["compile_us"][0]) / 1e3, words["accelerated"] == ["1"], words.get("emulated") == ["1"]
+    times = [float(us) / 1e3 for us in values["run_us"]]
+    return times, float(values["compile_us"][0]) / 1e3, values["accelerated"] == ["1"], values.get("emulated") == ["1"]
 
 
 def _load(folder: Path, names: Mapping[str, Any]) -> Tensors:
     outputs = {}
     for name, (shape, dtype) in names.items():
-        found = np.fromfile(folder / f"{name}.out", dtype)
-        if found.size != int(np.prod(shape)):
-            raise ValueError(f"the runner's output {name} has {found.size} values, expected {shape}")
-        outputs[name] = found.reshape(shape)
+        output = np.fromfile(folder / f"{name}.out", dtype)
+        if output.size != int(np.prod(shape)):
+            raise ValueError(f"the runner's output {name} has {output.size} values, expected {shape}")
+        outputs[name] = output.reshape(shape)
     return outputs
 
 
@@ -125,9 +125,9 @@ def run_here(
     with tempfile.TemporaryDirectory() as scratch:
         for name in names[0]:
             inputs[name].tofile(Path(scratch) / f"{name}.in")
-        words = ["sh", str(program), str(Path(model).absolute()), *_options(names, threads, warmup, runs)]
+        command = ["sh", str(program), str(Path(model).absolute()), *_options(names, threads, warmup, runs)]
         done = subprocess.run(
-            words, cwd=scratch, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
+            command, cwd=scratch, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False
         )
         if done.returncode != 0:
             said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1][:200]
@@ -160,28 +160,28 @@ def run_on(
         for name in names[0]:
             inputs[name].tofile(Path(scratch) / f"{name}.in")
             device.push(Path(scratch) / f"{name}.in")
-        words: Sequence[str] = ["sh", "./run", Path(model).name, *_options(names, threads, warmup, runs)]
-        done = device.run(words, timeout_s, mask=mask)
+        command: Sequence[str] = ["sh", "./run", Path(model).name, *_options(names, threads, warmup, runs)]
+        done = device.run(command, timeout_s, mask=mask)
         times, compiled, accelerated, emulated = _read(done.text)
         for name in names[1]:
             device.pull(f"{name}.out", Path(scratch) / f"{name}.out")
         return Ran(_load(Path(scratch), names[1]), times, compiled, accelerated, emulated)
 
 
-def compare(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def compare(outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """{"bit_exact", "bit_exact_8bit", "max_abs"}: over all outputs; `8bit` is what is saved or shown of a float picture.
 
     Raises ValueError when the outputs' names or shapes differ, or one has a value that is not finite.
     """
-    if {n: v.shape for n, v in found.items()} != {n: v.shape for n, v in expected.items()}:
-        raise ValueError(f"found the outputs {sorted(found)}, expected {sorted(expected)} of the same shapes")
-    if bad := [name for name, value in found.items() if not np.isfinite(value).all()]:
+    if {n: v.shape for n, v in outputs.items()} != {n: v.shape for n, v in expected.items()}:
+        raise ValueError(f"found the outputs {sorted(outputs)}, expected {sorted(expected)} of the same shapes")
+    if bad := [name for name, value in outputs.items() if not np.isfinite(value).all()]:
         raise ValueError(f"output {bad[0]} has values that are not finite")
 
     def eight(value: np.ndarray) -> np.ndarray:
         return np.rint(value.clip(0, 1) * 255) if value.dtype.kind == "f" else value
 
-    pairs = [(value, expected[name]) for name, value in found.items()]
+    pairs = [(value, expected[name]) for name, value in outputs.items()]
     return {
         "bit_exact": all(a.tobytes() == b.tobytes() for a, b in pairs),
         "bit_exact_8bit": all(np.array_equal(eight(a), eight(b)) for a, b in pairs),

@@ -115,10 +115,10 @@ def read_photo_manifest(path: Path) -> dict[str, tuple[str, str]]:
     splits: dict[str, set[str]] = {}
     for row in rows:
         splits.setdefault(row["group"], set()).add(row["split"])
-    for group, found in sorted(splits.items()):
-        if group and len(found) > 1:
+    for group, named in sorted(splits.items()):
+        if group and len(named) > 1:
             raise ValueError(
-                f"{path}: the group {group!r} is in the splits {sorted(found)}; expected one split per person, or "
+                f"{path}: the group {group!r} is in the splits {sorted(named)}; expected one split per person, or "
                 "training leaks into validation; give all its rows the same split"
             )
     return {row["file"]: (row["split"], row["group"]) for row in rows}

@@ -120,7 +120,7 @@ def read(text: str) -> Timing:
     lines = [PREFIX.sub("", line.strip(), count=1).rstrip() for line in text.replace("\r", "\n").split("\n")]
     if failed := next((line for line in lines if FAILED.match(line)), None):
         raise ValueError(f"benchmark_model failed: {failed[:200]}")
-    summaries = [found for line in lines if (found := SUMMARY.match(line))]
+    summaries = [match for line in lines if (match := SUMMARY.match(line))]
     heads = [n for n, line in enumerate(lines) if LITERT_HEAD.match(line)]
     if len(summaries) + len(heads) != 1:
         if summaries or heads:
@@ -131,8 +131,8 @@ def read(text: str) -> Timing:
             f"'BENCHMARK RESULTS'; the last readable line is: {shown}"
         )
     timing = _litert(lines[heads[0] + 1 :]) if heads else _tflite(lines, summaries[0])
-    replaced = [found for line in lines if (found := REPLACED.search(line))]
-    taken = [Delegated(found[3], int(found[1]), int(found[2]), int(found[4])) for found in replaced]
+    replaced = [match for line in lines if (match := REPLACED.search(line))]
+    taken = [Delegated(match[3], int(match[1]), int(match[2]), int(match[4])) for match in replaced]
     refused = any(REFUSED.search(line) for line in lines)
     return Timing(**{**timing, "delegated": taken, "refused": refused, "ops": _profile(lines)})
 
@@ -146,9 +146,9 @@ def _number(text: str, what: str) -> float:
 def _count_line(line: str) -> dict[str, float]:
     """`count=50 first=... std=...` as numbers; `count=3 curr=7(all same)` says the others by saying they are the same."""
     same = line.endswith("(all same)")
-    words = line.removesuffix("(all same)").split()
+    text = line.removesuffix("(all same)").split()
     values: dict[str, float] = {}
-    for word in words:
+    for word in text:
         key, equals, number = word.partition("=")
         if not equals or key in values:
             raise ValueError(f"cannot read benchmark_model's line: {line[:160]}")
@@ -175,23 +175,23 @@ def _tflite(lines: list[str], summary: re.Match[str]) -> dict[str, Any]:
     # Both are printed with six digits.
     if not math.isclose(average, run["avg"], rel_tol=1e-4, abs_tol=1.0):
         raise ValueError(f"benchmark_model's summary says {average:g} us on average, its line of the run {run['avg']:g}")
-    found: dict[str, Any] = {
+    timing: dict[str, Any] = {
         "tool": "tflite", "runs": int(run["count"]), "init_ms": init / 1e3, "first_ms": first / 1e3,
         "warmup_ms": warmup / 1e3, **{f"{key}_ms": run[key] / 1e3 for key in ("avg", "min", "max", "std")},
         **{f"{key}_ms": run[key] / 1e3 for key in ("p5", "median", "p95") if key in run},
     }  # fmt: skip
     for line in lines:
         if memory := MEMORY.match(line):
-            found |= {"init_mb": float(memory[1]), "overall_mb": float(memory[2])}
+            timing |= {"init_mb": float(memory[1]), "overall_mb": float(memory[2])}
         elif peak := PEAK.match(line):
-            found["peak_mb"] = float(peak[1])
+            timing["peak_mb"] = float(peak[1])
         elif "memory footprint" in line.lower() and "(MB)" in line:
             raise ValueError(f"cannot read benchmark_model's line: {line[:160]}")
-    return found
+    return timing
 
 
 def _litert(lines: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {"tool": "litert"}
+    timing: dict[str, Any] = {"tool": "litert"}
     for line in lines:
         if line and set(line) == {"="}:
             break
@@ -203,20 +203,20 @@ def _litert(lines: list[str]) -> dict[str, Any]:
             continue
         key = LITERT[name]
         # The spread is printed without its unit, which is that of the rest.
-        if (unit or "ms") != ("MB" if key.endswith("_mb") else "ms") or key in found:
+        if (unit or "ms") != ("MB" if key.endswith("_mb") else "ms") or key in timing:
             raise ValueError(f"cannot read benchmark_model's line: {line[:160]}")
-        found[key] = _number(number, name)
+        timing[key] = _number(number, name)
         if key == "avg_ms":
             if runs is None:
                 raise ValueError(f"benchmark_model does not say how many runs it timed: {line[:160]}")
-            found["runs"] = int(runs)
+            timing["runs"] = int(runs)
     else:
         raise ValueError("benchmark_model's block of results breaks off: expected a closing line of '='")
-    missing = [name for name, key in LITERT.items() if key.endswith("_ms") and key not in found]
-    if missing or not found["runs"]:
+    missing = [name for name, key in LITERT.items() if key.endswith("_ms") and key not in timing]
+    if missing or not timing["runs"]:
         raise ValueError(f"benchmark_model's block of results lacks {', '.join(missing) or 'timed runs'}")
-    _ordered([found["min_ms"], found["max_ms"]], [found["avg_ms"]])
-    return found
+    _ordered([timing["min_ms"], timing["max_ms"]], [timing["avg_ms"]])
+    return timing
 
 
 def _ordered(rising: list[float | None], between: list[float]) -> None:

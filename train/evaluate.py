@@ -66,16 +66,16 @@ def commands(args: Namespace) -> tuple[list[list[str]], list[list[str]], dict[st
     then: list[list[str]] = []
     folders: dict[str, list[Path]] = {}
 
-    def train(plan: list[list[str]], name: str, seed: int, steps: int, *words: str) -> Path:
+    def train(plan: list[list[str]], name: str, seed: int, steps: int, *flags: str) -> Path:
         folder: Path = args.target / f"{name}-{seed}"
         plan.append(
-            ["train/train.py", str(args.data), str(folder), *common, "--seed", str(seed), "--steps", str(steps), *words]
+            ["train/train.py", str(args.data), str(folder), *common, "--seed", str(seed), "--steps", str(steps), *flags]
         )
         return folder
 
-    def row(name: str, seed: int, base: Path | None, *words: str) -> None:
+    def row(name: str, seed: int, base: Path | None, *flags: str) -> None:
         steps, edge = (args.steps, ["--edge", str(base)]) if base else (args.steps + args.first_steps, [])
-        folders.setdefault(name, []).append(train(then, name, seed, steps, "--phase", "inpaint", *edge, *words))
+        folders.setdefault(name, []).append(train(then, name, seed, steps, "--phase", "inpaint", *edge, *flags))
 
     for seed in range(args.seeds):
         edge = train(first, "edge", seed, args.first_steps, "--phase", "edge")
@@ -111,8 +111,8 @@ def painted_by(network: Inpainter, listed: Sequence[pairs.Pair]) -> dict[str, me
     ]  # fmt: skip
     outputs = inference.run(network, asked)
 
-    def method_of(found: Iterator[torch.Tensor]) -> metrics.Method:
-        return lambda _image, _mask: inference.as_picture(next(found))
+    def method_of(painted: Iterator[torch.Tensor]) -> metrics.Method:
+        return lambda _image, _mask: inference.as_picture(next(painted))
 
     return {key: method_of(iter(outputs[key])) for key in ("refined", "cloned") if key in outputs}
 
@@ -124,21 +124,21 @@ def scored(name: str, folders: Sequence[Path], listed: Sequence[pairs.Pair]) -> 
     for folder in folders:
         network = checkpoint.load(folder)
         painted = painted_by(network, listed)
-        found = metrics.score(painted["refined"], listed, progress=tqdm)
+        score = metrics.score(painted["refined"], listed, progress=tqdm)
         if "cloned" in painted:
             cloned = metrics.score(painted["cloned"], listed, progress=tqdm)
             for key in ("psnr", "psnr_hole", "psnr_hole_mirrored"):
-                found.row[f"cloned_{key}"], found.figures[f"cloned_{key}"] = cloned.row[key], cloned.figures[key]
-                found.row[f"cloned_{key}_std"] = cloned.row[f"{key}_std"]
-        rows.append(found.row)
-        for key, each in found.figures.items():
+                score.row[f"cloned_{key}"], score.figures[f"cloned_{key}"] = cloned.row[key], cloned.figures[key]
+                score.row[f"cloned_{key}_std"] = cloned.row[f"{key}_std"]
+        rows.append(score.row)
+        for key, each in score.figures.items():
             values.setdefault(key, []).append(each)
     gmacs, params = count(network)
     options = read_history(folders[0])[-1]["options"]
     row: dict[str, Any] = {"name": name, "seeds": len(folders), "n": len(listed), "gmacs": round(gmacs, 4), "params": params}
     # Texture is None where no photograph resolved any.
-    told = [key for key in values if key in FIGURES or key.startswith("cloned")]
-    wanted = [key for key in told if all(found[key] is not None for found in rows)]
+    shared = [key for key in values if key in FIGURES or key.startswith("cloned")]
+    wanted = [key for key in shared if all(score[key] is not None for score in rows)]
     means, spread = mean_and_spread(rows, wanted)
     row |= dict.fromkeys(FIGURES) | means | {"std": spread}
     within, _ = mean_and_spread(rows, [f"{key}_std" for key in wanted])
@@ -154,12 +154,12 @@ def classical(listed: Sequence[pairs.Pair]) -> list[dict[str, Any]]:
     """The rows of the classical fills."""
     rows = []
     for name, fill in {**metrics.CLASSICAL, "patchmatch": fill_patchmatch}.items():
-        found = metrics.score(fill, listed, progress=tqdm).row
-        there = [key for key in FIGURES if found[key] is not None]
+        score = metrics.score(fill, listed, progress=tqdm).row
+        there = [key for key in FIGURES if score[key] is not None]
         untrained = dict.fromkeys(("seeds", "std", "steps", "gmacs", "params", "perceptual"))
-        row = {"name": name, "kind": "classical", "n": found["n"], **untrained, **dict.fromkeys(FIGURES)}
-        row |= {key: round(found[key], 4) for key in there}
-        rows.append({**row, "picture_std": {key: round(found[f"{key}_std"], 4) for key in there}})
+        row = {"name": name, "kind": "classical", "n": score["n"], **untrained, **dict.fromkeys(FIGURES)}
+        row |= {key: round(score[key], 4) for key in there}
+        rows.append({**row, "picture_std": {key: round(score[f"{key}_std"], 4) for key in there}})
     return rows
 
 
@@ -268,7 +268,7 @@ def run(args: Namespace) -> None:
     data = pairs.describe(args.data)
     first, then, folders = commands(args)
     for plan in (first, then):
-        if left := [words for words in plan if not chain.trained_already(words, data)]:
+        if left := [command for command in plan if not chain.trained_already(command, data)]:
             chain.run_all(left, ROOT, independent=True)
     listed = pairs.evaluation_pairs(args.data, "eval", args.size, args.limit)
     rows, figures = [], {}
@@ -276,9 +276,9 @@ def run(args: Namespace) -> None:
         folders = {f"alpha_{a}": folders["edge_pc_unet_ca" if a == "1.0" else f"alpha_{a}"] for a in TABLE_2}
     for name, each in folders.items():
         row, figures[name] = scored(name, each, listed)
-        told = TABLE_2[name.removeprefix("alpha_")] if args.table == 2 else TABLE_1.get(name)
-        if told:
-            row["paper"] = dict(zip(("psnr", "psnr_std", "mae", "mae_std"), told, strict=True))
+        described = TABLE_2[name.removeprefix("alpha_")] if args.table == 2 else TABLE_1.get(name)
+        if described:
+            row["paper"] = dict(zip(("psnr", "psnr_std", "mae", "mae_std"), described, strict=True))
         if name in CONTROLS:
             row["control_of"] = CONTROLS[name]
         if args.table == 2:

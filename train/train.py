@@ -22,78 +22,78 @@ from faceeraser.networks import MODELS, PRESETS, VARIANTS, Config, Inpainter
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = script.stage_parser(__file__, __doc__, source="DATA")
-    made.add_argument("--phase", choices=fit.PHASES, required=True)
-    made.add_argument("--model", choices=tuple(MODELS), help="faceeraser or a peer (default: faceeraser, or that of --init)")
-    made.add_argument(
+    parser = script.stage_parser(__file__, __doc__, source="DATA")
+    parser.add_argument("--phase", choices=fit.PHASES, required=True)
+    parser.add_argument("--model", choices=tuple(MODELS), help="faceeraser or a peer (default: faceeraser, or --init's)")
+    parser.add_argument(
         "--edge", type=Path, metavar="FOLDER", help="checkpoint whose first network (edges, or structure) is taken, frozen"
     )
-    made.add_argument("--init", type=Path, metavar="FOLDER", help="checkpoint whose weights to start from")
-    made.add_argument("--preset", choices=PRESETS, default="mobile")
-    made.add_argument("--variant", choices=VARIANTS, default=VARIANTS[0], help="refine network (Table 1's rows)")
-    made.add_argument("--width", type=int, default=16, help="channels of the first layer; 64 is the paper")
-    made.add_argument("--size", type=int, default=256, help="edge length in pixels (default: %(default)s)")
-    made.add_argument(
+    parser.add_argument("--init", type=Path, metavar="FOLDER", help="checkpoint whose weights to start from")
+    parser.add_argument("--preset", choices=PRESETS, default="mobile")
+    parser.add_argument("--variant", choices=VARIANTS, default=VARIANTS[0], help="refine network (Table 1's rows)")
+    parser.add_argument("--width", type=int, default=16, help="channels of the first layer; 64 is the paper")
+    parser.add_argument("--size", type=int, default=256, help="edge length in pixels (default: %(default)s)")
+    parser.add_argument(
         "--shrink", type=int, choices=(1, 2, 4),
         help="the networks see the picture at 1/N of its size (default: 2 for mobile, or that of --init)",
     )  # fmt: skip
-    made.add_argument("--steps", type=int, default=2000, help="default: %(default)s")
-    made.add_argument("--batch", type=int, default=8, help="pictures in a step and process (default: %(default)s)")
-    made.add_argument("--lr", type=float, help="generators' rate (default: 1e-4 for paper, 1e-3 for mobile)")
-    made.add_argument("--d-lr", type=float, default=1e-5, help="discriminators' rate (default: %(default)s)")
-    made.add_argument("--adversarial", type=float, help="coefficient of the adversarial term (default: the paper's)")
-    made.add_argument("--l1", type=float, default=fit.Recipe.l1)
-    made.add_argument("--clone", type=float, default=fit.Recipe.clone, help="coefficient of the pixel-clone term")
-    made.add_argument("--style", type=float, default=fit.Recipe.style)
-    made.add_argument("--shading", type=float, default=0.0, help="coefficient of L1 on blurred pictures: colour, not detail")
-    made.add_argument("--texture", type=float, default=0.0, help="of Gram matrices inside the hole (needs --perceptual)")
-    made.add_argument("--landing", type=float, default=0.0, help="of the distance from where the flow lands to bare skin")
-    made.add_argument("--coherence", type=float, default=0.0, help="of the flow's slope: copies are shifts, not stripes")
-    made.add_argument("--perceptual-weight", type=float, default=fit.Recipe.perceptual)
-    made.add_argument(
+    parser.add_argument("--steps", type=int, default=2000, help="default: %(default)s")
+    parser.add_argument("--batch", type=int, default=8, help="pictures in a step and process (default: %(default)s)")
+    parser.add_argument("--lr", type=float, help="generators' rate (default: 1e-4 for paper, 1e-3 for mobile)")
+    parser.add_argument("--d-lr", type=float, default=1e-5, help="discriminators' rate (default: %(default)s)")
+    parser.add_argument("--adversarial", type=float, help="coefficient of the adversarial term (default: the paper's)")
+    parser.add_argument("--l1", type=float, default=fit.Recipe.l1)
+    parser.add_argument("--clone", type=float, default=fit.Recipe.clone, help="coefficient of the pixel-clone term")
+    parser.add_argument("--style", type=float, default=fit.Recipe.style)
+    parser.add_argument("--shading", type=float, default=0.0, help="coefficient of L1 on blurred pictures: colour alone")
+    parser.add_argument("--texture", type=float, default=0.0, help="of Gram matrices inside the hole (needs --perceptual)")
+    parser.add_argument("--landing", type=float, default=0.0, help="of the distance from where the flow lands to bare skin")
+    parser.add_argument("--coherence", type=float, default=0.0, help="of the flow's slope: copies are shifts, not stripes")
+    parser.add_argument("--perceptual-weight", type=float, default=fit.Recipe.perceptual)
+    parser.add_argument(
         "--perceptual", choices=("vgg", "filterbank", "off"), default="vgg",
         help="network of the perceptual and style terms (default: %(default)s, the paper's; needs its weights)",
     )  # fmt: skip
-    made.add_argument("--vgg", type=Path, metavar="FILE", help="torchvision's vgg19 state dict, where there is no network")
-    made.add_argument(
+    parser.add_argument("--vgg", type=Path, metavar="FILE", help="torchvision's vgg19 state dict, where there is no network")
+    parser.add_argument(
         "--edge-l1", type=float, default=0.0, help="plain cross-entropy on the edges, beside or instead of eq. 1"
     )
-    made.add_argument("--symmetric", action="store_true", help="leave blank faces their own mirror image (paper's table)")
-    made.add_argument("--real", type=float, default=0.0, help="share of whole photographs, with holes on bare skin")
-    made.add_argument(
+    parser.add_argument("--symmetric", action="store_true", help="leave blank faces their own mirror image (paper's table)")
+    parser.add_argument("--real", type=float, default=0.0, help="share of whole photographs, with holes on bare skin")
+    parser.add_argument(
         "--variety", nargs="*", choices=pairs.TrainingPairs.VARIETY, default=["blanks", "masks"],
         help="what differs from one time a picture is drawn to the next (default: blanks masks)",
     )  # fmt: skip
-    made.add_argument(
+    parser.add_argument(
         "--without", nargs="+", choices=("edges", "fill", "residual", "halving"), default=[],
         help="leave out a part of the mobile preset, to see what it gives",
     )  # fmt: skip
-    made.add_argument(
+    parser.add_argument(
         "--norm",
         choices=("instance", "batch"),
         help="default: instance for paper, batch for mobile",
     )
-    made.add_argument("--separable", action="store_true", help="depthwise and 1 x 1 convolutions in place of full ones")
-    made.add_argument("--blocks", type=int, help="residual blocks of the edge and clone networks (default: 8)")
-    made.add_argument("--half-weights", action="store_true", help="store the weights in half precision, in half the bytes")
-    made.add_argument("--teacher", type=Path, help="checkpoint to distil from")
-    made.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
-    made.add_argument("--average", type=float, help="decay of averaged weights (default: 0 for paper, 0.998 for mobile)")
-    made.add_argument("--schedule", choices=("constant", "cosine"), help="default: constant for paper, cosine for mobile")
-    made.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    made.add_argument("--critic-width", type=int, default=64, help="channels of the discriminators (default: %(default)s)")
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--limit", type=int, help="use only so many blanks and masks")
-    made.add_argument("--workers", type=int, help="loading processes (default: 0 on a CPU, 8 on a GPU)")
-    made.add_argument("--save-every", type=int, default=100, metavar="STEPS", help="default: %(default)s")
-    made.add_argument("--resume", action="store_true", help="go on where a killed or a finished run stopped")
-    return made
+    parser.add_argument("--separable", action="store_true", help="depthwise and 1 x 1 convolutions in place of full ones")
+    parser.add_argument("--blocks", type=int, help="residual blocks of the edge and clone networks (default: 8)")
+    parser.add_argument("--half-weights", action="store_true", help="store the weights in half precision, in half the bytes")
+    parser.add_argument("--teacher", type=Path, help="checkpoint to distil from")
+    parser.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
+    parser.add_argument("--average", type=float, help="decay of averaged weights (default: 0 for paper, 0.998 for mobile)")
+    parser.add_argument("--schedule", choices=("constant", "cosine"), help="default: constant for paper, cosine for mobile")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--critic-width", type=int, default=64, help="channels of the discriminators (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=int, help="use only so many blanks and masks")
+    parser.add_argument("--workers", type=int, help="loading processes (default: 0 on a CPU, 8 on a GPU)")
+    parser.add_argument("--save-every", type=int, default=100, metavar="STEPS", help="default: %(default)s")
+    parser.add_argument("--resume", action="store_true", help="go on where a killed or a finished run stopped")
+    return parser
 
 
 def recipe_of(args: argparse.Namespace) -> fit.Recipe:
     """The recipe: the paper's for --preset paper; the mobile preset differs where a line here says so."""
     mobile = args.preset == "mobile"
-    told = fit.Recipe(
+    recipe = fit.Recipe(
         phase=args.phase, steps=args.steps, batch=args.batch, d_lr=args.d_lr, adversarial=args.adversarial, l1=args.l1,
         clone=args.clone, shading=args.shading, texture=args.texture, landing=args.landing,
         coherence=args.coherence, style=args.style, perceptual=args.perceptual_weight, features=args.perceptual,
@@ -101,10 +101,10 @@ def recipe_of(args: argparse.Namespace) -> fit.Recipe:
         save_every=args.save_every, workers=args.workers if args.workers is not None else 8 * torch.cuda.is_available(),
     )  # fmt: skip
     return replace(
-        told,
-        lr=args.lr or (1e-3 if mobile else told.lr),
-        beta1=0.9 if mobile else told.beta1,
-        beta2=0.999 if mobile else told.beta2,
+        recipe,
+        lr=args.lr or (1e-3 if mobile else recipe.lr),
+        beta1=0.9 if mobile else recipe.beta1,
+        beta2=0.999 if mobile else recipe.beta2,
         region="hole" if mobile else "image",
         average=(0.998 if mobile else 0.0) if args.average is None else args.average,
         schedule=args.schedule or ("cosine" if mobile else "constant"),
@@ -165,9 +165,9 @@ def network_of(args: argparse.Namespace) -> Inpainter:
 def run(args: argparse.Namespace) -> None:
     pipeline = network_of(args)
     if args.phase == "inpaint" and pipeline.first and not (args.edge or args.init):
-        told = "the edges" if pipeline.first == "edge" else "the structure network"
+        first = "the edges" if pipeline.first == "edge" else "the structure network"
         raise ValueError(
-            f"--phase inpaint needs {told} of phase 1: --edge FOLDER (train.py ... --phase {pipeline.first} makes it)"
+            f"--phase inpaint needs {first} of phase 1: --edge FOLDER (train.py ... --phase {pipeline.first} makes it)"
         )
     unit = 128 if pipeline.config.model == "patches" else 32 * pipeline.config.shrink
     if args.size % unit:
