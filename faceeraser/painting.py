@@ -10,7 +10,8 @@ where torch is not needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -35,6 +36,8 @@ LUMA = (0.299, 0.587, 0.114)
 """Rec. 601."""
 LEAST_SHARE = 1 / 64
 """Of a pixel, below which nothing is painted on it."""
+AT_ONCE = 1 << 15
+"""Pixels that are laid at once, so that what is worked out for them stays near the processor."""
 
 _LUMA = np.array(LUMA, np.float32)
 
@@ -67,16 +70,7 @@ def paint_by_plan(
     view = image[y : y + height, x : x + width]
     local = np.asarray(matrix, np.float64).copy()
     local[:, 2] += local[:, :2] @ [x, y]  # from the box's pixels to the crop's
-
-    def sampled(field: np.ndarray, smooth: int = cv2.INTER_LINEAR) -> np.ndarray:
-        """A map of the crop, of any size, on the box's grid."""
-        scale = len(field) / side
-        there = local * scale
-        there[:, 2] += 0.5 * scale - 0.5
-        flags = smooth | cv2.WARP_INVERSE_MAP
-        field = np.ascontiguousarray(field, np.float32)
-        return cv2.warpAffine(field, there, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-
+    sampled = functools.partial(_sampled, local=local, side=side, where=(0, 0, width, height))
     hole = sampled((mask > 0).astype(np.float32)) > 0.5
     if not hole.any():
         return image, painted_there
@@ -88,17 +82,32 @@ def paint_by_plan(
     detail = (luma - sampled(_own_shading(crop, mask, skin))) * clean
     deviation = DEVIATION * float(np.abs(detail).mean()) / (float(clean.mean()) + 1e-4)
     detail = np.clip(detail, -BOUND * deviation, BOUND * deviation)
-    texture = _laid(detail, painted_on, plan["sources"].astype(int), local, side)
-    shading = sampled(plan["shading"], cv2.INTER_CUBIC)
-    if not (np.ptp(crop.astype(int), axis=2) > 0).any():  # a grey picture stays grey: a network has a tint for every skin
-        shading = np.repeat((shading @ _LUMA)[..., None], 3, axis=2)
-    painted = np.clip(shading[painted_on] + texture[:, None], 0, 1) * 255
+    inner = cv2.boundingRect(painted_on.view(np.uint8))
+    part = (slice(inner[1], inner[1] + inner[3]), slice(inner[0], inner[0] + inner[2]))
+    on, view = painted_on[part], view[part]
+    colours = _sampled(plan["shading"], cv2.INTER_CUBIC, local=local, side=side, where=inner)[on]
+    if not (crop[..., :1] != crop[..., 1:]).any():  # a grey picture stays grey: a network has a tint for every skin
+        colours = np.repeat((colours @ _LUMA)[..., None], 3, axis=1)
+    colours += _laid(detail, painted_on, plan["sources"].astype(int), local, side)[:, None]
+    colours = np.clip(colours, 0, 1, out=colours) * np.float32(255)
     if beyond is not None:
-        share = np.where(hole, np.float32(1), beyond)[painted_on][:, None]
-        painted = painted * share + view[painted_on] * (1 - share)
-    view[painted_on] = np.rint(painted).astype(np.uint8)
+        faint = on & ~hole[part]
+        own = beyond[part][faint][:, None]
+        colours[faint[on]] = colours[faint[on]] * own + view[faint] * (1 - own)
+    view[on] = np.rint(colours, out=colours).astype(np.uint8)
     painted_there[y : y + height, x : x + width] = painted_on
     return image, painted_there
+
+
+def _sampled(
+    field: np.ndarray, smooth: int = cv2.INTER_LINEAR, *, local: np.ndarray, side: int, where: Sequence[int]
+) -> np.ndarray:
+    """A map of the crop, of any size, on a part of the box's grid: x, y, width, height."""
+    scale = len(field) / side
+    there = local * scale
+    there[:, 2] += 0.5 * scale - 0.5 + there[:, :2] @ where[:2]
+    flags, field = smooth | cv2.WARP_INVERSE_MAP, np.ascontiguousarray(field, np.float32)
+    return cv2.warpAffine(field, there, tuple(where[2:]), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _beyond(share: np.ndarray | None, sampled: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
@@ -162,24 +171,38 @@ def _laid(detail: np.ndarray, where: np.ndarray, sources: np.ndarray, local: np.
     A pixel lies in four windows, one around each corner of its block. Under Hann windows that overlap by half, what two
     neighbours count is the squared cosine and sine of how far along it lies, so nothing goes through windows one by one.
     """
-    block, (height, width) = side / BLOCKS, detail.shape
+    block = side / BLOCKS
     numbers = np.arange(CORNERS**2)
     corners = np.stack([numbers % CORNERS, numbers // CORNERS], 1)
     moved = (np.stack([sources % HALVES, sources // HALVES], 1) + 2) * (block / 2) - corners * block
-    shifts = np.rint(moved @ cv2.invertAffineTransform(local)[:, :2].T).astype(np.int32)
-    rows, columns = (axis.astype(np.int32) for axis in np.nonzero(where))
-    u, v = (
-        ((local[k, 0] * columns + local[k, 1] * rows + local[k, 2] + 0.5) / block).astype(np.float32) for k in (0, 1)
-    )
-    left, top = (np.clip(np.floor(x), 0, BLOCKS - 1).astype(np.int32) for x in (u, v))
+    shifts = np.rint(moved @ cv2.invertAffineTransform(local)[:, :2].T).astype(np.intp)
+    blocks = np.hstack([local[:, :2], local[:, 2:] + 0.5]) / block
+    far = np.array([[0, 0, 1], [BLOCKS, 0, 1], [0, BLOCKS, 1], [BLOCKS, BLOCKS, 1]]) @ cv2.invertAffineTransform(blocks).T
+    whole = bool((far >= 0).all() and (far <= np.array(detail.shape[::-1]) - 1).all())
+    rows, columns = np.nonzero(where)
+    parts = [slice(first, first + AT_ONCE) for first in range(0, len(rows), AT_ONCE)]
+    return np.concatenate([_copied(detail, rows[part], columns[part], shifts, blocks, whole) for part in parts])
+
+
+def _copied(
+    detail: np.ndarray, rows: np.ndarray, columns: np.ndarray, shifts: np.ndarray, blocks: np.ndarray, whole: bool
+) -> np.ndarray:
+    """Texture of some pixels, (P,) float32. shifts: (289, 2), how far x and y of each window are moved; blocks: 2x3, from
+    pixels to blocks; whole: all of the crop is there to be copied, so that nothing has to be asked of each pixel.
+    """
+    height, width = detail.shape
+    u, v = ((blocks[k, 0] * columns + (blocks[k, 1] * rows + blocks[k, 2])).astype(np.float32) for k in (0, 1))
+    left, top = (np.clip(np.floor(x), 0, BLOCKS - 1) for x in (u, v))
     across, along = (np.cos((x - low) * np.float32(np.pi / 2)) ** 2 for x, low in ((u, left), (v, top)))
+    first, own = (top * CORNERS + left).astype(np.intp), rows * width + columns
+    moved = shifts[:, 1] * width + shifts[:, 0]
     laid, squares = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.float32)
-    for down in (0, 1):
-        for right in (0, 1):
-            window = (top + down) * CORNERS + left + right
-            x, y = columns + shifts[window, 0], rows + shifts[window, 1]
-            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            weight = (1 - across if right else across) * (1 - along if down else along) * inside
-            laid += weight * detail.ravel()[np.where(inside, y * width + x, 0)]
-            squares += weight**2
+    for down, tall in enumerate((along, 1 - along)):
+        for right, wide in enumerate((across, 1 - across)):
+            window, weight = first + (CORNERS * down + right), wide * tall
+            if not whole:
+                x, y = columns + shifts[window, 0], rows + shifts[window, 1]
+                weight *= (x >= 0) & (x < width) & (y >= 0) & (y < height)
+            laid += weight * np.take(detail, own + moved[window], mode="clip")
+            squares += weight * weight
     return laid / np.sqrt(np.maximum(squares, 1e-3))
