@@ -68,6 +68,7 @@ def known() -> dict[str, Any]:
         "painting": {
             "seen": painting.SEEN, "shaded": painting.SHADED, "blocks": painting.BLOCKS, "bound": painting.BOUND,
             "deviation": painting.DEVIATION, "luma": painting.LUMA, "least_share": painting.LEAST_SHARE,
+            "clean": {"slope": painting.CLEAN_SLOPE, "offset": painting.CLEAN_OFFSET},
             "held": {"least": painting.Held.LEAST, "share": painting.Held.SHARE},
         },
         "occluders": {"side": occluders.SIDE, "in_front": occluders.IN_FRONT, "wholly": occluders.WHOLLY},

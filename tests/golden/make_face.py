@@ -44,7 +44,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,9 @@ from skimage.data import astronaut
 from faceeraser import WEIGHTS, effects, finder, occluders, painting, serve, tracking
 from faceeraser.artifact import Artifact
 from faceeraser.crops import align, paste_back
-from faceeraser.finder import Detection, FaceFinder
+from faceeraser.finder import Detection, FaceFinder, Looked
 from faceeraser.masks import face_mask
+from faceeraser.mesh import Face
 
 SIZE = 256
 MASKS = ("brows,eyes,nose,mouth", "brows,eyes", "mouth", "nose")
@@ -91,7 +92,10 @@ class AsThePage(FaceFinder):
     always, for small faces beside a large one, is Python's alone.
     """
 
-    def detect(self, image: np.ndarray, min_score: float = 0.5, closer: int = 2) -> list[Detection]:
+    def detect(
+        self, image: np.ndarray, min_score: float = 0.5, closer: int = 2, looked: Looked | None = None,
+        known: Sequence[Face] = (),
+    ) -> list[Detection]:  # fmt: skip
         height, width = image.shape[:2]
         side = max(height, width) // 2
         seen = super().detect(image, min_score, 0)

@@ -125,11 +125,11 @@ function boxOf(size, back, image) {
 
 /** The bounded detail of skin, 0 where none may be copied, and which pixels are to be painted; both of the box. */
 function detailed(image, box, mask, crop, skin, local, constants) {
-  const {seen, shaded, bound, deviation, luma: [red, green, blue]} = constants;
+  const {seen, shaded, bound, deviation, clean: {slope, offset}, luma: [red, green, blue]} = constants;
   const {width, height} = box;
   const size = crop.width;
   const holes = new Sampled(Float32Array.from(mask, (v) => (v ? 1 : 0)), size, 1, local, size);
-  const cleans = new Sampled(skin.map((v) => Math.min(Math.max(4 * v - 1.6, 0), 1)), seen, 1, local, size);
+  const cleans = new Sampled(skin.map((v) => Math.min(Math.max(slope * v - offset, 0), 1)), seen, 1, local, size);
   const own = new Sampled(ownShading(crop, mask, skin, constants), shaded, 1, local, size);
   const detail = new Float32Array(width * height);
   const hole = new Uint8Array(width * height);

@@ -16,6 +16,9 @@ final class Painting {
     static final double BOUND = 2.5;
     /** A normal variable's standard deviation in mean absolute deviations. */
     static final double DEVIATION = 1.2533;
+    /** How clean skin is where it is sure: 0 at a weight of 0.4 and below, 1 at 0.65 and above. */
+    static final float SLOPE = 4;
+    static final float OFFSET = 1.6f;
     /** Of a pixel, below which nothing is painted on it. */
     static final double LEAST_SHARE = 1 / 64.0;
     /** Rec. 601. */
@@ -141,7 +144,7 @@ final class Painting {
         }
         float[] clean = new float[plan.skin.length];
         for (int i = 0; i < clean.length; i++) {
-            clean[i] = Math.min(Math.max(4 * plan.skin[i] - 1.6f, 0), 1);
+            clean[i] = Math.min(Math.max(SLOPE * plan.skin[i] - OFFSET, 0), 1);
         }
         Sampled holes = new Sampled(on, crop.width);
         Sampled cleans = new Sampled(clean, SEEN);

@@ -143,6 +143,8 @@ public class EraserTest {
         assertEquals(known.getDouble("bound"), Painting.BOUND, 0);
         assertEquals(known.getDouble("deviation"), Painting.DEVIATION, 0);
         assertEquals(known.getDouble("least_share"), Painting.LEAST_SHARE, 0);
+        assertEquals(known.getJSONObject("clean").getDouble("slope"), Painting.SLOPE, 0);
+        assertEquals(known.getJSONObject("clean").getDouble("offset"), Painting.OFFSET, 1e-7);
         double[] luma = Golden.line(known.getJSONArray("luma"));
         Close.numbers(luma, new double[] {Painting.LUMA[0], Painting.LUMA[1], Painting.LUMA[2]}, 1e-7);
         assertEquals(known.getJSONObject("held").getDouble("least"), Held.LEAST, 0);
