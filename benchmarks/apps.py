@@ -41,10 +41,10 @@ from faceeraser.erasing import Eraser, shares
 from faceeraser.finder import find_faces
 from faceeraser.masks import face_mask
 from faceeraser.mesh import Face, transform
-from faceeraser.parts import FEATURES
 from faceeraser.picture import read as read_picture
 from faceeraser.picture import write as write_picture
 from faceeraser.picture import writing as writing_picture
+from faceeraser.profiles import FEATURES
 from faceeraser.tracking import Tracker
 
 FPS = 30.0

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from faceeraser.profiles import FEATURES
 from faceeraser.shipped import WEIGHTS
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _LATE = {
 
 
 def load(
-    model: str | Path | None = None, parts: Sequence[str] = ("brows", "eyes", "nose", "mouth"), glasses: str = "auto", *,
+    model: str | Path | None = None, parts: Sequence[str] = FEATURES, glasses: str = "auto", *,
     front: str = "keep", most: int | None = None, runtime: str | None = None, delegate: str | Path | None = None,
     workers: int = 1,
 ) -> Eraser:  # fmt: skip

@@ -36,7 +36,7 @@ from faceeraser.masks import face_mask
 from faceeraser.mesh import Face, transform
 from faceeraser.occluders import Occluders, trimmed
 from faceeraser.painting import Held, paint_by_plan
-from faceeraser.parts import FEATURES
+from faceeraser.profiles import FEATURES
 from faceeraser.tracking import Tracked, Tracker
 
 Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -10,7 +10,8 @@ import numpy as np
 from faceeraser.crops import align_matrix
 from faceeraser.glasses import glasses_score, worn_glasses
 from faceeraser.mesh import Face
-from faceeraser.parts import DILATION_ERASED, FEATURES, GLASSES, PARTS, parts_map
+from faceeraser.parts import DILATION_ERASED, GLASSES, PARTS, parts_map
+from faceeraser.profiles import FEATURES
 
 _SLIT = 0.2  # in eye distances: what of a face is narrower and lies between erased parts is erased with them
 

@@ -13,7 +13,6 @@ from faceeraser.mesh import LEFT_BROW, LEFT_EYE, LIPS, NOSE_OUTLINE, RIGHT_BROW,
 
 BROWS, EYES, NOSE, MOUTH, GLASSES = 1, 2, 4, 8, 16
 PARTS = {"brows": BROWS, "eyes": EYES, "nose": NOSE, "mouth": MOUTH, "glasses": GLASSES}
-FEATURES = ("brows", "eyes", "nose", "mouth")  # what every face has
 POLYGONS = {
     BROWS: [RIGHT_BROW, LEFT_BROW],
     EYES: [RIGHT_EYE, LEFT_EYE],

@@ -15,14 +15,15 @@ import pytest
 from PIL import Image, ImageCms
 
 import faceeraser
-from faceeraser import artifact, cli, mesh, writing
+from faceeraser import artifact, cli, effects, jobs, mesh, picture, writing
 from faceeraser.artifact import Artifact
 from faceeraser.crops import align_matrix, cut
 from faceeraser.finder import find_faces
 from faceeraser.glasses import draw_glasses
 from faceeraser.masks import face_mask
 from faceeraser.mesh import Face, transform
-from faceeraser.parts import DILATION, DILATION_ERASED, DILATION_EYE_DISTANCE, FEATURES, parts_map
+from faceeraser.parts import DILATION, DILATION_ERASED, DILATION_EYE_DISTANCE, parts_map
+from faceeraser.profiles import FEATURES, PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 64
@@ -327,14 +328,14 @@ def test_names_that_no_terminal_prints_and_names_as_long_as_names_can_be(astrona
 def test_whatever_a_file_raises_is_its_own(photo, model, monkeypatch, capsys):
     """A library's own kind of error on the first of two: one line, no traceback, and the second is done."""
     Image.open(photo).save(photo.with_name("b.png"))
-    real = cli.picture.opened
+    real = picture.opened
 
     def opened(path: Path):
         if path == photo:
             raise RecursionError("too deep")
         return real(path)
 
-    monkeypatch.setattr(cli.picture, "opened", opened)
+    monkeypatch.setattr(picture, "opened", opened)
     assert run("erase", photo.parent, "-o", photo.parent / "out", "--model", model) == 2
     said = capsys.readouterr()
     assert "1 of 2 done" in said.out and f"{photo}: " in said.err and "too deep" in said.err
@@ -390,7 +391,7 @@ def test_a_profile_of_parts_is_a_name_for_a_list(photo, model, tmp_path):
     run("erase", photo, tmp_path / "a.png", "--model", model, "--parts", "lower")
     run("erase", photo, tmp_path / "b.png", "--model", model, "--parts", "nose,mouth")
     assert np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
-    assert set(cli.PROFILES["all"]) == set(FEATURES)
+    assert set(PROFILES["all"]) == set(FEATURES)
 
 
 def test_grey_stays_grey(photo, model, astronaut, tmp_path):
@@ -404,14 +405,31 @@ def test_grey_stays_grey(photo, model, astronaut, tmp_path):
         assert (np.ptp(after, axis=2) == 0).all() and after[LIPS[1], LIPS[0], 0] != pixels(photo)[LIPS[1], LIPS[0], 0]
 
 
-def test_help_is_quick():
-    """What it costs beside Python itself and OpenCV: no video library, no TIFF, no runtime of networks."""
-    code = (
-        "import sys; from faceeraser.cli import build_parser; build_parser().format_help()\n"
-        "print(*sorted({name.split('.')[0] for name in sys.modules}))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert not {"av", "tifffile", "pillow_heif", "ai_edge_litert"} & set(done.stdout.split())
+HELP = """
+import contextlib
+from faceeraser import cli
+with contextlib.suppress(SystemExit):
+    cli.main(["erase", "--help"])
+"""
+
+
+@pytest.mark.parametrize("code", ["import faceeraser", HELP])
+def test_importing_and_help_are_quick(code):
+    """At most 0.15 s of computing beside Python's own, and nothing that takes long is loaded."""
+    last = "\nimport sys, time; print(time.process_time(), *sorted({name.split('.')[0] for name in sys.modules}))"
+
+    def ran(code: str) -> tuple[float, set[str]]:
+        done = subprocess.run([sys.executable, "-c", code + last], capture_output=True, text=True, cwd=ROOT, check=True)
+        seconds, *names = done.stdout.splitlines()[-1].split()
+        return float(seconds), set(names)
+
+    runs, empty = [ran(code) for _ in range(3)], [ran("pass") for _ in range(3)]
+    assert min(seconds for seconds, _ in runs) - min(seconds for seconds, _ in empty) < 0.15
+    assert not {"numpy", "cv2", "PIL", "av", "tifffile", "pillow_heif", "ai_edge_litert", "torch"} & runs[0][1]
+
+
+def test_what_the_help_names_is_what_there_is():
+    assert tuple(artifact.TFLITE_RUNTIMES) == cli.RUNTIMES and tuple(effects.BLENDS) == cli.BLENDS
 
 
 # --- erase: what can be wrong ----------------------------------------------------------------------------------------
@@ -604,8 +622,8 @@ def test_the_version_is_the_projects():
 def test_a_searched_folder_gives_photographs_and_videos_and_not_earlier_results(tmp_path):
     for name in ("a.jpg", "b.MP4", "a-erased.png", "notes.txt", ".hidden.png"):
         (tmp_path / name).write_bytes(b"")
-    planned = cli.plan([tmp_path], None, "erased", False)
+    planned = jobs.plan([tmp_path], None, "erased", False)
     out = tmp_path.with_name(f"{tmp_path.name}-erased")
-    assert planned == [cli.Job(tmp_path / "a.jpg", out / "a.jpg", False), cli.Job(tmp_path / "b.MP4", out / "b.MP4", True)]
+    assert planned == [jobs.Job(tmp_path / "a.jpg", out / "a.jpg", False), jobs.Job(tmp_path / "b.MP4", out / "b.MP4", True)]
     named = tmp_path / "a-erased.png"
-    assert cli.plan([named], None, "erased", False) == [cli.Job(named, tmp_path / "a-erased-erased.png", False)], "if named"
+    assert jobs.plan([named], None, "erased", False) == [jobs.Job(named, tmp_path / "a-erased-erased.png", False)]

@@ -21,11 +21,11 @@ SCRIPTS = ("train", "compress", "export", "benchmarks")
 FLOORS = (
     {"reading"},
     {"extras", "writing", "history", "legacy", "processes", "cache", "seeds", "patches", "painting", "mesh"}
-    | {"shipped"},
+    | {"shipped", "profiles"},
     {"warp", "metrics", "crops", "parts", "landmark_models", "edges", "quant", "timings", "flatbuffer", "gpu", "picture"}
     | {"video", "mil", "script", "synthetic", "occluders"},
     {"losses", "pairs", "effects", "artifact", "landmarks", "finder", "glasses", "patchmatch", "plots", "looks", "judge"}
-    | {"blanks", "skin", "splits", "filters", "hair"},
+    | {"blanks", "skin", "splits", "filters", "hair", "jobs"},
     {"networks", "chain", "paint", "masks", "tracking", "contact_sheets"},
     {"planner", "preparing"},
     {"peers"},
@@ -39,6 +39,7 @@ FLOORS = (
     {"convert"},
     {"erasing"},
     {"__init__"},
+    {"commands", "inspecting"},
     {"cli"},
 )
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}

@@ -15,7 +15,8 @@ from faceeraser import cli, finder, landmarks, video
 from faceeraser.crops import align_matrix
 from faceeraser.finder import find_faces
 from faceeraser.mesh import RIGHT_BROW, Face, transform
-from faceeraser.parts import FEATURES, PARTS, parts_map
+from faceeraser.parts import PARTS, parts_map
+from faceeraser.profiles import FEATURES
 
 RIGHT, LEFT = (203, 101), (247, 104)  # the astronaut's pupils, x and y, read off by eye
 

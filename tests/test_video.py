@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import script
 
-from faceeraser import cli, erasing, shipped, tracking, video
+from faceeraser import cli, erasing, jobs, shipped, tracking, video
 from faceeraser.erasing import Eraser
 from faceeraser.finder import Detection, FaceFinder, shared
 from faceeraser.mesh import Face
@@ -623,7 +623,7 @@ def test_a_file_whose_name_tells_nothing_is_opened_by_what_it_is(tmp_path, clip,
     shutil.copy(clip, tmp_path / "film.dat")
     Image.fromarray(astronaut).save(tmp_path / "photo.dat", format="PNG")
     (tmp_path / "neither.dat").write_text("")
-    assert [cli.is_film(tmp_path / f"{name}.dat") for name in ("film", "photo", "neither")] == [True, False, False]
+    assert [jobs.is_film(tmp_path / f"{name}.dat") for name in ("film", "photo", "neither")] == [True, False, False]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a signal")
