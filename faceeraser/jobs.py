@@ -69,11 +69,12 @@ def plan(sources: Sequence[Path], target: Path | None, ending: str, overwrite: b
         if len(sources) > 1 and target is not None:
             below = target / source.resolve().name if source.is_dir() else target / _beside(source, ending).name
         jobs += _of_folder(source, below, ending) if source.is_dir() else [_of_file(source, below, ending)]
-    jobs = _kept_apart(jobs)
-    taken: dict[Path, Path] = {}
     for job in jobs:
         if job.target.resolve() == job.source.resolve():
             raise ValueError(f"{job.source}: the result would replace it; choose another OUT")
+    jobs = _kept_apart(jobs)
+    taken: dict[Path, Path] = {}
+    for job in jobs:
         if (other := taken.setdefault(job.target.resolve(), job.source)) != job.source:
             raise ValueError(f"{other} and {job.source} would both become {job.target}; put them into two folders")
     for job in jobs:
