@@ -1,6 +1,7 @@
 """Time the web demo in a browser: here, in headless Chromium, or in a phone's Chrome over adb.
 
     python benchmarks/web.py --json benchmarks/results/web.json
+    python benchmarks/web.py --previous old/faceeraser/page old/int8.tflite --turns 5
     python benchmarks/web.py --phone --effects none mono-eye
 
 The page is served as `faceeraser demo` serves it, opened at ?bench=1, and posts its figures back: frames of 640 x 480 in
@@ -10,6 +11,7 @@ fps             frames a second, everything included
 STEP_ms         median of a step's milliseconds over the frames that have it: grab, landmarks, mask, cut, model, paste,
                 effect, show, and find, which only every detect_every-th frame has
 mean_ms         by step, the mean over all frames: these add up to a frame
+ratio           of --previous: fps to that page's, the median over the turns
 
 On a phone Chrome is started by an intent, at an address that `adb reverse` leads back to this machine: a phone that is warm,
 throttled or nearly empty is refused as benchmarks/android.py refuses it. Nothing else should run meanwhile, here or there.
@@ -21,6 +23,7 @@ import contextlib
 import os
 import queue
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -130,47 +133,69 @@ def row_of(figures: Any, effect: str, facts: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def measured(place: Here | Phone, url: str, posted: queue.Queue[Any], args: Namespace) -> list[dict[str, Any]]:
-    """A row for each effect."""
+def figures_of(place: Here | Phone, url: str, posted: queue.Queue[Any], effect: str, args: Namespace) -> dict[str, Any]:
+    """A result's row of one effect."""
+    wanted = f"bench=1&post=1&frames={args.frames}&run={args.run_on}&effect={'' if effect == 'none' else effect}"
+    with place.showing(f"{url}?{wanted}"):
+        try:
+            figures = posted.get(timeout=args.timeout)
+        except queue.Empty:
+            raise ValueError(
+                f"no figures came from the browser within {args.timeout:g} s; expected them at {url}; is it there, and "
+                "awake? raise --timeout or time fewer --frames"
+            ) from None
+    return row_of(figures, effect, place.facts)
+
+
+def measured(
+    place: Here | Phone, servers: Sequence[serve.Server], posted: queue.Queue[Any], args: Namespace
+) -> list[dict[str, Any]]:  # fmt: skip
+    """A row for each effect, of the first server's page; `ratio` is to the second's, if there is one."""
     rows = []
     for effect in args.effects:
-        wanted = f"bench=1&post=1&frames={args.frames}&run={args.run_on}&effect={'' if effect == 'none' else effect}"
-        with place.showing(f"{url}?{wanted}"):
-            try:
-                figures = posted.get(timeout=args.timeout)
-            except queue.Empty:
-                raise ValueError(
-                    f"no figures came from the browser within {args.timeout:g} s; expected them at {url}; is it there, and "
-                    "awake? raise --timeout or time fewer --frames"
-                ) from None
-        rows.append(row_of(figures, effect, place.facts))
+        turns = [[figures_of(place, each.url, posted, effect, args) for each in servers] for _ in range(args.turns)]
+        row, *previous = ([turn[k] for turn in turns] for k in range(len(servers)))
+        rows.append(sorted(row, key=lambda each: float(each.get("fps", 0)))[len(row) // 2])
+        if previous and "fps" in row[0]:
+            ratios = [after["fps"] / before["fps"] for after, before in zip(row, previous[0], strict=True)]
+            rows[-1] |= {
+                "ratio": statistics.median(ratios), "ratios": ratios,
+                "previous": {key: previous[0][0][key] for key in ("model", "sha256", "threads")}
+                | {"fps": statistics.median(each["fps"] for each in previous[0])},
+            }  # fmt: skip
     return rows
 
 
 def run(args: Namespace) -> None:
-    if args.frames < 1:
-        raise ValueError(f"--frames {args.frames}: expected at least 1")
+    if args.frames < 1 or args.turns < 1:
+        raise ValueError(f"--frames {args.frames} --turns {args.turns}: expected at least 1 of each")
     if unknown := set(args.effects) - {"none", *effects.read()}:
         raise ValueError(f"--effects {sorted(unknown)[0]}: expected some of none, {', '.join(effects.read())}")
+    if args.phone and args.previous:
+        raise ValueError("--previous compares on this machine; take it without --phone")
     posted: queue.Queue[Any] = queue.Queue()
-    with serve.Server("127.0.0.1", 0, serve.table(args.model, serve.PAGE), posted.put) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            if args.phone:
-                from faceeraser.device import Device
+    pages = [(args.model, serve.PAGE), *([tuple(map(Path, reversed(args.previous)))] if args.previous else [])]
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for model, page in pages:
+            servers.append(stack.enter_context(serve.Server("127.0.0.1", 0, serve.table(model, page), posted.put)))
+            threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+            stack.callback(servers[-1].shutdown)
+        if args.phone:
+            from faceeraser.device import Device
 
-                with Device.open(args.serial) as device:
-                    place: Here | Phone = Phone(device, server.server_address[1], args.force)
-                    rows = measured(place, server.url, posted, args)
-            else:
-                place = Here(args.browser)
-                rows = measured(place, server.url, posted, args)
-        finally:
-            server.shutdown()
+            device = stack.enter_context(Device.open(args.serial))
+            place: Here | Phone = Phone(device, servers[0].server_address[1], args.force)
+        else:
+            place = Here(args.browser)
+        rows = measured(place, servers, posted, args)
     result = artifact.result(rows, None, args.command)
     if args.json:
         artifact.write_result(args.json, result)
-    shown = ("name", "fps", "find_ms", "landmarks_ms", "mask_ms", "cut_ms", "model_ms", "paste_ms", "effect_ms", "throttled")
+    shown = (
+        "name", "fps", "ratio", "find_ms", "landmarks_ms", "mask_ms", "cut_ms", "model_ms", "paste_ms", "effect_ms",
+        "throttled",
+    )  # fmt: skip
     script.finish(f"the page, {place.name}", [{key: row.get(key) for key in shown} for row in rows], result)
 
 
@@ -181,6 +206,11 @@ def build_parser() -> ArgumentParser:
     option("--effects", nargs="+", default=["none"], metavar="NAME", help="each in turn; `none` erases alone (the default)")
     option("--run-on", choices=("wasm", "webgpu"), default="wasm", help="default: %(default)s")
     option("--frames", type=int, default=100, help="default: %(default)s")
+    option(
+        "--previous", nargs=2, metavar=("PAGE", "FILE"),
+        help="another page, a folder that its `make web` wrote, with its model, timed in turns with this one: `ratio`",
+    )
+    option("--turns", type=int, default=1, help="how often each is timed; the middle one counts (default: %(default)s)")
     option("--browser", metavar="FILE", help="a browser of Chromium's kind on this machine")
     option("--phone", action="store_true", help="a phone's Chrome, over adb")
     option("--serial", help="which phone, if there are several")

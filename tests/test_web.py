@@ -483,6 +483,11 @@ def test_the_benchmark_script_writes_a_result(page: Path, tmp_path: Path, stage,
     assert [row["effect"] for row in rows] == ["none", "small-face"]
     assert all(row["fps"] > 0 and row["model_ms"] > 1 and row["frames_with_face"] == 3 for row in rows)
     assert "small-face" in capsys.readouterr().out
+    previous = ("--previous", page, MODEL, "--turns", 2, "--frames", 2, "--json", told)
+    assert stage("benchmarks/web.py", *previous) == 0
+    (row,) = artifact.read_result(told)["rows"]
+    assert row["ratio"] == np.median(row["ratios"]) > 0 and len(row["ratios"]) == 2 and row["previous"]["fps"] > 0
+    capsys.readouterr()
     assert stage("benchmarks/web.py", "--browser", tmp_path / "none") == 2
     assert stage("benchmarks/web.py", "--effects", "ghost") == 2
     assert stage("benchmarks/web.py", "--timeout", 0.2, "--browser", shutil.which("true")) == 2

@@ -1,7 +1,8 @@
 // What hangs in front of a face, hair, hands, things, is taken out of its mask: faceeraser/occluders.py, with the constants
 // that /data/faces.json has of it.
 
-import {averaged, enlarged, scaled} from './picture.js';
+import {Sampled} from './painting.js';
+import {averaged, scaled} from './picture.js';
 
 /** @typedef {import('./picture.js').Picture} Picture */
 /**
@@ -32,10 +33,19 @@ export async function inFront(run, crop, {side}) {
  * @returns {Trimmed}
  */
 export function trimmed(mask, size, front, {side, in_front: from, wholly}) {
-  const there = enlarged({width: side, height: side, channels: 1, data: front}, size, size).data;
-  const bare = mask.map((v, k) => (v && there[k] <= from ? 1 : 0));
-  const any = bare.some((v) => v);
-  const share = Float32Array.from(bare, (v, k) =>
-    v || (any && mask[k] ? Math.min(Math.max((wholly - there[k]) / (wholly - from), 0), 1) : 0));
+  const there = new Sampled(front, side, [1, 0, 0, 0, 1, 0], size);
+  const bare = new Uint8Array(mask.length);
+  const share = new Float32Array(mask.length);
+  let any = false;
+  for (let y = 0, k = 0; y < size; y++) {
+    for (let x = 0; x < size; x++, k++) {
+      if (!mask[k]) continue;
+      const sure = there.linear(x, y);
+      bare[k] = sure <= from ? 1 : 0;
+      share[k] = bare[k] ? 1 : Math.max((wholly - sure) / (wholly - from), 0);
+      any ||= bare[k] === 1;
+    }
+  }
+  if (!any) share.fill(0);
   return {mask: bare, share};
 }

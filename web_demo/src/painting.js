@@ -15,32 +15,41 @@ import {averaged, cubic, inverted, moved, rounded} from './picture.js';
 
 const CLEAR = 1e-4; // what a mean is divided by at least
 
-/** Where a pixel of the box lies in a map of the crop, in single precision as OpenCV keeps it. */
-class Sampled {
-  /** @param {number} side of the map  @param {Matrix} local from the box's pixels to those of the crop  @param {number} size */
-  constructor(field, side, channels, local, size) {
+/** A map of the crop on another grid, at coordinates in single precision as OpenCV keeps them; its border is repeated. */
+export class Sampled {
+  /**
+   * @param {Float32Array} field (side, side), or (side, side, 3) for `smooth`
+   * @param {number} side
+   * @param {Matrix} local from the grid's pixels to those of the crop
+   * @param {number} size of the crop
+   */
+  constructor(field, side, local, size) {
     const scale = side / size;
     const shift = 0.5 * scale - 0.5;
     const there = local.map((v, k) => Math.fround(v * scale + (k % 3 === 2 ? shift : 0)));
-    Object.assign(this, {field, side, channels, there});
-    this.weights = [new Float64Array(4), new Float64Array(4)];
+    Object.assign(this, {field, side, last: side - 1});
+    [this.a, this.b, this.x0, this.c, this.d, this.y0] = there;
+    this.across = new Float64Array(4);
+    this.along = new Float64Array(4);
   }
 
-  /** Column and row, which may lie beyond the map: there its border is repeated. */
-  at(x, y) {
-    const {fround} = Math;
-    const [a, b, x0, c, d, y0] = this.there;
-    this.x = fround(fround(fround(a * x) + fround(b * y)) + x0);
-    this.y = fround(fround(fround(c * x) + fround(d * y)) + y0);
+  column(x, y) {
+    return Math.fround(Math.fround(Math.fround(this.a * x) + Math.fround(this.b * y)) + this.x0);
+  }
+
+  row(x, y) {
+    return Math.fround(Math.fround(Math.fround(this.c * x) + Math.fround(this.d * y)) + this.y0);
   }
 
   /** Of a map of one channel, linearly. */
   linear(x, y) {
-    this.at(x, y);
-    const {field, side} = this;
-    const [left, top] = [Math.floor(this.x), Math.floor(this.y)];
-    const [right, down] = [this.x - left, this.y - top];
-    const last = side - 1;
+    const {field, side, last} = this;
+    const column = this.column(x, y);
+    const row = this.row(x, y);
+    const left = Math.floor(column);
+    const top = Math.floor(row);
+    const right = column - left;
+    const down = row - top;
     const x0 = left < 0 ? 0 : left > last ? last : left;
     const x1 = left < -1 ? 0 : left >= last ? last : left + 1;
     const y0 = (top < 0 ? 0 : top > last ? last : top) * side;
@@ -52,29 +61,36 @@ class Sampled {
 
   /** Of a map of three channels, smoothly, into `out`. */
   smooth(x, y, out) {
-    this.at(x, y);
-    const {field, side, weights: [across, along]} = this;
-    const [left, top] = [Math.floor(this.x), Math.floor(this.y)];
-    cubic(this.x - left, across);
-    cubic(this.y - top, along);
-    out.fill(0);
+    const {field, side, last, across, along} = this;
+    const column = this.column(x, y);
+    const row = this.row(x, y);
+    const left = Math.floor(column);
+    const top = Math.floor(row);
+    cubic(column - left, across);
+    cubic(row - top, along);
+    let red = 0;
+    let green = 0;
+    let blue = 0;
     for (let j = 0; j < 4; j++) {
-      const row = Math.min(Math.max(top + j - 1, 0), side - 1) * side;
+      const line = Math.min(Math.max(top + j - 1, 0), last) * side;
       for (let i = 0; i < 4; i++) {
         const weight = along[j] * across[i];
-        const from = 3 * (row + Math.min(Math.max(left + i - 1, 0), side - 1));
-        out[0] += weight * field[from];
-        out[1] += weight * field[from + 1];
-        out[2] += weight * field[from + 2];
+        const from = 3 * (line + Math.min(Math.max(left + i - 1, 0), last));
+        red += weight * field[from];
+        green += weight * field[from + 1];
+        blue += weight * field[from + 2];
       }
     }
+    out[0] = red;
+    out[1] = green;
+    out[2] = blue;
   }
 }
 
 /**
  * Paint what a plan says into a picture, in place; what is under the mask is not looked at.
  * @param {Picture} image RGB or RGBA of 8 bits, changed where the mask is, and nowhere else
- * @param {Uint8Array} mask (size, size), non-zero = erase, in the crop's coordinates
+ * @param {Uint8Array} mask (size, size), 1 = erase, in the crop's coordinates
  * @param {Picture} crop (size, size, 3), what the plan was made of
  * @param {Plan} plan
  * @param {Matrix} matrix from the picture's coordinates to the crop's
@@ -98,7 +114,7 @@ function fading(share, hole, {width, height}, local, size, {least_share: least})
   const shares = Float32Array.from(hole);
   const edge = share?.map((v) => (v > 0 && v < 1 ? 1 : 0));
   if (!edge?.some((v) => v)) return shares;
-  const [all, edges] = [share, edge].map((field) => new Sampled(field, size, 1, local, size));
+  const [all, edges] = [share, edge].map((field) => new Sampled(field, size, local, size));
   for (let y = 0, k = 0; y < height; y++) {
     for (let x = 0; x < width; x++, k++) {
       if (hole[k] || edges.linear(x, y) <= 0) continue;
@@ -128,9 +144,9 @@ function detailed(image, box, mask, crop, skin, local, constants) {
   const {seen, shaded, bound, deviation, clean: {slope, offset}, luma: [red, green, blue]} = constants;
   const {width, height} = box;
   const size = crop.width;
-  const holes = new Sampled(Float32Array.from(mask, (v) => (v ? 1 : 0)), size, 1, local, size);
-  const cleans = new Sampled(skin.map((v) => Math.min(Math.max(slope * v - offset, 0), 1)), seen, 1, local, size);
-  const own = new Sampled(ownShading(crop, mask, skin, constants), shaded, 1, local, size);
+  const holes = new Sampled(Float32Array.from(mask), size, local, size);
+  const cleans = new Sampled(skin.map((v) => Math.min(Math.max(slope * v - offset, 0), 1)), seen, local, size);
+  const own = new Sampled(ownShading(crop, mask, skin, constants), shaded, local, size);
   const detail = new Float32Array(width * height);
   const hole = new Uint8Array(width * height);
   let [all, clear] = [0, 0];
@@ -214,7 +230,7 @@ function lay(image, box, shares, detail, plan, local, size, grey, constants) {
   const corners = blocks + 1;
   const block = size / blocks;
   const shifts = shiftsOf(plan.sources, local, size, constants);
-  const shading = new Sampled(plan.shading, shaded, 3, local, size);
+  const shading = new Sampled(plan.shading, shaded, local, size);
   const colour = new Float64Array(3);
   const [la, lb, lx, lc, ld, ly] = local;
   for (let y = 0, k = 0; y < height; y++) {

@@ -66,12 +66,9 @@ export function warp(source, matrix, width, height, kind, {channels = source.cha
   const {fround} = Math;
   const [a, b, x0, c, d, y0] = inverted(matrix).map(fround);
   const reach = kind === 'cubic' ? 4 : kind === 'linear' ? 2 : 1;
-  const taps = reach * reach;
   const wx = new Float64Array(4);
   const wy = new Float64Array(4);
   const columns = new Int32Array(4);
-  const from = new Int32Array(taps);
-  const weights = new Float64Array(taps);
   for (let y = 0, at = 0; y < height; y++) {
     const bx = fround(b * y);
     const ey = fround(d * y);
@@ -100,35 +97,44 @@ export function warp(source, matrix, width, height, kind, {channels = source.cha
         if (zero && (column < 0 || column >= w)) wx[i] = 0;
         columns[i] = (column < 0 ? 0 : column >= w ? w - 1 : column) * stride;
       }
-      for (let j = 0, k = 0; j < reach; j++) {
-        const row = top + j;
-        const weight = zero && (row < 0 || row >= h) ? 0 : wy[j];
-        const start = (row < 0 ? 0 : row >= h ? h - 1 : row) * w * stride;
-        for (let i = 0; i < reach; i++, k++) {
-          from[k] = start + columns[i];
-          weights[k] = weight * wx[i];
-        }
-      }
       if (channels === 3) {
-        let [red, green, blue] = [0, 0, 0];
-        for (let k = 0; k < taps; k++) {
-          const weight = weights[k];
-          const pixel = from[k];
-          red += data[pixel] * weight;
-          green += data[pixel + 1] * weight;
-          blue += data[pixel + 2] * weight;
+        let red = 0;
+        let green = 0;
+        let blue = 0;
+        for (let j = 0; j < reach; j++) {
+          const row = top + j;
+          if (zero && (row < 0 || row >= h)) continue;
+          const start = (row < 0 ? 0 : row >= h ? h - 1 : row) * w * stride;
+          let lineRed = 0;
+          let lineGreen = 0;
+          let lineBlue = 0;
+          for (let i = 0; i < reach; i++) {
+            const pixel = start + columns[i];
+            const weight = wx[i];
+            lineRed += data[pixel] * weight;
+            lineGreen += data[pixel + 1] * weight;
+            lineBlue += data[pixel + 2] * weight;
+          }
+          red += lineRed * wy[j];
+          green += lineGreen * wy[j];
+          blue += lineBlue * wy[j];
         }
         out[at] = red;
         out[at + 1] = green;
         out[at + 2] = blue;
-        at += 3;
-        continue;
+      } else {
+        for (let channel = 0; channel < channels; channel++) {
+          let sum = 0;
+          for (let j = 0; j < reach; j++) {
+            const row = top + j;
+            if (zero && (row < 0 || row >= h)) continue;
+            const start = (row < 0 ? 0 : row >= h ? h - 1 : row) * w * stride + channel;
+            for (let i = 0; i < reach; i++) sum += data[start + columns[i]] * wy[j] * wx[i];
+          }
+          out[at + channel] = sum;
+        }
       }
-      for (let channel = 0; channel < channels; channel++) {
-        let sum = 0;
-        for (let k = 0; k < taps; k++) sum += data[from[k] + channel] * weights[k];
-        out[at++] = sum;
-      }
+      at += channels;
     }
   }
   return result;
@@ -337,12 +343,17 @@ export function discRows(size) {
 /**
  * Each pixel 1 where any pixel of `field` under a symmetric shape is not 0; what lies beyond the field does not count.
  * @param {Uint8Array} field of 0 and 1
- * @param {number[]} rows how far each row of the shape reaches to either side: `discRows`, or [1, 1, 1] for a square of 3
+ * @param {number[]} rows how far each row of the shape reaches to either side, never farther away from its middle one:
+ *   `discRows`, or [1, 1, 1] for a square of 3
  */
 export function grown(field, width, height, rows) {
   const result = new Uint8Array(field.length);
   const middle = rows.length >> 1;
+  const most = rows[middle];
+  // How many rows up and down the shape reaches where it is so many pixels aside.
+  const reach = Int32Array.from({length: most + 1}, (_, aside) => rows.filter((row) => row >= aside).length >> 1);
   const near = new Int32Array(width); // how far it is to the row's nearest pixel that is not 0
+  const begun = new Int32Array((height + 1) * width); // less those ended: how many reaches over a pixel begin in its row
   for (let y = 0; y < height; y++) {
     const start = y * width;
     let away = width;
@@ -352,11 +363,17 @@ export function grown(field, width, height, rows) {
     for (let x = width - 1; x >= 0; x--) {
       away = field[start + x] ? 0 : away + 1;
       if (away < near[x]) near[x] = away;
+      if (near[x] > most) continue;
+      const tall = reach[near[x]];
+      begun[Math.max(0, y - tall) * width + x] += 1;
+      begun[Math.min(height, y + tall + 1) * width + x] -= 1;
     }
-    for (let k = 0; k < rows.length; k++) {
-      const target = y + middle - k;
-      if (target < 0 || target >= height) continue;
-      for (let x = 0, at = target * width; x < width; x++, at++) if (near[x] <= rows[k]) result[at] = 1;
+  }
+  near.fill(0);
+  for (let y = 0, at = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, at++) {
+      near[x] += begun[at];
+      result[at] = near[x] > 0 ? 1 : 0;
     }
   }
   return result;
@@ -374,7 +391,8 @@ export function closed(field, width, height, size) {
     padded.set(field.subarray(from, from + box.width), (y + size) * w + size);
   }
   const disc = discRows(size);
-  const around = grown(padded, w, h, disc).map((there) => 1 - there);
+  const around = grown(padded, w, h, disc);
+  for (let k = 0; k < around.length; k++) around[k] = 1 - around[k];
   const outside = grown(around, w, h, disc);
   for (let y = 0; y < box.height; y++) {
     for (let x = 0; x < box.width; x++) {
