@@ -96,9 +96,9 @@ def commands(args: Namespace) -> dict[tuple[str, str, int], list[str]]:
         student = chain / "student"
         for floats in ("auto", "least"):
             for name, count_of in (("after training", "0"), ("in training", steps)):
-                words = ["--keep-float", floats, "--steps", count_of, *taught]
+                options = ["--keep-float", floats, "--steps", count_of, *taught]
                 what = f"int8 {name}, {'float tail' if floats == 'auto' else 'all int8'}"
-                add("ablation", what, seed, "compress/quantize.py", student, *words)
+                add("ablation", what, seed, "compress/quantize.py", student, *options)
     aims = [*chain.FOR_COPIES, "--perceptual", "off", "--texture", "0", "--edge-l1", "0.1", "--adversarial", "0"]
     for what, changed in OPTIONS.items():
         phase = ["--phase", "all", "--shrink", "1", *aims, *taught, "--steps", long, *changed]
@@ -114,12 +114,12 @@ def trained(plan: Mapping[tuple[str, str, int], Sequence[str]]) -> list[dict[str
     for (kind, what, _seed), command in plan.items():
         if kind in ("option", "ablation"):
             planned[kind, what].append(Path(command[2]))
-    found = {
+    entries_of = {
         name: [read_history(folder)[-1] for folder in folders]
         for name, folders in planned.items() if all(folder.is_dir() for folder in folders)
     }  # fmt: skip
     rows = []
-    for (kind, what), entries in found.items():
+    for (kind, what), entries in entries_of.items():
         after = [entry["metrics"].get("after", entry["metrics"]) for entry in entries]
         row: dict[str, Any] = {"name": f"{kind}: {what}", "kind": kind, "list": "tune", "seeds": len(after)}
         means, spread = mean_and_spread(after, (*metrics.FIGURES, "gmacs", "params", "flow_in_hole"))

@@ -73,9 +73,9 @@ class Mirror:
         config, wanted = pipeline.config, Config.of("mobile")
         fixed = ("norm", "padding", "upsampling", "fill", "shrink", "guided", "halved", "residual", "separable", "variant")
         for name in fixed:
-            found, expected = getattr(config, name), getattr(wanted, name)
-            if found != expected:
-                raise ValueError(f"{name} is {found!r}, expected {expected!r}: the mirror is written for the mobile preset")
+            given, expected = getattr(config, name), getattr(wanted, name)
+            if given != expected:
+                raise ValueError(f"{name} is {given!r}, expected {expected!r}: the mirror is written for the mobile preset")
         if not config.quantized:
             raise ValueError("found a float network, expected a quantized one: python compress/quantize.py SOURCE TARGET")
         self.tf, self.pipeline, self.size, self.lanes = tf, pipeline, config.resolution, KERNELS[kernels]
@@ -411,8 +411,8 @@ def check(path: Path, pipeline: FaceEraser) -> None:
     """Assert on a mirror's file what makes it count. Raises GateFailed."""
     graph = Graph(path)
 
-    def wrong(words: str) -> script.GateFailed:
-        return script.GateFailed(f"the mirror does not count: {words}")
+    def wrong(reason: str) -> script.GateFailed:
+        return script.GateFailed(f"the mirror does not count: {reason}")
 
     if graph.ops("TRANSPOSE"):
         raise wrong(f"{len(graph.ops('TRANSPOSE'))} TRANSPOSE, expected none")
@@ -426,14 +426,14 @@ def check(path: Path, pipeline: FaceEraser) -> None:
     kept = sum(type(m) is nn.Conv2d for m in pipeline.modules())
     if len(floats) != kept or any(graph.type(int(t)) != "FLOAT32" for op in floats for t in op.inputs):
         raise wrong(f"{len(floats)} convolutions are not int8, expected {kept}, in float32")
-    found, constants = set(), []
+    kinds, constants = set(), []
     for t, tensor in enumerate(graph.graph.tensors):
         if graph.type(t) == "INT8" and tensor.quantization is not None and tensor.quantization.scale is not None:
             scales = np.asarray(tensor.quantization.scale, np.float64)
             if graph.constant(t):
                 constants.append(np.unique(scales.astype(np.float32)))
             elif t in graph.maker:
-                found.add((float(scales[0]), int(tensor.quantization.zeroPoint[0])))
+                kinds.add((float(scales[0]), int(tensor.quantization.zeroPoint[0])))
     learnt = set()
     for name, scale, zero in quant.quantized_tensors(pipeline):
         values = np.unique(np.atleast_1d(scale.detach().numpy()))
@@ -441,7 +441,7 @@ def check(path: Path, pipeline: FaceEraser) -> None:
             learnt.add((float(values[0]), zero))
         elif not any(len(c) in (1, len(values)) and np.allclose(c, values, rtol=1e-5, atol=0) for c in constants):
             raise wrong(f"no weights have the scales of {name}")
-    for one, other, what in ((learnt, found, "is not in its file"), (found, learnt, "is in its file and in no checkpoint")):
+    for one, other, what in ((learnt, kinds, "is not in its file"), (kinds, learnt, "is in its file and in no checkpoint")):
         for scale, zero in one:
             if not any(zero == z and math.isclose(scale, s, rel_tol=1e-5) for s, z in other):
                 raise wrong(f"an activation's scale {scale:.8g}, zero point {zero}, {what}")
@@ -466,8 +466,8 @@ def difference(pipeline: FaceEraser, kernels: str, pictures: Sequence[gate.Pictu
     finally:
         quant.set_bypassed(pipeline, False)
     if not worst <= SAME_NETWORK:
-        told = f"{worst:.2g} apart without quantization, expected {SAME_NETWORK:g}"
-        raise script.GateFailed(f"the mirror is another network: {told}")
+        failure = f"{worst:.2g} apart without quantization, expected {SAME_NETWORK:g}"
+        raise script.GateFailed(f"the mirror is another network: {failure}")
     return worst
 
 
@@ -477,14 +477,14 @@ def erased(path: Path, pictures: Sequence[gate.Picture]) -> list[np.ndarray]:
 
     interpreter: Any = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
-    made = []
+    painted = []
     for picture in pictures:
         for port in interpreter.get_input_details():
             value = picture.image if port["shape"][-1] == 3 else picture.mask[..., None]
             interpreter.set_tensor(port["index"], value[None])
         interpreter.invoke()
-        made.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
-    return made
+        painted.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0])
+    return painted
 
 
 def psnr_of(one: Sequence[np.ndarray], other: Sequence[np.ndarray], pictures: Sequence[gate.Picture]) -> list[float]:
@@ -517,12 +517,12 @@ def random_network(width: int, pictures: Sequence[gate.Picture]) -> FaceEraser:
 
 def times(files: dict[str, Path], threads: int, args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """latency.py's rows of the files, which take turns."""
-    told = folder / f"{threads}.json"
+    result = folder / f"{threads}.json"
     chain.run_all([[
         "benchmarks/latency.py", *(f"{name}={path}" for name, path in files.items()), "--runtimes", "litert",
-        "--threads", str(threads), "--runs", str(args.runs), "--rounds", str(args.rounds), "--json", str(told),
+        "--threads", str(threads), "--runs", str(args.runs), "--rounds", str(args.rounds), "--json", str(result),
     ]], ROOT)  # fmt: skip
-    rows: list[dict[str, Any]] = json.loads(told.read_text())["rows"]
+    rows: list[dict[str, Any]] = json.loads(result.read_text())["rows"]
     return rows
 
 

@@ -141,8 +141,8 @@ def run(args: Namespace) -> None:
     if not done:
         raise ValueError(f"{args.photos}: found no face that stays in view; expected some")
     rows: list[dict[str, Any]] = [
-        {"name": name, **{figure: looks.summary([one[figure] for one in told]) for figure in GOALS}, "n": done}
-        for name, told in found.items()
+        {"name": name, **{figure: looks.summary([one[figure] for one in values]) for figure in GOALS}, "n": done}
+        for name, values in found.items()
     ]
     for row in rows:
         medians = {figure: row[figure]["median"] for figure in GOALS}

@@ -82,16 +82,16 @@ class Goal:
         bounds = [f"at least {self.low:g}"] * (self.low > -math.inf) + [f"at most {self.high:.4g}"] * (self.high < math.inf)
         return f"{self.figure} {self.statistic} {' and '.join(bounds)}" + (f" ({self.against})" if self.against else "")
 
-    def met(self, told: Mapping[str, Any] | None) -> bool | None:
+    def met(self, summary: Mapping[str, Any] | None) -> bool | None:
         """Whether a summary meets it; None where the figure could not be taken."""
-        value = told.get(self.statistic) if told else None
+        value = summary.get(self.statistic) if summary else None
         return None if value is None else self.low <= value <= self.high
 
-    def reached(self, told: Mapping[str, Any] | None) -> bool | None:
+    def reached(self, summary: Mapping[str, Any] | None) -> bool | None:
         """Whether the 95 % interval of a summary's median has the goal in it; None where there is none."""
-        if not told or told.get("low") is None:
+        if not summary or summary.get("low") is None:
             return None
-        return told["low"] <= self.high and told["high"] >= self.low
+        return summary["low"] <= self.high and summary["high"] >= self.low
 
 
 GOALS = (
@@ -106,13 +106,13 @@ GOALS = (
 def goals_of(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> list[Goal]:
     """GOALS, and those that depend on other figures or rows: repeat on own skin's, skin_kid on those of other rows."""
     own = row.get("repeat_own") or {"median": math.inf}
-    found = [*GOALS, Goal("repeat", "median", high=own["median"] + 0.05, against="own skin's and 0.05")]
+    goals = [*GOALS, Goal("repeat", "median", high=own["median"] + 0.05, against="own skin's and 0.05")]
     for rival, share in (("previous", 0.5), ("noise", 0.5), ("tile", 0.5), ("skin_patches", 1.0)):
-        told = rows.get(rival, {}).get("skin_kid")
-        if told and rival != row["name"]:
+        summary = rows.get(rival, {}).get("skin_kid")
+        if summary and rival != row["name"]:
             of = f"{share:g} of {rival}'s" if share < 1 else f"{rival}'s"
-            found.append(Goal("skin_kid", "median", high=share * told["median"], against=of))
-    return found
+            goals.append(Goal("skin_kid", "median", high=share * summary["median"], against=of))
+    return goals
 
 
 def judged(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -121,12 +121,12 @@ def judged(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> dic
     """
     goals = goals_of(row, rows)
     missed = [
-        f"{group}: {goal.figure}" for group, told in row.get("groups", {}).items() for goal in goals
-        if goal.statistic == "median" and goal.reached(told.get(goal.figure)) is False
+        f"{group}: {goal.figure}" for group, figures in row.get("groups", {}).items() for goal in goals
+        if goal.statistic == "median" and goal.reached(figures.get(goal.figure)) is False
     ]  # fmt: skip
-    told = {str(goal): goal.met(row.get(goal.figure)) for goal in goals}
+    figures = {str(goal): goal.met(row.get(goal.figure)) for goal in goals}
     painted = [goal.met(row.get(goal.figure)) for goal in goals if not goal.mask]
-    return {"goals": told, "groups_missed": sorted(set(missed)), "painting_misses": painted.count(False)}
+    return {"goals": figures, "groups_missed": sorted(set(missed)), "painting_misses": painted.count(False)}
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -158,28 +158,28 @@ def on_photograph(fill: Fill, image: np.ndarray, face: Face, hole: np.ndarray) -
 
 def fill_noise(crop: np.ndarray, mask: np.ndarray, oval: np.ndarray, scale: float) -> np.ndarray:
     """A control: the membrane of skin_patches with white noise whose detail has own skin's deviation."""
-    made, seen = _planned(crop, mask, oval, scale)
+    plan, seen = _planned(crop, mask, oval, scale)
 
     def deviation(picture: np.ndarray, where: np.ndarray) -> float:
         detail = picture - cv2.GaussianBlur(picture, (0, 0), 2 * scale)
         return float(np.median(np.abs(detail[where]))) if where.any() else 0.0
 
     noise = np.random.default_rng(0).standard_normal(mask.shape).astype(np.float32)
-    own = deviation(metrics.luma(seen), made.usable > 0) / deviation(noise, np.ones_like(mask))
-    return _levels(made.shading + own * noise[..., None])
+    own = deviation(metrics.luma(seen), plan.usable > 0) / deviation(noise, np.ones_like(mask))
+    return _levels(plan.shading + own * noise[..., None])
 
 
 def fill_tile(crop: np.ndarray, mask: np.ndarray, oval: np.ndarray, scale: float) -> np.ndarray:
     """A control: skin_patches with the patch of the middlemost cell in every cell."""
-    made, _ = _planned(crop, mask, oval, scale)
-    cells = np.argwhere((made.shifts != 0).any(2))
+    plan, _ = _planned(crop, mask, oval, scale)
+    cells = np.argwhere((plan.shifts != 0).any(2))
     if not len(cells):
-        return _levels(patches.paint(made))
+        return _levels(patches.paint(plan))
     row, column = cells[np.linalg.norm(cells - cells.mean(0), axis=1).argmin()]
-    source = made.shifts[row, column] + made.cell * np.array([column, row])
-    shifts = np.zeros_like(made.shifts)
-    shifts[cells[:, 0], cells[:, 1]] = source - made.cell * cells[:, ::-1]
-    return _levels(patches.paint(replace(made, shifts=shifts)))
+    source = plan.shifts[row, column] + plan.cell * np.array([column, row])
+    shifts = np.zeros_like(plan.shifts)
+    shifts[cells[:, 0], cells[:, 1]] = source - plan.cell * cells[:, ::-1]
+    return _levels(patches.paint(replace(plan, shifts=shifts)))
 
 
 def _planned(crop: np.ndarray, mask: np.ndarray, oval: np.ndarray, scale: float) -> tuple[patches.Plan, np.ndarray]:
@@ -269,8 +269,8 @@ def bare_skin(file: Path) -> tuple[str, np.ndarray] | None:
     scene = looks.scene_of(image, np.where(hole[..., None], 255 - image, image), face.mesh, looks.scale_of(face.mesh))
     if scene is None:
         return None
-    found = looks.squares(_levels(scene.before), scene.skin, judge.side_of(face.width), judge.MOST)
-    return (looks.size_class(face.width), found) if len(found) else None
+    patches = looks.squares(_levels(scene.before), scene.skin, judge.side_of(face.width), judge.MOST)
+    return (looks.size_class(face.width), patches) if len(patches) else None
 
 
 # --- all of them ----------------------------------------------------------------------------------------------------
@@ -308,13 +308,13 @@ class Pool:
 
     def skin(self, files: Sequence[Path]) -> dict[str, list[np.ndarray]]:
         """Patches of bare skin by class of size, of REFERENCES photographs each where there are as many."""
-        found: dict[str, list[np.ndarray]] = {name: [] for name, _ in looks.SIZES}
+        squares: dict[str, list[np.ndarray]] = {name: [] for name, _ in looks.SIZES}
         for one in self._each(bare_skin, files[:SCANNED], "real skin", ((), False)):
-            if one is not None and len(found[one[0]]) < REFERENCES:
-                found[one[0]].append(one[1])
-            if all(len(group) == REFERENCES for group in found.values()):
+            if one is not None and len(squares[one[0]]) < REFERENCES:
+                squares[one[0]].append(one[1])
+            if all(len(group) == REFERENCES for group in squares.values()):
                 break
-        return found
+        return squares
 
     def _each(self, work: Callable[[Path], Any], files: Sequence[Path], what: str, opened: tuple[Any, Any]) -> Iterator[Any]:
         if self.workers == 1:
@@ -340,8 +340,8 @@ def skin_kids(
         ]  # fmt: skip
         if min(len(painted), len(real.get(size, ()))) >= 5:
             distances[size] = judge.distance(*([judge.features(one) for one in side] for side in (painted, real[size])))
-    told = judge.skin_kid(list(distances.values())) if distances else None
-    return told, {size: judge.skin_kid([one]) for size, one in distances.items()}
+    summary = judge.skin_kid(list(distances.values())) if distances else None
+    return summary, {size: judge.skin_kid([one]) for size, one in distances.items()}
 
 
 def rows_of(
@@ -356,8 +356,8 @@ def rows_of(
         members = looks.groups([one.width for one in have], [one.ita for one in have])
         row = {"name": name, **looks.row_of([one.figures[name] for one in have], members)}
         row["skin_kid"], by_size = skin_kids(measured, name, real)
-        for size, told in by_size.items():
-            row["groups"].setdefault(size, {})["skin_kid"] = told
+        for size, kid in by_size.items():
+            row["groups"].setdefault(size, {})["skin_kid"] = kid
         if others := [one.figures[name] for one in further if name in one.figures]:
             group = looks.row_of(others, {})
             row["groups"]["openpeople"] = {k: v for k, v in group.items() if k != "groups"}
@@ -409,10 +409,10 @@ def open_people(folder: Path | None) -> list[Path]:
         ValueError: there are none.
     """
     if folder is None:
-        found = importlib.util.find_spec("openpeople")
-        if found is None or found.origin is None:
+        spec = importlib.util.find_spec("openpeople")
+        if spec is None or spec.origin is None:
             raise ValueError("--openpeople: the package is not installed: pip install 'faceeraser[dev]', or name its folder")
-        folder = Path(found.origin).parent / "data" / "curated"
+        folder = Path(spec.origin).parent / "data" / "curated"
     files = [file for name in ("studio_portrait.jpg", "amateur_selfie.jpg") for file in sorted(folder.rglob(name))]
     if not files:
         raise ValueError(f"--openpeople {folder}: found no studio_portrait.jpg or amateur_selfie.jpg in it")
@@ -426,15 +426,15 @@ def models_of(args: Namespace) -> list[tuple[str, Path]]:
         ValueError: two rows of one name, or a row of --pair that there is not.
     """
     given = [opening.named(text) for text in args.models]
-    found = [(name or path.stem, path) for name, path in given]
+    listed = [(name or path.stem, path) for name, path in given]
     if args.previous:
-        found.append(("previous", args.previous))
-    names = [name for name, _ in found] + [*FILLS, OWN]
+        listed.append(("previous", args.previous))
+    names = [name for name, _ in listed] + [*FILLS, OWN]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"two rows would be called {twice[0]}; name one of them: other={found[-1][1]}")
+        raise ValueError(f"two rows would be called {twice[0]}; name one of them: other={listed[-1][1]}")
     if args.blind and (unknown := set(args.pair or ()) - set(names)):
         raise ValueError(f"--pair {unknown.pop()}: no row is called so; expected two of {', '.join(names)}")
-    return found
+    return listed
 
 
 def check(args: Namespace) -> None:
@@ -492,8 +492,8 @@ def run(args: Namespace) -> None:
     result = artifact.result(rows, data, args.command)
     if args.json:
         artifact.write_result(args.json, result)
-    told = f"{len(measured)} photographs of {args.photos}, all parts erased, {len(without)} with too little bare skin"
-    script.finish(told, table(rows), result)
+    title = f"{len(measured)} photographs of {args.photos}, all parts erased, {len(without)} with too little bare skin"
+    script.finish(title, table(rows), result)
     if passed := [row["name"] for row in rows if row["name"] in CONTROLS and not row["painting_misses"]]:
         raise script.GateFailed(f"{passed[0]} is a control and misses no goal: the figures do not tell it from skin")
 

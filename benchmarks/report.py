@@ -627,7 +627,7 @@ def placement(paths: Mapping[str, Path], cards: Mapping[str, Row], timed: Sequen
                 by: dict[str, list[str]] = {}
                 for node in t["nodes"]:
                     by.setdefault(str(node["type"]), []).append(f"{node['delegate']} {node.get('n', '')}".strip())
-                taken = {kind: ", ".join(words) for kind, words in by.items()}
+                taken = {kind: ", ".join(names) for kind, names in by.items()}
                 runs.append({"device": t["device"], "delegate": t["delegate"], "by": taken, "taken": "; ".join(t["taken"])})
         total = sum(op["n"] for op in listed)
         moved = sum(op["moved_mb"] or 0 for op in listed)

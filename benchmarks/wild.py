@@ -164,9 +164,9 @@ def ink_profile(power: float = 1.6, steps: int = 9) -> bytes:
 def converted(profile: bytes, mode: str) -> Image.Image:
     """The portrait through a profile: the numbers that mean the same colours there."""
     own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    made = ImageCms.profileToProfile(portrait(), ImageCms.createProfile("sRGB"), own, outputMode=mode)
-    assert made is not None
-    return made
+    picture = ImageCms.profileToProfile(portrait(), ImageCms.createProfile("sRGB"), own, outputMode=mode)
+    assert picture is not None
+    return picture
 
 
 def film(
@@ -256,11 +256,11 @@ def _tone(target: Any, stream: Any, seconds: float) -> None:
 
 def probe(path: Path) -> Mapping[str, Any]:
     """What ffprobe says of a video: streams, format and chapters."""
-    words = ["ffprobe", "-v", "error", "-show_streams", "-show_format", "-show_chapters", "-of", "json", f"file:{path}"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    command = ["ffprobe", "-v", "error", "-show_streams", "-show_format", "-show_chapters", "-of", "json", f"file:{path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     need(done.returncode == 0, f"ffprobe cannot read {path.name}: {done.stderr.strip()}")
-    found: Mapping[str, Any] = json.loads(done.stdout)
-    return found
+    contents: Mapping[str, Any] = json.loads(done.stdout)
+    return contents
 
 
 def shown(path: Path, count: int = 1) -> Samples:
@@ -268,28 +268,28 @@ def shown(path: Path, count: int = 1) -> Samples:
     video = of_kind(probe(path), "video")[0]
     turned = any(abs(int(one.get("rotation", 0))) % 180 == 90 for one in video.get("side_data_list", ()))
     width, height = (video["height"], video["width"]) if turned else (video["width"], video["height"])
-    words = ["ffmpeg", "-v", "error", "-i", f"file:{path}", "-map", "0:V:0", "-frames:v", str(count), "-f", "rawvideo"]
-    done = subprocess.run([*words, "-pix_fmt", "rgb24", "-"], capture_output=True, check=False)
+    command = ["ffmpeg", "-v", "error", "-i", f"file:{path}", "-map", "0:V:0", "-frames:v", str(count), "-f", "rawvideo"]
+    done = subprocess.run([*command, "-pix_fmt", "rgb24", "-"], capture_output=True, check=False)
     need(done.stdout, f"ffmpeg shows no frame of {path.name}: {done.stderr.decode(errors='replace').strip()}")
     return np.frombuffer(done.stdout, np.uint8).reshape(-1, height, width, 3)
 
 
 def moments(path: Path) -> list[float]:
     """When each frame is shown, in seconds, as ffprobe says."""
-    words = ["ffprobe", "-v", "error", "-select_streams", "V:0", "-show_entries", "frame=best_effort_timestamp_time"]
-    done = subprocess.run([*words, "-of", "csv=p=0", f"file:{path}"], capture_output=True, text=True, check=True)
+    command = ["ffprobe", "-v", "error", "-select_streams", "V:0", "-show_entries", "frame=best_effort_timestamp_time"]
+    done = subprocess.run([*command, "-of", "csv=p=0", f"file:{path}"], capture_output=True, text=True, check=True)
     return [float(line.strip(",")) for line in done.stdout.split() if line.strip(",") not in ("", "N/A")]
 
 
 def _count(path: Path) -> int:
-    words = ["ffprobe", "-v", "error", "-count_frames", "-select_streams", "V:0", "-show_entries", "stream=nb_read_frames"]
-    done = subprocess.run([*words, "-of", "csv=p=0", f"file:{path}"], capture_output=True, text=True, check=True)
+    command = ["ffprobe", "-v", "error", "-count_frames", "-select_streams", "V:0", "-show_entries", "stream=nb_read_frames"]
+    done = subprocess.run([*command, "-of", "csv=p=0", f"file:{path}"], capture_output=True, text=True, check=True)
     return int(done.stdout.split()[0].strip(","))
 
 
-def of_kind(found: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
+def of_kind(contents: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
     """The streams of a kind, of what `probe` gives."""
-    return [one for one in found["streams"] if one["codec_type"] == kind]
+    return [one for one in contents["streams"] if one["codec_type"] == kind]
 
 
 def read_samples(path: Path) -> Samples:
@@ -325,17 +325,17 @@ def outside(samples: Samples) -> Samples:
     return samples[kept]
 
 
-def refused(words: str, *absent: str) -> Callable[[Path, Done], str]:
+def refused(reason: str, *absent: str) -> Callable[[Path, Done], str]:
     """A judge: exit code 2, one line with these words, and none of these files there."""
 
     def judge(folder: Path, done: Done) -> str:
         lines = [line for line in done.err.splitlines() if line.startswith("faceeraser: ")]
         need(done.code == 2, f"exit code {done.code}, expected 2")
         need("Traceback" not in done.said, "a traceback")
-        need(any(words in line for line in lines), f"expected {words!r} in: {' / '.join(lines)[:200]}")
+        need(any(reason in line for line in lines), f"expected {reason!r} in: {' / '.join(lines)[:200]}")
         there = [name for name in absent if (folder / name).exists()]
         need(not there, f"{there} was written")
-        return f"refused: {next(line for line in lines if words in line)[12:]}"
+        return f"refused: {next(line for line in lines if reason in line)[12:]}"
 
     return judge
 
@@ -394,9 +394,9 @@ def saved(mode: str | None = None, image: Callable[[], Image.Image] = portrait, 
 
 
 def _clear() -> Image.Image:
-    made = portrait().convert("RGBA")
-    made.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, SIDE).astype(np.uint8), (SIDE, 1)).T.copy()))
-    return made
+    picture = portrait().convert("RGBA")
+    picture.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, SIDE).astype(np.uint8), (SIDE, 1)).T.copy()))
+    return picture
 
 
 def _grey_clear() -> Image.Image:
@@ -515,16 +515,16 @@ def colours() -> Iterator[Case]:
     yield still("with a profile, TIFF to TIFF", kind, "a.tif", plain, "o.tif", mode="CMYK", **kept)
     kind = "wide gamut"
     wide = wide_profile()
-    made, kept = saved(None, lambda: converted(wide, "RGB"), icc_profile=wide), {"look": _has_profile(wide)}
+    source, kept = saved(None, lambda: converted(wide, "RGB"), icc_profile=wide), {"look": _has_profile(wide)}
     for target, within in (("o.png", 0), ("o.tif", 0), ("o.webp", 0), ("o.jpg", 2), ("o.avif", 3)):
-        yield still(f"to {target[1:]}", kind, "a.png", made, target, mode="RGB", within=within, **kept)
+        yield still(f"to {target[1:]}", kind, "a.png", source, target, mode="RGB", within=within, **kept)
     said = {"said": "profile was followed to sRGB", "wanted": lambda p: pixels()}
-    yield still("to .bmp", kind, "a.png", made, "o.bmp", mode="RGB", within=2, **said)
+    yield still("to .bmp", kind, "a.png", source, "o.bmp", mode="RGB", within=2, **said)
     kind = "grey profile"
     shades = grey_profile()
-    made, kept = saved(None, lambda: converted(shades, "L"), icc_profile=shades), {"look": _has_profile(shades)}
+    source, kept = saved(None, lambda: converted(shades, "L"), icc_profile=shades), {"look": _has_profile(shades)}
     for target, within in (("o.png", 0), ("o.tif", 0), ("o.jpg", 2)):
-        yield still(f"to {target[1:]}", kind, "a.png", made, target, mode="L", within=within, **kept)
+        yield still(f"to {target[1:]}", kind, "a.png", source, target, mode="L", within=within, **kept)
     own = ImageCms.ImageCmsProfile(io.BytesIO(shades))
     srgb = ImageCms.createProfile("sRGB")
 
@@ -533,9 +533,9 @@ def colours() -> Iterator[Case]:
         assert back is not None
         return np.array(back)
 
-    yield still("to .webp", kind, "a.png", made, "o.webp", mode="RGB", within=1, wanted=meant)
+    yield still("to .webp", kind, "a.png", source, "o.webp", mode="RGB", within=1, wanted=meant)
     said = {"said": "profile was followed to sRGB", "wanted": lambda p: meant(p)[..., 0]}
-    yield still("to .bmp", kind, "a.png", made, "o.bmp", mode="L", within=1, **said)
+    yield still("to .bmp", kind, "a.png", source, "o.bmp", mode="L", within=1, **said)
     chunk = PngInfo()
     chunk.add(b"gAMA", struct.pack(">I", 100000))
 
@@ -576,20 +576,20 @@ def facts() -> Iterator[Case]:
                 dates = own.get_ifd(0x8769).get(0x9003) or own.get(0x9003)
                 need((dates == "2020:02:03 04:05:06") == date, f"its date is {dates}")
                 need(bool(own.get_ifd(0x8825)) == place, f"its place is {dict(own.get_ifd(0x8825))}")
-                found = picture.info.get("dpi", (own.get(0x011A, 72.0),))[0]
-                need((abs(float(found) - 300) < 1) == dpi, f"{found} dots per inch")
+                dots = picture.info.get("dpi", (own.get(0x011A, 72.0),))[0]
+                need((abs(float(dots) - 300) < 1) == dpi, f"{dots} dots per inch")
 
         return look
 
     date, place = "--keep-metadata", "--keep-gps"
-    for words, targets in (
+    for flags, targets in (
         ((), ("o.jpg", "o.png")), ((date,), ("o.jpg", "o.png", "o.tif")), ((place,), ("o.jpg", "o.png")),
         ((date, place), ("o.jpg", "o.webp")),
     ):  # fmt: skip
         for target in targets:
-            look, within = has(date in words, place in words, date in words), 3 if target == "o.jpg" else 0
-            name = f"{' '.join(words) or 'nothing asked for'}, to {target[1:]}"
-            yield still(name, "metadata", "a.jpg", taken, target, mode="RGB", within=within, words=words, look=look)
+            look, within = has(date in flags, place in flags, date in flags), 3 if target == "o.jpg" else 0
+            name = f"{' '.join(flags) or 'nothing asked for'}, to {target[1:]}"
+            yield still(name, "metadata", "a.jpg", taken, target, mode="RGB", within=within, words=flags, look=look)
 
 
 # --- files with several images, and other formats --------------------------------------------------------------------
@@ -1014,8 +1014,8 @@ def _same_times(a: Path, b: Path, done: Done) -> str:
 def _h264(a: Path, b: Path, done: Done) -> str:
     after, count, whole = _video(b), _count(b), _count(a)
     # ffprobe calls 4:2:0 of full range yuvj420p.
-    found = (after["codec_name"], after["pix_fmt"])
-    need(found in (("h264", "yuv420p"), ("h264", "yuvj420p")), " ".join(found))
+    codec = (after["codec_name"], after["pix_fmt"])
+    need(codec in (("h264", "yuv420p"), ("h264", "yuvj420p")), " ".join(codec))
     need(count == whole, f"{count} frames of {whole}")
     return f"H.264, {count} frames"
 
@@ -1130,8 +1130,8 @@ def shapes() -> Iterator[Case]:
 
 def _languages(a: Path, b: Path, done: Done) -> str:
     same = {"ger": "deu", None: "und"}  # .mov knows German by its older code, and no language at all as such
-    found = ([one.get("tags", {}).get("language") for one in of_kind(probe(path), "audio")] for path in (a, b))
-    before, after = ([same.get(language, language) for language in one] for one in found)
+    languages = ([one.get("tags", {}).get("language") for one in of_kind(probe(path), "audio")] for path in (a, b))
+    before, after = ([same.get(language, language) for language in one] for one in languages)
     need(before == after, f"sound in {before} became {after}")
     return f"sound in {', '.join(map(str, after))}"
 
@@ -1167,9 +1167,9 @@ def _chapters(a: Path, b: Path, done: Done) -> str:
 
 def _texts(count: int) -> Look:
     def look(a: Path, b: Path, done: Done) -> str:
-        found = of_kind(probe(b), "subtitle")
-        need(len(found) == count, f"{len(found)} subtitle tracks, expected {count}")
-        need(all(one["tags"].get("language") == "eng" for one in found), "its language is gone")
+        subtitles = of_kind(probe(b), "subtitle")
+        need(len(subtitles) == count, f"{len(subtitles)} subtitle tracks, expected {count}")
+        need(all(one["tags"].get("language") == "eng" for one in subtitles), "its language is gone")
         return f"{count} subtitle tracks"
 
     return look
@@ -1189,8 +1189,8 @@ def tracks() -> Iterator[Case]:
     yield moving("as long as it was", kind, "a.mp4", long, sound=["eng"], count=24)
 
     def mp3(a: Path, b: Path, done: Done) -> str:
-        (found,) = of_kind(probe(b), "audio")
-        need(found["codec_name"] == "mp3" and abs(float(found["duration"]) - 0.4) < 0.1, f"{found['codec_name']}")
+        (sound,) = of_kind(probe(b), "audio")
+        need(sound["codec_name"] == "mp3" and abs(float(sound["duration"]) - 0.4) < 0.1, f"{sound['codec_name']}")
         return "one track of MP3, as long as it was"
 
     yield moving("Opus to .avi", kind, "a.mkv", _said("encoded anew", mp3), "o.avi", sound=["eng"], sound_codec="libopus")
@@ -1246,9 +1246,9 @@ def texts() -> Iterator[Case]:
 
     def has(title: bool, place: bool) -> Look:
         def look(a: Path, b: Path, done: Done) -> str:
-            found = probe(b)["format"].get("tags", {})
-            need(("title" in found) == title, f"its title is {found.get('title')}")
-            need(any("location" in name.lower() for name in found) == place, f"tags {sorted(found)}")
+            tags = probe(b)["format"].get("tags", {})
+            need(("title" in tags) == title, f"its title is {tags.get('title')}")
+            need(any("location" in name.lower() for name in tags) == place, f"tags {sorted(tags)}")
             return f"title {'kept' if title else 'left out'}, place {'kept' if place else 'left out'}"
 
         return look

@@ -108,11 +108,11 @@ def load(folder: Path | str) -> Inpainter:
         if not (folder / name).is_file():
             raise ValueError(f"{folder}: found no {name}, expected a checkpoint folder; make one with train/train.py")
     if (folder / NAME).is_file():
-        found, told = sha256_of(folder / "generators.safetensors"), read_history(folder)[-1]["sha256"]
-        if found != told:
+        digest, recorded = sha256_of(folder / "generators.safetensors"), read_history(folder)[-1]["sha256"]
+        if digest != recorded:
             raise ValueError(
-                f"{folder}/generators.safetensors: sha256 is {found[:12]}..., its history says {told[:12]}...: damaged or "
-                "exchanged; fetch it again"
+                f"{folder}/generators.safetensors: sha256 is {digest[:12]}..., its history says {recorded[:12]}...: "
+                "damaged or exchanged; fetch it again"
             )
     fields = json_object(folder / "config.json", "the structure of a checkpoint; make the folder again")
     try:
@@ -154,27 +154,27 @@ def build(config: Config, state: Mapping[str, Tensor], scales: Mapping[str, Any]
         raise ValueError(f"the weights do not fit config.json: {' '.join(str(error).split())[:300]}") from error
     if config.quantized:
         quant.prepare(pipeline, config.float_layers)
-        found = dict(scales or {})
+        unused = dict(scales or {})
         for name, scale, zero_point in quant.quantized_tensors(pipeline):
-            entry = found.pop(name, None)
+            entry = unused.pop(name, None)
             if not isinstance(entry, dict) or entry.get("zero_point") != zero_point or entry.get("bits") != quant.BITS:
                 found_there = str(entry)[:120]
                 raise ValueError(f"quantization.json: expected {name} with zero point {zero_point}, found {found_there}")
             scale.data = _scale(entry.get("scale"), tuple(scale.shape), name)
-        if found:
-            raise ValueError(f"quantization.json names tensors the network does not have: {sorted(found)[:3]}")
+        if unused:
+            raise ValueError(f"quantization.json names tensors the network does not have: {sorted(unused)[:3]}")
     return pipeline.eval()
 
 
-def _scale(told: Any, shape: tuple[int, ...], name: str) -> Tensor:
+def _scale(values: Any, shape: tuple[int, ...], name: str) -> Tensor:
     """A tensor's scales as quantization.json tells them. Raises ValueError unless each is a number above 0."""
     try:
-        made = torch.tensor(told, dtype=torch.float32).reshape(shape)
+        scale = torch.tensor(values, dtype=torch.float32).reshape(shape)
     except (TypeError, ValueError, RuntimeError):
-        made = torch.zeros(1)
-    if not bool(((made > 0) & torch.isfinite(made)).all()):
-        raise ValueError(f"quantization.json: scale of {name} is {str(told)[:60]}; expected numbers above 0, {shape}")
-    return made
+        scale = torch.zeros(1)
+    if not bool(((scale > 0) & torch.isfinite(scale)).all()):
+        raise ValueError(f"quantization.json: scale of {name} is {str(values)[:60]}; expected numbers above 0, {shape}")
+    return scale
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -82,24 +82,24 @@ def _photograph(job: Job, run: Run) -> tuple[str, Sequence[str]]:
     source, known = picture.opened(job.source), run.known
     try:
         if known is not None and len(known) != source.frames:
-            found = f"landmarks of {len(known)} frames; expected those of {source.frames}"
-            raise ValueError(f"{known.path}: has {found}, as {job.source} has")
+            given = f"landmarks of {len(known)} frames; expected those of {source.frames}"
+            raise ValueError(f"{known.path}: has {given}, as {job.source} has")
         if source.many and picture.WRITABLE[job.target.suffix.lower()].many != source.many:
             raise ValueError(picture.several(job.target, source))
         with ExitStack() as stack:
             put = stack.enter_context(picture.writing(job.target, source, **run.written))
             mark = None if job.mask is None else stack.enter_context(picture.writing(job.mask, source))
-            found, faces_seen = "", 0
+            summary, faces_seen = "", 0
             for page, erased in _animated(source, run) if source.many == "animation" else _stills(source, run):
                 put(page.erased(erased.image, erased.mask))
                 if mark is not None:
                     mark(picture.Page(_shades(erased.mask), "L", 255.0, None, page.seconds))
                 faces_seen = max(faces_seen, len(erased.faces))
-                found = run.told(erased) if len(erased.faces) == faces_seen else found
+                summary = run.told(erased) if len(erased.faces) == faces_seen else summary
             if not faces_seen and run.mask is None:
                 raise ValueError(f"{job.source}: {NO_FACE}")
         several = f" in {source.frames} {'frames' if source.many == 'animation' else 'pages'}" if source.many else ""
-        return found + several, source.notes
+        return summary + several, source.notes
     finally:
         source.close()
 
@@ -149,9 +149,10 @@ class _Frames:
         speed = f"{self.frames / max(time.monotonic() - self._began, 1e-9):.1f} frames a second"
         if following is None:
             return f"{self.frames} frames, {speed}"
-        found = f"{'1 face' if self.most == 1 else f'up to {self.most} faces'} in {self.with_faces} of {self.frames} frames"
+        faces = "1 face" if self.most == 1 else f"up to {self.most} faces"
+        summary = f"{faces} in {self.with_faces} of {self.frames} frames"
         looked = f", looked for in {following.looks}" if isinstance(following, Tracker) else ""
-        return f"{found}{looked}, {speed}"
+        return f"{summary}{looked}, {speed}"
 
 
 def _video(job: Job, run: Run) -> tuple[str, Sequence[str]]:
@@ -291,13 +292,13 @@ def _wanted(args: argparse.Namespace, ending: str) -> tuple[list[Job], tuple[int
 def _done(job: Job, run: Run) -> bool:
     """Do one file, whatever becomes of it: what fails is told in a line, and the next one is done."""
     try:
-        found, notes = (_video if job.film else _photograph)(job, run)
+        summary, notes = (_video if job.film else _photograph)(job, run)
     except Exception as error:  # a decoder, a codec or a disk may raise anything, and the other files are not to blame
         said = str(error) if isinstance(error, ValueError | OSError | RuntimeError) else f"{type(error).__name__}: {error}"
         said = " ".join(said.split()) or type(error).__name__
         print(f"faceeraser: {said if str(job.source) in said else f'{job.source}: {said}'}", file=sys.stderr, flush=True)
         return False
-    print(f"{job.source}: {found} -> {job.target}", flush=True)
+    print(f"{job.source}: {summary} -> {job.target}", flush=True)
     for note in notes:
         print(f"faceeraser: {job.source}: {note}", file=sys.stderr, flush=True)
     return True

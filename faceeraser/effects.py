@@ -44,9 +44,9 @@ def read(path: Path = FILE) -> dict[str, dict[str, Any]]:
         ValueError: it is not such a file, or an element is not understood.
         FileNotFoundError: there is none.
     """
-    found = json_object(path, '{"elements": [...]} as in effects.json')
+    document = json_object(path, '{"elements": [...]} as in effects.json')
     try:
-        effects: dict[str, dict[str, Any]] = found.get("effects", {path.stem: found})
+        effects: dict[str, dict[str, Any]] = document.get("effects", {path.stem: document})
         for name, effect in effects.items():
             for element in effect["elements"]:
                 _check(element, f"{path}: {name}")

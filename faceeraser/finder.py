@@ -168,18 +168,18 @@ class FaceFinder:
                     seen += [Detection(*one) for one in _weighted_nms(points, scores)]
         return _grouped(seen)
 
-    def landmarks(self, image: np.ndarray, found: Detection) -> Face | None:
+    def landmarks(self, image: np.ndarray, detection: Detection) -> Face | None:
         """The landmarks of what was detected, in two passes; None where the landmark model sees no face.
 
         A mesh whose eyes, nose and mouth are not where the detector saw them is wrong, as on a face that is upside down. It
         is then tried from what else the detector saw there, and at last the place is looked at once more, turned.
         """
-        for one in (found, *found.others):
+        for one in (detection, *detection.others):
             face = self._meshed(image, one)
             if face is not None and _apart(face, one) <= MESH_APART:
                 return face
-        side = 2.0 * float(np.ptp(found.box, axis=0).max())
-        left, top = np.round(found.box.mean(0) - side / 2).astype(int)
+        side = 2.0 * float(np.ptp(detection.box, axis=0).max())
+        left, top = np.round(detection.box.mean(0) - side / 2).astype(int)
         x, y = max(0, left), max(0, top)
         view = image[y : max(y + 1, top + int(side)), x : max(x + 1, left + int(side))]
         if min(view.shape[:2]) < 8:
@@ -191,19 +191,19 @@ class FaceFinder:
                 looks = _weighted_nms(*self._look(levels, (0, 0, longer), 0.5, quarters))
             for points, score in looks:
                 one = Detection(points + np.array([x, y]), score)
-                face = self._meshed(image, one) if _overlap(one, found) else None
+                face = self._meshed(image, one) if _overlap(one, detection) else None
                 if face is not None and _apart(face, one) <= MESH_APART:
                     best.append((score, face))
         return max(best, key=lambda each: each[0])[1] if best else None
 
-    def _meshed(self, image: np.ndarray, found: Detection) -> Face | None:
+    def _meshed(self, image: np.ndarray, detection: Detection) -> Face | None:
         """The mesh where a face was detected, whether or not it is right."""
-        centre, side = found.box.mean(0), 1.5 * float(np.ptp(found.box, axis=0).max())
-        roll = math.degrees(math.atan2(*(found.points[3] - found.points[2])[::-1]))
+        centre, side = detection.box.mean(0), 1.5 * float(np.ptp(detection.box, axis=0).max())
+        roll = math.degrees(math.atan2(*(detection.points[3] - detection.points[2])[::-1]))
         face = self._pass(image, centre, side, roll)
         # The second crop, taken from the first mesh, is centred better than the detector's. Only its opinion counts.
         face = face and self._pass(image, *_around(face))
-        return replace(face, score=found.score) if face and face.score >= 0.5 else None
+        return replace(face, score=detection.score) if face and face.score >= 0.5 else None
 
     def follow(self, image: np.ndarray, face: Face) -> Face | None:
         """The same face in the next frame of a video, in one pass from where its mesh was; None when it is lost.
@@ -211,8 +211,8 @@ class FaceFinder:
         The score of the face that comes back is the landmark model's own: how sure it is, in [0, 1], that this is a face.
         """
         check_picture(image)
-        found = self._pass(image, *_around(face))
-        return found if found and found.score >= 0.5 else None
+        followed = self._pass(image, *_around(face))
+        return followed if followed and followed.score >= 0.5 else None
 
     def _look(
         self, levels: Sequence[np.ndarray], window: tuple[int, int, int], min_score: float, quarters: int = 0
@@ -348,10 +348,11 @@ def _grouped(seen: Sequence[Detection]) -> list[Detection]:
     return [replace(first, others=rest) for first, *rest in groups]
 
 
-def _apart(face: Face, found: Detection) -> float:
+def _apart(face: Face, detection: Detection) -> float:
     """How far the mesh's eyes, nose and mouth are from where the detector saw them, in eye distances, the farthest."""
     places = np.stack([*face.eyes, face.mesh[_NOSE_TIP], face.mesh[_MOUTH_MIDDLE].mean(0)])
-    return float(np.linalg.norm(places - found.points[2:6], axis=1).max() / max(face.eye_distance, 0.25 * face.width, 1.0))
+    unit = max(face.eye_distance, 0.25 * face.width, 1.0)
+    return float(np.linalg.norm(places - detection.points[2:6], axis=1).max() / unit)
 
 
 def same_face(one: Face, other: Face) -> bool:
@@ -364,16 +365,16 @@ def _weighted_nms(points: np.ndarray, scores: np.ndarray, overlap: float = 0.3) 
     """Merge overlapping candidates into their average weighted by score (BlazeFace's blending), best first."""
     order = np.argsort(-scores, kind="stable")
     points, scores = points[order], scores[order]
-    found = []
+    merged = []
     while scores.size:
         low, high = points[:, 0], points[:, 1]
         shared = np.clip(np.minimum(high, high[0]) - np.maximum(low, low[0]), 0, None).prod(1)
         areas = (high - low).clip(0).prod(1)
         same = shared / np.maximum(areas + areas[0] - shared, 1e-9) > overlap
         same[0] = True
-        found.append((np.average(points[same], axis=0, weights=scores[same]), float(scores[0])))
+        merged.append((np.average(points[same], axis=0, weights=scores[same]), float(scores[0])))
         points, scores = points[~same], scores[~same]
-    return found
+    return merged
 
 
 _shared: FaceFinder | None = None

@@ -241,10 +241,10 @@ class _Terms:
 
 def _told_apart(pipeline: Inpainter) -> list[nn.Module]:
     """The layers whose features are distilled: those that end a stage of one of the three networks, in order."""
-    found: list[nn.Module] = []
+    layers: list[nn.Module] = []
     for body in (pipeline.edge, pipeline.clone):
-        found += [body.down[-1], body.blocks[-1] if len(body.blocks) else body.down[-1], body.up[0]]
-    return [*found, *pipeline.refine.down, *pipeline.refine.up]
+        layers += [body.down[-1], body.blocks[-1] if len(body.blocks) else body.down[-1], body.up[0]]
+    return [*layers, *pipeline.refine.down, *pipeline.refine.up]
 
 
 class _Watched:
@@ -417,10 +417,10 @@ class _Run:
             edges, edges_hat = pipeline.complete_edges(truth, mask)
             return {"edges": edges, "edges_hat": edges_hat}, edges_hat, truth
         if phase == "structure":
-            found = pipeline.complete_structure(truth, mask)
-            return found, found["structure_hat"], found["structure_truth"]
-        found = pipeline(truth, mask) if self.recipe.looks_at_pictures() else pipeline.unpainted(truth, mask)
-        return found, found.get("erased" if self.recipe.region == "hole" else "refined", truth), truth
+            outputs = pipeline.complete_structure(truth, mask)
+            return outputs, outputs["structure_hat"], outputs["structure_truth"]
+        outputs = pipeline(truth, mask) if self.recipe.looks_at_pictures() else pipeline.unpainted(truth, mask)
+        return outputs, outputs.get("erased" if self.recipe.region == "hole" else "refined", truth), truth
 
     def edges_of(self, truth: Tensor) -> tuple[Tensor, Tensor]:
         """(gray, edges) of a truth, as large as the networks see it."""
@@ -499,8 +499,8 @@ class _Run:
             if self.features is not None:
                 self._add_features(terms, self.features, picture, target)
         if recipe.edge_l1 and recipe.phase in ("edge", "all") and target.edges is not None and "edges_hat" in outputs:
-            told = F.interpolate(target.edges, size=outputs["edges_hat"].shape[-2:], mode="nearest")
-            terms.add("edge", recipe.edge_l1, F.binary_cross_entropy(outputs["edges_hat"].float(), told))
+            edges = F.interpolate(target.edges, size=outputs["edges_hat"].shape[-2:], mode="nearest")
+            terms.add("edge", recipe.edge_l1, F.binary_cross_entropy(outputs["edges_hat"].float(), edges))
 
     def _add_features(self, terms: _Terms, features: nn.Module, picture: Tensor, target: _Target) -> None:
         recipe = self.recipe

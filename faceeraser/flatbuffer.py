@@ -40,8 +40,8 @@ class Graph:
         self.graph = self.model.subgraphs[0]
         self.names = {v: k for k, v in vars(self.schema.BuiltinOperator).items() if isinstance(v, int)}
         composites = {op.builtinOptions2.decompositionSubgraphIndex for op in self.ops("STABLEHLO_COMPOSITE")}
-        if (found := len(self.model.subgraphs) - len(composites)) != 1:
-            raise ValueError(f"{path}: {found} subgraphs, expected one")
+        if (graphs := len(self.model.subgraphs) - len(composites)) != 1:
+            raise ValueError(f"{path}: {graphs} subgraphs, expected one")
         self.types = {v: k for k, v in vars(self.schema.TensorType).items() if isinstance(v, int)}
         self.find_makers()
 
@@ -97,25 +97,26 @@ class Graph:
 
         values: makes it a constant of that shape. Scales for each channel repeat where there are more channels than before.
         """
-        made = copy.deepcopy(self.graph.tensors[like])
-        made.shapeSignature, made.name = None, bytes(made.name or b"") + f"_{len(self.graph.tensors)}".encode()
-        made.buffer = 0
+        tensor = copy.deepcopy(self.graph.tensors[like])
+        tensor.shapeSignature, tensor.name = None, bytes(tensor.name or b"") + f"_{len(self.graph.tensors)}".encode()
+        tensor.buffer = 0
         if kind is not None:
-            made.type = getattr(self.schema.TensorType, kind)
+            tensor.type = getattr(self.schema.TensorType, kind)
             if kind in ("FLOAT32", "UINT8"):
-                made.quantization = None
+                tensor.quantization = None
         if values is not None:
             buffer = self.schema.BufferT()
             buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
             self.model.buffers.append(buffer)
-            made.buffer, shape = len(self.model.buffers) - 1, values.shape
+            tensor.buffer, shape = len(self.model.buffers) - 1, values.shape
         if shape is not None:
-            made.shape = np.array(shape, np.int32)
-            found = made.quantization
-            if found is not None and found.scale is not None and len(found.scale) > 1:
-                times = shape[found.quantizedDimension] // len(found.scale)
-                found.scale, found.zeroPoint = np.tile(found.scale, times), np.tile(found.zeroPoint, times)
-        self.graph.tensors.append(made)
+            tensor.shape = np.array(shape, np.int32)
+            quantization = tensor.quantization
+            if quantization is not None and quantization.scale is not None and len(quantization.scale) > 1:
+                times = shape[quantization.quantizedDimension] // len(quantization.scale)
+                quantization.scale = np.tile(quantization.scale, times)
+                quantization.zeroPoint = np.tile(quantization.zeroPoint, times)
+        self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
     def as_float(self, like: int) -> int:

@@ -33,8 +33,8 @@ class HairTeacher:
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"{path}: no such file; expected MediaPipe's hair_segmentation.tflite")
-        if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != SHA256:
-            raise ValueError(f"{path}: sha256 is {found[:12]}..., expected {SHA256[:12]}..., hair_segmentation.tflite's")
+        if (digest := hashlib.sha256(path.read_bytes()).hexdigest()) != SHA256:
+            raise ValueError(f"{path}: sha256 is {digest[:12]}..., expected {SHA256[:12]}..., hair_segmentation.tflite's")
         from ai_edge_litert.interpreter import Interpreter
 
         self._interpreter = Interpreter(model_path=str(path), num_threads=1)

@@ -58,8 +58,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     """
     for name in ("config.json", "history.json"):
         if not (folder / name).is_file():
-            made = "make one with train/train.py"
-            raise ValueError(f"{folder}: found no {name}, expected a checkpoint folder; {made}")
+            remedy = "make one with train/train.py"
+            raise ValueError(f"{folder}: found no {name}, expected a checkpoint folder; {remedy}")
     again, scales = "make the folder again", folder / "quantization.json"
     config = json_object(folder / "config.json", f"the structure of a network; {again}")
     return {
@@ -103,8 +103,8 @@ def _card_facts(card: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str,
             for port in listed
         )
 
-    def told(found: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name} {_cell(value)}" for name, value in found.items())
+    def told(figures: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name} {_cell(value)}" for name, value in figures.items())
 
     notes, sizes, delegates = card["notes"], card.get("sizes"), card.get("delegates", ())
     said = [delegate if isinstance(delegate, str) else told(delegate) for delegate in delegates]
@@ -130,15 +130,15 @@ def _card_facts(card: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _checkpoint_facts(found: Mapping[str, Any]) -> dict[str, str]:
+def _checkpoint_facts(checkpoint: Mapping[str, Any]) -> dict[str, str]:
     def value_of(value: Any) -> str:
         if isinstance(value, Mapping):
             return ", ".join(f"{name} {_cell(part)}" for name, part in value.items())
         return ", ".join(map(str, value)) if isinstance(value, list) else _cell(value)
 
-    quantized = found["quantized_tensors"]
+    quantized = checkpoint["quantized_tensors"]
     return {
-        **{name: value_of(value) for name, value in found["config"].items()},
+        **{name: value_of(value) for name, value in checkpoint["config"].items()},
         **({"quantized tensors": str(quantized)} if quantized else {}),
     }
 

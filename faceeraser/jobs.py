@@ -176,7 +176,7 @@ def _inside(folder: Path, target: Path, ending: str) -> list[tuple[Path, Path]]:
     (`*-erased` where that is the `ending`) and what lies in the folder of the results.
     """
     kinds = picture.READABLE | video.READABLE
-    found = [
+    paths = [
         (file, file.relative_to(folder))
         for file in sorted(folder.rglob("*"))
         if file.suffix.lower() in kinds and (file.is_file() or not file.exists())  # a link that leads nowhere is told of
@@ -184,9 +184,9 @@ def _inside(folder: Path, target: Path, ending: str) -> list[tuple[Path, Path]]:
         and not file.stem.endswith(f"-{ending}")  # what an earlier run left beside its photograph
         and not (target.resolve() != folder.resolve() and target.resolve() in file.resolve().parents)
     ]  # fmt: skip
-    if not found:
+    if not paths:
         raise ValueError(f"{folder}: no photographs or videos in it; expected files ending in {', '.join(sorted(kinds))}")
-    return found
+    return paths
 
 
 def _writable(name: Path) -> Path:

@@ -72,8 +72,8 @@ class Landmarks:
             raise ValueError(
                 f"{self.path}: has landmarks of {len(self)} frames, and the video goes on; expected some for each frame"
             )
-        made = [_face(points, self._layout, self._parts) for points in self._frames[index]]
-        return sorted(made, key=lambda face: -face.width)
+        faces = [_face(points, self._layout, self._parts) for points in self._frames[index]]
+        return sorted(faces, key=lambda face: -face.width)
 
 
 def read(path: Path) -> Landmarks:
@@ -84,15 +84,15 @@ def read(path: Path) -> Landmarks:
             file and the place, what was found and what was expected.
     """
     try:
-        found = json_value(path, "a landmarks file (docs/landmarks.md)", LARGEST)
+        document = json_value(path, "a landmarks file (docs/landmarks.md)", LARGEST)
     except FileNotFoundError as error:
         why = error.strerror
         raise ValueError(f"{path}: cannot be opened ({why}); expected a landmarks file (docs/landmarks.md)") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError(f'{path}: expected "format": "{FORMAT}" in it; docs/landmarks.md tells the whole of it')
-    if found.get("version") != VERSION:
-        raise ValueError(f"{path}: is of version {found.get('version')!r}; this program reads {VERSION}")
-    layout, frames, parts = found.get("layout"), found.get("frames"), found.get("parts")
+    if document.get("version") != VERSION:
+        raise ValueError(f"{path}: is of version {document.get('version')!r}; this program reads {VERSION}")
+    layout, frames, parts = document.get("layout"), document.get("frames"), document.get("parts")
     if not isinstance(layout, str) or (layout != "parts" and layout not in LAYOUTS):
         raise ValueError(f"{path}: found layout {layout!r}; expected one of {', '.join(LAYOUTS)} or parts")
     if (parts is not None) != (layout == "parts"):

@@ -382,10 +382,10 @@ def groups(widths: Sequence[float], angles: Sequence[float]) -> dict[str, np.nda
     darker = ("tan", "brown", "dark")
     if any(np.sum(tones == name) < FEWEST for name in darker):
         tones = np.where(np.isin(tones, darker), "tan, brown and dark", tones)
-    found = {name: sizes == name for name, _ in SIZES}
+    members = {name: sizes == name for name, _ in SIZES}
     for name in ("very light", "light", "intermediate", *darker, "tan, brown and dark"):
-        found[name] = tones == name
-    return {name: chosen for name, chosen in found.items() if chosen.any()}
+        members[name] = tones == name
+    return {name: chosen for name, chosen in members.items() if chosen.any()}
 
 
 def summary(values: Sequence[float], draws: int = 2000) -> dict[str, Any] | None:
@@ -399,8 +399,8 @@ def summary(values: Sequence[float], draws: int = 2000) -> dict[str, Any] | None
         return None
     drawn = np.random.default_rng(0).integers(there.size, size=(draws, there.size))
     low, high = np.percentile(np.median(there[drawn], axis=1), [2.5, 97.5]) if there.size > 1 else (None, None)
-    told = {"median": np.median(there), "p90": np.percentile(there, 90), "low": low, "high": high}
-    return {name: None if value is None else round(float(value), 5) for name, value in told.items()} | {"n": int(there.size)}
+    row = {"median": np.median(there), "p90": np.percentile(there, 90), "low": low, "high": high}
+    return {name: None if value is None else round(float(value), 5) for name, value in row.items()} | {"n": int(there.size)}
 
 
 def row_of(figures: Sequence[Mapping[str, float]], members: Mapping[str, np.ndarray]) -> dict[str, Any]:

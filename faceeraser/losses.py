@@ -182,8 +182,8 @@ def attention_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
     total = student[0].new_zeros((), dtype=torch.float32)
     for a, b in zip(student, teacher, strict=True):
         if a.shape[-2:] != b.shape[-2:]:
-            found = f"{tuple(b.shape[-2:])} where the student's are {tuple(a.shape[-2:])}"
-            raise ValueError(f"the teacher's features are {found}; choose a teacher of the same structure")
+            sizes = f"{tuple(b.shape[-2:])} where the student's are {tuple(a.shape[-2:])}"
+            raise ValueError(f"the teacher's features are {sizes}; choose a teacher of the same structure")
         unit = [F.normalize(x.float().square().mean(1).flatten(1), dim=1) for x in (a, b.detach())]
         total = total + (unit[0] - unit[1]).square().sum(1).mean()
     return total / len(student)

@@ -436,7 +436,8 @@ def export(network: OcclusionNet, path: Path, data: OcclusionPairs, pictures: in
             said = file(pixels)
             apart.append(float(np.abs(said - own).mean()))
             different.append(float(((said > IN_FRONT) != (own > IN_FRONT)).mean()))
-        found = {"apart": float(np.mean(apart)), "different": float(np.mean(different))}
-        if found["apart"] > APART or found["different"] > DIFFERENT:
-            raise script.GateFailed(f"{path}: {found}, expected at most {APART} and {DIFFERENT}; the file is not written")
-        return {"bytes": partial.stat().st_size, **{name: round(value, 6) for name, value in found.items()}}
+        distances = {"apart": float(np.mean(apart)), "different": float(np.mean(different))}
+        limits = f"expected at most {APART} and {DIFFERENT}"
+        if distances["apart"] > APART or distances["different"] > DIFFERENT:
+            raise script.GateFailed(f"{path}: {distances}, {limits}; the file is not written")
+        return {"bytes": partial.stat().st_size, **{name: round(value, 6) for name, value in distances.items()}}

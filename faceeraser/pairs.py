@@ -68,8 +68,8 @@ def _rows(folder: Path, name: str, columns: Sequence[str]) -> list[dict[str, str
         raise ValueError(f"{path}: is no table of a prepared folder ({error}); run train/prepare.py again") from None
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values() or not set(columns) <= set(row):
-            found = ", ".join(map(str, row))[:120]
-            raise ValueError(f"{path}: line {number} lacks {' or '.join(columns)} ({found}); run train/prepare.py again")
+            line = ", ".join(map(str, row))[:120]
+            raise ValueError(f"{path}: line {number} lacks {' or '.join(columns)} ({line}); run train/prepare.py again")
         for name in filter(None, (row[column] for column in columns)):
             if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
                 raise ValueError(f"{path}: line {number} names a file outside the folder; run train/prepare.py again")
@@ -115,8 +115,8 @@ def evaluation_pairs(
         try:
             return float(row.get(key) or "nan")
         except ValueError:
-            found = f"{key} {row[key][:40]!r} of {row['blank']}"
-            raise ValueError(f"{folder}/manifest.csv: found {found}; expected a number; run prepare.py again") from None
+            value = f"{key} {row[key][:40]!r} of {row['blank']}"
+            raise ValueError(f"{folder}/manifest.csv: found {value}; expected a number; run prepare.py again") from None
 
     return [
         Pair(

@@ -55,18 +55,18 @@ def json_text(data: bytes | str, where: str, expected: str) -> Any:
 
 def json_object(path: Path, expected: str, largest: int = LARGEST) -> dict[str, Any]:
     """The same of a file that holds an object. Raises as `json_value`."""
-    found = json_value(path, expected, largest)
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: holds a {type(found).__name__}; expected {expected}")
-    return found
+    value = json_value(path, expected, largest)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: holds a {type(value).__name__}; expected {expected}")
+    return value
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)[:60]!r} stands in it twice")
-    return made
+    return mapping
 
 
 def _finite(text: str) -> float:

@@ -83,18 +83,18 @@ def parser(file: str, doc: str | None, **options: Any) -> ArgumentParser:
     options: of ArgumentParser. What it parses has `script`, the script's path in the repository, beside the flags.
     """
     path = Path(file)
-    made = ArgumentParser(prog=path.name, description=doc, formatter_class=RawDescriptionHelpFormatter, **options)
-    made.set_defaults(script=f"{path.resolve().parent.name}/{path.name}")
-    return made
+    built = ArgumentParser(prog=path.name, description=doc, formatter_class=RawDescriptionHelpFormatter, **options)
+    built.set_defaults(script=f"{path.resolve().parent.name}/{path.name}")
+    return built
 
 
 def stage_parser(file: str, doc: str | None, source: str = "SOURCE", target: str = "TARGET") -> ArgumentParser:
     """The parser of a stage, which reads one folder and writes another: with SOURCE, TARGET and --overwrite."""
-    made = parser(file, doc)
-    made.add_argument("source", type=Path, metavar=source)
-    made.add_argument("target", type=Path, metavar=target)
-    made.add_argument("--overwrite", action="store_true", help="replace TARGET if it exists")
-    return made
+    built = parser(file, doc)
+    built.add_argument("source", type=Path, metavar=source)
+    built.add_argument("target", type=Path, metavar=target)
+    built.add_argument("--overwrite", action="store_true", help="replace TARGET if it exists")
+    return built
 
 
 def add_json(made: ArgumentParser) -> None:
@@ -113,9 +113,9 @@ def execute(work: Callable[[Namespace], int | None], made: ArgumentParser, argv:
     argv: the words after the script's name; None for those of this process. `work` gets what was parsed and, as `command`,
     all words of the command line: what a result says that it was made by. It returns an exit code, or None for 0.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    args = made.parse_intermixed_args(words)  # an option may stand between two positional arguments
-    args.command = ["python", getattr(args, "script", made.prog), *words]
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = made.parse_intermixed_args(arguments)  # an option may stand between two positional arguments
+    args.command = ["python", getattr(args, "script", made.prog), *arguments]
     try:
         with stoppable():
             return work(args) or 0

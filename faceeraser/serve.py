@@ -96,8 +96,8 @@ def _checked(model: Path) -> dict[str, Any]:
         if shape is None:
             raise ValueError(f"{model}: found {port['name']}; the page knows {', '.join(wanted)}: export it without others")
         if port["shape"] != shape or port["layout"] == "NCHW" or port["dtype"] != "float32":
-            found = f"{port['name']} {port['shape']} {port['layout']} {port['dtype']}"
-            raise ValueError(f"{model}: found {found}; the page takes {shape} NHWC float32, batch 1: export it that way")
+            taken = f"{port['name']} {port['shape']} {port['layout']} {port['dtype']}"
+            raise ValueError(f"{model}: found {taken}; the page takes {shape} NHWC float32, batch 1: export it that way")
     return card
 
 
@@ -126,8 +126,8 @@ def table(model: str | Path, page: str | Path) -> dict[str, tuple[str, bytes | P
             found[f"/{file.relative_to(page).as_posix()}"] = (TYPES[file.suffix], file)
     found["/"] = found["/index.html"]
     # The history says how a model was trained, and with it what somebody's folders are called.
-    told = {name: value for name, value in card.items() if name != "history"}
-    for name, value in {"model": told, "faces": known()}.items():
+    shown = {name: value for name, value in card.items() if name != "history"}
+    for name, value in {"model": shown, "faces": known()}.items():
         found[f"/data/{name}.json"] = (TYPES[".json"], json.dumps(value).encode())
     for path in (effects.FILE, tracking.FILE):
         found[f"/data/{path.name}"] = (TYPES[".json"], path)
@@ -192,12 +192,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"nothing takes that here\n")
             return
         try:
-            found = json.loads(self.rfile.read(int(length)))
+            posted = json.loads(self.rfile.read(int(length)))
         except ValueError:
             self._answer(HTTPStatus.BAD_REQUEST, "text/plain", b"expected JSON\n")
             return
         self._answer(HTTPStatus.NO_CONTENT, "text/plain", b"")
-        self.server.figures(found)
+        self.server.figures(posted)
 
     def _give(self, body: bool) -> None:
         entry = self.server.served.get(self.path.partition("?")[0])

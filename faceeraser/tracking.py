@@ -118,13 +118,13 @@ class Tracker:
             if lost:
                 self._looked = Looked()  # who was lost may still be where he was
             how = (2 if self._closer % 3 == 0 else 1) if closer else 0
-            found = self._finder.detect(image, closer=how, looked=self._looked, known=[track.seen for track in kept])
+            detected = self._finder.detect(image, closer=how, looked=self._looked, known=[track.seen for track in kept])
             if closer:
                 self._since = 0
                 self._closer += 1
             self.looks += 1
             clock("find")
-            for one in found:
+            for one in detected:
                 if any(_covers(track.seen, one) for track in kept):
                     continue
                 seen = self._finder.landmarks(image, one)
@@ -147,7 +147,7 @@ class Tracker:
         return Tracked(track.number, replace(seen, mesh=mesh), seen, track.smooth)
 
 
-def _covers(face: Face, found: Detection) -> bool:
+def _covers(face: Face, detection: Detection) -> bool:
     """Whether what is detected is a face that is followed already: the middle of its box lies well inside it."""
     outline = face.mesh[OVAL]
-    return float(np.hypot(*((outline.min(0) + outline.max(0)) / 2 - found.box.mean(0)))) < 0.4 * face.width
+    return float(np.hypot(*((outline.min(0) + outline.max(0)) / 2 - detection.box.mean(0)))) < 0.4 * face.width

@@ -76,8 +76,8 @@ class Frame:
 
     def copy(self) -> Frame:
         """The same with planes of its own, for a second file: writing a frame paints into them."""
-        made = _cropped(self.native, self.native.width, self.native.height)
-        return Frame(self.image, self.seconds, made)
+        frame = _cropped(self.native, self.native.width, self.native.height)
+        return Frame(self.image, self.seconds, frame)
 
 
 class Clip:
@@ -100,8 +100,8 @@ class Clip:
             raise ValueError(f"{path}: has sound and no pictures; expected a video")
         self.stream = max(streams, key=lambda one: (bool(one.disposition & av.stream.Disposition.default), -one.index))
         self.stream.thread_type = "AUTO"
-        told = self.stream.average_rate or self.stream.guessed_rate
-        self.rate = Fraction(told) if told and 0.1 <= told <= 1000 else _FPS
+        rate = self.stream.average_rate or self.stream.guessed_rate
+        self.rate = Fraction(rate) if rate and 0.1 <= rate <= 1000 else _FPS
         self.fps = float(self.rate)
         long = self.stream.duration * self.stream.time_base if self.stream.duration and self.stream.time_base else None
         long = long or (Fraction(self.container.duration, 1_000_000) if self.container.duration else None)
@@ -237,8 +237,8 @@ def _cut_short(path: Path) -> bool:
     with open(path, "rb") as file:
         head = file.read(64)
         if head[:4] == b"RIFF":
-            told = int.from_bytes(head[4:8], "little")
-            return 0 < told < 0xFFFFFFFF and told + 8 > whole + 1
+            stated = int.from_bytes(head[4:8], "little")
+            return 0 < stated < 0xFFFFFFFF and stated + 8 > whole + 1
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
             at = 0
             while at + 8 <= whole:
@@ -349,11 +349,11 @@ def _like(image: np.ndarray, native: VideoFrame) -> VideoFrame:
     """RGB in the format, the matrix and the range of a frame."""
     import av
 
-    made = av.VideoFrame.from_ndarray(image, "rgb24")
-    made.colorspace = native.colorspace
+    frame = av.VideoFrame.from_ndarray(image, "rgb24")
+    frame.colorspace = native.colorspace
     rgb = native.format.is_rgb
     full = rgb or native.color_range == _FULL or native.format.name.startswith("yuvj")
-    return made.reformat(
+    return frame.reformat(
         format=native.format.name, src_color_range=_FULL, dst_color_range=_FULL if full else _LIMITED
     )
 
@@ -450,11 +450,11 @@ def writing(
 _PLACE = re.compile(r"location|gps|latitude|longitude|ISO6709", re.IGNORECASE)
 
 
-def _facts(told: Mapping[str, str], metadata: bool, gps: bool) -> dict[str, str]:
+def _facts(tags: Mapping[str, str], metadata: bool, gps: bool) -> dict[str, str]:
     """A container's metadata, of which the place is kept only where it is asked for."""
     technical = {"major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER", "DURATION"}
     return {
-        name: text for name, text in told.items()
+        name: text for name, text in tags.items()
         if name not in technical and (gps if _PLACE.search(name) else metadata)
     }  # fmt: skip
 
@@ -487,11 +487,11 @@ class _Writer:
             self._begin(image, frame)
             self._size = size
         if size != self._size:
-            found = f"{size[0]} x {size[1]}"
+            given = f"{size[0]} x {size[1]}"
             wanted = f"{self._size[0]} x {self._size[1]}"
-            raise ValueError(f"{self.path}: found a frame of {found} pixels among {wanted}; expected one size")
-        made = self._made(image, frame, mask)
-        for copy in self._in_time(made):
+            raise ValueError(f"{self.path}: found a frame of {given} pixels among {wanted}; expected one size")
+        ready = self._made(image, frame, mask)
+        for copy in self._in_time(ready):
             for packet in self.stream.encode(copy):
                 if self.others is not None and packet.dts is not None:
                     self.others.until(packet.dts * packet.time_base)
@@ -585,52 +585,52 @@ class _Writer:
         import av
 
         if frame is None:
-            made = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
-            made.colorspace = _BT709 if self.kind != ".avi" else _BT601
+            ready = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
+            ready.colorspace = _BT709 if self.kind != ".avi" else _BT601
             levels = _FULL if self._full else _LIMITED
-            made = made.reformat(format=self.format, src_color_range=_FULL, dst_color_range=levels)
-            made.pts, made.time_base = self.written, 1 / self.rate
+            ready = ready.reformat(format=self.format, src_color_range=_FULL, dst_color_range=levels)
+            ready.pts, ready.time_base = self.written, 1 / self.rate
         else:
             assert self.clip is not None
-            made = frame.native
+            ready = frame.native
             stored = self.clip.stored(image)
-            paint(made, stored, np.ones(stored.shape[:2], bool) if mask is None else self.clip.stored(mask))
-            made = self._reformatted(made)
+            paint(ready, stored, np.ones(stored.shape[:2], bool) if mask is None else self.clip.stored(mask))
+            ready = self._reformatted(ready)
         context = self.stream.codec_context
-        if (made.width, made.height) != (context.width, context.height):
-            made = _cropped(made, context.width, context.height)
-        made.pict_type = 0  # the encoder chooses
-        return made
+        if (ready.width, ready.height) != (context.width, context.height):
+            ready = _cropped(ready, context.width, context.height)
+        ready.pict_type = 0  # the encoder chooses
+        return ready
 
     def _reformatted(self, native: VideoFrame) -> VideoFrame:
         if native.format.name == self.format:
             return native
         if native.format.name == self.format.replace("yuv", "yuvj"):
             return _relabelled(native, self.format)
-        made = native
+        frame = native
         rgb = native.format.is_rgb
         if rgb and not self.format.startswith("bgr"):
-            made.colorspace = _BT709
-        return made.reformat(
+            frame.colorspace = _BT709
+        return frame.reformat(
             format=self.format, src_color_range=_FULL if rgb else None, dst_color_range=_FULL if self._full else _LIMITED,
             dst_colorspace=5 if self.kind == ".avi" else None,  # SWS_CS_ITU601, which is what Motion JPEG means
         )  # fmt: skip
 
-    def _in_time(self, made: VideoFrame) -> Iterator[VideoFrame]:
+    def _in_time(self, ready: VideoFrame) -> Iterator[VideoFrame]:
         """The frame as often as it is needed: once, but in an .avi, which has one rate, until the next is due."""
         if self.kind != ".avi" or self.clip is None:
-            yield made
+            yield ready
             return
-        assert made.pts is not None and made.time_base is not None
-        due = round(made.pts * made.time_base * self.rate)
+        assert ready.pts is not None and ready.time_base is not None
+        due = round(ready.pts * ready.time_base * self.rate)
         self._shown = due if not self.written else self._shown
         if due < self._shown:
             return
         if due > self._shown:
             self._say("its frames come at varying times: some were repeated, as an .avi has one rate")
         for number in range(self._shown, due + 1):
-            made.pts, made.time_base = number, 1 / self.rate
-            yield made
+            ready.pts, ready.time_base = number, 1 / self.rate
+            yield ready
         self._shown = due + 1
 
     def finish(self) -> None:
@@ -670,14 +670,14 @@ def _cropped(frame: VideoFrame, width: int, height: int, name: str | None = None
     """The upper left part of a frame."""
     import av
 
-    made = av.VideoFrame(width, height, name or frame.format.name)
-    for number in range(len(made.planes)):
-        there = _plane(made, number)
+    cropped = av.VideoFrame(width, height, name or frame.format.name)
+    for number in range(len(cropped.planes)):
+        there = _plane(cropped, number)
         there[:] = _plane(frame, number)[: there.shape[0], : there.shape[1]]
-    made.pts, made.time_base = frame.pts, frame.time_base
-    made.colorspace, made.color_range = frame.colorspace, frame.color_range
-    made.color_primaries, made.color_trc = frame.color_primaries, frame.color_trc
-    return made
+    cropped.pts, cropped.time_base = frame.pts, frame.time_base
+    cropped.colorspace, cropped.color_range = frame.colorspace, frame.color_range
+    cropped.color_primaries, cropped.color_trc = frame.color_primaries, frame.color_trc
+    return cropped
 
 
 # --- sound, subtitles and the rest ----------------------------------------------------------------------------------
@@ -758,14 +758,14 @@ class _Way:
             return [packet]
         if self._stream.type == "subtitle":
             return self._shown(packet)
-        made: list[Any] = []
+        packets: list[Any] = []
         try:
             decoded = packet.decode()
         except av.error.FFmpegError:
             return []
         for frame in decoded:
-            made += self._encoded(frame)
-        return made
+            packets += self._encoded(frame)
+        return packets
 
     def _shown(self, packet: Any) -> Sequence[Any]:
         """A line of a subtitle track, whose times are the packet's."""
@@ -774,16 +774,16 @@ class _Way:
 
         if packet.pts is None:
             return []
-        context, made = self._stream.codec_context, list[Any]()
+        context, frames = self._stream.codec_context, list[Any]()
         try:
             for line in packet.decode():
                 begins, lasts = (round(1000 * ticks * packet.time_base) for ticks in (packet.pts, packet.duration or 0))
                 one = context.encode_subtitle(SubtitleSet.create(line.ass, 0, lasts, begins))
                 one.stream, one.time_base = self._stream, Fraction(1, 1000)
-                made.append(one)
+                frames.append(one)
         except (av.error.FFmpegError, ValueError, AttributeError):
             return []  # damaged, as with sound
-        return made
+        return frames
 
     def _encoded(self, frame: Any) -> Sequence[Any]:
         import av
@@ -815,30 +815,30 @@ def _way(stream: Any, kind: str, target: OutputContainer, number: int) -> tuple[
         return None, "its cover picture was left out: it may show a face" if cover else f"its {named} was left out"
     if stream.type == "data" and stream.name == "bin_data":
         return None, ""  # the titles of chapters, which are kept as such
-    made: Any
+    copied: Any
     if _takes(kind, stream):
-        made = target.add_stream_from_template(stream)
+        copied = target.add_stream_from_template(stream)
     elif stream.type == "audio" and known:
         own = stream.codec_context
-        made = target.add_stream(_SOUND[kind], rate=own.sample_rate)
-        made.codec_context.layout = own.layout.name if own.channels <= 2 or kind != ".avi" else "stereo"
-        made.codec_context.open()
+        copied = target.add_stream(_SOUND[kind], rate=own.sample_rate)
+        copied.codec_context.layout = own.layout.name if own.channels <= 2 or kind != ".avi" else "stereo"
+        copied.codec_context.open()
     elif stream.type == "subtitle" and known and kind in (".mp4", ".mov") and stream.codec_context.codec.text_sub:
         stream.codec_context.open(strict=False)
-        made = target.add_stream("mov_text")
-        made.codec_context.subtitle_header = stream.codec_context.subtitle_header
-        made.codec_context.time_base = made.time_base = Fraction(1, 1000)
-        made.metadata.update(_labels(stream, kind))
-        made.disposition = stream.disposition
-        return _Way(made, True), f"its {named} became mov_text, the one kind that {kind} holds"
+        copied = target.add_stream("mov_text")
+        copied.codec_context.subtitle_header = stream.codec_context.subtitle_header
+        copied.codec_context.time_base = copied.time_base = Fraction(1, 1000)
+        copied.metadata.update(_labels(stream, kind))
+        copied.disposition = stream.disposition
+        return _Way(copied, True), f"its {named} became mov_text, the one kind that {kind} holds"
     else:
         unknown = stream.type == "audio" and not known
         why = ": it is of a kind that FFmpeg does not know" if unknown else f": {kind} cannot hold it"
         return None, f"its {named} was left out{why}"
-    made.metadata.update(_labels(stream, kind))
-    made.disposition = stream.disposition
-    anew = made.codec_context is not None and made.codec_context.is_encoder and made.codec_context.is_open
-    return _Way(made, anew), f"its {named} was encoded anew: {kind} does not take it as it is" if anew else ""
+    copied.metadata.update(_labels(stream, kind))
+    copied.disposition = stream.disposition
+    anew = copied.codec_context is not None and copied.codec_context.is_encoder and copied.codec_context.is_open
+    return _Way(copied, anew), f"its {named} was encoded anew: {kind} does not take it as it is" if anew else ""
 
 
 # ISO 639-2 has two codes for some languages; FFmpeg's table for .mov, Macintosh's, knows these of them by the older one.

@@ -47,12 +47,12 @@ def scratch(folder: Path) -> Iterator[Path]:
     """A new hidden folder inside `folder`, on the same disk, gone when the block ends. As `whole_file`'s partial files, what
     a killed process left is taken away by the next that writes there.
     """
-    made = _beside(folder, "")
-    made.mkdir()
+    place = _beside(folder, "")
+    place.mkdir()
     try:
-        yield made
+        yield place
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _beside(folder: Path, ending: str) -> Path:
@@ -68,8 +68,8 @@ def _sweep(folder: Path) -> None:
     if os.name != "posix" or (folder := folder.absolute()) in _swept:  # elsewhere there is no asking whether one is alive
         return
     _swept.add(folder)
-    with suppress(OSError), os.scandir(folder) as found:  # a folder that may be written but not listed
-        for entry in found:
+    with suppress(OSError), os.scandir(folder) as entries:  # a folder that may be written but not listed
+        for entry in entries:
             if (name := _PARTIAL.fullmatch(entry.name)) and not _alive(int(name[1])):
                 with suppress(OSError):
                     shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
@@ -118,7 +118,7 @@ def whole_folder(target: Path | str, overwrite: bool = False, resume: bool = Fal
     publish(partial, target)
 
 
-def publish(made: Path, target: Path) -> None:
+def publish(partial: Path, target: Path) -> None:
     """Put a finished folder in its place. One that is there goes only when the new one stands: whoever kills this at any
     moment finds the old folder, the new one, or none and the old one under `_before`, from where `restore` brings it back.
     """
@@ -126,7 +126,7 @@ def publish(made: Path, target: Path) -> None:
     before = _before(target)
     if target.exists():
         target.rename(before)
-    made.rename(target)
+    partial.rename(target)
     shutil.rmtree(before, ignore_errors=True)
 
 

@@ -17,13 +17,13 @@ from faceeraser.history import NAME
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = script.stage_parser(__file__, __doc__, "DATA")
-    made.add_argument("--steps", type=int, default=3000, help="(default: %(default)s)")
-    made.add_argument("--batch", type=int, default=16, help="pictures in a step (default: %(default)s)")
-    made.add_argument("--lr", type=float, default=2e-3, help="Adam's learning rate, to a hundredth (default: %(default)s)")
-    made.add_argument("--seed", type=int, default=0, help="of weights and pictures (default: %(default)s)")
-    made.add_argument("--resume", action="store_true", help="go on where a run was stopped")
-    return made
+    parser = script.stage_parser(__file__, __doc__, "DATA")
+    parser.add_argument("--steps", type=int, default=3000, help="(default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=16, help="pictures in a step (default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=2e-3, help="Adam's learning rate, to a hundredth (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and pictures (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on where a run was stopped")
+    return parser
 
 
 def run(args: argparse.Namespace) -> None:
