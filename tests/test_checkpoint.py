@@ -175,6 +175,9 @@ def test_a_state_with_a_pickle_in_it_is_refused(tmp_path, capsys):
 def test_a_pickle_in_the_place_of_the_weights_is_refused(tmp_path, capsys):
     write(tmp_path / "run", lively("mobile"))
     torch.save({"weights": Payload()}, tmp_path / "run" / "generators.safetensors")
+    with pytest.raises(ValueError, match="its history says"):
+        checkpoint.load(tmp_path / "run")
+    (tmp_path / "run" / "history.json").unlink()  # nor where nothing says what the weights were
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         checkpoint.load(tmp_path / "run")
     assert "unpickled" not in capsys.readouterr().out
