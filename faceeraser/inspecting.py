@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from faceeraser import artifact
 from faceeraser.history import read_history
 from faceeraser.reading import json_object
@@ -71,7 +69,9 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def _generator_rows(path: Path) -> list[dict[str, Any]]:
-    """What the header of a safetensors file tells."""
+    """What the header of a safetensors file says."""
+    from safetensors import SafetensorError, safe_open  # which an exported file does not need
+
     try:
         with safe_open(path, framework="numpy") as file:
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no mapping

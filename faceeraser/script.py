@@ -21,8 +21,6 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tabulate import tabulate
-
 from faceeraser.writing import first_process
 
 Options = TypeVar("Options")
@@ -132,6 +130,8 @@ def execute(work: Callable[[Namespace], int | None], made: ArgumentParser, argv:
 
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print a table for people."""
+    from tabulate import tabulate  # a command that prints none does not wait for it
+
     if first_process():
         print(f"\n{title}")
         print(tabulate([dict(row) for row in rows], headers="keys", floatfmt=".3f", intfmt=",", missingval="-"))
