@@ -1,10 +1,13 @@
 """What several tests start from: generated skin, and the stages' scripts called as a user calls them."""
 
+import contextlib
+import ctypes
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +16,34 @@ import pytest
 from faceeraser import landmark_models
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+BECOME_THE_PARENT_OF_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What a test's process leaves behind when it ends, torchrun's workers say, becomes a child of this one."""
+    if not hasattr(config, "workerinput") and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(BECOME_THE_PARENT_OF_ORPHANS, 1, 0, 0, 0)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """However the suite ended, nothing that it started goes on."""
+    if not hasattr(config, "workerinput") and sys.platform == "linux":
+        for process in descendants(os.getpid()):
+            with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGKILL)
+
+
+def descendants(process: int) -> Iterator[int]:
+    """The processes that a process has started, those below first."""
+    children = [int(word) for path in Path(f"/proc/{process}/task").glob("*/children") for word in path.read_text().split()]
+    for child in children:
+        with contextlib.suppress(OSError):
+            yield from descendants(child)
+        yield child
 
 
 def script(path: str) -> ModuleType:
