@@ -8,8 +8,8 @@ import math
 import cv2
 import numpy as np
 
-from faceeraser.crops import align, check_picture, cut
-from faceeraser.mesh import Face
+from faceeraser.crops import align_matrix, check_picture, cut
+from faceeraser.mesh import Face, transform
 from faceeraser.parts import BROWS, EYES, POLYGONS, fill_near
 
 _CROP = 512  # glasses are looked for in a crop of this size, whatever the model takes: frames are thin
@@ -87,6 +87,13 @@ _EYES_ORIGIN = (60.0, 28.8)
 _EYES_CELLS = (14, 10)
 
 
+_FRAME_UNIT, _FRAME_PATCH = 96, (240, 134)  # the same of the patch that a frame is looked for in
+
+
+def _frame_matrix(face: Face) -> np.ndarray:
+    return _eyes_matrix(face) * (_FRAME_UNIT / _EYES_UNIT)
+
+
 def _eyes_matrix(face: Face) -> np.ndarray:
     angle, scale = math.radians(face.roll), _EYES_UNIT / face.eye_distance
     turn = scale * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
@@ -138,8 +145,7 @@ def segment_glasses(image: np.ndarray, face: Face) -> np.ndarray | None:
         (H, W) bool, or None when no frame stands out clearly enough (`draw_glasses` makes one that fits instead).
     """
     check_picture(image)
-    unit, size = 96, (240, 134)
-    matrix = _eyes_matrix(face) * (unit / _EYES_UNIT)
+    unit, size, matrix = _FRAME_UNIT, _FRAME_PATCH, _frame_matrix(face)
     patch, level = cut(image, matrix, size), face.moved(matrix)
     luma = cv2.cvtColor(patch, cv2.COLOR_RGB2LAB)[..., 0]
     luma = cv2.GaussianBlur(luma, (0, 0), 1.0)
@@ -199,11 +205,19 @@ def worn_glasses(image: np.ndarray, face: Face, size: int) -> np.ndarray:
 
     Both, because a thin rim is seldom found all around, and because lenses tint, reflect and throw shadows.
     """
-    crop, matrix = align(image, face, _CROP)
+    matrix = align_matrix(face, _CROP)
     level = face.moved(matrix)
     pair = draw_glasses(level, _CROP).astype(np.uint8)
-    if (frame := segment_glasses(crop, level)) is not None:
-        pair |= frame.astype(np.uint8)
+    # Only what is looked at is cut out: from above the brows to below the eyes.
+    width, height = _FRAME_PATCH
+    corners = np.array([[-2, -2], [width + 1, -2], [-2, height + 1], [width + 1, height + 1]], np.float64)
+    ends = transform(cv2.invertAffineTransform(_frame_matrix(level)), corners)[:, 1]
+    top, bottom = (int(end) for end in np.clip([np.floor(ends.min()) - 2, np.ceil(ends.max()) + 3], 0, _CROP))
+    if bottom - top > 8:
+        down = np.array([[1.0, 0, 0], [0, 1.0, -top]])
+        band = cut(image, matrix - [[0, 0, 0], [0, 0, top]], (_CROP, bottom - top))
+        if (frame := segment_glasses(band, level.moved(down))) is not None:
+            pair[top:bottom] |= frame.astype(np.uint8)
     rims, _ = cv2.findContours(pair, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(pair, rims, -1, 1, cv2.FILLED)
     return cv2.resize(pair * 255, (size, size), interpolation=cv2.INTER_AREA) > 0
