@@ -28,6 +28,7 @@ from faceeraser.device import Device, DeviceError, big_cores, choose, read_state
 FIXTURES = ROOT / "tests" / "fixtures"
 TOOLS = ROOT / ".cache" / "device"
 WEIGHTS = ROOT / "faceeraser" / "weights"
+MODEL = WEIGHTS / "plan.tflite"
 faults = script("benchmarks/device_faults.py")
 android = script("benchmarks/android.py")
 
@@ -470,16 +471,16 @@ def test_the_script_from_phone_to_file(world, native: Path, tmp_path: Path, monk
     place = world.place(faults.FIRST_PORT)
     monkeypatch.setattr(layer, "find_adb", lambda: world.adb)
     words = [
-        str(WEIGHTS / "int8.tflite"), "--serial", serial, "--place", place, "--runner", str(native), "--threads", "2",
+        str(MODEL), "--serial", serial, "--place", place, "--runner", str(native), "--threads", "2",
         "--benchmark-model", str(stand_in(world, tmp_path)), "--rest-s", "0.01", "--json", str(tmp_path / "phone.json"),
     ]  # fmt: skip
     assert android.main(words) == 0
     result = json.loads((tmp_path / "phone.json").read_text())
     rows = {row["name"]: row for row in result["rows"]}
-    assert set(rows) == {"int8 parity", "int8 xnnpack 2", "int8 gpu 1", "int8 nnapi 1"}
-    assert rows["int8 parity"]["passed"] and rows["int8 parity"]["bit_exact"]
-    assert "took no node" in rows["int8 nnapi 1"]["error"]
-    xnnpack = rows["int8 xnnpack 2"]
+    assert set(rows) == {"plan parity", "plan xnnpack 2", "plan gpu 1", "plan nnapi 1"}
+    assert rows["plan parity"]["passed"] and rows["plan parity"]["bit_exact"]
+    assert "took no node" in rows["plan nnapi 1"]["error"]
+    xnnpack = rows["plan xnnpack 2"]
     assert xnnpack["delegated"][0]["nodes"] == 812 and len(xnnpack["ops"]) == 3 and xnnpack["overall_mb"] == 27.832
     # The daemon is no phone: nothing that could be taken for its latency is in the file.
     assert all(row["emulated"] for row in rows.values()) and "avg_ms" in xnnpack["discarded"]
@@ -492,7 +493,7 @@ def test_an_output_that_differs_fails(world, native: Path, tmp_path: Path, monke
     monkeypatch.setattr(layer, "find_adb", lambda: world.adb)
     honest = runner.reference
     monkeypatch.setattr(runner, "reference", lambda *a: {n: v + np.float32(0.01) for n, v in honest(*a).items()})
-    words = [str(WEIGHTS / "int8.tflite"), "--serial", serial, "--place", world.place(faults.FIRST_PORT)]
+    words = [str(MODEL), "--serial", serial, "--place", world.place(faults.FIRST_PORT)]
     assert android.main([*words, "--runner", str(native)]) == 1
 
 
@@ -501,9 +502,9 @@ def test_an_output_that_differs_fails(world, native: Path, tmp_path: Path, monke
     [
         (["m.tflite"], "nothing to do"),
         (["m.tflite", "--runner", "r"], "m.tflite: not found"),
-        ([str(WEIGHTS / "int8.tflite"), "--benchmark-model", "http://127.0.0.1:1/x"], "needs its --sha256"),
-        ([str(WEIGHTS / "int8.tflite"), "--benchmark-model", "no-such-file"], "no such file"),
-        ([str(WEIGHTS / "int8.tflite"), "--benchmark-model", __file__, "--sha256", "0" * 64], "expected " + "0" * 64),
+        ([str(MODEL), "--benchmark-model", "http://127.0.0.1:1/x"], "needs its --sha256"),
+        ([str(MODEL), "--benchmark-model", "no-such-file"], "no such file"),
+        ([str(MODEL), "--benchmark-model", __file__, "--sha256", "0" * 64], "expected " + "0" * 64),
     ],
 )
 def test_bad_usage_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -539,7 +540,7 @@ def test_a_tool_by_url_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_runner_equals_pythons_runtime(native: Path) -> None:
-    model = WEIGHTS / "int8.tflite"
+    model = MODEL
     given = runner.sample_inputs(model)
     ran = runner.run_here(native, model, given, warmup=1, runs=2)
     assert len(ran.run_ms) == 2 and not ran.emulated
@@ -559,7 +560,7 @@ def test_the_runner_equals_pythons_runtime(native: Path) -> None:
     ],
 )
 def test_the_runner_says_what_is_wrong(native: Path, tmp_path: Path, change, says: str) -> None:
-    model = WEIGHTS / "int8.tflite"
+    model = MODEL
     for name, value in runner.sample_inputs(model).items():
         value.tofile(tmp_path / f"{name}.in")
     words = ["run", str(model), *runner._options(runner.ports(model), 1, 0, 1)]
