@@ -57,20 +57,49 @@ async function load(card, [detector, landmarker, occluder, eraser], webgpu, why)
   const model = await loadAndCompile(eraser, webgpu ? GPU : wasm);
   if (webgpu && model.options.accelerator !== 'webgpu') throw new Error('the model has operators that the GPU does not take');
   if (webgpu && !model.isFullyAccelerated) why = 'A part of the network runs beside the GPU, on the processor.';
-  const run = runner(model);
   const taken = named(model.getInputDetails(), card.inputs);
   const given = named(model.getOutputDetails(), card.outputs);
+  const ran = (compiled) => {
+    const run = runner(compiled);
+    return async (crop, mask) => {
+      const outputs = await run(taken.map((name) => ({image: crop, mask})[name]));
+      return Object.fromEntries(given.map((name, k) => [name, outputs[k]]));
+    };
+  };
+  if (webgpu && !(await agree(ran(model), ran(await loadAndCompile(eraser, wasm)), card.resolution))) {
+    throw new Error('the GPU does not compute what the processor computes');
+  }
   return {
     detector: runner(await loadAndCompile(detector, wasm)),
     landmarker: runner(await loadAndCompile(landmarker, wasm)),
     occluder: runner(await loadAndCompile(occluder, wasm)),
-    eraser: async (crop, mask) => {
-      const outputs = await run(taken.map((name) => ({image: crop, mask})[name]));
-      return Object.fromEntries(given.map((name, k) => [name, outputs[k]]));
-    },
+    eraser: ran(model),
     size: card.resolution,
     told: {runs: webgpu ? 'webgpu' : 'wasm', threads, why},
   };
+}
+
+// Of a test picture, what two runtimes must have the same: so much of skin to a tenth, of pictures to two levels of 255, and of
+// sources, which may be others that are as good, but not all of them.
+const ALIKE = {skin: [0.1, 0.95], shading: [2 / 255, 0.95], erased: [4 / 255, 0.95], sources: [0.5, 0.5]};
+
+/** Whether two runs of a model say the same of a picture that has something to copy everywhere, and a hole in its middle. */
+async function agree(one, other, size) {
+  const crop = new Float32Array(3 * size * size);
+  const mask = new Float32Array(size * size);
+  for (let y = 0, k = 0, seed = 1; y < size; y++) {
+    for (let x = 0; x < size; x++, k++) {
+      seed = (seed * 16807) % 2147483647;
+      const light = 0.6 + 0.08 * (Math.sin(0.13 * x + 0.05 * y) + Math.sin(0.07 * x - 0.11 * y)) + 0.1 * (seed / 2147483647 - 0.5);
+      crop.set([light, 0.8 * light, 0.7 * light], 3 * k); // of skin's colour
+      mask[k] = Math.abs(2 * x - size) < size / 2 && Math.abs(2 * y - size) < size / 2 ? 1 : 0;
+    }
+  }
+  const [first, second] = [await one(crop, mask), await other(crop, mask)];
+  return Object.entries(first).every(([name, values]) => {
+    const [most, share] = ALIKE[name];
+    return values.filter((value, k) => Math.abs(value - second[name][k]) <= most).length >= share * values.length;
+  });
 }
 
 /** What the card calls each of the eraser's inputs, or outputs: no two of one side have the same shape. */
