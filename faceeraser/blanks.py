@@ -44,15 +44,15 @@ MAX_STREAKS = 0.95
 
 @dataclass
 class Forehead:
-    """What became of one forehead.
+    """The verdict on one forehead.
 
     Attributes:
-        reason: "" when it can be used, else why not.
+        reason: why it cannot be used, or "".
         box: its rectangle of bare skin in the levelled patch, or None.
         patch_matrix: 2x3, picture to patch coordinates.
         width_px: source pixels across the box.
-        cheek_ita: individual typology angle of the cheeks in degrees, known whether or not the forehead is any good.
-        measures: what it was judged by.
+        cheek_ita: individual typology angle of the cheeks in degrees, known even if the forehead cannot be used.
+        measures: the figures behind the verdict.
     """
 
     reason: str

@@ -11,8 +11,8 @@
     faceeraser demo --port 8000
 
 IN is a photograph, a video, a folder of both, or a camera; there may be several. `erase` and `effect` need the base install
-alone, unless the model is a checkpoint folder: neither torch nor TensorFlow is loaded. Exit code 0, or 2 when anything was
-not as it has to be; a line says what was found, what was expected, what to do, and the other files are still processed.
+alone, unless the model is a checkpoint folder: neither torch nor TensorFlow is loaded. Exit code 0, or 2 if anything went
+wrong: a line says what was found, what was expected and what to do, and the other files are still processed.
 
 This module is the command line alone; what a command does is imported when it is run, so that `--help` is quick.
 """
@@ -68,13 +68,13 @@ def _add_erasing(made: argparse.ArgumentParser) -> None:
     made.add_argument("paths", type=Path, nargs="*", metavar="IN", help="photographs, videos, or folders of them")
     made.add_argument(
         "-o", "--output", type=Path, metavar="OUT",
-        help="a file, or a folder; of one IN it may also stand last, if no such file exists. .png and .tif keep a "
-        "photograph's pixels outside the masks exactly, .mkv a video's "
+        help="a file or a folder; after a single IN it may also be the last argument, if no such file exists. .png and .tif "
+        "keep a photograph's pixels outside the masks exactly, .mkv a video's "
         "(default: beside IN, photo-erased.png, clip-erased.mp4 or folder-erased)",
     )  # fmt: skip
     made.add_argument(
         "--camera", nargs="?", const="0", metavar="INDEX",
-        help="a camera in the place of IN, until Ctrl-C (default: the first); without OUT in a window, where OpenCV has any",
+        help="use a camera instead of IN, until Ctrl-C (default: the first one); without OUT, show it in a window",
     )  # fmt: skip
     made.add_argument(
         "--model", type=Path, default=shipped.PLAN, metavar="FILE",
@@ -83,41 +83,41 @@ def _add_erasing(made: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     made.add_argument(
         "--landmarks", type=Path, metavar="FILE",
-        help="where the faces are, of a tracker of your own: a JSON with points for each frame (docs/landmarks.md)",
+        help="use the points of your own tracker: a JSON file with points for each frame (docs/landmarks.md)",
     )  # fmt: skip
     made.add_argument(
         "--glasses", choices=("auto", "off", "on"), default="auto",
-        help="erase glasses too (default: auto, when a face seems to wear some and its eyes are erased)",
+        help="erase glasses too (default: auto, if the face seems to wear some and its eyes are erased)",
     )  # fmt: skip
     made.add_argument(
         "--front", choices=("keep", "erase"), default="keep",
-        help="what hangs in front of the parts, such as hair and hands, stays or is erased with them (default: %(default)s)",
+        help="keep what is in front of the parts, such as hair and hands, or erase it with them (default: %(default)s)",
     )  # fmt: skip
     made.add_argument(
         "--runtime", choices=RUNTIMES,
-        help="what runs a .tflite file (default: the first that is installed)",
+        help="the runtime for .tflite files (default: the first one that is installed)",
     )  # fmt: skip
     made.add_argument(
         "--delegate", type=Path, metavar="FILE",
-        help="a plugin for it: export/build_resampler.sh makes the one that a -gpu-resampler file needs on a CPU",
+        help="a plugin for it; a -gpu-resampler file needs the one from export/build_resampler.sh to run on a CPU",
     )  # fmt: skip
     made.add_argument(
         "--faces", type=_how_many, default=None, metavar="largest|all|N",
-        help="which faces: the largest, all, or the N largest (default: all)",
+        help="which faces to erase: the largest, all, or the N largest (default: all)",
     )  # fmt: skip
     made.add_argument(
         "--mask-out", type=Path, metavar="FILE",
-        help="write what was erased there too, white on black, as a picture or a video; of several files, a folder",
+        help="also write what was erased, white on black, as a picture or a video; for several files, a folder",
     )  # fmt: skip
     made.add_argument(
         "--quality", type=_quality, metavar="1-100",
-        help="of what is written with loss: .jpg, .avif, .heic (default: 95), .mp4, .mov, .avi (default: 65, a rate "
-        "factor of 18), and .webp, which is lossless without it",
+        help="of lossy formats: .jpg, .avif, .heic (default: 95), .mp4, .mov, .avi (default: 65, a rate factor of 18), "
+        "and .webp, which is lossless without this option",
     )  # fmt: skip
     made.add_argument(
-        "--keep-metadata", action="store_true", help="keep date, camera, artist and dots per inch (default: none of them)"
+        "--keep-metadata", action="store_true", help="keep date, camera, artist and resolution (default: drop them)"
     )
-    made.add_argument("--keep-gps", action="store_true", help="keep the place where it was taken (default: not kept)")
+    made.add_argument("--keep-gps", action="store_true", help="keep the place where it was taken (default: drop it)")
     made.add_argument("--overwrite", action="store_true", help="replace results that exist")
 
 
@@ -166,30 +166,30 @@ def build_parser() -> argparse.ArgumentParser:
     )
     one.add_argument(
         "--mask", type=Path, metavar="FILE",
-        help="erase what a picture of the same size says, white = erase, in the place of the faces' parts",
+        help="erase what a picture of the same size marks in white, instead of the faces' parts",
     )  # fmt: skip
 
     two = commands.add_parser("effect", help="erase all parts, then paste pieces of the face, or your own, back")
     two.set_defaults(run=_effect)
     two.add_argument("name", metavar="NAME", help=f"{', '.join(json.loads(EFFECTS.read_text())['effects'])} or custom")
     _add_erasing(two)
-    two.add_argument("--elements", type=Path, metavar="FILE", help="of the effect custom: a JSON that says what sits where")
+    two.add_argument("--elements", type=Path, metavar="FILE", help="for the effect custom: a JSON file with its elements")
     two.add_argument(
         "--blend", choices=BLENDS,
         help="how pieces are blended: Poisson (default for photographs) or an approximation (default for videos)",
     )  # fmt: skip
 
-    other = commands.add_parser("inspect", help="what is in an exported file or a checkpoint folder")
+    other = commands.add_parser("inspect", help="show what is in an exported file or a checkpoint folder")
     other.set_defaults(run=_inspect)
     other.add_argument("path", type=Path, metavar="FILE|FOLDER")
-    other.add_argument("--json", action="store_true", help="for programs: the card, or structure and history")
+    other.add_argument("--json", action="store_true", help="print JSON: the card, or structure and history")
 
     page = commands.add_parser("demo", help="serve a page that erases faces in a browser, from its camera or from pictures")
     page.set_defaults(run=_demo)
-    page.add_argument("--port", type=int, default=8000, help="default: %(default)s; 0 takes one that is free")
+    page.add_argument("--port", type=int, default=8000, help="default: %(default)s; 0 takes a free one")
     page.add_argument(
         "--host", default="127.0.0.1",
-        help="address to listen at (default: %(default)s; browsers give a camera to localhost and https alone)",
+        help="address to listen at (default: %(default)s; browsers allow the camera only on localhost and https)",
     )  # fmt: skip
     page.add_argument(
         "--model", type=Path, default=shipped.PLAN, metavar="FILE",
@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"faceeraser: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print("faceeraser: stopped; results that were written are whole", file=sys.stderr)
+        print("faceeraser: stopped; the results that were written are complete", file=sys.stderr)
         return script.code_of(stop)
 
 

@@ -1,4 +1,4 @@
-"""What `faceeraser erase`, `effect` and `demo` do, file by file: what fails is said in a line, and the next one is done."""
+"""What `faceeraser erase`, `effect` and `demo` do, file by file: a line says what failed, and the next one is processed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _counted(worn: Sequence[bool]) -> str:
 
 
 def _photograph(job: Job, run: Run) -> tuple[str, Sequence[str]]:
-    """Do one picture file; what was found, and lines about what the result could not keep.
+    """Process one picture file; returns what was found, and lines about what the result could not keep.
 
     Raises:
         ValueError: it cannot be read, has no face in it, or holds several images and OUT one.
@@ -105,7 +105,7 @@ def _photograph(job: Job, run: Run) -> tuple[str, Sequence[str]]:
 
 
 def _stills(source: picture.Source, run: Run) -> Iterator[tuple[picture.Page, Erased]]:
-    """Pictures that have nothing to do with one another; a page without a face stays as it is."""
+    """Pictures that are unrelated; a page without a face stays as it is."""
     for page in source.pages():
         yield page, run.photograph(page.image, source.path)
 
@@ -156,7 +156,7 @@ class _Frames:
 
 
 def _video(job: Job, run: Run) -> tuple[str, Sequence[str]]:
-    """Do one video; what was found, and lines about what the result could not keep.
+    """Process one video; returns what was found, and lines about what the result could not keep.
 
     Raises:
         ValueError: it cannot be read, has no face in any frame, or not as many frames as there are landmarks: then nothing
@@ -222,7 +222,7 @@ def _camera(index: int, target: Path | None, eraser: Eraser, finish: Finish | No
             show = stack.enter_context(video.window(f"faceeraser, camera {index} (Escape ends it)"))
         else:
             write = stack.enter_context(video.writing(target, camera.fps))
-            print(f"camera {index}: recording into {target}; Ctrl-C ends it", file=sys.stderr, flush=True)
+            print(f"camera {index}: recording into {target}; press Ctrl-C to stop", file=sys.stderr, flush=True)
         began, written = time.monotonic(), 0
         try:
             for erased in eraser.frames(camera, tracker, finish):
@@ -244,7 +244,7 @@ def _camera(index: int, target: Path | None, eraser: Eraser, finish: Finish | No
 
 
 def _run(args: argparse.Namespace, ending: str, finish_of: Mapping[bool, Finish] | None = None) -> int:
-    """`erase` and `effect`: 0, or 2 when something could not be read or has no face in it.
+    """`erase` and `effect`: 0, or 2 if something could not be read or has no face in it.
 
     finish_of: what else is done to a photograph (False), to a frame of a video (True).
     """
@@ -270,7 +270,7 @@ def _run(args: argparse.Namespace, ending: str, finish_of: Mapping[bool, Finish]
 
 
 def _wanted(args: argparse.Namespace, ending: str) -> tuple[list[Job], tuple[int, Path | None] | None]:
-    """(what to do, or the camera and its OUT) of a command line. Raises ValueError where its words do not fit together."""
+    """(what to do, or the camera and its OUT) of a command line. Raises ValueError for a contradiction."""
     if args.camera is not None:
         if not args.camera.isdecimal():
             raise ValueError(f"found --camera {args.camera}; expected a camera's number, such as --camera 0 {args.camera}")
@@ -279,7 +279,7 @@ def _wanted(args: argparse.Namespace, ending: str) -> tuple[list[Job], tuple[int
             raise ValueError(f"--camera takes the place of IN; found {out[0]} and {out[1]}, expected OUT alone")
         for option, value in (("--landmarks", args.landmarks), ("--mask", args.mask), ("--mask-out", args.mask_out)):
             if value is not None:
-                raise ValueError(f"{option} is for files; a camera's frames are not known beforehand")
+                raise ValueError(f"{option} is for files: nobody knows a camera's frames in advance")
         return [], (int(args.camera), out[0] if out else None)
     sources, target = named(args.paths, args.output)
     for option, given in (("--landmarks", args.landmarks), ("--mask", args.mask)):
@@ -290,7 +290,7 @@ def _wanted(args: argparse.Namespace, ending: str) -> tuple[list[Job], tuple[int
 
 
 def _done(job: Job, run: Run) -> bool:
-    """Do one file, whatever becomes of it: what fails is told in a line, and the next one is done."""
+    """Process one file, whatever happens: if it fails, a line says why, and the next file is processed."""
     try:
         summary, notes = (_video if job.film else _photograph)(job, run)
     except Exception as error:  # a decoder, a codec or a disk may raise anything, and the other files are not to blame
@@ -314,7 +314,7 @@ def effect(args: argparse.Namespace) -> int:
     known, folder = effects.read(), Path(".")
     if args.name == "custom":
         if args.elements is None:
-            raise ValueError("effect custom: expected --elements FILE, a JSON that says what sits where (docs/effects.md)")
+            raise ValueError("effect custom: expected --elements FILE, a JSON file with its elements (docs/effects.md)")
         chosen, folder = next(iter(effects.read(args.elements).values())), args.elements.parent
     elif args.name not in known:
         raise ValueError(f"effect {args.name!r} is not known: expected one of {', '.join(known)} or custom")
@@ -339,7 +339,7 @@ def demo(args: argparse.Namespace) -> int:
     """`faceeraser demo`: serve the page until Ctrl-C."""
     served = serve.table(args.model, serve.PAGE)
     with serve.Server(args.host, args.port, served) as server:
-        print(f"{server.url} shows the page, with {args.model.name}; Ctrl-C ends it", flush=True)
+        print(f"{server.url} shows the page, with {args.model.name}; press Ctrl-C to stop", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:

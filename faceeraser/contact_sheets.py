@@ -1,4 +1,4 @@
-"""Contact sheets of a prepared folder: the photographs that were taken, with their blank faces, and those that were not."""
+"""Contact sheets of a prepared folder: the accepted photographs with their blank faces, and the rejected ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cut a face out of a picture, level, and put the crop back: what is not under its mask stays as it was, to the bit.
+"""Cut a levelled crop of a face out of a picture and paste it back; pixels outside its mask stay bit-identical.
 
     crop, matrix = align(image, face, 256)
     image = paste_back(image, painted, matrix, mask)
@@ -54,7 +54,7 @@ def cut(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndar
 
 
 def square(centre: np.ndarray, side: float, roll: float, size: int) -> np.ndarray:
-    """The matrix that cuts a square of `side` picture pixels, turned by `roll` degrees, to `size` x `size` pixels."""
+    """The matrix that cuts a square of `side` picture pixels, rotated by `roll` degrees, into `size` x `size` pixels."""
     angle = math.radians(roll)
     scale = size / side
     turn = scale * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
@@ -94,7 +94,7 @@ def align_matrix(face: Face, size: int = 256) -> np.ndarray:
 def _reach(
     box: Sequence[int], matrix: np.ndarray, shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Where a box (x, y, width, height) of a crop lies in the picture: a few pixels more, for what interpolation reaches.
+    """Where a box (x, y, width, height) of a crop lies in the picture, with a margin for interpolation.
 
     Returns:
         The 2x3 matrix from the crop to that part of the picture, and the part's upper left and lower right corner; None

@@ -16,13 +16,13 @@ from faceeraser.finetuning import FineTuning, Outcome, Tuning
 
 @dataclass(kw_only=True)
 class Distilling(Tuning):
-    """What `distil` is told."""
+    """Options of `distil`."""
 
     steps: int = 1000
     """Fine-tuning steps in all."""
     scratch: bool = False
-    """Start from random weights of the same shapes: the control that says what pruning is worth over training a small
-    network from the start."""
+    """Start from random weights of the same shapes: a control that shows what pruning is worth compared with training a
+    small network from scratch."""
 
     def __post_init__(self) -> None:
         if not self.teacher:

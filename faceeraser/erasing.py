@@ -1,12 +1,12 @@
-"""The whole way from a picture to the same picture without its faces' parts: find, landmarks, mask, model, paste.
+"""From a picture to the same picture without facial parts: find, landmarks, mask, model, paste.
 
     eraser = Eraser()
     erased = eraser.erase(image)
 
 A photograph's faces are found anew; in a video they are followed (tracking.py), or come from a landmarks file. Only the crop
-of a face is ever processed, so the size of the picture costs nothing but its copy. The model runs on every frame. Frames do
-not depend on one another once their faces are known, so with several workers each erases a frame of its own while the next
-faces are being followed: the same pictures as with one, in the same order.
+of a face is ever processed, so the size of the picture costs nothing but its copy. The model runs on every frame. Once their
+faces are known, frames do not depend on one another: with several workers, each erases a frame of its own while the next
+faces are being followed. The pictures and their order are the same as with one worker.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from faceeraser.tracking import Tracked, Tracker
 
 Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Finish = Callable[[np.ndarray, np.ndarray, Sequence[Face]], np.ndarray]
-"""What else is done to a picture: (the photograph, the same erased, its faces) -> the result."""
+"""Further processing of a picture: (the photograph, the erased one, its faces) -> the result."""
 
 STEPS = ("decode", "find", "landmarks", "mask", "cut", "model", "paste", "finish", "encode")
 
@@ -87,7 +87,7 @@ class Erased:
 
 
 class Eraser:
-    """A model, and what is to be erased. `resolution` is the edge of the crop in pixels; `clock` has what each step took."""
+    """A model and what it erases. `resolution` is the edge of the crop in pixels; `clock` has the time of each step."""
 
     def __init__(
         self, model: str | Path | None = None, parts: Sequence[str] = FEATURES, glasses: str = "auto", *,
@@ -128,7 +128,7 @@ class Eraser:
         self._opened = opened.source
 
     def erase(self, image: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> np.ndarray:
-        """A photograph without its faces' parts: `photograph`, the picture alone.
+        """Erase the facial parts in a photograph and return the picture; `photograph` also returns what was found.
 
         Args:
             image: (H, W, 3) uint8 RGB, upright, or what numpy makes such an array of: one of Pillow's pictures, say.
@@ -167,7 +167,7 @@ class Eraser:
         return self._erase(image, known, [self.glasses] * len(known), finish)
 
     def region(self, image: np.ndarray, mask: np.ndarray) -> Erased:
-        """Erase what a mask says, face or not, and nothing else.
+        """Erase exactly what a mask marks, face or not.
 
         Where all of a piece of the mask lies in the crop of a face, that crop is taken, which the model knows best; another
         piece gets a square of its own, twice as wide as it is.
@@ -195,7 +195,7 @@ class Eraser:
         return Erased(result, [], [], mask.copy())
 
     def erase_crop(self, crop: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """The model alone, without a look for faces.
+        """Run the model alone, on a crop, without looking for faces.
 
         Args:
             crop: (R, R, 3) uint8 RGB of the edge length `resolution`, such as `crops.align` cuts.

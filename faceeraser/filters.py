@@ -1,4 +1,4 @@
-"""How right the filters are that decide which photographs give blank faces: by skin tone, and against labels made by eye."""
+"""How accurate the filters are that accept or reject foreheads: by skin tone, and against labels made by eye."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from faceeraser import metrics
 
 
 def acceptance(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """How many foreheads were taken, by the cheeks' skin tone."""
+    """How many foreheads were accepted, by the skin tone of the cheeks."""
     by_tone: dict[str, list[int]] = {name: [] for name, _ in metrics.SKIN_TONES}
     for row in rows:
         if "cheek_ita" in row:

@@ -1,9 +1,10 @@
-"""Find faces in a picture, and the mesh of each: MediaPipe's detector and landmark model, run by LiteRT.
+"""Find faces and their meshes in a picture, with MediaPipe's detector and landmark model, run by LiteRT.
 
     faces = find_faces(image)
 
-The detector is BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047), trained for faces near the camera; for smaller and
-turned ones the picture is looked at in parts and turned. Pictures are (H, W, 3) uint8 RGB; coordinates are as in mesh.py.
+The detector is BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047), trained for faces near the camera; to find smaller and
+rotated ones, it also runs on parts of the picture and on the rotated picture. Pictures are (H, W, 3) uint8 RGB;
+coordinates are as in mesh.py.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ MESH_APART = 0.3  # in eye distances: how far a mesh may be from the detector's 
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """Where the detector sees a face.
+    """A face as the detector sees it.
 
     Attributes:
         points: (8, 2), two corners of a box, then eyes, nose, mouth and ears.
         score: in [0, 1].
-        others: what it saw there less surely, from farther or nearer or turned.
+        others: less confident detections of the same place, at other scales and rotations.
     """
 
     points: np.ndarray
@@ -88,10 +89,10 @@ class Looked:
 
 
 class FaceFinder:
-    """Detector and mesh with both models loaded; `find_faces` keeps one for the process.
+    """Detector and landmark model, loaded; `find_faces` keeps one for the whole process.
 
-    `finder(image)` is `detect` and then `landmarks` for everything detected. A program that follows a face from frame to
-    frame takes `detect` now and then and `follow` for the rest.
+    `finder(image)` runs `detect`, then `landmarks` for every detection. A program that follows a face from frame to frame
+    calls `detect` now and then, and `follow` in between.
 
     Calls are serialized by a lock, because a LiteRT interpreter holds its tensors; use one process per core for speed.
     """
@@ -126,7 +127,7 @@ class FaceFinder:
         self, image: np.ndarray, min_score: float = 0.5, closer: int = 2, looked: Looked | None = None,
         known: Sequence[Face] = (),
     ) -> list[Detection]:  # fmt: skip
-        """Where faces are, the surest first, without their landmarks.
+        """Where faces are, the most confident first, without landmarks.
 
         Args:
             image: (H, W, 3) uint8 RGB.
@@ -169,7 +170,7 @@ class FaceFinder:
         return _grouped(seen)
 
     def landmarks(self, image: np.ndarray, detection: Detection) -> Face | None:
-        """The landmarks of what was detected, in two passes; None where the landmark model sees no face.
+        """The landmarks of a detection, in two passes; None if the landmark model sees no face there.
 
         A mesh whose eyes, nose and mouth are not where the detector saw them is wrong, as on a face that is upside down. It
         is then tried from what else the detector saw there, and at last the place is looked at once more, turned.
@@ -206,7 +207,7 @@ class FaceFinder:
         return replace(face, score=detection.score) if face and face.score >= 0.5 else None
 
     def follow(self, image: np.ndarray, face: Face) -> Face | None:
-        """The same face in the next frame of a video, in one pass from where its mesh was; None when it is lost.
+        """The same face in the next frame of a video, in one pass that starts at its last mesh; None if it is lost.
 
         The score of the face that comes back is the landmark model's own: how sure it is, in [0, 1], that this is a face.
         """
@@ -328,7 +329,7 @@ def _halved(image: np.ndarray, longer: int) -> list[np.ndarray]:
 
 
 def _overlap(one: Detection, other: Detection) -> bool:
-    """Whether two boxes are of one face: half of the smaller lies in the other."""
+    """Whether two boxes show the same face: half of the smaller one lies in the other."""
     shared = np.clip(np.minimum(one.box[1], other.box[1]) - np.maximum(one.box[0], other.box[0]), 0, None).prod()
     areas = [np.ptp(each.box, axis=0).prod() for each in (one, other)]
     return bool(shared > 0.5 * min(areas))
@@ -356,7 +357,7 @@ def _apart(face: Face, detection: Detection) -> float:
 
 
 def same_face(one: Face, other: Face) -> bool:
-    """Whether two meshes are of one face: their middles are nearer than a face is wide."""
+    """Whether two meshes show the same face: their centres are closer than 0.4 of the wider one's width."""
     middles = [(face.mesh[OVAL].min(0) + face.mesh[OVAL].max(0)) / 2 for face in (one, other)]
     return float(np.hypot(*(middles[0] - middles[1]))) < 0.4 * max(one.width, other.width)
 
@@ -396,7 +397,7 @@ def find_faces(image: np.ndarray, min_score: float = 0.5) -> list[Face]:
 
 
 def shared() -> FaceFinder:
-    """The process's own `FaceFinder`; loaded when it is first asked for; raises as `find_faces` does."""
+    """The `FaceFinder` of this process, loaded on first use; raises as `find_faces` does."""
     global _shared
     with _shared_lock:
         if _shared is None:

@@ -18,7 +18,7 @@ from faceeraser.pairs import TrainingPairs, describe, evaluation_pairs
 
 @dataclass(kw_only=True)
 class Tuning:
-    """How a stage fine-tunes: on what, for how long, taught by whom."""
+    """Options of every step that fine-tunes: the data, the length, the teacher."""
 
     data: str | Path
     """A folder made by train/prepare.py."""
@@ -33,16 +33,16 @@ class Tuning:
     distil: float = 1.0
     """Weight of the teacher."""
     distil_features: float = 0.0
-    """Weight of where the teacher's features are strong, as a share of `distil`."""
+    """Weight of the places where the teacher's features are strong, as a share of `distil`."""
     online: bool = False
-    """The teacher goes on training beside its student."""
+    """Keep training the teacher along with its student."""
     vgg: str | Path | None = None
-    """VGG-19's state dict, where there is no network."""
+    """VGG-19's state dict, for machines without a network connection."""
     size: int | None = None
     """Train on pictures of this edge length, of which the networks see what they see at their own. None: the network's
     resolution; half of it costs a third."""
     limit: int | None = None
-    """Use only so many blanks and masks."""
+    """Use only this many blanks and masks."""
     seed: int = 0
     """Of the pairs and of torch's random numbers."""
     precision: str = "auto"
@@ -191,7 +191,7 @@ class FineTuning:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage did.
+    """The result of a step.
 
     Attributes:
         title: one line over the table.

@@ -1,4 +1,4 @@
-"""Glasses: whether a face wears some, where their frame is, and a drawn pair that fits."""
+"""Glasses: whether a face wears them, where the frame is, and a drawn pair that fits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CROP = 512  # glasses are looked for in a crop of this size, whatever the model
 def draw_glasses(
     face: Face, shape: tuple[int, ...] | int, rng: np.random.Generator | None = None, *, lenses: bool = True
 ) -> np.ndarray:
-    """Draw a pair of glasses that fits a face: frame, lenses, bridge and the temples as far as the face reaches.
+    """Draw a pair of glasses that fits a face: frame, lenses, bridge, and the temples up to the edge of the face.
 
     Args:
         face: in the coordinates of the map.
@@ -120,7 +120,7 @@ def _features(image: np.ndarray, face: Face) -> np.ndarray:
 
 
 def glasses_score(image: np.ndarray, face: Face) -> float:
-    """How much a face looks as if it wore glasses, in [0, 1]; at 0.5 and above it probably does.
+    """How likely it is that a face wears glasses, in [0, 1]; from 0.5 on it probably does.
 
     Args:
         image: (H, W, 3) uint8.
@@ -132,7 +132,7 @@ def glasses_score(image: np.ndarray, face: Face) -> float:
 
 
 def segment_glasses(image: np.ndarray, face: Face) -> np.ndarray | None:
-    """Segment the frame of a pair of glasses: rims, bridge and temples, a little dilated; lenses are left out.
+    """Segment the frame of a pair of glasses: rims, bridge and temples, slightly dilated, without the lenses.
 
     Frames are thin and darker or lighter than the skin around them. What is found is kept only where a frame can be and
     only if it looks like one: something on both sides and across the nose.

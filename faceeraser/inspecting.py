@@ -94,7 +94,7 @@ def _generator_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _card_facts(card: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str, str]:
-    """What stands in a card, and the file's operators by count."""
+    """What a card says, and the file's operators by count."""
 
     def ports(listed: Sequence[Mapping[str, Any]]) -> str:
         return ", ".join(
@@ -171,7 +171,7 @@ def _cell(value: Any) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of the same keys in columns, numbers to the right. (tabulate is not part of the base install.)"""
+    """Rows of the same keys in columns, numbers to the right."""
     names = list(rows[0])
     cells = [[_cell(row[name]) for name in names] for row in rows]
     widths = [max(len(line[i]) for line in [names, *cells]) for i in range(len(names))]

@@ -1,4 +1,4 @@
-"""Where the results of `faceeraser erase` go: everything that is to be done, checked before anything is done."""
+"""Where the results of `faceeraser erase` go; everything is checked before anything is processed."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def with_masks(jobs: Sequence[Job], target: Path, overwrite: bool) -> list[Job]:
 
 
 def check_places(places: Sequence[Path], overwrite: bool) -> None:
-    """Raises ValueError where something is in the way of a result, or it cannot be written."""
+    """Raises ValueError if something is in the way of a result, or it cannot be written."""
     there = [place for place in places if place.exists()]
     if there and not overwrite:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
@@ -164,7 +164,7 @@ def check_places(places: Sequence[Path], overwrite: bool) -> None:
 
 
 def is_film(path: Path) -> bool:
-    """Whether a file is a video: by its name, or where that tells nothing by what opens it."""
+    """Whether a file is a video: by its name or, if that says nothing, by what opens it."""
     kind = path.suffix.lower()
     if kind in picture.READABLE | video.READABLE or not path.is_file():
         return kind in video.READABLE

@@ -1,4 +1,4 @@
-"""The two models that find a face and its landmarks: taken out of a pinned wheel, which itself is never installed.
+"""The two models that find faces and landmarks, extracted from a pinned wheel that is never installed.
 
 They are MediaPipe's (Apache-2.0): BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047) and the face mesh (Kartynnik et al.
 2019, arXiv:1907.06724).
@@ -28,13 +28,13 @@ FILES = {
         "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
     ),
 }
-"""Of each file its folder in the wheel, and its sha256."""
+"""{file: (its folder in the wheel, its sha256)}."""
 
 
 def fetch(folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
-    """Make sure that both landmark models are in the cache, whole, and say where: {file name: path}.
+    """Make sure that both landmark models are in the cache and intact; returns {file name: path}.
 
-    They are taken out of the wheel `mediapipe==0.10.21` (about 35 MB, downloaded once by pip, never installed). Safe to
+    They are extracted from the wheel `mediapipe==0.10.21` (about 35 MB, downloaded once by pip, never installed). Safe to
     call from several processes at once.
 
     Raises:
@@ -72,7 +72,7 @@ _COMMAND = (
 
 
 def _download(folder: Path, names: Sequence[str]) -> str:
-    """Put files of the wheel into a folder; why that cannot be done, or ""."""
+    """Extract files of the wheel into a folder; returns the reason if that fails, else ""."""
     with scratch(folder) as there:
         command = [sys.executable, "-m", "pip", *_COMMAND, "-d", str(there)]
         own = {**os.environ, "TMPDIR": str(there)}  # what pip leaves when it is killed goes with the folder

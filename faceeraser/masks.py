@@ -1,4 +1,4 @@
-"""What is erased of a face: the one place where its mask is made."""
+"""The mask of what is erased from a face. This is the only place where it is made."""
 
 from __future__ import annotations
 

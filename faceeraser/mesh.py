@@ -1,9 +1,9 @@
-"""The mesh of a face: which of its 468 points are brows, eyes, nose and mouth, and what they say of the face's place.
+"""The mesh of a face: which of its 468 points are brows, eyes, nose and mouth, and where they put the face.
 
 The points are those of MediaPipe's face mesh (Kartynnik et al. 2019, Real-time Facial Surface Geometry, arXiv:1907.06724).
 
 Coordinates are pixels, x then y, with pixel centres at whole numbers (OpenCV's convention). A 2x3 matrix always maps picture
-coordinates to crop coordinates. Every distance that has to fit faces of any size is given in eye distances: from the middle
+coordinates to crop coordinates. Distances that have to fit faces of any size are given in eye distances: from the middle
 of one eye to the middle of the other.
 """
 
@@ -32,7 +32,7 @@ MESH_POINTS = 468
 
 
 def transform(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Move (N, 2) points by a 2x3 matrix."""
+    """Transform (N, 2) points by a 2x3 matrix."""
     return np.asarray(points) @ matrix[:, :2].T + matrix[:, 2]
 
 
@@ -42,9 +42,9 @@ class Face:
 
     Attributes:
         mesh: (468, 2) float32, MediaPipe's face mesh in picture pixels.
-        score: how sure the detector is, in [0, 1].
-        yaw: how far the head is turned, in degrees: 0 looks at the camera, positive turns the nose to the picture's
-        right.
+        score: the detector's confidence, in [0, 1].
+        yaw: how far the head is turned, in degrees; 0 looks at the camera, positive turns the nose to the right of the
+            picture.
     """
 
     mesh: np.ndarray
@@ -79,5 +79,5 @@ class Face:
         return float(np.ptp(self.mesh[OVAL], axis=0).max())
 
     def moved(self, matrix: np.ndarray) -> Face:
-        """The same face in the coordinates that a 2x3 matrix leads to, such as an aligned crop's."""
+        """The same face in other coordinates, such as those of an aligned crop; matrix: 2x3."""
         return Face(transform(matrix, self.mesh).astype(np.float32), self.score, self.yaw)

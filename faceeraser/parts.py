@@ -1,4 +1,4 @@
-"""The parts of a face as a map: brows, eyes, nose, mouth and glasses, each a bit, each grown by what shadow it throws."""
+"""The parts of a face as a bit map: brows, eyes, nose, mouth and glasses, each dilated to cover the shadow around it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def parts_map(
 
 
 def fill_near(field: np.ndarray, bit: int, polygons: list[np.ndarray], radius: float) -> None:
-    """Set `bit` in every pixel at most `radius` from a polygon. By distance, which costs the same at any radius."""
+    """Set `bit` in every pixel at most `radius` from a polygon; by distance, which costs the same at any radius."""
     points = np.concatenate(polygons)
     low = np.maximum(np.floor(points.min(0) - radius - 2), 0).astype(int)
     high = np.minimum(np.ceil(points.max(0) + radius + 3), field.shape[1::-1]).astype(int)

@@ -1,9 +1,9 @@
-"""Photographs of faces -> the folder of blank faces, part masks and whole faces that networks are trained on.
+"""Turn photographs of faces into training data: a folder of blank faces, part masks and whole faces.
 
     report = prepare(Path("photos"), Path("data/faces"), Options(), Run(workers=4))
 
 One photograph's outcome depends on that photograph and the options alone, so any number of workers or shards gives the same
-folder, byte for byte. The work stands in TARGET.partial until everything is there, then becomes TARGET by one rename.
+folder, byte for byte. The folder is built as TARGET.partial and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -63,35 +63,35 @@ COLUMNS = (
 """Of manifest.csv."""
 TUNE_PAIRS = 64
 MAX_YAW = 35.0
-"""Degrees that a head may be turned whose parts still make a mask."""
+"""Degrees by which a head may be turned and still give a mask."""
 SMALLEST_FACE = 48
-"""Pixels across such a face, at least."""
+"""Least width in pixels of a face that gives a mask."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the outcome depends on, apart from the photographs. Raises ValueError for what cannot be meant."""
+    """Everything except the photographs that the result depends on. Raises ValueError for impossible values."""
 
     size: int = 256
     """Pixels along the side of blanks, masks and faces: a multiple of 4, at least 32."""
     seed: int = 0
-    """Of the splits, the pairs, the drawn glasses and the generated skin."""
+    """Seed of the splits, the pairs, the drawn glasses and the generated skin."""
     source: str = "photos"
-    """'photos', or 'synthetic': generated skin, where there are none."""
+    """'photos', or 'synthetic' for generated skin."""
     limit: int | None = None
-    """Only so many photographs, a fixed sample of them; or so many generated pictures, of which 80 are the default."""
+    """Use only this many photographs, a fixed sample; or generate this many pictures (default: 80)."""
     min_forehead: int = 40
-    """Source pixels across a forehead, at least."""
+    """Least width of a forehead in source pixels."""
     glasses_share: float = 0.15
-    """Which share of the masks carries glasses, 0 to 1."""
+    """Share of the masks that include glasses, 0 to 1."""
     drop_glasses: bool = False
-    """Take no blank from a face with glasses, as the paper does."""
+    """Do not use foreheads of faces with glasses, as in the paper."""
     train_only: str = TRAIN_ONLY
     """A pattern of file names that are never validated on or shown."""
     hair: str = ""
-    """MediaPipe's hair_segmentation.tflite; without it foreheads and bare skin go by colour and grain alone."""
+    """MediaPipe's hair_segmentation.tflite; without it, foreheads and bare skin are judged by colour and grain alone."""
 
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 4:
@@ -106,16 +106,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Run:
-    """How the work is done; none of it changes what comes out. Raises ValueError for what cannot be meant."""
+    """How the work is done, which does not change the result. Raises ValueError for impossible values."""
 
     workers: int = 1
     """Processes."""
     shard: tuple[int, int] = (1, 1)
-    """(i, n): do the i-th of n parts; the last to end makes the folder."""
+    """(i, n): process the i-th of n parts; whichever finishes last builds the folder."""
     resume: bool = False
-    """Go on where a run was stopped."""
+    """Continue a run that was stopped."""
     overwrite: bool = False
-    """Replace the target, or start a stopped run anew."""
+    """Replace the target, or restart a stopped run from the beginning."""
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -138,8 +138,8 @@ def prepare(photos: Path | None, target: Path, options: Options, run: Run) -> di
         photos: a folder of photographs, searched recursively; a manifest.csv in it with the columns file, split, group
             settles who belongs together and what validates. None where they are generated.
         target: the folder to make.
-        options: what comes out depends on.
-        run: how.
+        options: see there.
+        run: see there.
 
     Returns:
         What was made: target, source, photos, n, sha256, eval_sha256, seconds, photos_per_second, acceptance, reasons. Where

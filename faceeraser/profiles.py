@@ -1,4 +1,4 @@
-"""The parts of a face by their names, and names for sets of them. Nothing is imported here: a help text needs no more."""
+"""The parts of a face by their names, and names for sets of them. Nothing is imported here, so that `--help` stays quick."""
 
 FEATURES = ("brows", "eyes", "nose", "mouth")
 """What every face has."""

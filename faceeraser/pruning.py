@@ -2,8 +2,8 @@
 
     prune("runs/fp32", "runs/pruned", Pruning(data="data/faces", keep=0.5))
 
-What decides which channels go is channels.py; this is the stage: it reads a folder, prunes, fine-tunes, measures before and
-after, and writes another.
+channels.py decides which channels are removed. This module is the whole step: it reads a folder, prunes, fine-tunes,
+measures before and after, and writes another folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from faceeraser.processes import agreed
 
 @dataclass(kw_only=True)
 class Pruning(Tuning):
-    """What `prune` is told. How much is to go: `keep`, `target_gmacs` or `drop_blocks`."""
+    """Options of `prune`. Say how much to remove with `keep`, `target_gmacs` or `drop_blocks`."""
 
     keep: float | None = None
     """Share of each layer's channels to keep, 0 to 1: half of them are about a quarter of the multiply-accumulates."""
@@ -50,7 +50,7 @@ class Pruning(Tuning):
         if self.allocate == "sensitivity" and self.target_gmacs is None and self.target_params is None:
             raise ValueError("--allocate sensitivity decides where, not how much: give --target-gmacs or --target-params")
         if self.allocate == "uniform" and self.keep is None and self.target_gmacs is None and not self.drop_blocks:
-            raise ValueError("how much is to go? give --keep, --target-gmacs or --drop-blocks")
+            raise ValueError("nothing says how much to remove: give --keep, --target-gmacs or --drop-blocks")
         if self.target_params is not None and self.allocate != "sensitivity":
             raise ValueError("--target-params needs --allocate sensitivity")
         if self.rounds < 1:

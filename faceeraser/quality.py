@@ -21,20 +21,20 @@ from faceeraser import artifact, metrics, opening, pairs
 
 @dataclass(kw_only=True)
 class Fidelity:
-    """What `fidelity` is told."""
+    """Options of `fidelity`."""
 
     reference: str
     """The row `fp32`: a checkpoint folder or a file, or name=PATH."""
     data: str | Path
     """A folder made by train/prepare.py."""
     limit: int | None = None
-    """Only the first so many pairs of the list."""
+    """Use only this many pairs, from the start of the list."""
     noise: str | None = None
-    """A control row: the model of that name, with white noise for texture."""
+    """Name of a model to add as a control, with white noise for texture."""
     latency: str | Path | None = None
     """A result of latency.py, for milliseconds."""
     one_resolution: bool = False
-    """Refuse a model of another resolution than the reference's, whose figures say nothing about it."""
+    """Refuse a model whose resolution differs from the reference's, since their figures cannot be compared."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:

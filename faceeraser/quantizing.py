@@ -31,7 +31,7 @@ ENOUGH = 0.1
 
 @dataclass(kw_only=True)
 class Quantizing(Tuning):
-    """What `quantize` is told. `steps=0` is calibration alone."""
+    """Options of `quantize`. `steps=0` only calibrates."""
 
     steps: int = 200
     """Fine-tuning steps in all."""

@@ -1,4 +1,4 @@
-"""The weights that come with the package, and which file is for what."""
+"""The weights that come with the package, and what each file is for."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from faceeraser.networks import count
 
 @dataclass(kw_only=True)
 class Slimming(Tuning):
-    """What `slim` is told. `steps` are half with the penalty and half without."""
+    """Options of `slim`. Half of `steps` use the penalty, half do not."""
 
     share: float | None = None
     """Share of channels to cut; None: 0.2, or what the targets ask for."""

@@ -1,7 +1,7 @@
-"""Which photographs there are, who is in them, and who trains and who validates: an identity never crosses splits.
+"""List the photographs, group them by person, and split them into training and validation: no identity is in both.
 
-Every choice hangs on the photograph's own name and the seed alone, so that one photograph more or less changes nothing for
-the others, and any number of processes chooses the same.
+Every choice depends on the photograph's own name and the seed alone. So adding a photograph changes nothing for the others,
+and any number of processes make the same choices.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Generated skin and generated faces, where there are no photographs: what the chain is tried on."""
+"""Generated skin and faces, to try the chain without photographs."""
 
 from __future__ import annotations
 
