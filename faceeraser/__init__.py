@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from faceeraser.quantizing import Quantizing, quantize
     from faceeraser.slimming import Slimming, slim
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "WEIGHTS", "Artifact", "Distilling", "Erased", "Eraser", "FaceEraser", "Fidelity", "Pruning", "Quantizing", "Slimming",
     "__version__", "distil", "export", "fidelity", "load", "load_checkpoint", "prune", "quantize", "slim",
