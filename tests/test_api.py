@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import faceeraser
@@ -158,12 +159,27 @@ def files(astronaut: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Pa
     network = FaceEraser(Config.of("mobile", resolution=64, shrink=1, blocks={"edge": 1, "clone": 1}), 16)
     with writing.whole_folder(folder / "runs" / "fp32") as partial:
         checkpoint.save(partial, network, stage="train-inpaint", options={"features": "off"}, metrics={})
+    (folder / "my_net.py").write_text(next(code for (code,) in (one.values for one in EXAMPLES) if "# my_net.py" in code))
+    (folder / "my_project.py").write_text(STABILISER)
+    torch.save({}, folder / "weights.pt")
     return folder
+
+
+STABILISER = """
+import torch
+
+class Stabiliser(torch.nn.Module):
+    def forward(self, frame, motion):
+        grid = torch.nn.functional.interpolate(motion, size=frame.shape[-2:], mode="nearest").permute(0, 2, 3, 1)
+        return {"steady": torch.nn.functional.grid_sample(frame, grid, align_corners=True)}
+"""
+"""A user's own network, for the page on exporting one."""
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_runs_as_it_stands(example, files, monkeypatch):
     monkeypatch.chdir(files)
+    monkeypatch.syspath_prepend(files)
     names: dict[str, object] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)
