@@ -67,48 +67,64 @@ def sample(shape: Sequence[int], channels: int) -> np.ndarray:
     return np.random.default_rng(0).random(shape, np.float32)
 
 
-def load(spec: Mapping[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
-    """(one inference as a function, {"version", "xnnpack", "import_mb"}) of the model and runtime in `spec`."""
+Loaded = tuple[Callable[[], Any], dict[str, Any]]
+"""One inference as a function, and {"version", "xnnpack", "import_mb"}."""
+
+
+def load(spec: Mapping[str, Any]) -> Loaded:
+    """The model and runtime in `spec`, ready to be timed."""
     runtime, path, threads = spec["runtime"], spec["path"], spec["threads"]
     if runtime == "torch":
-        import torch
-
-        from faceeraser import checkpoint
-
-        torch.set_num_threads(threads)
-        about = {"version": torch.__version__, "xnnpack": None, "import_mb": peak_mb()}
-        network = checkpoint.load(path)
-        side = network.config.resolution
-        image, mask = (torch.from_numpy(sample((1, c, side, side), c)) for c in (3, 1))
-
-        def eager() -> Any:
-            with torch.inference_mode():
-                return network(image, mask)
-
-        return eager, about
+        return _load_torch(path, threads)
     if runtime == "onnxruntime":
-        import onnxruntime
+        return _load_onnx(path, threads)
+    return _load_tflite(runtime, path, threads, spec.get("delegate"))
 
-        about = {"version": onnxruntime.__version__, "xnnpack": None, "import_mb": peak_mb()}
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry(
-            "session.intra_op.allow_spinning", "0"
-        )  # idle while the others have their turn
-        card, own = Path(f"{path}.json"), 1
-        if card.is_file():  # a file that takes any size is timed at its network's own, known beforehand as a fixed one is
-            own = json.loads(card.read_text())["resolution"]
-            for name in ("height", "width"):
-                options.add_free_dimension_override_by_name(name, own)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        types = {"float": np.float32, "float16": np.float16, "uint8": np.uint8}
-        feed = {}
-        for port in session.get_inputs():
-            shape = [n if isinstance(n, int) and n > 0 else own if axis else 1 for axis, n in enumerate(port.shape)]
-            dtype = types[port.type[len("tensor(") : -1]]
-            value = sample(shape, 3 if 3 in shape else 1)
-            feed[port.name] = (value * (255 if dtype == np.uint8 and 3 in shape else 1)).astype(dtype)
-        return lambda: session.run(None, feed), about
+
+def _load_torch(path: str, threads: int) -> Loaded:
+    import torch
+
+    from faceeraser import checkpoint
+
+    torch.set_num_threads(threads)
+    about = {"version": torch.__version__, "xnnpack": None, "import_mb": peak_mb()}
+    network = checkpoint.load(path)
+    side = network.config.resolution
+    image, mask = (torch.from_numpy(sample((1, c, side, side), c)) for c in (3, 1))
+
+    def eager() -> Any:
+        with torch.inference_mode():
+            return network(image, mask)
+
+    return eager, about
+
+
+def _load_onnx(path: str, threads: int) -> Loaded:
+    import onnxruntime
+
+    about = {"version": onnxruntime.__version__, "xnnpack": None, "import_mb": peak_mb()}
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # idle while the others have their turn
+    card, own = Path(f"{path}.json"), 1
+    if card.is_file():  # a file that takes any size is timed at its network's own, known beforehand as a fixed one is
+        own = json.loads(card.read_text())["resolution"]
+        for name in ("height", "width"):
+            options.add_free_dimension_override_by_name(name, own)
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    types = {"float": np.float32, "float16": np.float16, "uint8": np.uint8}
+    feed = {}
+    for port in session.get_inputs():
+        shape = [n if isinstance(n, int) and n > 0 else own if axis else 1 for axis, n in enumerate(port.shape)]
+        dtype = types[port.type[len("tensor(") : -1]]
+        value = sample(shape, 3 if 3 in shape else 1)
+        feed[port.name] = (value * (255 if dtype == np.uint8 and 3 in shape else 1)).astype(dtype)
+    return lambda: session.run(None, feed), about
+
+
+def _load_tflite(runtime: str, path: str, threads: int, delegate: str | None) -> Loaded:
     if runtime == "tensorflow":
         import tensorflow
 
@@ -126,7 +142,7 @@ def load(spec: Mapping[str, Any]) -> tuple[Callable[[], Any], dict[str, Any]]:
 
         make, version, plug = module.Interpreter, tflite_runtime.__version__, module.load_delegate
     about = {"version": version, "import_mb": peak_mb()}
-    plugins = [plug(spec["delegate"])] if spec.get("delegate") else None
+    plugins = [plug(delegate)] if delegate else None
     interpreter = make(model_path=path, num_threads=threads, experimental_delegates=plugins)
     interpreter.allocate_tensors()
     for port in interpreter.get_input_details():

@@ -29,6 +29,7 @@ from faceeraser.any_network import AnyNetwork
 from faceeraser.artifact import Artifact
 from faceeraser.edges import canny
 from faceeraser.networks import Inpainter
+from faceeraser.painting import LUMA
 from faceeraser.pairs import evaluation_pairs
 
 PICTURES = 16
@@ -183,7 +184,7 @@ def _part_mask(resolution: int, seed: int) -> np.ndarray:
 
 def edges_of(picture: Picture) -> np.ndarray:
     """Edges as `artifact.Artifact` computes them for a file that takes them as an input: (R, R) float32."""
-    return canny(picture.image @ np.array([0.299, 0.587, 0.114], np.float32), picture.mask)
+    return canny(picture.image @ np.array(LUMA, np.float32), picture.mask)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 
 import faceeraser
-from faceeraser import checkpoint, picture, preparing, video, writing
+from faceeraser import checkpoint, cli, picture, preparing, video, writing
 from faceeraser.artifact import card_path
 from faceeraser.networks import Config, FaceEraser
 
@@ -188,6 +189,20 @@ def test_an_example_runs_as_it_stands(example, files, monkeypatch):
         assert len(list(video.Clip(files / "erased.mp4"))) == 3
     if isinstance(erased := names.get("erased"), np.ndarray):
         assert (erased != picture.read("photo.jpg").image).any()
+
+
+def test_the_commands_of_the_readme_run_one_after_another(files, tmp_path, monkeypatch):
+    for name in ("photo.jpg", "clip.mp4"):
+        shutil.copyfile(files / name, tmp_path / name)
+    (tmp_path / "faceeraser").symlink_to(ROOT / "faceeraser")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S | re.M)
+    lines = [line for language, block in blocks if language == "" for line in block.splitlines()]
+    asked = [shlex.split(line)[1:] for line in lines if line.startswith("faceeraser ")]
+    assert len(asked) == 5
+    assert [cli.main(words) for words in asked] == [0] * 5
+    made = {"photo-erased.png", "no-mouth.png", "toonized.png", "erased/photo-erased.png", "erased/clip-erased.mp4"}
+    assert all((tmp_path / name).is_file() for name in made)
 
 
 def test_every_name_that_is_promised_is_there():

@@ -41,19 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=8, help="pictures in a step and process (default: %(default)s)")
     parser.add_argument("--lr", type=float, help="generators' rate (default: 1e-4 for paper, 1e-3 for mobile)")
     parser.add_argument("--d-lr", type=float, default=1e-5, help="discriminators' rate (default: %(default)s)")
-    parser.add_argument("--adversarial", type=float, help="coefficient of the adversarial term (default: the paper's)")
-    parser.add_argument("--l1", type=float, default=fit.Recipe.l1)
-    parser.add_argument("--clone", type=float, default=fit.Recipe.clone, help="coefficient of the pixel-clone term")
-    parser.add_argument("--style", type=float, default=fit.Recipe.style)
-    parser.add_argument("--shading", type=float, default=0.0, help="coefficient of L1 on blurred pictures: colour alone")
-    parser.add_argument("--texture", type=float, default=0.0, help="of Gram matrices inside the hole (needs --perceptual)")
-    parser.add_argument("--landing", type=float, default=0.0, help="of the distance from where the flow lands to bare skin")
-    parser.add_argument("--coherence", type=float, default=0.0, help="of the flow's slope: copies are shifts, not stripes")
-    parser.add_argument("--perceptual-weight", type=float, default=fit.Recipe.perceptual)
-    parser.add_argument(
-        "--perceptual", choices=("vgg", "filterbank", "off"), default="vgg",
-        help="network of the perceptual and style terms (default: %(default)s, the paper's; needs its weights)",
-    )  # fmt: skip
+    add_objective(parser)
     parser.add_argument("--vgg", type=Path, metavar="FILE", help="torchvision's vgg19 state dict, where there is no network")
     parser.add_argument(
         "--edge-l1", type=float, default=0.0, help="plain cross-entropy on the edges, beside or instead of eq. 1"
@@ -88,6 +76,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--save-every", type=int, default=100, metavar="STEPS", help="default: %(default)s")
     parser.add_argument("--resume", action="store_true", help="go on where a killed or a finished run stopped")
     return parser
+
+
+def add_objective(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--adversarial", type=float, help="coefficient of the adversarial term (default: the paper's)")
+    parser.add_argument("--l1", type=float, default=fit.Recipe.l1)
+    parser.add_argument("--clone", type=float, default=fit.Recipe.clone, help="coefficient of the pixel-clone term")
+    parser.add_argument("--style", type=float, default=fit.Recipe.style)
+    parser.add_argument("--shading", type=float, default=0.0, help="coefficient of L1 on blurred pictures: colour alone")
+    parser.add_argument("--texture", type=float, default=0.0, help="of Gram matrices inside the hole (needs --perceptual)")
+    parser.add_argument("--landing", type=float, default=0.0, help="of the distance from where the flow lands to bare skin")
+    parser.add_argument("--coherence", type=float, default=0.0, help="of the flow's slope: copies are shifts, not stripes")
+    parser.add_argument("--perceptual-weight", type=float, default=fit.Recipe.perceptual)
+    parser.add_argument(
+        "--perceptual", choices=("vgg", "filterbank", "off"), default="vgg",
+        help="network of the perceptual and style terms (default: %(default)s, the paper's; needs its weights)",
+    )  # fmt: skip
 
 
 def recipe_of(args: argparse.Namespace) -> fit.Recipe:
