@@ -58,8 +58,10 @@ def peak_mb() -> float:
 
 
 def sample(shape: Sequence[int], channels: int) -> np.ndarray:
-    """A textured picture, or for one channel a mask with a third of it set: float32 of that shape, [0, 1]."""
-    if channels == 1:
+    """A textured picture, or for one channel a mask with a third of it set: float32 of that shape, [0, 1]. What has no two
+    sides is noise too.
+    """
+    if channels == 1 and len(shape) == 4 and sum(int(n) > 1 for n in shape) >= 2:
         value = np.zeros(shape, np.float32)
         height, width = [n for n in shape if n > 1][-2:]
         value.reshape(height, width)[height // 3 : 2 * height // 3] = 1
@@ -108,18 +110,21 @@ def _load_onnx(path: str, threads: int) -> Loaded:
     options.add_session_config_entry(
         "session.intra_op.allow_spinning", "0"
     )  # idle while the others have their turn
-    card, own = Path(f"{path}.json"), 1
+    card, own = Path(f"{path}.json"), 256
     if card.is_file():  # a file that takes any size is timed at its network's own, known beforehand as a fixed one is
-        own = json.loads(card.read_text())["resolution"]
+        own = json.loads(card.read_text()).get("resolution", own)
         for name in ("height", "width"):
             options.add_free_dimension_override_by_name(name, own)
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    types = {"float": np.float32, "float16": np.float16, "uint8": np.uint8}
-    feed = {}
+    types = {"float": np.float32, "float16": np.float16, "double": np.float64, "uint8": np.uint8, "int8": np.int8,
+             "int32": np.int32, "int64": np.int64, "bool": np.bool_}  # fmt: skip
+    feed: dict[str, np.ndarray] = {}
     for port in session.get_inputs():
         shape = [n if isinstance(n, int) and n > 0 else own if axis else 1 for axis, n in enumerate(port.shape)]
         dtype = types[port.type[len("tensor(") : -1]]
         value = sample(shape, 3 if 3 in shape else 1)
+        if dtype in (np.int8, np.int32, np.int64, np.bool_):  # what counts something
+            value = np.zeros(shape)
         feed[port.name] = (value * (255 if dtype == np.uint8 and 3 in shape else 1)).astype(dtype)
     return lambda: session.run(None, feed), about
 

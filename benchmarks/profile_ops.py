@@ -264,18 +264,23 @@ def nodes_of(graph: Graph, events: Sequence[Event]) -> list[int | None]:
 
 
 def inputs_of(graph: Graph) -> list[np.ndarray]:
-    """A textured picture for every input of three channels, a third of the rows set for one of one channel."""
+    """A textured picture for every input of three channels, a third of the rows set for one of one channel; zeros for what
+    counts something.
+    """
     arrays = []
     named = graph.model.signatureDefs[0].inputs if graph.model.signatureDefs else ()
     for tensor in [int(given.tensorIndex) for given in named] or graph.graph.inputs:
         shape, kind = graph.shape(int(tensor)), graph.type(int(tensor))
-        if kind not in ("FLOAT32", "UINT8", "INT8"):
-            raise ValueError(f"an input is {kind}, expected FLOAT32, UINT8 or INT8")
+        if kind in ("INT32", "INT64", "BOOL"):
+            arrays.append(np.zeros(shape, kind.lower()))
+            continue
+        if kind not in ("FLOAT32", "FLOAT16", "UINT8", "INT8"):
+            raise ValueError(f"an input is {kind}, expected FLOAT32, FLOAT16, UINT8, INT8, INT32, INT64 or BOOL")
         value = np.random.default_rng(0).random(shape)
-        if shape[-1] == 1:
+        if len(shape) == 4 and shape[-1] == 1:
             value = np.zeros(shape)
             value[:, shape[1] // 3 : 2 * shape[1] // 3] = 1
-        levels = {"FLOAT32": 1, "UINT8": 255 if shape[-1] == 3 else 1, "INT8": 127}[kind]
+        levels = {"FLOAT32": 1, "FLOAT16": 1, "UINT8": 255 if shape[-1] == 3 else 1, "INT8": 127}[kind]
         arrays.append((value * levels).astype(kind.lower()))
     return arrays
 

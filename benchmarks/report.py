@@ -717,14 +717,18 @@ def model_paths(arguments: Sequence[str]) -> dict[str, Path]:
 
 
 def about_models(paths: Mapping[str, Path]) -> tuple[dict[str, Fields], dict[str, Sequence[Row]]]:
-    """(cards of the exported files, histories of all). Raises ValueError or FileNotFoundError as their readers do."""
+    """(cards of the exported files, histories of all). A file without a card has what can be read from it and no history.
+    Raises ValueError or FileNotFoundError as their readers do.
+    """
     cards: dict[str, Fields] = {}
     known: dict[str, Sequence[Row]] = {}
     for name, path in paths.items():
         if path.is_dir() and path.suffix not in artifact.KINDS:
             known[name] = read_history(path)
         else:
-            cards[name] = artifact.read_card(path)
+            beside = artifact.card_path(path).is_file() or not path.exists()
+            counted = {"kind": artifact.kind_of(path), "bytes": artifact.bytes_of(path)} if not beside else {}
+            cards[name] = artifact.read_card(path) if beside else {**counted, "history": []}
             known[name] = cards[name]["history"]
     return cards, known
 
@@ -801,7 +805,9 @@ def run(args: Namespace) -> int:
     best = judged["best"]["name"] if judged and judged["best"] else None
     album, pictures, sliders, painting = Album(), [], [], {}
     if paths and (args.data is not None or not args.no_photo):
-        painting = painters(paths, best)
+        # A network that is no face eraser, or of which nothing is known, is counted and timed, and paints no picture.
+        erasers = {name: path for name, path in paths.items() if name not in cards or "resolution" in cards[name]}
+        painting = painters(erasers, best)
     if painting and args.data is not None:
         sliders += whole_faces(painting, args.data, args.faces, best, album)
         listed = pairs.evaluation_pairs(args.data)

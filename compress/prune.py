@@ -4,18 +4,23 @@
 
 `--keep 0.5` keeps half of each layer's channels, about a quarter of the multiply-accumulates; `--target-gmacs 1.8` finds
 the share itself. `--teacher runs/fp32` distils while fine-tuning. Figures before and after are taken on a slice of train.
+
+    python compress/prune.py --module my_net.py runs/pruned --target-gmacs 0.1
+
+prunes a network of your own: my_net.py has build(), batches() and loss(network, batch) (docs/any-network.md).
 """
 
 import argparse
 import sys
 
-from faceeraser import channels, finetuning, script
+from faceeraser import any_compressing, channels, finetuning, script
+from faceeraser.any_compressing import AnyPruning
 from faceeraser.pruning import Pruning, prune
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.stage_parser(__file__, __doc__)
-    finetuning.add_tuning(parser, Pruning)
+    finetuning.add_tuning(parser, Pruning, any_network=True)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--keep", type=float, help="share of each layer's channels to keep, 0 to 1")
     size.add_argument("--target-gmacs", type=float, help="multiply-accumulates to stay under, in 10^9 at 256 x 256")
@@ -40,6 +45,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.module:
+        if args.target_gmacs is None:
+            raise ValueError("how much is to go? give --target-gmacs")
+        told = AnyPruning(target_gmacs=args.target_gmacs, rounds=args.rounds, steps=args.steps, lr=args.lr,
+                          distil=args.distil, seed=args.seed)  # fmt: skip
+        made = any_compressing.prune(args.source, args.target, told, args.overwrite)
+        script.finish(f"{args.source} -> {args.target}", any_compressing.states(made), {"target": str(args.target), **made})
+        return
+    finetuning.need_data(args)
     done = prune(args.source, args.target, script.options(Pruning, args), args.overwrite)
     script.finish(done.title, done.rows, done.summary)
 

@@ -7,6 +7,10 @@ in TARGET/quantization.json are the ones in the exported file. The head that pre
 compositing stay in float: int8 coordinates would be a pixel apart. So do the layers before a head whose int8 harms most
 (`--keep-float auto`): what each layer's int8 alone does to the pictures, the flow and the edges is measured, listed in
 the history and printed. `--steps 0` is calibration alone.
+
+    python compress/quantize.py --module my_net.py runs/int8
+
+quantizes a network of your own: my_net.py has build(), batches() and loss(network, batch) (docs/any-network.md).
 """
 
 import argparse
@@ -14,13 +18,14 @@ import sys
 
 from tabulate import tabulate
 
-from faceeraser import finetuning, script, writing
+from faceeraser import any_compressing, finetuning, script, writing
+from faceeraser.any_compressing import AnyQuantizing
 from faceeraser.quantizing import Quantizing, quantize
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.stage_parser(__file__, __doc__)
-    finetuning.add_tuning(parser, Quantizing)
+    finetuning.add_tuning(parser, Quantizing, any_network=True)
     parser.add_argument(
         "--calibration", type=int, default=Quantizing.calibration,
         help="training pictures to set the scales from (default: %(default)s)",
@@ -34,6 +39,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.module:
+        told = AnyQuantizing(keep_float=args.keep_float, steps=args.steps, lr=args.lr, distil=args.distil, seed=args.seed)
+        made = any_compressing.quantize(args.source, args.target, told, args.overwrite)
+        script.finish(f"{args.source} -> {args.target}", any_compressing.states(made), {"target": str(args.target), **made})
+        return
+    finetuning.need_data(args)
     done = quantize(args.source, args.target, script.options(Quantizing, args), args.overwrite)
     summary = dict(done.summary)
     harm, kept = summary.pop("harm"), summary["float_layers"]

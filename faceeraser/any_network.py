@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from faceeraser import quant
 from faceeraser.warp import MODES, PADDINGS, Sampling
 
 Sample = Mapping[str, Tensor]
@@ -83,23 +84,36 @@ class AnyNetwork:
         with torch.no_grad():
             return {name: value.numpy() for name, value in named(self.module(**sample)).items()}
 
-    def traced(self, write: Callable[[Sampling, Tensor, Tensor], Tensor] | None) -> tuple[nn.Module, list[Sampling]]:
-        """(the module as torch's graph, with names for its outputs; how each of its warps samples).
+    def traced(
+        self, write: Callable[[Sampling, Tensor, Tensor], Tensor] | None, any_batch: bool = False
+    ) -> tuple[GraphModule, list[Sampling]]:
+        """(the module as torch's graph, with names for its outputs but for any batch; how each of its warps samples).
 
         write: what takes the place of each `F.grid_sample`, as a function of (sampling, image, grid); None: they stay.
+        any_batch: the graph takes as many pictures at once as it is given, where the module does, as training needs.
 
         Raises:
             ValueError: torch.export cannot follow the module, or a warp cannot be written exactly (5-D, bicubic); the
                 message names it.
         """
+        module = self.module
+        if quant.is_quantized(module):
+            module = copy.deepcopy(module)
+            quant.set_exporting(module)
+        sample, sizes = dict(self.samples[0]), None
+        given: nn.Module = _Named(module)
+        if any_batch:  # shown two: of one, torch would take it for granted; and as it is: of named inputs, it asks for all
+            given = module
+            sample = {name: torch.cat([value, value]) if value.ndim > 1 else value for name, value in sample.items()}
+            sizes = {name: {0: torch.export.Dim.AUTO} if value.ndim > 1 else None for name, value in sample.items()}
         try:
-            graph = torch.export.export(_Named(self.module), (), kwargs=dict(self.samples[0]), strict=False).module()
+            graph = torch.export.export(given, (), sample, dynamic_shapes=sizes, strict=False).module()
         except Exception as error:  # torch raises many kinds
             said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ValueError(f"{self.name}: torch.export cannot follow it ({said})") from None
         assert isinstance(graph, GraphModule)
         found = []
-        for number, node in enumerate([node for node in graph.graph.nodes if _samples(node)]):
+        for number, node in enumerate([node for node in graph.graph.nodes if samples_pictures(node)]):
             sampling = _asked(node)
             found.append(sampling)
             if write is not None:
@@ -108,8 +122,10 @@ class AnyNetwork:
                     own = graph.graph.call_module(f"warp_{number}", node.args[:2])
                 node.replace_all_uses_with(own)
                 graph.graph.erase_node(node)
-        graph.recompile()
-        return graph, found
+        for node in [node for node in graph.graph.nodes if node.target == "_guards_fn"]:  # what held of the sample alone
+            graph.graph.erase_node(node)
+        # A plain module of that graph: torch.export's own refuses train() and eval().
+        return GraphModule(graph, graph.graph), found
 
 
 def named(given: Any) -> dict[str, Tensor]:
@@ -146,7 +162,8 @@ class _Warp(nn.Module):
         return self.write(self.sampling, image, grid)
 
 
-def _samples(node: Node) -> bool:
+def samples_pictures(node: Node) -> bool:
+    """Whether a node of torch's graph is an `F.grid_sample`."""
     return node.op == "call_function" and getattr(node.target, "__name__", "").split(".")[0] in _SAMPLERS
 
 

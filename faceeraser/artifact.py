@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from faceeraser import inside
 from faceeraser.extras import need
 from faceeraser.flatbuffer import Graph
 from faceeraser.painting import LUMA
@@ -170,14 +171,25 @@ def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
 def read_card(path: str | Path) -> Fields:
     """The card of the exported file at `path`, checked against the file.
 
-    Raises FileNotFoundError when file or card is missing, ValueError when the card is unreadable, of another format, or
-    was written for other bytes than the file's.
+    Of a file that has lost its card, what it says of itself (inside.py), with a note; its parity is not known.
+
+    Raises FileNotFoundError when the file is missing, or its card and it says nothing; ValueError when the card is
+    unreadable, of another format, or was written for other bytes than the file's.
     """
     path = Path(path)
-    kind_of(path)
+    kind = kind_of(path)
     _members(path)
     beside = card_path(path)
     if not beside.is_file():
+        if told := inside.read(path):
+            lost: Fields = {
+                **told, "format": CARD_FORMAT, "file": path.name, "kind": kind, "sha256": sha256_of(path),
+                "bytes": bytes_of(path), "parity": {"n": 0, "passed": None}, "history": [],
+                "notes": ["its card is lost: this is what stands in the file itself, without its history and its parity"],
+            }  # fmt: skip
+            if why := _misfit(lost):
+                raise ValueError(f"{path}: what it says of itself: {why} (docs/cards.md); export again")
+            return lost
         raise FileNotFoundError(f"{path}: no card beside it; expected {beside.name}; export again")
     card: Fields = json_object(beside, "the card of an exported file; export again")
     if card.get("format") != CARD_FORMAT:
@@ -490,8 +502,8 @@ class Artifact:
     def outputs(self, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
         """Everything the file gives for one picture, by name, as float32 (h, w, channels); errors and inputs as of `run`."""
         pictures, masks = self._checked(np.asarray(image), np.asarray(mask))
-        values = self._values(pictures, masks)
-        given = [port.pack(values[role][:1]) for port, role in zip(self._model.inputs, self._roles, strict=True)]
+        values = self._values(pictures[:1], masks[:1])
+        given = self._packed(values, self._at_once or 1)
         return {p.name: p.unpack(made)[0] for p, made in zip(self._model.outputs, self._model(given), strict=True)}
 
     def plan(self, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
@@ -510,14 +522,26 @@ class Artifact:
             raise ValueError(f"{self.path}: makes plans and paints nothing itself; erase whole photographs with it")
         pictures, masks = self._checked(image, mask)
         values = self._values(pictures, masks)
-        ports = self._model.inputs
-        step = len(pictures) if all(port.batched for port in ports) else 1
+        step = max(self._at_once or len(pictures), 1)
         erased = np.empty_like(pictures)
-        for start in range(0, len(pictures), max(step, 1)):
+        for start in range(0, len(pictures), step):
             part = slice(start, start + step)
-            given = [port.pack(values[role][part]) for port, role in zip(ports, self._roles, strict=True)]
-            erased[part] = self._model.outputs[self._erased].unpack(self._model(given)[self._erased])
+            given = self._packed({role: value[part] for role, value in values.items()}, step)
+            made = self._model.outputs[self._erased].unpack(self._model(given)[self._erased])
+            erased[part] = made[: len(pictures[part])]
         return erased if image.ndim == 4 else erased[0]
+
+    @property
+    def _at_once(self) -> int | None:
+        """Pictures that the file takes at once; None where it takes any number."""
+        ports = self._model.inputs
+        return None if all(port.batched for port in ports) else max(port.shape[0] or 1 for port in ports)
+
+    def _packed(self, values: Mapping[str, np.ndarray], number: int) -> list[np.ndarray]:
+        """Values by role as the model's inputs, of so many pictures: the last one again where there are fewer."""
+        filled = {role: np.concatenate([x, np.repeat(x[-1:], number - len(x), 0)]) if len(x) < number else x
+                  for role, x in values.items()}  # fmt: skip
+        return [port.pack(filled[role]) for port, role in zip(self._model.inputs, self._roles, strict=True)]
 
     def _checked(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Both as float32 (N, H, W, C), or ValueError."""

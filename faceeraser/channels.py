@@ -120,7 +120,7 @@ def keep_for_gmacs(pipeline: Inpainter, gmacs: float) -> float:
     Raises:
         ValueError: it costs no more than that already, or would with the smallest layers still cost more.
     """
-    return _largest(pipeline, Budget(gmacs), lambda keep: _narrowed(pipeline, keep), 1 - _LEAST, 1.0)
+    return _largest(count(pipeline), Budget(gmacs), lambda keep: _narrowed(pipeline, keep), 1 - _LEAST, 1.0)
 
 
 def least_cost(pipeline: Inpainter, fewer_blocks: int = 0) -> tuple[float, int]:
@@ -149,10 +149,12 @@ class Budget:
 
 
 def _largest(
-    pipeline: Inpainter, budget: Budget, cost: Callable[[float], tuple[float, int]], low: float, high: float
+    now: tuple[float, int], budget: Budget, cost: Callable[[float], tuple[float, int]], low: float, high: float
 ) -> float:
-    """The largest number in [low, high), by bisection, whose cost is within the budget; cost grows with it."""
-    if budget.holds(now := count(pipeline)):
+    """The largest number in [low, high), by bisection, whose cost is within the budget; cost grows with it. now: what the
+    network costs as it is.
+    """
+    if budget.holds(now):
         raise ValueError(
             f"the network costs {now[0]:.3f} GMAC and {now[1]:,} parameters already, at most {budget} are asked for: "
             "nothing to prune"
@@ -226,7 +228,15 @@ def ratios_for(pipeline: Inpainter, budget: Budget, rows: Sequence[Mapping[str, 
     Raises:
         ValueError: it is within the budget already, or would be over it with the smallest layers still.
     """
-    gmacs, params = count(pipeline)
+    return shares_within(count(pipeline), budget, rows, lambda shares: _narrowed(pipeline, 1.0, shares))
+
+
+def shares_within(
+    now: tuple[float, int], budget: Budget, rows: Sequence[Mapping[str, Any]],
+    cost: Callable[[dict[str, float]], tuple[float, int]],
+) -> dict[str, float]:  # fmt: skip
+    """`ratios_for` of any network: now is what it costs, and cost what it would if its layers gave up such shares."""
+    gmacs, params = now
     counts = [budget.gmacs is not None and gmacs > budget.gmacs, budget.params is not None and params > budget.params]
     worth = {}
     for row in rows:
@@ -243,7 +253,7 @@ def ratios_for(pipeline: Inpainter, budget: Budget, rows: Sequence[Mapping[str, 
             given[row["layer"]] = max(s for s in able if s / (1 - s) ** 3 <= price * worth[row["layer"]])
         return given
 
-    return shares(_largest(pipeline, budget, lambda kept: _narrowed(pipeline, 1.0, shares(kept)), 0.0, 1.0))
+    return shares(_largest(now, budget, lambda kept: cost(shares(kept)), 0.0, 1.0))
 
 
 def rescaled(rows: Sequence[Mapping[str, Any]], costs: Mapping[str, float], cut: float = 0.25) -> list[dict[str, Any]]:
@@ -362,7 +372,7 @@ def share_for(pipeline: Inpainter, budget: Budget) -> float:
         slim(trial, 1 - kept)
         return count(trial)
 
-    return 1 - _largest(pipeline, budget, cost, 1 - _LEAST, 0.999)
+    return 1 - _largest(count(pipeline), budget, cost, 1 - _LEAST, 0.999)
 
 
 def widths(pipeline: Inpainter) -> dict[str, int]:

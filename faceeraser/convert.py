@@ -33,7 +33,7 @@ from typing import Any
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from faceeraser import any_network, artifact, checkpoint, formats, publishing, quant, tflite
+from faceeraser import any_training, artifact, checkpoint, formats, inside, publishing, quant, tflite
 from faceeraser.any_network import AnyNetwork
 from faceeraser.coreml import CoreML
 from faceeraser.formats import Format, Written
@@ -46,6 +46,7 @@ from faceeraser.script import GateFailed, finish
 from faceeraser.tflite import TFLite
 from faceeraser.warp import Sampling
 
+MADE_BY = f"faceeraser {artifact.versions().get('faceeraser', '')}".strip()
 FORMATS: dict[str, type[Format]] = {form.KIND: form for form in (TFLite, ONNX, CoreML)}
 
 
@@ -86,14 +87,16 @@ def export(
         with publishing.step("checking the file"):
             checked = how.check(staged, pipeline)
         with publishing.step("reading it back"):
-            fields = {**_about(how, pipeline, source), "checked": checked, "parity": {"n": 0, "passed": False}}
-            for file in filter(None, written):
-                described = artifact.describe(file) if how.KIND == "coreml" else {}
-                artifact.write_card(file, fields | described)
+            about = _about(how, pipeline, source)
+            fields = {**about, "checked": checked, "parity": {"n": 0, "passed": False}, **artifact.describe(staged)}
+            inside.write(staged, inside.essentials(fields))
+            artifact.write_card(staged, fields)
+            if written.planned is not None:
+                artifact.write_card(written.planned, fields | artifact.describe(written.planned))
         measured, failures = how.compare(written, pipeline, pictures)
         if failures:
             raise GateFailed(f"{path.name} was not published: " + "; ".join(failures))
-        card = artifact.write_card(staged, fields | described | measured)
+        card = artifact.write_card(staged, fields | measured)
         publishing.publish(staged, path)
     return card
 
@@ -121,7 +124,7 @@ def _needs(network: nn.Module) -> int:
 
 def _written(how: Format, pipeline: Inpainter, staged: Path) -> Written:
     """The file, converted; and where its gate is to hold a plan fixed, beside it the same with the plan as an output."""
-    splits = how.SPLITS and bool(pipeline.PLAN) and how.output != "plan"
+    splits = how.splits(pipeline)
     planned = staged.with_name(f"planned-{staged.name}") if splits else None
     with publishing.step("converting"):
         how.write(pipeline, planned or staged, with_plan=splits)
@@ -138,7 +141,7 @@ def _about(how: Format, pipeline: Inpainter, source: Path) -> dict[str, Any]:
     return {
         "precision": how.precision, "resolution": pipeline.config.resolution,
         "edges": "input" if how.edges_input else "inside", "warp": how.warp() if pipeline.WARPS else "none",
-        "notes": how.notes(pipeline), "history": read_history(source), "gmacs": gmacs, "params": params,
+        "notes": how.notes(pipeline), "made_by": MADE_BY, "history": read_history(source), "gmacs": gmacs, "params": params,
         **how.card_fields(pipeline),
     }  # fmt: skip
 
@@ -168,6 +171,7 @@ def export_module(network: AnyNetwork, target: Path | str, how: Format, *, overw
         with publishing.step("checking the file"):
             checked = how.check_network(staged, network, warps)
             fields = {**_about_any(how, network, warps), "checked": checked, **_ports(network, staged)}
+            inside.write(staged, inside.essentials(fields))
         with publishing.step("comparing it"):
             measured = _compared(how, network, staged, gate)
         if failures := measured["parity"].get("failures"):
@@ -202,7 +206,7 @@ def _about_any(how: Format, network: AnyNetwork, warps: Sequence[Sampling]) -> d
         network.outputs(network.samples[0])
     return {
         "precision": how.precision, "network": {"name": network.name, "made_by": network.made_by},
-        "warp": f"{asked}: {how.warp()}" if warps else "none", "notes": [], "history": [],
+        "warp": f"{asked}: {how.warp()}" if warps else "none", "notes": [], "history": [], "made_by": MADE_BY,
         "gmacs": counted.get_total_flops() / 2e9, "params": sum(p.numel() for p in network.module.parameters()),
         **how.fields_for(network),
     }  # fmt: skip
@@ -243,15 +247,16 @@ def add_flags(made: argparse.ArgumentParser, kind: str) -> argparse.ArgumentPars
             "--delegate", type=Path, metavar="FILE",
             help="the plugin that gpu-resampler needs on a CPU, for its gate: bash export/build_resampler.sh FILE",
         )  # fmt: skip
-        made.add_argument(
-            "--output", choices=("erased", "refined", "plan"), default="erased",
-            help="the whole picture; what is painted, to be laid into the picture outside the file; or, of a network that "
-            "plans, the plan alone, by which `faceeraser erase` paints at a photograph's own resolution (default: erased)",
-        )  # fmt: skip
-        made.add_argument(
-            "--painted", type=int, nargs="+", metavar="PX",
-            help="of a network that plans, edge lengths of what is painted, such as 256 512 1024 (default: the network's)",
-        )  # fmt: skip
+    made.add_argument(
+        "--output", choices=("erased", "refined", "plan"), default="erased",
+        help="the whole picture; what is painted, to be laid into the picture outside the file; or, of a network that "
+        "plans, the plan alone, by which `faceeraser erase` paints at a photograph's own resolution (default: erased)",
+    )  # fmt: skip
+    made.add_argument(
+        "--painted", type=int, nargs="+", metavar="PX",
+        help="of a network that plans, edge lengths of what is painted, such as 256 512 1024 (default: the network's)",
+    )  # fmt: skip
+    made.add_argument("--batch", type=int, default=1, metavar="N", help="pictures at once (default: %(default)s)")
     if kind == "coreml":
         told = "float tensors in and out, in place of images (CVPixelBuffer)"
         made.add_argument("--tensors", action="store_true", help=told)
@@ -276,14 +281,12 @@ _FIGURES = ("psnr_hole_min", "max_abs_hole", "plan_share_min", "psnr_min", "max_
 
 def _asked_for(args: argparse.Namespace, kind: str) -> list[Format]:
     """The files that a command line asks for."""
-    shared = {"edges_input": args.edges_input, "data": args.data, "bound": args.gate, "reason": args.reason}
-    chosen: list[dict[str, Any]] = [{}]
+    shared = {"edges_input": args.edges_input, "data": args.data, "bound": args.gate, "reason": args.reason,
+              "output": args.output, "batch": args.batch}  # fmt: skip
+    own: list[dict[str, Any]] = [{"tensors": args.tensors}] if kind == "coreml" else [{}]
     if kind == "tflite":
-        own = {"output": args.output, "delegate": args.delegate}
-        flavours = dict.fromkeys(args.flavour)
-        chosen = [own | {"flavour": flavour, "painted": px} for flavour in flavours for px in args.painted or [None]]
-    elif kind == "coreml":
-        chosen = [{"tensors": args.tensors}]
+        own = [{"delegate": args.delegate, "flavour": flavour} for flavour in dict.fromkeys(args.flavour)]
+    chosen = [{**one, "painted": px} for one in own for px in args.painted or [None]]
     form = FORMATS[kind]
     return [form(precision, **shared, **one) for precision in dict.fromkeys(args.precision) for one in chosen]
 
@@ -291,7 +294,7 @@ def _asked_for(args: argparse.Namespace, kind: str) -> list[Format]:
 def _export_all(args: argparse.Namespace, kind: str) -> None:
     asked = _asked_for(args, kind)
     if args.module:
-        network = any_network.built(str(args.source))
+        network = any_training.opened(str(args.source))
         network = replace(network, name=args.name or network.name)
         cards = [export_module(network, args.target, how, overwrite=args.overwrite) for how in asked]
     else:

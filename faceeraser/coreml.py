@@ -20,18 +20,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from faceeraser import formats, mil, quant
+from faceeraser import formats, mil, paint, quant
 from faceeraser.any_network import AnyNetwork, Sample
 from faceeraser.artifact import IMAGE_MEANINGS, MEANINGS
 from faceeraser.extras import need
-from faceeraser.gate import File, Painted, Picture, Reference, edges_of, parity
+from faceeraser.gate import File, Painted, Picture, Reference, edges_of, parity, unchanged
 from faceeraser.networks import Inpainter
+from faceeraser.planner import PatchEraser
 from faceeraser.quant import FakeQuant, QuantConv2d
 from faceeraser.script import GateFailed
 from faceeraser.warp import Sampling, warp
@@ -86,13 +87,18 @@ class _Images(nn.Module):
     is enough to move an int8 network from one level to the next. On the one that ships: 25.3 dB, and no difference at all.
     """
 
-    def __init__(self, inside: nn.Module):
+    def __init__(self, inside: nn.Module, outputs: Sequence[str]):
         super().__init__()
-        self.inside = inside
+        self.inside, self.outputs = inside, tuple(outputs)
 
-    def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> Tensor:
-        given = (x if x is None else x / 255.0 for x in (image, mask, edges))
-        return torch.round(self.inside(*given) * 255.0)
+    def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> Any:
+        made = self.inside(*(x if x is None else x / 255.0 for x in (image, mask, edges)))
+        made = made if isinstance(made, tuple) else (made,)
+        packed = tuple(
+            torch.round(value * 255.0) if name in ("erased", "refined") else value
+            for name, value in zip(self.outputs, made, strict=True)
+        )
+        return packed[0] if len(packed) == 1 else packed
 
 
 @dataclass(frozen=True)
@@ -116,10 +122,13 @@ class CoreML(formats.Format):
         "fp16": 40.0, "int8": 24.0, "palette6": 22.0, "palette4": 20.0, "int8-activations": 50.0,
         "int8-activations-fp16": 24.0,
     }  # fmt: skip
-    SPLITS: ClassVar = False
-
     tensors: bool = False
     """Float tensors, NCHW, in and out, in place of images (CVPixelBuffer)."""
+
+    def settled(self, pipeline: Inpainter, source: Path) -> Self:
+        if self.batch > 1 and not self.tensors:
+            raise ValueError(f"--batch {self.batch}: an image is one picture; several at once need --tensors")
+        return super().settled(pipeline, source)
 
     def own_precision(self, pipeline: Inpainter) -> str:
         return "fp16"
@@ -131,6 +140,10 @@ class CoreML(formats.Format):
 
     def marks(self) -> str:
         return super().marks() + ("-tensors" if self.tensors else "")
+
+    def splits(self, pipeline: Inpainter) -> bool:
+        """Of a network that plans: other windows, as good, may be taken after a last bit of skin."""
+        return super().splits(pipeline) and isinstance(pipeline, PatchEraser)
 
     def warp(self) -> str:
         return "resample, bilinear, border, align_corners = true, float32; coordinates clamped"
@@ -167,21 +180,31 @@ class CoreML(formats.Format):
         """On a Mac by CoreML; elsewhere the saved program, computed by mil.py: `evaluated_parity`."""
         if sys.platform == "darwin":
             return super().compare(written, pipeline, pictures)
-        gate = self.gate() if self.tensors else self.gate().in_levels()
-        reference = self.reference(pipeline, in_levels=not self.tensors)
-        evaluated = parity(self._evaluated(written.path), pictures, reference, gate)
+        in_levels = not self.tensors and self.output != "plan"
+        gate = self.gate().in_levels() if in_levels else self.gate()
+        reference = self.reference(pipeline, in_levels)
+        file = self._evaluated(written.planned or written.path, reference)
+        evaluated = parity(file, pictures, reference, gate)
+        failures = list(evaluated.get("failures", []))
+        if written.planned is not None:
+            failures += unchanged(file, self._evaluated(written.path, reference), pictures[:2])
         measured = {"n": 0, "psnr_hole_min": None, "max_abs_hole": None, "gate": str(gate), "passed": None}
-        return {"evaluated_parity": evaluated, "parity": measured}, list(evaluated.get("failures", []))
+        return {"evaluated_parity": evaluated, "parity": measured}, failures
 
-    def _evaluated(self, path: Path) -> File:
-        """A saved package, computed by mil.py."""
+    def _evaluated(self, path: Path, reference: Reference) -> File:
+        """A saved package, computed by mil.py; what one that only plans would have painted, `reference` paints."""
         evaluate = evaluator(path)
 
         def run(image: np.ndarray, mask: np.ndarray) -> Painted:
             given = {"image": torch.from_numpy(image).permute(2, 0, 1)[None], "mask": torch.from_numpy(mask)[None, None]}
             if self.edges_input:
                 given["edges"] = torch.from_numpy(edges_of(Picture("", image, mask)))[None, None]
-            return Painted(evaluate(given)[0].permute(1, 2, 0).numpy())
+            made = evaluate({name: value.repeat(self.batch, 1, 1, 1) for name, value in given.items()})
+            found = {name: (x[0].permute(1, 2, 0) if x.ndim == 4 else x[0]).numpy() for name, x in made.items()}
+            if self.output == "plan":
+                return Painted(reference(Picture("", image, mask), found).image, found)
+            picture = found.pop(self.output)
+            return Painted(picture, found or None)
 
         return run
 
@@ -197,9 +220,13 @@ class CoreML(formats.Format):
                 if isinstance(module, QuantConv2d):
                     module.register_buffer("levels", _levels(module), persistent=False)
                     module.__class__ = _StoredConv2d
-        sample = formats.sample(pipeline.config.resolution, self.edges_input, channels_last=False)
-        inside = formats.Form(network, channels_last=False)
-        program = torch.export.export((inside if self.tensors else _Images(inside)).eval(), (), kwargs=sample)
+        plans = isinstance(network, PatchEraser)
+        if plans:
+            paint.make_constants(pipeline.config.resolution)
+        sample = formats.sample(pipeline.config.resolution, self.edges_input, channels_last=False, batch=self.batch)
+        outputs = self.outputs(pipeline, with_plan)
+        inside = formats.Form(network, channels_last=False, outputs=outputs)
+        program = torch.export.export((inside if self.tensors else _Images(inside, outputs)).eval(), (), kwargs=sample)
         passes = tools.PassPipeline.DEFAULT
         # The first would divide the scales of a sum's two inputs by one of them: the same sum, and not the learnt scales;
         # the other makes a division by 255 a product (see _Images).
@@ -209,22 +236,42 @@ class CoreML(formats.Format):
         model = tools.convert(
             program.run_decompositions({}), convert_to="mlprogram", minimum_deployment_target=tools.target.iOS17,
             inputs=[_input(tools, k, v, self.tensors) for k, v in sample.items()],
-            outputs=[tools.TensorType(name="erased", dtype=np.float32) if self.tensors
-                     else tools.ImageType(name="erased", color_layout=tools.colorlayout.RGB)],
+            outputs=[_output(tools, name, self.tensors) for name in outputs],
             skip_model_load=True, pass_pipeline=passes,
             compute_precision=tools.precision.FLOAT32 if self.precision == "int8-activations"
-            else tools.transform.FP16ComputePrecision(op_selector=_HalfInside()),
+            else tools.transform.FP16ComputePrecision(op_selector=_HalfInside(plans)),
         )  # fmt: skip
         said = MEANINGS if self.tensors else IMAGE_MEANINGS
         for name in sample:
             model.input_description[name] = said[name]
-        model.output_description["erased"] = said["erased"]
+        for name in outputs:
+            model.output_description[name] = said.get(name, MEANINGS[name])
         model.short_description = "Paints the masked part of a picture of a face with the skin that would be there."
         model.save(str(path))
         # Which operator of torch's each one comes from: for ExecuTorch's debugger, and larger than the weights.
         (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
         if self.precision.startswith("palette") or (self.precision == "int8" and not quant.is_quantized(network)):
-            _pack_weights(path, self.precision)
+            _pack_weights(path, self.precision, plans)
+
+    def without(self, path: Path, target: Path, names: Sequence[str]) -> None:
+        """As of every format; what only those outputs need goes too."""
+        tools = need("coremltools", "coreml", "writing an .mlpackage")
+        model = tools.models.MLModel(str(path), skip_model_load=True)
+        spec = model.get_spec()
+        kept = [port for port in spec.description.output if port.name not in names]
+        del spec.description.output[:]
+        spec.description.output.extend(kept)
+        (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+        block.outputs[:] = [name for name in block.outputs if name not in names]
+        read = set(block.outputs)
+        alive = []
+        for op in reversed(block.operations):
+            if any(made.name in read for made in op.outputs):
+                alive.append(op)
+                read |= {given.name for taken in op.inputs.values() for given in taken.arguments if given.name}
+        del block.operations[:]
+        block.operations.extend(reversed(alive))
+        tools.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True).save(str(target))
 
     def check(self, path: Path, pipeline: Inpainter) -> dict[str, Any]:
         """As of every format, on the saved package, read again.
@@ -241,10 +288,11 @@ class CoreML(formats.Format):
         def wrong(words: str) -> GateFailed:
             return GateFailed(f"{path.name}: {words}")
 
-        if (found := sum(op.op_type == "resample" for op in block)) != 1:
-            raise wrong(f"{found} resample operators, expected one")
-        heads = _check_resampling(block, wrong)
-        convolutions = [op for op in block if op.op_type in _HalfInside.CONVOLUTIONS]
+        plans = isinstance(pipeline, PatchEraser)
+        if (found := sum(op.op_type == "resample" for op in block)) != (0 if plans else 1):
+            raise wrong(f"{found} resample operators, expected {0 if plans else 1}")
+        heads = _check_painting(block, wrong) if plans else _check_resampling(block, wrong)
+        convolutions = [op for op in block if is_convolution(op, plans)]
         packed = Counter(getattr(op.inputs["weight"].op, "op_type", "const") for op in convolutions)
         kind, number = "const", len(convolutions)
         stored = sum(isinstance(m, QuantConv2d) for m in as_written(pipeline, self.precision).modules())
@@ -268,6 +316,12 @@ class CoreML(formats.Format):
         return counted
 
     # --- any network --------------------------------------------------------------------------------------------------
+
+    def settled_for(self, network: AnyNetwork) -> Self:
+        if quant.is_quantized(network.module):
+            told = "export the network that it was made from, with --precision int8"
+            raise ValueError(f"{network.name} is quantized, which a CoreML package of any network cannot be: {told}")
+        return super().settled_for(network)
 
     def write_network(self, network: AnyNetwork, path: Path) -> None:
         """As of every format: tensors in and out as the module has them, each warp one `resample`."""
@@ -329,6 +383,24 @@ def _check_resampling(block: list[Any], wrong: Callable[[str], GateFailed]) -> l
     return heads
 
 
+def _check_painting(block: list[Any], wrong: Callable[[str], GateFailed]) -> list[Any]:
+    """What a plan is made of after the network's heads is float32, they themselves too; returns the heads."""
+    heads = last_convolutions(block)
+    after = {op.name for op in heads}
+    for op in block:
+        if any(maker.name in after for maker in makers(op)):
+            after.add(op.name)
+        if op.name in after and any(mil.type_of(var) == torch.float16 for var in op.outputs):
+            raise wrong(f"{op.op_type} of the plan is float16, expected float32")
+    return heads
+
+
+def _output(tools: Any, name: str, tensors: bool) -> Any:
+    if tensors or name not in ("erased", "refined"):
+        return tools.TensorType(name=name, dtype=np.float32)
+    return tools.ImageType(name=name, color_layout=tools.colorlayout.RGB)
+
+
 def _input(tools: Any, name: str, value: Tensor, tensors: bool) -> Any:
     if tensors:
         return tools.TensorType(name=name, shape=value.shape, dtype=np.float32)
@@ -336,8 +408,8 @@ def _input(tools: Any, name: str, value: Tensor, tensors: bool) -> Any:
     return tools.ImageType(name=name, shape=value.shape, color_layout=layout)
 
 
-def _pack_weights(path: Path, precision: str) -> None:
-    """Store the weights of every convolution but the flow's head as int8 or as indices into a table, in place."""
+def _pack_weights(path: Path, precision: str, plans: bool = False) -> None:
+    """Store the weights of every convolution but the flow's head, or a plan's, as int8 or indices into a table, in place."""
     import coremltools.optimize.coreml as optimize
     from coremltools.models import MLModel
 
@@ -346,7 +418,11 @@ def _pack_weights(path: Path, precision: str) -> None:
         how = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
     else:
         how = optimize.OpPalettizerConfig(mode="kmeans", nbits=int(precision.removeprefix("palette")), weight_threshold=0)
-    _, heads = before_warp(mil.Program(path).operators)
+    block = mil.Program(path).operators
+    heads = before_warp(block)[1]
+    if plans:
+        heads = last_convolutions(block)
+        heads += [op for op in block if is_convolution(op, False) and not is_convolution(op, True)]
     # By operator: a rule for all of them would pack the grid of pixels that the flow is added to as well.
     config = optimize.OptimizationConfig(
         op_type_configs=dict.fromkeys(_HalfInside.CONVOLUTIONS, how), op_name_configs={op.name: None for op in heads}
@@ -373,15 +449,38 @@ def makers(op: Any) -> list[Any]:
     return [v.op for v in given if getattr(v, "op", None) is not None]
 
 
+def is_convolution(op: Any, plans: bool) -> bool:
+    """Whether an operator is a convolution of the network's. plans: not what painting does by convolutions, luma and the
+    overlap of windows (paint.py), whose one output has one input or three.
+    """
+    if op.op_type not in _HalfInside.CONVOLUTIONS:
+        return False
+    return not (plans and tuple(op.inputs["weight"].shape[:2]) in ((1, 1), (1, 3)))
+
+
+def last_convolutions(block: list[Any]) -> list[Any]:
+    """The convolutions of a network that plans after which there are none: its heads."""
+    needed: set[str] = set()
+    heads = []
+    for op in reversed(block):
+        if is_convolution(op, True) and op.name not in needed:
+            heads.append(op)
+        if op.name in needed or is_convolution(op, True):
+            needed |= {maker.name for maker in makers(op)}
+    return heads
+
+
 class _HalfInside:
     """Tells coremltools which operators may run in float16: convolutions and what lies between two of them.
 
-    Not what lies between the flow's head and the warp, and not that head: those are coordinates.
+    Not what lies between the flow's head and the warp, and not that head: those are coordinates. plans: of a network that
+    plans, neither its heads nor what is computed from them.
     """
 
     CONVOLUTIONS = ("conv", "conv_transpose")
 
-    def __init__(self) -> None:
+    def __init__(self, plans: bool = False) -> None:
+        self.plans = plans
         self.half: set[str] | None = None
 
     def __call__(self, op: Any) -> bool:
@@ -393,29 +492,28 @@ class _HalfInside:
         ops = list(block.operations)
         after: set[str] = set()  # has a convolution before it, or is one
         for op in ops:
-            if op.op_type in self.CONVOLUTIONS or any(m.name in after for m in makers(op)):
+            if is_convolution(op, self.plans) or any(m.name in after for m in makers(op)):
                 after.add(op.name)
         before: set[str] = set()  # has a convolution after it, or is one
         for op in reversed(ops):
-            if op.op_type in self.CONVOLUTIONS or op.name in before:
+            if is_convolution(op, self.plans) or op.name in before:
                 before |= {op.name, *(m.name for m in makers(op))}
-        half = (after & before) - {op.name for op in before_warp(ops)[0]}
+        half = (after & before) - {op.name for op in (last_convolutions(ops) if self.plans else before_warp(ops)[0])}
         # Stored weights are unpacked to the type that their convolution computes in.
         return half | {m.name for op in ops if op.name in half for m in makers(op) if m.op_type.startswith("constexpr")}
 
 
-def evaluator(path: Path) -> Callable[[Mapping[str, Tensor]], Tensor]:
-    """The saved package as a function on this machine (mil.py): NCHW float32 in [0, 1] by name -> `erased`, the same.
+def evaluator(path: Path) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]:
+    """The saved package as a function on this machine (mil.py): NCHW float32 in [0, 1] by name -> its outputs, the same.
 
     Inputs of a package that takes images are rounded to 8 bits first, as whoever makes the images has to.
     """
     program = mil.Program(path)
     images = program.images
 
-    def run(given: Mapping[str, Tensor]) -> Tensor:
+    def run(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         packed = {name: (value * 255).round() if name in images else value for name, value in given.items()}
-        erased = program.run(packed)["erased"]
-        return erased / 255 if "erased" in images else erased
+        return {name: value / 255 if name in images else value for name, value in program.run(packed).items()}
 
     return run
 

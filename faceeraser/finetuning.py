@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +49,13 @@ class Tuning:
     """'fp32', 'bf16' or 'auto': bf16 trains faster where the hardware has it, which auto finds out."""
 
 
-def add_tuning(parser: ArgumentParser, defaults: type[Tuning]) -> None:
-    """The flags of a stage that fine-tunes, one for each field of `Tuning`."""
-    parser.add_argument("--data", type=Path, required=True, help="folder made by train/prepare.py")
+def add_tuning(parser: ArgumentParser, defaults: type[Tuning], any_network: bool = False) -> None:
+    """The flags of a stage that fine-tunes, one for each field of `Tuning`. any_network: with --module, for a network that
+    brings its own data.
+    """
+    if any_network:
+        parser.add_argument("--module", action="store_true", help="SOURCE is a network of your own, FILE.py or its folder")
+    parser.add_argument("--data", type=Path, required=not any_network, help="folder made by train/prepare.py")
     parser.add_argument("--steps", type=int, default=defaults.steps, help="fine-tuning steps in all (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="pictures in a step and process (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=defaults.lr, help="learning rate (default: %(default)s)")
@@ -74,6 +78,12 @@ def add_tuning(parser: ArgumentParser, defaults: type[Tuning]) -> None:
         "--precision", choices=("auto", "fp32", "bf16"), default="auto",
         help="bf16 trains faster where the hardware has it, which auto finds out (default: %(default)s)",
     )  # fmt: skip
+
+
+def need_data(args: Namespace) -> None:
+    """Raises ValueError when --data is missing, which a face eraser's stage needs and another network's has no use for."""
+    if args.data is None:
+        raise ValueError("--data is missing: expected the folder that train/prepare.py made")
 
 
 class FineTuning:

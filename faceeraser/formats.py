@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from faceeraser import quant
 from faceeraser.any_network import AnyNetwork, Sample
 from faceeraser.artifact import Artifact
-from faceeraser.gate import BOUNDS, Gate, Picture, Reference, as_file, parity, unchanged
+from faceeraser.gate import BOUNDS, Gate, Picture, Reference, as_file, parity, together, unchanged
 from faceeraser.networks import Inpainter
 from faceeraser.warp import Sampling
 
@@ -47,12 +47,8 @@ class Format(ABC):
     """What `precision` may be, besides 'auto'."""
     BOUNDS: ClassVar[dict[str, float]] = BOUNDS
     """By precision, what its gate asks of the picture."""
-    MODELS: ClassVar[tuple[str, ...]] = ("faceeraser",)
+    MODELS: ClassVar[tuple[str, ...]] = ("faceeraser", "patches")
     """Models that it is written of (networks.MODELS)."""
-    OUTPUTS: ClassVar[tuple[str, ...]] = ("erased",)
-    """What `output` may be."""
-    SPLITS: ClassVar[bool] = True
-    """Whether its files can have the plan as an output, for the gate, and lose it again (`without`)."""
 
     precision: str = "auto"
     """'auto', the network's own (int8 of a quantized one, else fp32; fp16 for CoreML), or one of PRECISIONS."""
@@ -63,6 +59,8 @@ class Format(ABC):
     `PLAN`, for who paints elsewhere (painting.py)."""
     painted: int | None = None
     """Of a network that plans, the edge length in pixels of what is painted, a multiple of 128; None: the network's."""
+    batch: int = 1
+    """Pictures that the file takes at once, as many each time."""
     data: Path | str | None = None
     """A prepared folder, whose tune list adds faces to the gate's pictures."""
     bound: float | None = None
@@ -80,6 +78,8 @@ class Format(ABC):
             raise ValueError(f"{source}: {pipeline.config.model} is exported as .tflite only; use export/to_tflite.py")
         if self.edges_input and pipeline.first != "edge":
             raise ValueError(f"{source}: {pipeline.config.model} has no edge network that edges could be given to")
+        if self.batch < 1:
+            raise ValueError(f"--batch {self.batch}: expected at least 1 picture")
         plans = pipeline.config.model == "patches"
         if self.output == "plan" and not plans:
             raise ValueError(f"{source}: {pipeline.config.model} makes no plan that could be painted elsewhere")
@@ -115,11 +115,16 @@ class Format(ABC):
     def marks(self) -> str:
         """What other options add to a file's name."""
         size = f"-{self.painted}" if self.painted not in (None, 256) else ""
-        return size + ("-plan" if self.output == "plan" else "")
+        output = "-plan" if self.output == "plan" else ""
+        return size + output + (f"-batch{self.batch}" if self.batch > 1 else "")
 
     def gate(self) -> Gate:
         """What the file has to reach. Raises ValueError when `bound` is looser than the usual one, without a reason."""
         return Gate.of(self.precision, self.bound, self.reason, self.BOUNDS)
+
+    def splits(self, pipeline: Inpainter) -> bool:
+        """Whether the file is written with its plan as an output too, for the gate, which it loses again (`without`)."""
+        return bool(pipeline.PLAN) and self.output != "plan"
 
     def outputs(self, pipeline: Inpainter, with_plan: bool) -> tuple[str, ...]:
         """What the traced network gives, by name."""
@@ -131,9 +136,9 @@ class Format(ABC):
     def write(self, pipeline: Inpainter, path: Path, *, with_plan: bool = False) -> None:
         """Write the file. with_plan: the network's `PLAN` are outputs too."""
 
+    @abstractmethod
     def without(self, path: Path, target: Path, names: Sequence[str]) -> None:
         """Write the file at `path` again as `target`, without the outputs of these names."""
-        raise NotImplementedError(f"{self.KIND} files keep their outputs")
 
     @abstractmethod
     def check(self, path: Path, pipeline: Inpainter) -> dict[str, Any]:
@@ -177,6 +182,7 @@ class Format(ABC):
         failures = list(measured.get("failures", []))
         if written.planned is not None:
             failures += unchanged(as_file(file), as_file(published), pictures[:2])
+        failures += together(published, pictures[: self.batch + 1]) if self.batch > 1 else []
         more, elsewhere = self.compare_elsewhere(file, pipeline, reference, gate)
         return {"parity": measured, **more}, failures + elsewhere
 
@@ -194,8 +200,9 @@ class Format(ABC):
         Raises:
             ValueError: an option is a face eraser's only, or the network has no such precision.
         """
-        if self.edges_input or self.output != "erased" or self.painted is not None or self.data is not None:
-            raise ValueError(f"{network.name}: edges, output, size and gate faces are options of a face eraser's file only")
+        if self.edges_input or self.output != "erased" or self.painted or self.data or self.batch != 1:
+            own = "edges, output, size, batch and data are options of a face eraser's file"
+            raise ValueError(f"{network.name}: {own}, and this is any network")
         quantized = quant.is_quantized(network.module)
         own = "fp16" if "fp32" not in self.PRECISIONS else "int8" if quantized else "fp32"
         settled = replace(self, precision=own if self.precision == "auto" else self.precision)
@@ -261,10 +268,10 @@ def frozen(pipeline: Inpainter) -> Inpainter:
     return network
 
 
-def sample(resolution: int, edges_input: bool, channels_last: bool) -> dict[str, Tensor]:
+def sample(resolution: int, edges_input: bool, channels_last: bool, batch: int = 1) -> dict[str, Tensor]:
     """Inputs to trace with: half grey, a square hole in the middle."""
-    image = torch.full((1, 3, resolution, resolution), 0.5)
-    mask = torch.zeros(1, 1, resolution, resolution)
+    image = torch.full((batch, 3, resolution, resolution), 0.5)
+    mask = torch.zeros(batch, 1, resolution, resolution)
     mask[:, :, resolution // 4 : resolution // 2, resolution // 4 : resolution // 2] = 1.0
     given = {"image": image, "mask": mask} | ({"edges": torch.zeros_like(mask)} if edges_input else {})
     return {k: v.permute(0, 2, 3, 1).contiguous() if channels_last else v for k, v in given.items()}

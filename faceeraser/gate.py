@@ -256,6 +256,18 @@ def unchanged(planned: File, published: File, pictures: Sequence[Picture]) -> li
     return failures
 
 
+def together(file: Artifact, pictures: Sequence[Picture]) -> list[str]:
+    """That pictures which a file takes at once do not change one another; what differs."""
+    if file.plans:
+        return []
+    images, masks = (np.stack([getattr(one, name) for one in pictures]) for name in ("image", "mask"))
+    failures = []
+    for picture, made in zip(pictures, file.run(images, masks), strict=True):
+        if (apart := float(np.abs(made - file.run(picture.image, picture.mask)).max())) > 1e-4:
+            failures.append(f"{picture.name}: in a batch of others it comes out otherwise (by {apart:.2g})")
+    return failures
+
+
 def parity(file: File, pictures: Sequence[Picture], reference: Reference, gate: Gate) -> dict[str, Any]:
     """Compare a file with its checkpoint inside the hole, picture by picture; the card's `parity`.
 

@@ -33,6 +33,9 @@ _EACH: dict[str, Callable[[Tensor], Tensor]] = {
     "square": torch.square, "round": torch.round, "floor": torch.floor, "logical_not": torch.logical_not,
     "identity": torch.clone,
 }  # fmt: skip
+_REDUCED: dict[str, Callable[..., Tensor]] = {
+    "reduce_mean": torch.mean, "reduce_min": torch.amin, "reduce_max": torch.amax, "reduce_sum": torch.sum,
+}  # fmt: skip
 _TYPES = {
     "fp16": torch.float16, "fp32": torch.float32, "int8": torch.int8, "uint8": torch.uint8, "int16": torch.int16,
     "uint16": torch.int32, "int32": torch.int32, "bool": torch.bool,
@@ -119,8 +122,13 @@ class Program:
             return [tensor("x").reshape(op.outputs[0].shape)]
         if kind in ("expand_dims", "squeeze"):
             return [tensor("x").reshape(op.outputs[0].shape)]
-        if kind == "reduce_mean":
-            return [tensor("x").mean([int(n) for n in fixed("axes")], keepdim=bool(fixed("keep_dims", False)))]
+        if kind in _REDUCED:
+            axes = [int(n) for n in fixed("axes", range(tensor("x").ndim))]
+            return [_REDUCED[kind](tensor("x"), axes, keepdim=bool(fixed("keep_dims", False)))]
+        if kind == "gather":
+            return [self._gathered(op, tensor("x"), _value(op.inputs["indices"], values).long(), fixed)]
+        if kind in ("linear", "matmul"):
+            return [self._multiplied(op, tensor, fixed)]
         if kind in ("quantize", "dequantize"):
             return [self._stored(op, tensor("input"), fixed)]
         if kind in ("conv", "conv_transpose"):
@@ -148,6 +156,19 @@ class Program:
         for name, value in wanted.items():
             if fixed(name, value) != value:
                 raise UnknownOperator(f"{self.path}: {op.op_type} has {name} = {fixed(name)}, which is not known here")
+
+    def _gathered(self, op: Any, x: Tensor, indices: Tensor, fixed: Callable[..., Any]) -> Tensor:
+        self._expect(op, {"batch_dims": 0}, fixed)
+        axis = int(fixed("axis", 0)) % x.ndim
+        taken = x.index_select(axis, torch.where(indices < 0, indices + x.shape[axis], indices).reshape(-1))
+        return taken.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+
+    def _multiplied(self, op: Any, tensor: Callable[[str], Tensor], fixed: Callable[..., Any]) -> Tensor:
+        if op.op_type == "linear":
+            return F.linear(tensor("x"), tensor("weight"), tensor("bias") if op.inputs.get("bias") is not None else None)
+        sides = [(name, bool(fixed(f"transpose_{name}", False))) for name in ("x", "y")]
+        one, other = (tensor(name).transpose(-1, -2) if turned else tensor(name) for name, turned in sides)
+        return one @ other
 
     def _stored(self, op: Any, x: Tensor, fixed: Callable[..., Any]) -> Tensor:
         """`quantize`: clip(round(x / scale) + zero point); `dequantize`: (x - zero point) * scale."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,12 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faceeraser import formats, quant
+from faceeraser import formats, paint, quant
 from faceeraser.any_network import AnyNetwork, Sample
 from faceeraser.artifact import MEANINGS, Artifact
 from faceeraser.extras import need
 from faceeraser.gate import Gate, Reference, as_file, cut, gate_pictures, parity
 from faceeraser.networks import Config, Inpainter
+from faceeraser.planner import PatchEraser
 from faceeraser.quant import QuantConv2d
 from faceeraser.script import GateFailed
 from faceeraser.warp import Sampling
@@ -108,9 +109,9 @@ def fill_any_size(multiple: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Ten
 class ONNX(formats.Format):
     """An .onnx file, opset 18, the warp as GridSample: NCHW float32 inputs `image`, `mask` (`edges`), output `erased`.
 
-    Height and width are open: multiples of `multiple_of`, at most LARGEST. Batch 1. Of a quantized network QuantizeLinear /
-    DequantizeLinear pairs with the learnt scales, which a runtime joins with the operators between them; what is stored
-    counts from 0 (`_count_from_0`).
+    Height and width are open: multiples of `multiple_of`, at most LARGEST; of a network that plans they are what it
+    paints. Of a quantized network QuantizeLinear / DequantizeLinear pairs with the learnt scales, which a runtime joins with
+    the operators between them; what is stored counts from 0 (`_count_from_0`).
     """
 
     KIND: ClassVar = "onnx"
@@ -121,6 +122,8 @@ class ONNX(formats.Format):
         return "GridSample, bilinear, border, align_corners = 1, float32; coordinates clamped"
 
     def card_fields(self, pipeline: Inpainter) -> dict[str, Any]:
+        if isinstance(pipeline, PatchEraser):
+            return {}
         step = multiple_of(pipeline.config)
         return {"sizes": {"multiple_of": step, "min": step, "max": LARGEST}}
 
@@ -128,6 +131,8 @@ class ONNX(formats.Format):
         self, file: Artifact, pipeline: Inpainter, reference: Reference, gate: Gate
     ) -> tuple[dict[str, Any], list[str]]:
         """At other sizes: `parity_at`."""
+        if isinstance(pipeline, PatchEraser):
+            return {}, []
         compared, failures = [], []
         for height, width in other_sizes(pipeline):
             some = cut(gate_pictures(max(height, width))[:2], height, width)
@@ -143,13 +148,19 @@ class ONNX(formats.Format):
         network = formats.frozen(pipeline)
         network.warp, network.to_flow = warp_any_size, flow_any_size
         network.fill = fill_any_size(multiple_of(pipeline.config))
+        side, any_size = LARGEST, not isinstance(network, PatchEraser)
+        if not any_size:
+            side = pipeline.config.resolution
+            paint.make_constants(side)
         # Shown at its largest, where no level of the fill has a single pixel: sums over one pixel would be optimized away.
-        sample = formats.sample(LARGEST, self.edges_input, channels_last=False)
+        sample = formats.sample(side, self.edges_input, channels_last=False, batch=self.batch)
         outputs = list(self.outputs(pipeline, with_plan))
         traced = formats.Form(network, channels_last=False, outputs=outputs).eval()
         _traced_to(path, traced, sample, outputs)
         model = onnx.load(str(path))
-        _open_sizes(model)
+        _say_what_ports_are(model)
+        if any_size:
+            _open_sizes(model)
         save(model, path)
 
     def without(self, path: Path, target: Path, names: Sequence[str]) -> None:
@@ -164,14 +175,17 @@ class ONNX(formats.Format):
         """As of every format.
 
         Raises:
-            GateFailed: the warp is not one bilinear, border, corner-aligned GridSample; its coordinates are not computed in
-                float; a convolution's weights are not 8 bits in an int8 file; or a learnt scale of the checkpoint is not in
-                it.
+            GateFailed: the warp is not one bilinear, border, corner-aligned GridSample, or what lays a plan's windows is not
+                four look-ups; its coordinates are not computed in float; a convolution's weights are not 8 bits in an int8
+                file; or a learnt scale of the checkpoint is not in it.
         """
         onnx = need("onnx", "onnx", "checking an .onnx file")
         graph = onnx.load(str(path)).graph
         maker = {name: node for node in graph.node for name in node.output}
-        _check_warp(graph, path)
+        if isinstance(pipeline, PatchEraser):
+            _check_lookups(graph, 4 * self.batch if self.output != "plan" else 0, path)
+        else:
+            _check_warp(graph, path)
         int8 = sum(
             node.op_type == "Conv" and getattr(maker.get(node.input[1]), "op_type", "") == "DequantizeLinear"
             for node in graph.node
@@ -261,7 +275,23 @@ def _check_warp(graph: Any, path: Path) -> None:
     for key, allowed in wanted.items():
         if how.get(key) not in allowed:
             raise GateFailed(f"{path.name}: GridSample has {key} = {how.get(key)!r}, expected {allowed[0]!r}")
-    seen, waiting = set(), list(samples[0].input)
+    _check_floats(maker, samples[0].input, path)
+
+
+def _check_lookups(graph: Any, expected: int, path: Path) -> None:
+    """A plan's windows are laid by so many look-ups with numbers that are computed, in float."""
+    constants = {t.name for t in graph.initializer}
+    maker = {name: node for node in graph.node for name in node.output}
+    found = [node for node in graph.node if node.op_type == "Gather" and not set(node.input) & constants]
+    if len(found) != expected:
+        raise GateFailed(f"{path.name}: {len(found)} look-ups by computed numbers, expected {expected}")
+    for node in found:
+        _check_floats(maker, node.input[1:], path)
+
+
+def _check_floats(maker: Mapping[str, Any], names: Sequence[str], path: Path) -> None:
+    """What these are computed from, back to convolutions, passes through no 8 bits."""
+    seen, waiting = set(), list(names)
     while waiting:
         name = waiting.pop()
         node = maker.get(name)
@@ -290,14 +320,19 @@ def _check_scales(graph: Any, pipeline: Inpainter, path: Path) -> int:
     return len(learnt)
 
 
+def _say_what_ports_are(model: Any) -> None:
+    """Give inputs and outputs their words, in place."""
+    for port in (*model.graph.input, *model.graph.output):
+        port.doc_string = MEANINGS.get(port.name, "")
+
+
 def _open_sizes(model: Any) -> None:
-    """Declare height and width of inputs and output open, and say what the inputs are, in place."""
+    """Declare height and width of inputs and output open, in place."""
     del model.graph.value_info[:]
     for port in (*model.graph.input, *model.graph.output):
         small = "" if port.name in ("image", "mask", "edges", "erased") else "small_"
         for axis, name in ((2, "height"), (3, "width")):
             port.type.tensor_type.shape.dim[axis].dim_param = small + name
-        port.doc_string = MEANINGS.get(port.name, "")
 
 
 def _fold_weights(model: Any) -> None:

@@ -211,7 +211,7 @@ def set_calibrating(network: nn.Module, on: bool) -> None:
                 module.settle()
 
 
-def round_biases(network: nn.Module, *inputs: Tensor) -> None:
+def round_biases(network: nn.Module, *inputs: Tensor, **by_name: Tensor) -> None:
     """Round every bias to what the device stores, int32 in steps of input scale x weight scale, in place.
 
     Steps are tiny, but a value that lies near the edge between two int8 levels then falls on the other side, and over
@@ -236,7 +236,7 @@ def round_biases(network: nn.Module, *inputs: Tensor) -> None:
     training = network.training
     try:
         with torch.no_grad():
-            network.eval()(*inputs)
+            network.eval()(*inputs, **by_name)
     finally:
         network.train(training)
         for hook in hooks:

@@ -54,18 +54,21 @@ def ports(model: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def sample_inputs(model: str | Path, seed: int = 0) -> Tensors:
-    """A textured picture and a mask with a hole, as float32 in [0, 1] or uint8; the same for the same seed.
+    """A textured picture and a mask with a hole, as float32 in [0, 1] or uint8; what is no picture is noise in [-1, 1], or
+    zeros where it counts something; the same for the same seed.
 
-    Texture is what shows an error in the sampling coordinates; a smooth picture hides it. Raises ValueError for a model
-    with other inputs than pictures.
+    Texture is what shows an error in the sampling coordinates; a smooth picture hides it.
     """
     random = np.random.default_rng(seed)
     inputs: Tensors = {}
     for name, (shape, dtype) in sorted(ports(model)[0].items()):
-        if len(shape) != 4 or dtype not in (np.float32, np.uint8):
-            wanted = "expected float32 or uint8 pictures (1, H, W, C)"
-            raise ValueError(f"{model}: input {name} is {dtype.__name__} {shape}; {wanted}")
-        if 3 in shape:
+        planes = [n for n in shape if n > 1]
+        if dtype not in (np.float32, np.uint8):
+            inputs[name] = np.zeros(shape, dtype)
+        elif len(shape) != 4 or (3 not in shape and (len(planes) != 2 or 1 not in shape[1:])):
+            noise = random.random(shape, np.float32)
+            inputs[name] = 2 * noise - 1 if dtype == np.float32 else (noise * 255).astype(np.uint8)
+        elif 3 in shape:
             picture = random.random(shape, np.float32)
             inputs[name] = picture if dtype == np.float32 else (picture * 255).astype(np.uint8)
         else:

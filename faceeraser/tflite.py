@@ -23,7 +23,7 @@ from faceeraser.planner import PatchEraser
 from faceeraser.quant import QuantConv2d
 from faceeraser.runner import reference
 from faceeraser.script import GateFailed
-from faceeraser.warp import Sampling, sample_rows, sampling_coordinates, warp_by_rows
+from faceeraser.warp import Sampling, each_of, sample_rows, sampling_coordinates, warp_by_rows
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,12 @@ FLAVOURS = {
 
 @dataclass(frozen=True)
 class TFLite(formats.Format):
-    """A .tflite file: NHWC inputs `image`, `mask` (`edges`), output `erased`, batch 1."""
+    """A .tflite file: NHWC inputs `image`, `mask` (`edges`), output `erased`."""
 
     KIND: ClassVar = "tflite"
     SUFFIX: ClassVar = ".tflite"
     PRECISIONS: ClassVar = ("fp32", "fp16", "int8")
     MODELS: ClassVar = tuple(MODELS)
-    OUTPUTS: ClassVar = ("erased", "refined", "plan")
 
     flavour: str = "cpu"
     """One of FLAVOURS."""
@@ -104,7 +103,7 @@ class TFLite(formats.Format):
         network.warp, network.to_flow = WARPS[flavour.warp], _flow_in_planes
         if isinstance(network, PatchEraser):
             paint.make_constants(pipeline.config.resolution)
-        sample = formats.sample(pipeline.config.resolution, self.edges_input, channels_last=True)
+        sample = formats.sample(pipeline.config.resolution, self.edges_input, channels_last=True, batch=self.batch)
         traced = formats.Form(network, channels_last=True, outputs=self.outputs(pipeline, with_plan)).eval()
         self._convert(traced, sample, path, {"erase"} | ({"eight_bit"} if flavour.eight_bit else set()))
 
@@ -152,7 +151,7 @@ class TFLite(formats.Format):
         def wrong(words: str) -> GateFailed:
             return GateFailed(f"{path.name}: {words}")
 
-        _check_lookups(graph, pipeline, wrong)
+        _check_lookups(graph, pipeline, self.batch, wrong)
         if carried := [op for op in graph.ops("DEQUANTIZE") if graph.moved_back(op)]:
             raise wrong(f"{len(carried)} float operators read a tensor that was quantized for another reader")
         convolutions = graph.ops("CONV_2D", "TRANSPOSE_CONV", "DEPTHWISE_CONV_2D")
@@ -212,10 +211,10 @@ class TFLite(formats.Format):
 
 def _flow_in_planes(offsets: Tensor) -> Tensor:
     """`warp.offsets_to_flow`, as a transposition to planes and products on them: pixels of two channels are slow to cut."""
-    _, _, height, width = offsets.shape
-    x, y = offsets.reshape(1, 2, height * width).split(1, 1)  # of two dimensions, no GPU delegate would cut them
+    n, _, height, width = offsets.shape
+    x, y = offsets.reshape(n, 2, height * width).split(1, 1)  # of two dimensions, no GPU delegate would cut them
     scaled = torch.cat([x * ((width - 1) / 2), y * ((height - 1) / 2)], 1)
-    return scaled.reshape(1, 2, height, width)
+    return scaled.reshape(n, 2, height, width)
 
 
 def _marked(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -232,13 +231,15 @@ def _marked(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 def _resampled(sampling: Sampling, image: Tensor, grid: Tensor) -> Tensor:
     """What `F.grid_sample` gives, by the operator Resampler; one for each picture of a batch."""
-    each = zip(*(one.split(1) for one in sampling.coordinates(image, grid)), strict=True)
-    return torch.cat([_marked(*one) for one in each])
+    return each_of(_marked, *sampling.coordinates(image, grid))
 
 
-WARPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "rows": warp_by_rows, "resampler": lambda image, flow: _marked(image, *sampling_coordinates(flow)),
-}  # fmt: skip
+def _marked_warp(image: Tensor, flow: Tensor) -> Tensor:
+    """`warp.warp_by_rows`, marked."""
+    return each_of(_marked, image, *sampling_coordinates(flow))
+
+
+WARPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"rows": warp_by_rows, "resampler": _marked_warp}
 """The warp's forms in a .tflite file; each is whole after `tflite_edits.EDITS`."""
 SAMPLERS: dict[str, Callable[[Sampling, Tensor, Tensor], Tensor]] = {"rows": Sampling.by_rows, "resampler": _resampled}
 """The same of any `F.grid_sample`."""
@@ -263,13 +264,14 @@ def _halve_weights(path: Path) -> None:
     path.write_bytes(halved)
 
 
-def _check_lookups(graph: Graph, pipeline: Inpainter, wrong: Callable[[str], GateFailed]) -> None:
+def _check_lookups(graph: Graph, pipeline: Inpainter, batch: int, wrong: Callable[[str], GateFailed]) -> None:
     """The warp, or what lays a plan's windows, is the look-ups that it should be, and reads no coordinate but float ones."""
     lookups = graph.ops("GATHER", RESAMPLER)
     expected = len(pipeline.WARPS) * (1 if graph.ops(RESAMPLER) else 4)
     if isinstance(pipeline, PatchEraser):
         # For each quarter of the windows, where it comes from, and what is there; in a file that only plans, nothing.
         expected = 8 if any(given.name in (b"erased", b"refined") for given in graph.model.signatureDefs[0].outputs) else 0
+    expected *= batch
     if len(lookups) != expected or graph.ops("GATHER_ND"):
         told = "the warp as 4, or as one" if pipeline.WARPS else f"{expected}, nor any"
         raise wrong(f"{len(lookups)} look-ups, expected {told} {RESAMPLER}, and no GATHER_ND")

@@ -54,8 +54,15 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
 
 
 def warp_by_rows(image: Tensor, flow: Tensor) -> Tensor:
-    """The same as `warp` for one picture (N = 1), written as four look-ups of rows in an (H*W, C) table: the TFLite form."""
-    return sample_rows(image, *sampling_coordinates(flow))
+    """The same as `warp`, written as four look-ups of rows in an (H*W, C) table for each picture: the TFLite form."""
+    return each_of(sample_rows, image, *sampling_coordinates(flow))
+
+
+def each_of(sample: Callable[[Tensor, Tensor, Tensor], Tensor], image: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """`sample` of each picture of a batch at its coordinates, together again: a table of rows is one picture's."""
+    if len(image) == 1:
+        return sample(image, x, y)
+    return torch.cat([sample(*one) for one in zip(image.split(1), x.split(1), y.split(1), strict=True)])
 
 
 def sample_rows(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -131,10 +138,8 @@ class Sampling:
 
     def by_rows(self, image: Tensor, grid: Tensor) -> Tensor:
         """The samples by look-ups of rows: (N, C, h, w)."""
-        picture, x, y = self.coordinates(image, grid)
         sample = whole_rows if self.mode == "nearest" else sample_rows
-        each = zip(*(each.split(1) for each in (picture, x, y)), strict=True)
-        return torch.cat([sample(*one) for one in each]) if len(image) > 1 else sample(picture, x, y)
+        return each_of(sample, *self.coordinates(image, grid))
 
     def on_a_grid(self, image: Tensor, grid: Tensor) -> Tensor:
         """The samples by `F.grid_sample` in the one setting that every kernel has: bilinear, border, corners aligned."""

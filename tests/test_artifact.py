@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from onnx import TensorProto, helper
 
-from faceeraser import WEIGHTS, artifact, cli, extras
+from faceeraser import WEIGHTS, artifact, cli, extras, inside
 from faceeraser.artifact import Artifact
 
 SIZE = 16
@@ -370,7 +370,8 @@ def test_the_schema_is_one_and_its_lists_are_the_codes_own() -> None:
     assert SCHEMA["properties"]["format"]["const"] == artifact.CARD_FORMAT
     assert tuple(SCHEMA["properties"]["precision"]["enum"]) == artifact.PRECISIONS
     assert set(SCHEMA["properties"]["kind"]["enum"]) == set(artifact.KINDS.values())
-    assert set(artifact.CARD_NEEDS) <= set(SCHEMA["required"])
+    assert set(artifact.CARD_NEEDS) <= {*SCHEMA["required"], *SCHEMA["else"]["required"]}
+    assert set(artifact.ANY_CARD_NEEDS) <= {*SCHEMA["required"], *SCHEMA["if"]["required"]}
 
 
 def test_cards_here_and_the_one_that_ships_are_of_the_schemas_form(tmp_path: Path) -> None:
@@ -555,3 +556,43 @@ def test_the_commit_is_gits_or_uncommitted(tmp_path: Path) -> None:
     assert artifact.commit(tmp_path) == clean
     (tmp_path / "a").write_text("2")
     assert artifact.commit(tmp_path) == clean + "+changes"
+
+
+# --- a card that is lost ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_a_file_that_lost_its_card_still_says_what_it_is_and_how_it_is_fed(kind, torch_toy, tmp_path, capsys) -> None:
+    path = tmp_path / f"toy.{kind}"
+    if kind == "onnx":
+        write_onnx(path)
+    else:
+        path.write_bytes(torch_toy[1].read_bytes())
+        artifact.write_card(path, FACTS)
+    card = artifact.read_card(path)
+    image = np.random.default_rng(0).random((SIZE, SIZE, 3), np.float32)
+    mask = np.zeros((SIZE, SIZE), np.float32)
+    mask[2:9, 3:8] = 1
+    expected = Artifact(path, threads=1).run(image, mask)
+    inside.write(path, inside.essentials(card))
+    artifact.write_card(path, FACTS)
+    assert np.array_equal(Artifact(path, threads=1).run(image, mask), expected), "what it computes has changed"
+    inside.write(path, inside.essentials(card))  # again: in the place of what it had
+    artifact.card_path(path).unlink()
+    told = artifact.read_card(path)
+    assert all(told[name] == card[name] for name in ("precision", "resolution", "edges", "warp", "inputs", "outputs"))
+    assert told["sha256"] == artifact.sha256_of(path) and told["parity"] == {"n": 0, "passed": None}
+    assert any("lost" in note for note in told["notes"])
+    assert np.array_equal(Artifact(path, threads=1).run(image, mask), expected)
+    assert cli.main(["inspect", str(path)]) == 0 and "lost" in capsys.readouterr().out
+
+
+def test_what_a_file_says_of_itself_is_not_believed_when_it_is_damaged(tmp_path) -> None:
+    path = write_onnx(tmp_path / "toy.onnx")
+    inside.write(path, inside.essentials(artifact.read_card(path)))
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, {inside.NAME: '{"precision": "fp32", '})
+    onnx.save(model, str(path))
+    artifact.card_path(path).unlink()
+    with pytest.raises(ValueError, match="what it says of itself"):
+        artifact.read_card(path)

@@ -462,6 +462,23 @@ def test_only_what_is_painted_comes_out_when_compositing_is_off(runs, exported, 
     assert np.array_equal(one[hole], other[hole]) and not np.array_equal(one[~hole], other[~hole])
 
 
+def test_a_file_takes_a_batch_and_its_pictures_do_not_change_one_another(runs, pictures, tmp_path) -> None:
+    card = convert.export(runs["small"], tmp_path, TFLite(flavour="web", edges_input=True, batch=2))
+    assert card["file"] == "small-edges-batch2-web.tflite" and {port["shape"][0] for port in card["inputs"]} == {2}
+    assert card["checked"]["operators"]["GATHER"] == 8
+    file = Artifact(tmp_path / card["file"], threads=1)
+    images, masks = (np.stack([getattr(picture, name) for picture in pictures[:3]]) for name in ("image", "mask"))
+    for picture, made in zip(pictures[:3], file.run(images, masks), strict=True):  # three pictures, two at a time
+        truth = gate.Reference(checkpoint.load(runs["small"]), edges_input=True)(picture).image
+        assert np.abs(made - truth).max() < 1e-4
+        assert np.array_equal(made, file.run(picture.image, picture.mask))
+
+
+def test_images_of_coreml_are_one_picture(runs, tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"--batch 2.*need --tensors"):
+        convert.export(runs["small"], tmp_path, CoreML(batch=2))
+
+
 def test_a_scale_that_is_not_the_checkpoints_is_refused(exported, runs) -> None:
     pipeline = checkpoint.load(runs["int8"])
     path = exported("tflite", "int8")
@@ -900,7 +917,7 @@ def test_a_saved_package_computes_what_its_network_erases(form, packaged, runs, 
     least = {"palette6": 35, "palette4": 25}.get(precision, 48)
     for k in range(len(image)):
         given = {"image": image[k : k + 1], "mask": mask[k : k + 1], "edges": edge[k : k + 1]}
-        erased, hole = evaluate(given), given["mask"].expand(-1, 3, -1, -1) > 0.5
+        erased, hole = evaluate(given)["erased"], given["mask"].expand(-1, 3, -1, -1) > 0.5
         with torch.no_grad():
             truth = network(*given.values())["erased"]
         assert -10 * math.log10(float((erased - truth)[hole].square().mean()) + 1e-20) > least

@@ -24,15 +24,16 @@ FLOORS = (
     | {"shipped", "profiles"},
     {"warp", "metrics", "crops", "parts", "landmark_models", "edges", "quant", "timings", "flatbuffer", "gpu", "picture"}
     | {"video", "mil", "script", "synthetic", "occluders"},
+    {"inside"},
     {"losses", "pairs", "effects", "artifact", "landmarks", "finder", "glasses", "patchmatch", "plots", "looks", "judge"}
     | {"blanks", "skin", "splits", "filters", "hair", "jobs"},
     {"networks", "chain", "paint", "masks", "tracking", "contact_sheets"},
     {"planner", "preparing"},
     {"peers"},
     {"any_network", "publishing", "tflite_edits"},
-    {"gate"},
-    {"checkpoint", "device", "serve", "channels"},  # checkpoint: writes its folder as an artifact writes its card
-    {"runner", "inference", "formats", "occlusion"},
+    {"gate", "any_quantization"},
+    {"checkpoint", "device", "serve", "channels", "any_training"},  # checkpoint: writes as an artifact does
+    {"runner", "inference", "formats", "occlusion", "any_compressing"},
     {"fit", "opening"},
     {"finetuning", "quality"},
     {"pruning", "slimming", "quantizing", "distilling", "tflite", "onnx", "coreml"},
@@ -159,6 +160,8 @@ OPTIONS = (
     ("slimming", "Slimming"), ("quantizing", "Quantizing"), ("distilling", "Distilling"), ("preparing", "Options"),
     ("preparing", "Run"), ("quality", "Fidelity"), ("formats", "Format"), ("tflite", "TFLite"), ("tflite", "Flavour"),
     ("tflite_edits", "Edit"), ("coreml", "CoreML"), ("any_network", "AnyNetwork"), ("warp", "Sampling"),
+    ("any_training", "Task"), ("any_compressing", "AnyTuning"), ("any_compressing", "AnyPruning"),
+    ("any_compressing", "AnyQuantizing"),
 )  # fmt: skip
 
 

@@ -121,9 +121,25 @@ def test_resample_samples_where_the_coordinates_say(packaged) -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_looking_up_multiplying_and_reducing(packaged) -> None:
+    weight, table = (np.random.default_rng(k).normal(size=size).astype(np.float32) for k, size in ((2, (5, 8)), (3, (7, 4))))
+    numbers = np.array([[3, 0], [6, 6]], np.int32)
+
+    def build(b, x):
+        dense = b.linear(x=x, weight=weight, bias=np.arange(5, dtype=np.float32))
+        least = b.reduce_min(x=dense, axes=[2, 3], keep_dims=True)
+        product = b.matmul(x=x, y=x, transpose_y=True)
+        looked = b.reduce_sum(x=b.gather(x=table, indices=numbers, axis=0), axes=[0, 1, 2], keep_dims=False)
+        return b.add(x=b.mul(x=product, y=least), y=looked)
+
+    least = F.linear(X, torch.from_numpy(weight), torch.arange(5.0)).amin((2, 3), keepdim=True)
+    expected = X @ X.transpose(-1, -2) * least + float(table[numbers].sum())
+    torch.testing.assert_close(one(packaged([X.shape], build), x=X), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_an_operator_that_is_not_known_is_said(packaged) -> None:
     program = packaged([X.shape], lambda b, x: b.cumsum(x=x, axis=1))
-    with pytest.raises(ValueError, match="operator cumsum is not known here"):
+    with pytest.raises(mil.UnknownOperator, match="operator cumsum is not known here"):
         program.run({"x": X})
 
 

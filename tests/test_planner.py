@@ -11,11 +11,13 @@ import torch
 from jsonschema import Draft202012Validator
 from torch import nn
 
-from faceeraser import artifact, channels, checkpoint, convert, gate, paint, quant, writing
+from faceeraser import artifact, channels, checkpoint, convert, gate, mil, paint, quant, writing
 from faceeraser.artifact import Artifact
+from faceeraser.coreml import CoreML, evaluator
 from faceeraser.erasing import Eraser
 from faceeraser.mesh import Face
 from faceeraser.networks import Config, count
+from faceeraser.onnx import ONNX
 from faceeraser.painting import Held, paint_by_plan
 from faceeraser.planner import PatchEraser
 from faceeraser.tflite import TFLite
@@ -305,8 +307,78 @@ def test_a_file_that_only_plans_says_what_its_network_plans_and_erases_a_photogr
 def test_sizes_that_cannot_be_painted_are_one_line(exported, stage, tmp_path, capsys) -> None:
     assert stage("export/to_tflite.py", exported["source"], tmp_path, "--painted", 300) == 2
     assert "expected a multiple of 128" in capsys.readouterr().err
-    assert stage("export/to_onnx.py", exported["source"], tmp_path) == 2
-    assert "exported as .tflite only" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert stage("export/to_onnx.py", exported["source"], tmp_path, "--painted", 2176) == 2
+    assert "up to 2048" in capsys.readouterr().err
+    assert stage("export/to_onnx.py", exported["source"], tmp_path, "--batch", 0) == 2
+    assert "expected at least 1" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def elsewhere(exported, tmp_path_factory):
+    """`elsewhere(how)` -> (path, card) of the same network in another format; each made once."""
+    folder, made = tmp_path_factory.mktemp("elsewhere"), {}
+
+    def export(how) -> tuple[Path, dict]:
+        if how not in made:
+            made[how] = convert.export(exported["source"], folder, how)
+        return folder / made[how]["file"], made[how]
+
+    return export
+
+
+def test_an_onnx_file_paints_what_its_network_paints_and_says_its_size(elsewhere, network, pictures) -> None:
+    path, card = elsewhere(ONNX())
+    CARD.validate(card)
+    assert card["parity"]["passed"] and card["parity"]["plan_share_min"] == 1.0 and "sizes" not in card
+    file = Artifact(path, threads=1)
+    with torch.no_grad():
+        expected = network(*tensors(pictures[1]))["erased"][0].permute(1, 2, 0).numpy()
+    assert np.abs(file.run(pictures[1].image, pictures[1].mask) - expected).max() < 1e-4
+    assert [port["name"] for port in card["outputs"]] == ["erased"] and card["checked"]["operators"]["Gather"] >= 4
+    with pytest.raises(ValueError, match="takes 256: resize it first"):
+        file.run(np.zeros((128, 128, 3), np.float32), np.zeros((128, 128), np.float32))
+
+
+def test_an_onnx_file_that_only_plans_says_what_its_network_plans(elsewhere, network, pictures) -> None:
+    path, card = elsewhere(ONNX(output="plan"))
+    CARD.validate(card)
+    crop, hole = np.rint(pictures[0].image * 255).astype(np.uint8), pictures[0].mask > 0
+    own, said = network.plan_of(crop, hole), Artifact(path, threads=1).plan(crop, hole)
+    assert np.array_equal(own["sources"], said["sources"])
+    assert all(np.allclose(own[name], said[name], atol=1e-4) for name in ("skin", "shading"))
+
+
+def test_a_file_takes_a_batch_and_its_pictures_do_not_change_one_another(elsewhere, network, pictures) -> None:
+    path, card = elsewhere(ONNX(batch=2))
+    assert path.name == "net-batch2.onnx" and {port["shape"][0] for port in card["inputs"]} == {2}
+    file = Artifact(path, threads=1)
+    images, masks = (np.stack([getattr(p, name) for p in pictures[:3]]) for name in ("image", "mask"))
+    together = file.run(images, masks)  # three pictures, two at a time
+    for picture, made in zip(pictures[:3], together, strict=True):
+        with torch.no_grad():
+            expected = network(*tensors(picture))["erased"][0].permute(1, 2, 0).numpy()
+        assert np.abs(made - expected).max() < 1e-4
+        assert np.array_equal(made, file.run(picture.image, picture.mask))
+
+
+def test_a_saved_coreml_package_plans_and_paints_as_its_network(elsewhere, network, pictures) -> None:
+    """Computed from the package alone: its body in float16, everything that it plans and paints by in float32."""
+    path, card = elsewhere(CoreML())
+    CARD.validate(card)
+    assert card["evaluated_parity"]["passed"] and card["evaluated_parity"]["plan_share_min"] >= 0.95
+    assert [port["name"] for port in card["outputs"]] == ["erased"] and "resample" not in card["checked"]["operators"]
+    painting = [op for op in mil.Program(path).operators if op.op_type in ("gather", "linear")]
+    types = {op.op_type: mil.type_of(op.outputs[0]) for op in painting}
+    assert types == {"gather": torch.float32, "linear": torch.float32}
+    image, mask = tensors(pictures[2])
+    made = evaluator(path)({"image": image, "mask": mask})["erased"]
+    assert torch.equal(made[:, :, mask[0, 0] == 0], image[:, :, mask[0, 0] == 0])
+    path, card = elsewhere(CoreML(output="plan"))
+    CARD.validate(card)
+    crop, hole = np.rint(pictures[2].image * 255).astype(np.uint8), pictures[2].mask > 0
+    own, said = network.plan_of(crop, hole), evaluator(path)({"image": image, "mask": mask})
+    assert float(np.abs(own["skin"][..., 0] - said["skin"][0, 0].numpy()).max()) < 0.02
+    assert float(np.abs(own["shading"] - said["shading"][0].permute(1, 2, 0).numpy()).max()) < 0.02
 
 
 def test_an_int8_plan_is_its_fake_quantized_networks(tmp_path, pictures) -> None:
