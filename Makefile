@@ -6,6 +6,8 @@ TORCH_ARGS ?=
 DEMO_FACES ?=
 # The photographs that the weights which come with the package are trained on.
 PHOTOS ?=
+# MediaPipe's hair_segmentation.tflite, which labels hair for them.
+HAIR ?=
 
 BIN := .venv/bin
 SETUP := .venv/.installed
@@ -31,10 +33,10 @@ $(SETUP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python benchmarks/demo.py --overwrite $(if $(DEMO_FACES),--faces "$(DEMO_FACES)")
 
-# Two and a half hours on two cores; go on with the same command where it was broken off. `rm -r runs/release` starts anew.
+# An hour and a half on two cores; go on with the same command where it was broken off. `rm -r runs/release` starts anew.
 release: setup
-	@test -n "$(PHOTOS)" || { echo "name the photographs: make release PHOTOS=folder" >&2; exit 2; }
-	$(BIN)/python benchmarks/release.py "$(PHOTOS)" --json benchmarks/results/release.json
+	@test -n "$(PHOTOS)" -a -n "$(HAIR)" || { echo "name the photographs and MediaPipe's model: make release PHOTOS=folder HAIR=hair_segmentation.tflite" >&2; exit 2; }
+	$(BIN)/python benchmarks/release.py "$(PHOTOS)" --hair "$(HAIR)" --json benchmarks/results/release.json
 
 # One process for each core, each with one thread: two threads of one process wait for each other by spinning. A file's
 # tests stay together, for the networks that some of them train once and share.
