@@ -79,7 +79,8 @@ def write_model(path: Path, colour: float, size: int = SIZE, precision: str = "f
     graph = helper.make_graph(nodes, "grey", ports, out, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
     artifact.write_card(path, {
-        "precision": precision, "resolution": size, "edges": "inside", "warp": "none", "parity": {}, "notes": "",
+        "precision": precision, "resolution": size, "edges": "inside", "warp": "none", "notes": "",
+        "parity": {"n": 0, "passed": True},
         "history": history or [{"stage": "train", "options": {"features": "off"}}],
     })  # fmt: skip
     return path
@@ -194,7 +195,8 @@ def test_milliseconds_are_those_of_the_row_s_file_or_else_of_its_name(place, cap
         {"model": "near", "file": "runs/near", "runtime": "torch", "threads": 1, "median_ms": 9.0},
         {"model": "fp32", "file": "fp32.onnx", "runtime": "litert", "threads": 1, "median_ms": None},
     ]
-    Path("l.json").write_text(json.dumps({"rows": timed}))
+    rows = [{"name": row["model"], **row} for row in timed]
+    artifact.write_result(Path("l.json"), artifact.result(rows, None, ["latency.py"]))
     assert call(fidelity, "near.onnx --reference fp32.onnx --data faces --limit 1 --latency l.json") == 0
     fp32, near, *_ = last_line(capsys)["rows"]
     assert (near["ms"], near["ms_torch"]) == (4.5, 9.0) and "ms" not in fp32
@@ -273,10 +275,10 @@ def test_whole_photographs_have_a_row_for_every_painter_and_the_controls_miss_go
     for name, row in rows.items():
         assert row["n"] == 2 and row["skin_kid"] is None, "there is no split to compare with"
         assert set(row["grain"]) == {"median", "p90", "low", "high", "n"}
-        assert set(row["groups"]) >= {"200 to 400 px", "light"}
+        assert "200 to 400 px" in row["groups"] and {"light", "intermediate"} & set(row["groups"])
         assert name == "own_skin" or (row["found"] in (0, 0.5, 1) and medians[name]["cover"] > 0.98)
     assert medians["grey"] == medians["other"], "one model under two names has one row's figures"
-    assert medians["skin_patches"]["texture"] == pytest.approx(1, abs=0.35) and medians["grey"]["texture"] < 0.4
+    assert medians["skin_patches"]["texture"] == pytest.approx(1, abs=0.4) and medians["grey"]["texture"] < 0.4
     assert medians["grey"]["step"] > 2 * medians["skin_patches"]["step"]
     assert medians["tile"]["repeat"] > 0.6 > 0.5 > medians["skin_patches"]["repeat"]
     assert medians["noise"]["spectrum"] > medians["skin_patches"]["spectrum"] + 0.5
