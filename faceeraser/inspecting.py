@@ -11,9 +11,8 @@ from typing import Any
 
 from faceeraser import artifact
 from faceeraser.history import read_history
+from faceeraser.metrics import FIGURES
 from faceeraser.reading import json_object
-
-FIGURES = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy")
 
 
 def inspect(args: argparse.Namespace) -> int:
