@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import script
 from jsonschema import Draft202012Validator
 from torch import nn
 
-from faceeraser import artifact, channels, checkpoint, convert, gate, mil, paint, quant, writing
+from faceeraser import artifact, channels, checkpoint, convert, fit, gate, mil, paint, quant, writing
 from faceeraser.artifact import Artifact
 from faceeraser.coreml import CoreML, evaluator
 from faceeraser.erasing import Eraser
@@ -166,6 +167,18 @@ def test_its_channels_are_pruned_and_its_heads_are_kept() -> None:
     with torch.no_grad():
         out = network.eval()(torch.rand(1, 3, 128, 128), torch.ones(1, 1, 128, 128))
     assert out["logits"].shape == (1, 1, 64, 64) and out["shading"].shape == (1, 3, 64, 64)
+
+
+def test_a_network_that_plans_is_trained_for_its_own_terms_and_those_that_are_asked_for() -> None:
+    train = script("train/train.py")
+
+    def recipe(*flags: str) -> fit.Recipe:
+        return train.recipe_of(train.build_parser().parse_args(["data", "target", "--phase", "inpaint", *flags]))
+
+    assert not recipe("--model", "patches").looks_at_pictures()
+    asked = recipe("--model", "patches", "--l1", "0.5")
+    assert asked.looks_at_pictures() and (asked.l1, asked.clone, asked.adversarial) == (0.5, 0.0, 0.0)
+    assert recipe().looks_at_pictures() and recipe().l1 == fit.Recipe.l1
 
 
 def test_training_that_looks_at_no_picture_learns_from_the_same_numbers(network) -> None:

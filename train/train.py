@@ -95,8 +95,13 @@ def add_objective(parser: argparse.ArgumentParser) -> None:
 
 
 def recipe_of(args: argparse.Namespace) -> fit.Recipe:
-    """The recipe: the paper's for --preset paper; the mobile preset differs where a line here says so."""
+    """The recipe: the paper's for --preset paper; the mobile preset differs where a line here says so, and of a model that
+    plans all terms are its own but those that are asked for.
+    """
     mobile = args.preset == "mobile"
+    if args.model == "patches":
+        usual, none = build_parser().get_default, {"perceptual": "off", "l1": 0.0, "clone": 0.0, "adversarial": 0.0}
+        args = argparse.Namespace(**{**vars(args), **{k: v for k, v in none.items() if getattr(args, k) == usual(k)}})
     recipe = fit.Recipe(
         phase=args.phase, steps=args.steps, batch=args.batch, d_lr=args.d_lr, adversarial=args.adversarial, l1=args.l1,
         clone=args.clone, shading=args.shading, texture=args.texture, landing=args.landing,
