@@ -22,7 +22,8 @@ import struct
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
@@ -31,7 +32,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from faceeraser import inside
+from faceeraser import inside, trial
 from faceeraser.extras import need
 from faceeraser.flatbuffer import Graph
 from faceeraser.painting import LUMA
@@ -157,7 +158,7 @@ def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
     }  # fmt: skip
     if kind != "coreml":
         if "inputs" not in fields or "outputs" not in fields:
-            card |= describe(path)
+            card |= _described(path)  # made here
         if "gmacs" not in fields or "params" not in fields:
             card |= count(path, fields.get("resolution"))
     card = card | dict(fields) | {key: card[key] for key in ("format", "file", "kind", "sha256", "bytes")}
@@ -463,6 +464,8 @@ class Artifact:
         self.card = read_card(self.path)
         if "network" in self.card:
             raise ValueError(f"{self.path}: is {self.card['network']['name']}, no face eraser; run it by its own runtime")
+        if not card_path(self.path).is_file():
+            trial.check(self.path)
         self._model = _open(self.path, threads or os.cpu_count() or 1, runtime, Path(delegate) if delegate else None)
         self._roles = _roles(self.path, self._model.inputs)
         pictures = [port for port in self._model.outputs if port.channels == 3]
@@ -595,6 +598,11 @@ def describe(path: str | Path) -> Fields:
     """{"inputs": [...], "outputs": [...]} as a card lists them, read from the file. Needs no card."""
     path = Path(path)
     _members(path)
+    trial.check(path)
+    return _described(path)
+
+
+def _described(path: Path) -> Fields:
     model = _open(path, threads=1, runs=False)
     return {"inputs": [p.described() for p in model.inputs], "outputs": [p.described() for p in model.outputs]}
 
@@ -611,7 +619,8 @@ def count(path: str | Path, resolution: int | None = None) -> Fields:
     _members(path)
     if kind == "coreml":
         raise ValueError(f"{path}: a CoreML package cannot be counted; count the .tflite or .onnx export")
-    macs, params = _count_tflite(path) if kind == "tflite" else _count_onnx(path, resolution)
+    with _parsed(path):
+        macs, params = _count_tflite(path) if kind == "tflite" else _count_onnx(path, resolution)
     return {"gmacs": float(macs / 1e9), "params": params}
 
 
@@ -757,8 +766,20 @@ def contents(path: str | Path) -> Fields:
     path = Path(path)
     kind = kind_of(path)
     _members(path)
-    names, layers = {"tflite": _tflite_contents, "onnx": _onnx_contents, "coreml": _coreml_contents}[kind](path)
+    with _parsed(path):
+        names, layers = {"tflite": _tflite_contents, "onnx": _onnx_contents, "coreml": _coreml_contents}[kind](path)
     return {"operators": dict(Counter(names).most_common()), "layers": layers}
+
+
+@contextmanager
+def _parsed(path: Path) -> Iterator[None]:
+    """Whatever a file's parser raises becomes one line: on damaged bytes it may be anything."""
+    try:
+        yield
+    except (ValueError, OSError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: is damaged, or no model ({_first_line(error)}); export again") from None
 
 
 def _layer(name: str, operator: str, stored: str, size: int) -> Fields:

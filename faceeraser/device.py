@@ -15,6 +15,7 @@ as they do for adb.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import secrets
@@ -266,6 +267,14 @@ class State:
         )
 
 
+def _float(text: str) -> float:
+    """A number, or NaN, which is in no range, where a text is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def read_state(text: str) -> State:
     """The answers to `QUESTIONS`, each behind a line `@@name`, as a State. Raises DeviceError if there are none."""
     sections = {part.split("\n", 1)[0].strip(): part.split("\n", 1)[1] for part in text.split("@@")[1:] if "\n" in part}
@@ -276,9 +285,9 @@ def read_state(text: str) -> State:
         found = sections.get(name, "").strip().splitlines()
         return found[0].strip() or None if found else None
 
-    def number(pattern: str, section: str) -> float | None:
-        found = re.search(pattern, sections.get(section, ""), re.M)
-        return float(found[1]) if found else None
+    def number(pattern: str, section: str, least: float, most: float) -> float | None:
+        found = re.search(pattern, sections.get(section, ""), re.M | re.A)
+        return value if found and least <= (value := _float(found[1])) <= most else None
 
     max_mhz: dict[int, int] = {}
     allowed: dict[int, int] = {}
@@ -286,30 +295,30 @@ def read_state(text: str) -> State:
     cores = 0
     for line in sections.get("cpus", "").splitlines():
         cells = line.split()
-        if len(cells) != 4 or not cells[0].isdigit():
+        if len(cells) != 4 or not re.fullmatch("[0-9]{1,3}", cells[0]):
             continue
         cores += 1
         for table, cell in ((max_mhz, cells[1]), (allowed, cells[2])):
-            if cell.isdigit():
+            if re.fullmatch("[1-9][0-9]{3,9}", cell):
                 table[int(cells[0])] = int(cell) // 1000
         if cells[3] != "-":
             governors[cells[3]] = True
-    battery, scale = number(r"^\s*level: (\d+)", "battery"), number(r"^\s*scale: (\d+)", "battery")
+    battery, scale = number(r"^\s*level: (\d+)", "battery", 0, 1e6), number(r"^\s*scale: (\d+)", "battery", 1, 1e6)
     powered = re.findall(r"^\s*\w+ powered: (true|false)", sections.get("battery", ""), re.M)
-    tenths = number(r"^\s*temperature: (-?\d+)", "battery")
-    throttling = number(r"^\s*Thermal Status: (\d+)", "thermal")
+    tenths = number(r"^\s*temperature: (-?\d+)", "battery", -600, 1500)
+    throttling = number(r"^\s*Thermal Status: (\d+)", "thermal", 0, 6)
     # What the sensors say now; "Cached temperatures" may be minutes old.
     now = sections.get("thermal", "").partition("Current temperatures from HAL")[2].partition("Current cooling devices")[0]
-    skin = [float(v) for v in re.findall(r"mValue=(-?[\d.]+), mType=3,", now)]
+    skin = [v for v in map(_float, re.findall(r"mValue=(-?[\d.]+), mType=3,", now)) if -60 <= v <= 150]
     android, sdk = word("android"), word("sdk")
     saver = word("saver")
     return State(
         machine=word("machine"), model=word("model"), soc=word("soc") or word("platform"), android=android,
-        sdk=int(sdk) if sdk and sdk.isdigit() else None,
+        sdk=int(sdk) if sdk and re.fullmatch("[1-9][0-9]{0,2}", sdk) else None,
         # Neither Android's emulator nor a daemon on plain Linux has a phone's silicon.
         emulated=android is None or "1" in sections.get("qemu", "").split(),
         cores=cores or None, max_mhz=max_mhz, allowed_mhz=allowed, governor=", ".join(governors) or None,
-        battery=round(100 * battery / scale) if battery is not None and scale else None,
+        battery=round(100 * battery / scale) if battery is not None and scale and battery <= scale else None,
         charging="true" in powered if powered else None,
         battery_c=tenths / 10 if tenths is not None else None, skin_c=max(skin) if skin else None,
         throttling=int(throttling) if throttling is not None else None,

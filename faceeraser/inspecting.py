@@ -58,12 +58,17 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
             remedy = "make one with train/train.py"
             raise ValueError(f"{folder}: found no {name}, expected a checkpoint folder; {remedy}")
     again, scales = "make the folder again", folder / "quantization.json"
+    history, weights = read_history(folder), folder / "generators.safetensors"
+    if weights.is_file() and (found := artifact.sha256_of(weights)) != (told := history[-1]["sha256"]):
+        raise ValueError(
+            f"{weights}: sha256 is {found[:12]}..., its history says {told[:12]}...: damaged or exchanged; fetch it again"
+        )
     config = json_object(folder / "config.json", f"the structure of a network; {again}")
     return {
         "config": config,
-        "generators": _generator_rows(folder / "generators.safetensors"),
+        "generators": _generator_rows(weights),
         "quantized_tensors": len(json_object(scales, f"scales by tensor; {again}")) if scales.is_file() else 0,
-        "history": read_history(folder),
+        "history": history,
     }
 
 
@@ -147,7 +152,8 @@ def _history_rows(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for entry in history:
         measured = entry.get("metrics") or {}
-        figures = measured.get("after") or measured
+        figures = measured.get("after")
+        figures = figures if isinstance(figures, Mapping) else measured
         data = entry.get("data") or {}
         rows.append(
             {

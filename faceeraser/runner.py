@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from faceeraser import trial
 from faceeraser.device import Device
 
 Tensors = dict[str, np.ndarray]
@@ -44,9 +45,10 @@ def _interpreter(model: str | Path, delegate: str | Path | None = None) -> Any:
 
 def ports(model: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """(inputs, outputs) of the model's first signature: name -> (shape, dtype). Raises ValueError if it is no model."""
+    trial.check(Path(model))
     try:
         signature = _interpreter(model)
-    except (ValueError, StopIteration) as error:
+    except (ValueError, RuntimeError, StopIteration) as error:
         raise ValueError(f"{model}: not a TFLite model with a signature ({error}); export it again") from None
     described = signature.get_input_details(), signature.get_output_details()
     inputs, outputs = ({n: (tuple(map(int, d["shape"])), d["dtype"]) for n, d in details.items()} for details in described)

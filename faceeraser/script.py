@@ -15,7 +15,7 @@ import sys
 import threading
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -61,9 +61,20 @@ def stoppable() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
+    except Stopped:
+        _end_children()
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_children() -> None:
+    """End child processes that are left: one may have been started in the moment in which the signal came. (Linux tells.)"""
+    for told in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            for pid in told.read_text().split():
+                os.kill(int(pid), signal.SIGTERM)
 
 
 def leave_with_parent() -> None:

@@ -14,8 +14,10 @@ could not leave the device even by mistake.
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +27,7 @@ from typing import Any
 from faceeraser import artifact, effects, landmark_models, occluders, painting, shipped, tracking
 from faceeraser.mesh import LEFT_EYE, MESH_POINTS, OVAL, RIGHT_EYE
 from faceeraser.parts import DILATION_ERASED, DILATION_EYE_DISTANCE, PARTS, POLYGONS
+from faceeraser.reading import json_text
 
 PAGE = Path(__file__).with_name("page")
 TYPES = {
@@ -140,6 +143,9 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 128
+    MOST = 128
+    """Connections at a time, each of which takes a thread; more are hung up on at once."""
 
     def __init__(
         self, host: str, port: int, served: Mapping[str, tuple[str, bytes | Path]],
@@ -151,6 +157,7 @@ class Server(ThreadingHTTPServer):
             ValueError: the address cannot be had.
         """
         self.served, self.figures = dict(served), figures
+        self._free = threading.BoundedSemaphore(self.MOST)
         if ":" in host:
             self.address_family = socket.AF_INET6
         try:
@@ -161,9 +168,23 @@ class Server(ThreadingHTTPServer):
                 "expected a free port, and an address of this machine: try another --port"
             ) from None
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, or hang up where there are too many: who is slow must not take all memory."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """What that thread does."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Report what went wrong, unless a browser has merely gone away."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
     @property
@@ -174,9 +195,15 @@ class Server(ThreadingHTTPServer):
         return f"http://{name}:{port}/"
 
 
+def _fits(length: str) -> bool:
+    return re.fullmatch("[0-9]{1,7}", length) is not None and int(length) <= LARGEST_POST
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
+    timeout = 20
+    """Seconds that a client may be silent."""
     server_version, sys_version = "faceeraser", ""
 
     def do_GET(self) -> None:
@@ -187,12 +214,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")
-        if self.path != "/figures" or self.server.figures is None or not length.isdigit() or int(length) > LARGEST_POST:
+        if self.path != "/figures" or self.server.figures is None or not _fits(length):
             self.close_connection = True  # what was sent is not read
             self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"nothing takes that here\n")
             return
         try:
-            posted = json.loads(self.rfile.read(int(length)))
+            posted = json_text(self.rfile.read(int(length)), "the figures", "JSON")
         except ValueError:
             self._answer(HTTPStatus.BAD_REQUEST, "text/plain", b"expected JSON\n")
             return
