@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceeraser.painting import BLOCKS, BOUND, CLEAN_OFFSET, CLEAN_SLOPE, CORNERS, DEVIATION, HALVES, LUMA, SEEN
+from faceeraser.warp import round_half_even
 
 
 def luma(image: Tensor) -> Tensor:
@@ -128,7 +129,8 @@ def costs(seen: Tensor, skin: Tensor) -> Tensor:
     usual = (weight.mean((2, 3), keepdim=True) + 1e-6) / ((weight / (relative + 1e-4)).mean((2, 3), keepdim=True) + 1e-4)
     odd = relative / (usual + 1e-4) - 1.0
     unlike = STRONGER * F.relu(odd).clamp(max=4.0) + WEAKER * F.relu(-odd)
-    return ((LACKING * F.relu(WHOLE - covered) + unlike) * 64.0).round().flatten(1) / 64.0
+    # As torch.round, which no GPU delegate has.
+    return round_half_even((LACKING * F.relu(WHOLE - covered) + unlike) * 64.0).flatten(1) / 64.0
 
 
 def choose(seen: Tensor, skin: Tensor) -> Tensor:

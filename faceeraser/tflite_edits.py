@@ -25,6 +25,28 @@ COMPOSITE = "faceeraser.resampler"
 # --- of a quantized network: what the converter rounds too often ----------------------------------------------------
 
 
+def floats_at_the_ends(graph: Graph) -> None:
+    """Give the graph float inputs and outputs: what a network stores in int8 at once, or gives as it is stored, the
+    converter takes and gives in int8.
+    """
+    signature, before, after = graph.model.signatureDefs[0], list[Any](), list[Any]()
+    for port in signature.inputs:
+        inside = int(port.tensorIndex)
+        if graph.type(inside) == "INT8":
+            port.tensorIndex = graph.as_float(inside)
+            of_graph = graph.graph.inputs
+            graph.graph.inputs = np.where(of_graph == inside, port.tensorIndex, of_graph).astype(np.int32)
+            before.append(graph.new("QUANTIZE", [port.tensorIndex], inside, graph.schema.QuantizeOptionsT()))
+    for port in signature.outputs:
+        inside = int(port.tensorIndex)
+        if graph.type(inside) == "INT8":
+            port.tensorIndex = graph.as_float(inside)
+            of_graph = graph.graph.outputs
+            graph.graph.outputs = np.where(of_graph == inside, port.tensorIndex, of_graph).astype(np.int32)
+            after.append(graph.new("DEQUANTIZE", [inside], port.tensorIndex, graph.schema.DequantizeOptionsT()))
+    graph.graph.operators = [*before, *graph.graph.operators, *after]
+
+
 def floats_for_float_readers(graph: Graph) -> None:
     """Give every float operator the float tensor that the network gives it.
 
@@ -267,6 +289,7 @@ class Edit:
 
 
 EDITS = (
+    Edit(floats_at_the_ends, "quantized"),
     Edit(floats_for_float_readers, "quantized"),
     Edit(resampling_in_float, "quantized"),
     Edit(gather_for_lookups),

@@ -175,6 +175,46 @@ def test_enlarging_in_channels(written, tmp_path) -> None:
     same(written["stored"], tmp_path / "a.tflite")
 
 
+class Direct(nn.Module):
+    """A convolution that stores its input at once, and gives what it stores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.store, self.conv = Tap("image"), Conv(MOBILE, 3, 8, 3, norm=False)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        return {"made": self.conv(self.store(image.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)}
+
+
+def test_floats_at_the_ends(tmp_path) -> None:
+    """The same numbers, of floats; to a step of the output's where rounding meets an edge."""
+    import litert_torch
+    from litert_torch.quantize import pt2e_quantizer, quant_config
+
+    image = torch.from_numpy(inputs()["image"])
+    module = Direct().eval()
+    quant.prepare(module)
+    quant.set_calibrating(module, True)
+    with torch.no_grad():
+        module(image)
+    quant.set_calibrating(module, False)
+    with torch.no_grad():
+        expected, step = module(image)["made"].numpy(), float(module.conv.get_submodule("out").get_parameter("scale"))
+    quant.set_exporting(module)
+    symmetric = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
+    how = quant_config.QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(symmetric))
+    litert_torch.convert(module, sample_kwargs={"image": image}, quant_config=how).export(str(tmp_path / "direct.tflite"))
+    before = Graph(tmp_path / "direct.tflite")
+    ends = (*before.model.signatureDefs[0].inputs, *before.model.signatureDefs[0].outputs)
+    assert "INT8" in {before.type(int(port.tensorIndex)) for port in ends}, "nothing to mend"
+    graph = edited(tmp_path / "direct.tflite", tmp_path / "a.tflite", tflite_edits.floats_at_the_ends)
+    ends = (*graph.model.signatureDefs[0].inputs, *graph.model.signatureDefs[0].outputs)
+    assert {graph.type(int(port.tensorIndex)) for port in ends} == {"FLOAT32"}
+    made = reference(tmp_path / "a.tflite", {"image": inputs()["image"]})["made"]
+    assert np.abs(made - expected).max() < 1.01 * step and (np.abs(made - expected) > 0.01 * step).mean() < 0.01
+
+
 def test_floats_for_float_readers(written, tmp_path) -> None:
     """`same` is the picture in floats; the converter gives it the int8 form that the pooling's reader has."""
     before = Graph(written["stored"])
