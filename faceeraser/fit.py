@@ -13,7 +13,7 @@ import math
 import sys
 import time
 import types
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -358,6 +358,8 @@ class _Run:
 
     def __init__(self, pipeline: Inpainter, recipe: Recipe, beside: Beside, group: processes.Group):
         self.pipeline, self.recipe, self.group = pipeline, recipe, group
+        # Each term's last values: a run that was killed after its last step still says how it ended.
+        self.recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=100))
         device = group.device
         torch.manual_seed(recipe.seed)
         pipeline.to(device, memory_format=torch.channels_last)
@@ -385,6 +387,7 @@ class _Run:
             "averaged": self.averaged.module.state_dict() if self.averaged else {},
             "critic": self.critic.network.state_dict() if self.critic else {},
             "d_optimizer": self.critic.optimizer.adam.state_dict() if self.critic else {},
+            "recent": {name: list(values) for name, values in self.recent.items()},
         }  # fmt: skip
 
     def resume(self, file: Path) -> tuple[int, float]:
@@ -404,6 +407,8 @@ class _Run:
             self.averaged.n_averaged.fill_(1 + step)
         if self.teacher and self.teacher.optimizer:
             self.teacher.optimizer.begin(step)
+        for name, values in state.get("recent", {}).items():
+            self.recent[name].extend(values)
         return step, state["seconds"]
 
     def autocast(self) -> torch.autocast:
@@ -560,15 +565,14 @@ def fit(
     )  # fmt: skip
     bar = tqdm(loader, initial=start, total=recipe.steps, desc=title, unit="step", disable=group.rank != 0, mininterval=1)
     began = time.monotonic()
-    recent: dict[str, list[float]] = defaultdict(list)
     for step, (truth, *maps) in enumerate(bar, start):
         truth = truth.to(group.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         values = run.step([truth, *(x.to(group.device, non_blocking=True) for x in maps)])
         for name, value in values.items():
-            recent[name].append(float(value))
+            run.recent[name].append(float(value))
         last = step + 1 == recipe.steps
         if step % 10 == 9 or last:
-            means = {name: float(np.mean(values[-10:])) for name, values in recent.items()}
+            means = {name: float(np.mean(list(values)[-10:])) for name, values in run.recent.items()}
             bar.set_postfix({k: f"{v:.3g}" for k, v in means.items()}, refresh=False)
             log.scalars(means, step + 1)
         if (step + 1) % recipe.save_every == 0 or last:
@@ -581,7 +585,7 @@ def fit(
     log.close()
     run.finish()
     return {
-        "losses": {name: float(np.mean(values[-100:])) for name, values in recent.items()},
+        "losses": {name: float(np.mean(values)) for name, values in run.recent.items()},
         "pictures": recipe.steps * recipe.batch * group.world, "seconds": round(seconds, 1), "device": str(group.device),
         "precision": "bf16" if run.half else "fp32",
     }  # fmt: skip

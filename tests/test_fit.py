@@ -117,6 +117,8 @@ def test_a_run_killed_with_sigkill_and_resumed_ends_with_the_same_weights(skin, 
     train(tmp_path / "killed", skin, *steps, "--resume")
     a, b = weights(tmp_path / "unbroken"), weights(tmp_path / "killed")
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    told = [read_history(tmp_path / name)[-1]["metrics"]["losses"] for name in ("unbroken", "killed")]
+    assert told[0] and told[0] == told[1], "what it says of its last steps does not hang on where it was killed"
 
 
 def test_two_processes_equal_one_with_the_double_batch(skin, tmp_path):
