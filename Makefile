@@ -53,6 +53,7 @@ web_demo/node_modules/.package-lock.json: web_demo/package-lock.json
 
 check: setup
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy $(CODE)
 
 # tflite-runtime and TensorFlow 2.15 (whose GPU-compatibility check really checks) want numpy 1: a second environment.

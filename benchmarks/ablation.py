@@ -79,8 +79,17 @@ def run(args: Namespace) -> None:
         figures = {key: entry["metrics"][key] for key in (*metrics.FIGURES, "flow_in_hole", "gmacs", "seconds", "n")}
         base = bases.setdefault(aim, figures)
         gains = {f"{key}_gain": round(figures[key] - base[key], 3) for key in metrics.FIGURES if figures[key] is not None}
-        rows.append({"name": f"{aim}: {name}", "aim": aim, "changed": name, **figures, **gains, "steps": args.steps,
-                     "perceptual": entry["options"]["features"]})  # fmt: skip
+        rows.append(
+            {
+                "name": f"{aim}: {name}",
+                "aim": aim,
+                "changed": name,
+                **figures,
+                **gains,
+                "steps": args.steps,
+                "perceptual": entry["options"]["features"],
+            }
+        )
     look = pairs.evaluation_pairs(args.data, "tune", args.size, 24)
     for name, scored in metrics.classical_scores(look).items():
         rows.append({"name": name, "aim": "classical", **{key: scored.row[key] for key in metrics.FIGURES}, "n": len(look)})

@@ -64,10 +64,14 @@ def ask(device: Any, model: Path, delegate: str, threads: int, args: argparse.Na
 
     runs = max(1, args.runs // 5) if profile else args.runs
     command = [
-        "./benchmark_model", f"--graph={model.name}", f"--num_threads={threads}", f"--num_runs={runs}",
-        f"--warmup_runs={args.warmup}", *DELEGATES[delegate],
+        "./benchmark_model",
+        f"--graph={model.name}",
+        f"--num_threads={threads}",
+        f"--num_runs={runs}",
+        f"--warmup_runs={args.warmup}",
+        *DELEGATES[delegate],
         *(["--enable_op_profiling=true"] if profile else ["--report_peak_memory_footprint=true"]),
-    ]  # fmt: skip
+    ]
     mask = layer.big_cores(device.state().max_mhz, threads)
     return timings.read(device.run(command, args.timeout, mask=mask).text)
 
@@ -91,10 +95,17 @@ def timed_row(device: Any, model: Path, delegate: str, threads: int, args: argpa
 
     state = device.state()
     row: dict[str, Any] = {
-        "name": f"{model.stem} {delegate} {threads}", "model": model.stem, "file": artifact.portable(model),
-        "sha256": artifact.sha256_of(model), "bytes": model.stat().st_size, "runtime": "benchmark_model",
-        "delegate": delegate, "threads": threads, "mask": layer.big_cores(state.max_mhz, threads), **state.row(),
-    }  # fmt: skip
+        "name": f"{model.stem} {delegate} {threads}",
+        "model": model.stem,
+        "file": artifact.portable(model),
+        "sha256": artifact.sha256_of(model),
+        "bytes": model.stat().st_size,
+        "runtime": "benchmark_model",
+        "delegate": delegate,
+        "threads": threads,
+        "mask": layer.big_cores(state.max_mhz, threads),
+        **state.row(),
+    }
     try:
         timing = ask(device, model, delegate, threads, args, profile=False)
         if against := took(timing, delegate):
@@ -125,10 +136,16 @@ def checked_row(device: Any, model: Path, args: argparse.Namespace) -> dict[str,
     compared = runner.compare(ran.outputs, runner.reference(model, given))
     tolerance = 1 if any(value.dtype.kind == "u" for value in ran.outputs.values()) else TOLERANCE  # of 8 bits: one level
     row = {
-        "name": f"{model.stem} parity", "model": model.stem, "file": artifact.portable(model), "runtime": "litert_runner",
-        "sha256": artifact.sha256_of(model), **device.state().row(), **compared, "tolerance": tolerance,
+        "name": f"{model.stem} parity",
+        "model": model.stem,
+        "file": artifact.portable(model),
+        "runtime": "litert_runner",
+        "sha256": artifact.sha256_of(model),
+        **device.state().row(),
+        **compared,
+        "tolerance": tolerance,
         "passed": compared["max_abs"] <= tolerance,
-    }  # fmt: skip
+    }
     row["emulated"] = row["emulated"] or ran.emulated
     return row
 
@@ -210,8 +227,14 @@ def build_parser() -> argparse.ArgumentParser:
     option("--benchmark-model", metavar="FILE_OR_URL", help="the tool that times, built for the phone")
     option("--sha256", metavar="HEX", help="of the tool; needed for a URL")
     option("--runner", type=Path, metavar="FOLDER", help="the runner that checks, made by benchmarks/build_runner.sh")
-    option("--delegates", nargs="+", choices=list(DELEGATES), default=["xnnpack", "gpu", "nnapi"], metavar="NAME",
-           help=f"of {', '.join(DELEGATES)}; default: xnnpack gpu nnapi")  # fmt: skip
+    option(
+        "--delegates",
+        nargs="+",
+        choices=list(DELEGATES),
+        default=["xnnpack", "gpu", "nnapi"],
+        metavar="NAME",
+        help=f"of {', '.join(DELEGATES)}; default: xnnpack gpu nnapi",
+    )
     option("--threads", nargs="+", type=int, default=[1, 4], metavar="N", help="CPU threads, each in turn (default: 1 4)")
     option("--runs", type=int, default=50, help="timed runs of each, at least (default: %(default)s)")
     option("--warmup", type=int, default=5, help="untimed runs first (default: %(default)s)")

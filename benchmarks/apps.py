@@ -52,9 +52,12 @@ WARM_UP = 10
 SMALL, LARGE = (640, 480), (1920, 1080)
 SIDE = 256  # of the crop, which is the size of the models that ship
 GOALS = {
-    "photo_1080p": ("ms", 100.0), "video_480p_1": ("fps", 30.0), "video_480p_2": ("fps", 60.0), "temporal": ("ratio", 1.5),
+    "photo_1080p": ("ms", 100.0),
+    "video_480p_1": ("fps", 30.0),
+    "video_480p_2": ("fps", 60.0),
+    "temporal": ("ratio", 1.5),
     "temporal_model": ("ratio", 1.5),
-}  # fmt: skip
+}
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Change = Callable[[np.ndarray], np.ndarray]
 
@@ -133,9 +136,13 @@ def time_photograph(args: Namespace, image: np.ndarray, face: Face, folder: Path
         if len(erased.faces) != 1 or not target.stat().st_size:
             raise ValueError(f"--photo {args.photo}: found {len(erased.faces)} faces at 1920x1080; expected one")
     return {
-        "name": "photo_1080p", "cores": 1, "ms": statistics.median(times[3:]), "p90_ms": float(np.percentile(times[3:], 90)),
-        "n": args.runs, "share": shares(eraser.clock),
-    }  # fmt: skip
+        "name": "photo_1080p",
+        "cores": 1,
+        "ms": statistics.median(times[3:]),
+        "p90_ms": float(np.percentile(times[3:], 90)),
+        "n": args.runs,
+        "share": shares(eraser.clock),
+    }
 
 
 def time_video(args: Namespace, frames: Sequence[np.ndarray], cores: int, folder: Path) -> tuple[dict[str, Any], str]:
@@ -178,9 +185,15 @@ def time_video(args: Namespace, frames: Sequence[np.ndarray], cores: int, folder
             write(one.image, waiting.popleft(), one.mask)
             eraser.clock("encode")
     row = {
-        "name": f"video_480p_{cores}", "cores": cores, "fps": fps, "fps_files": len(frames) / (time.perf_counter() - began),
-        "n": len(frames), "with_face": followed, "looks": tracker.looks, "share": shares(eraser.clock),
-    }  # fmt: skip
+        "name": f"video_480p_{cores}",
+        "cores": cores,
+        "fps": fps,
+        "fps_files": len(frames) / (time.perf_counter() - began),
+        "n": len(frames),
+        "with_face": followed,
+        "looks": tracker.looks,
+        "share": shares(eraser.clock),
+    }
     return row, digest.hexdigest()
 
 
@@ -285,8 +298,9 @@ def temporal(args: Namespace) -> list[dict[str, Any]]:
             for name, method in methods.items():
                 command = as_the_command(method, FEATURES, "on" if wears else "off")
                 for row, erase, picture, where in (
-                    ("temporal", command, image, hole), ("temporal_model", method, crop, mask.astype(np.uint8)),
-                ):  # fmt: skip
+                    ("temporal", command, image, hole),
+                    ("temporal_model", method, crop, mask.astype(np.uint8)),
+                ):
                     for kind, ways in changes(picture.shape).items():
                         measured.append((row, kind, name, unsteadiness(erase, picture, where, ways)))
         except LookupError:  # once it is turned it is no face any more

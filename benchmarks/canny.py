@@ -191,8 +191,7 @@ def run(args: argparse.Namespace) -> None:
     agreement = measure_agreement(pictures, STEPS)
     timings = measure_files(pictures, STEPS)
     rows = [
-        {"name": f"K={k}", **{key: round(value, 6) for key, value in (agreement[k] | timings[k]).items()}}
-        for k in STEPS
+        {"name": f"K={k}", **{key: round(value, 6) for key, value in (agreement[k] | timings[k]).items()}} for k in STEPS
     ]
     data = {"name": args.photos.resolve().name, "n": len(files), "eval_sha256": digest.hexdigest()}
     result = artifact.result(rows, data, args.command)

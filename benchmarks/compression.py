@@ -116,8 +116,9 @@ def trained(plan: Mapping[tuple[str, str, int], Sequence[str]]) -> list[dict[str
             planned[kind, what].append(Path(command[2]))
     entries_of = {
         name: [read_history(folder)[-1] for folder in folders]
-        for name, folders in planned.items() if all(folder.is_dir() for folder in folders)
-    }  # fmt: skip
+        for name, folders in planned.items()
+        if all(folder.is_dir() for folder in folders)
+    }
     rows = []
     for (kind, what), entries in entries_of.items():
         after = [entry["metrics"].get("after", entry["metrics"]) for entry in entries]

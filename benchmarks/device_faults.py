@@ -109,8 +109,11 @@ def inside(options: dict[str, Any]) -> int:
     log = open(folder / "log", "wb")  # noqa: SIM115 -- as long as the process
     subprocess.Popen(
         [options["adb"], "-L", f"localfilesystem:{folder}/adb", "server", "nodaemon"],
-        stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
-    )  # fmt: skip
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=env,
+    )
     # This process is the namespace's first, to whom what others leave behind falls: it has to be waited for.
     threading.Thread(target=reap, daemon=True).start()
     for line in sys.stdin:
@@ -122,9 +125,14 @@ def inside(options: dict[str, Any]) -> int:
             if order.get("disk"):
                 subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={order['disk']}", "none", str(place)], check=True)
             phones[port] = subprocess.Popen(
-                options["adbd"], cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**env, "ADBD_PORT": str(port)}, start_new_session=True,
-            )  # fmt: skip
+                options["adbd"],
+                cwd=place,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**env, "ADBD_PORT": str(port)},
+                start_new_session=True,
+            )
         elif order["do"] == "kill":
             phones[order["port"]].kill()
             phones[order["port"]].wait()
@@ -161,8 +169,10 @@ class World:
         options = json.dumps({"folder": str(self.folder), "adb": str(self.adb), "adbd": self.adbd})
         self.process = subprocess.Popen(
             [*UNSHARE, sys.executable, str(Path(__file__).resolve()), "--world", options],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         os.environ |= {"ADB_SERVER_SOCKET": f"localfilesystem:{self.folder}/adb", "HOME": str(self.folder / "home")}
         if not self._until(lambda: (self.folder / "adb").exists()):
             self.__exit__()
@@ -430,9 +440,21 @@ def crashed(world: World, port: int) -> str:
 
 
 FAULTS = (
-    no_device, unauthorized, offline, two_devices, in_use, lost_in_push, lost_in_run, full_disk, missing_binary,
-    wrong_architecture, damaged, garbage_output, time_out, crashed,
-)  # fmt: skip
+    no_device,
+    unauthorized,
+    offline,
+    two_devices,
+    in_use,
+    lost_in_push,
+    lost_in_run,
+    full_disk,
+    missing_binary,
+    wrong_architecture,
+    damaged,
+    garbage_output,
+    time_out,
+    crashed,
+)
 
 
 def fault_rows(tools: Path, adb: Path, faults: Sequence[Callable[[World, int], str]] = FAULTS) -> list[dict[str, Any]]:
@@ -479,12 +501,18 @@ def loopback_row(tools: Path, adb: Path) -> dict[str, Any]:
             code = device.run(["sh", "-c", "cp payload.bin back.bin; echo out; echo err >&2; exit 7"], 30, check=False)
             back = device.pull("back.bin", world.folder / "back.bin")
             row = {
-                "name": "adbd_loopback", "adb": adb_version(adb), "adbd": adbd_version(tools), "serial": serial,
-                "bytes": payload.stat().st_size, "sha256_equal": artifact.sha256_of(back) == artifact.sha256_of(payload),
-                "exit_code": code.code, "output": code.text.split(), "machine": state.machine,
+                "name": "adbd_loopback",
+                "adb": adb_version(adb),
+                "adbd": adbd_version(tools),
+                "serial": serial,
+                "bytes": payload.stat().st_size,
+                "sha256_equal": artifact.sha256_of(back) == artifact.sha256_of(payload),
+                "exit_code": code.code,
+                "output": code.text.split(),
+                "machine": state.machine,
                 "not_told": [name for name in ("model", "soc", "android", "battery") if getattr(state, name) is None],
                 "emulated": state.emulated,
-            }  # fmt: skip
+            }
         row["cleaned"] = not any(Path(world.place(FIRST_PORT)).iterdir())
     return row
 
@@ -513,8 +541,11 @@ def bundles(tools: Path, target: Path) -> tuple[Path, Path]:
         done = subprocess.run(
             ["bash", str(ROOT / "benchmarks/build_runner.sh"), *machine, str(folder), *more],
             env={**os.environ, "PYTHON": sys.executable, "FACEERASER_CROSS": str(tools / "cross")},
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             last = (done.stderr.strip() or "nothing").splitlines()[-1]
             raise FileNotFoundError(f"the runner for {machine[0]} cannot be built: {last}")
@@ -605,8 +636,9 @@ def qemu_row(name: str, model: Path, native: Path, emulated: Path, pictures: int
         "parity_max": max(pair["max_abs"] for pair in float_pairs),
         "python_bit_exact": all(pair["bit_exact"] for pair in python),
         "python_max": max(pair["max_abs"] for pair in python),
-        "tolerance": TOLERANCE, "emulated": True,
-    }  # fmt: skip
+        "tolerance": TOLERANCE,
+        "emulated": True,
+    }
     if int8:
         before = [n for n, after in after_warp.items() if not after]
         # What follows the warp is quantized from floats, which differ in the last bit: now and then one falls on the other
@@ -616,11 +648,12 @@ def qemu_row(name: str, model: Path, native: Path, emulated: Path, pictures: int
         row |= {
             "bit_exact": bool(before) and all(pair["bit_exact"] for pair in over(before, 0, 1)),
             "bit_exact_of": "every int8 tensor that leaves the quantized part before the warp, which is float32",
-            "int8_tensors": len(before), "int8_tensors_after_warp": len(after_warp) - len(before),
+            "int8_tensors": len(before),
+            "int8_tensors_after_warp": len(after_warp) - len(before),
             "after_warp_differ": max((float((x > 0).mean()) for x in levels), default=0.0),
             "after_warp_levels": max((int(x.max()) for x in levels), default=0),
             "picture_differ_by_more_than_2_of_255": max(float((x > 2).mean()) for x in shown),
-        }  # fmt: skip
+        }
     return row
 
 
@@ -630,8 +663,12 @@ def parser_row() -> dict[str, Any]:
 
     files = sorted(FIXTURES.glob("benchmark_*.txt"))
     read = {file.stem: timings.read(file.read_bytes().decode()) for file in files}
-    return {"name": "parser_fixtures", "n": len(read), "with_profile": sum(bool(t.ops) for t in read.values()),
-            "files": list(read)}  # fmt: skip
+    return {
+        "name": "parser_fixtures",
+        "n": len(read),
+        "with_profile": sum(bool(t.ops) for t in read.values()),
+        "files": list(read),
+    }
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -81,11 +81,17 @@ def rows_of(args: Namespace, folder: Path) -> list[dict[str, Any]]:
     for name, path in files.items():
         card = artifact.read_card(path)
         row = {
-            "name": name, "file": path.name, "bytes": card["bytes"], "sha256": card["sha256"],
-            "ops": sum(card["checked"]["operators"].values()), "operators": card["checked"]["operators"],
-            "parity_max": card["parity"]["max_abs_hole"], "parity_psnr": card["parity"]["psnr_hole_min"],
-            "ms": one[name], "ms_2": two[name],
-        }  # fmt: skip
+            "name": name,
+            "file": path.name,
+            "bytes": card["bytes"],
+            "sha256": card["sha256"],
+            "ops": sum(card["checked"]["operators"].values()),
+            "operators": card["checked"]["operators"],
+            "parity_max": card["parity"]["max_abs_hole"],
+            "parity_psnr": card["parity"]["psnr_hole_min"],
+            "ms": one[name],
+            "ms_2": two[name],
+        }
         if path.suffix == ".tflite":
             nodes = delegated[artifact.portable(path)]
             row |= {"delegates": card["delegates"], "checker": "tf-2.15.1"}
@@ -115,12 +121,20 @@ def mirrored(args: Namespace, int8: Path, folder: Path) -> list[dict[str, Any]]:
     for kernels in ("phone", "plain", "amx"):
         by_threads = {row["threads"]: row for row in compared if row["kind"] == f"mirror-{kernels}"}
         one, two = by_threads[1], by_threads[2]
-        rows.append({
-            "name": "int8_tf_mirror" if kernels == "phone" else f"int8_tf_mirror_{kernels}",
-            "operators": one["operators"], "ops": sum(one["operators"].values()), "ms": one["ms"], "ms_2": two["ms"],
-            "int8_over_mirror": one["ratio"], "int8_over_mirror_2": two["ratio"], "ms_per_gmac": one["ms_per_gmac"],
-            "xnnpack": one["xnnpack"], "psnr_vs_int8": min(one["psnr_vs_file"]),
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": "int8_tf_mirror" if kernels == "phone" else f"int8_tf_mirror_{kernels}",
+                "operators": one["operators"],
+                "ops": sum(one["operators"].values()),
+                "ms": one["ms"],
+                "ms_2": two["ms"],
+                "int8_over_mirror": one["ratio"],
+                "int8_over_mirror_2": two["ratio"],
+                "ms_per_gmac": one["ms_per_gmac"],
+                "xnnpack": one["xnnpack"],
+                "psnr_vs_int8": min(one["psnr_vs_file"]),
+            }
+        )
     return rows
 
 
@@ -141,8 +155,11 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     goal("int8 at most 1.05 of int8_tf_mirror", ratio, ratio <= 1.05)
     for name in ("gpu", "gpu-resampler"):
         share = named[name]["delegated_share"]
-        goal(f"{name}: every node taken by {named[name]['checker']}, its control refused", share,
-             share == 1 and named[name]["control_refused"])  # fmt: skip
+        goal(
+            f"{name}: every node taken by {named[name]['checker']}, its control refused",
+            share,
+            share == 1 and named[name]["control_refused"],
+        )
     return goals
 
 

@@ -25,9 +25,21 @@ from typing import Any
 from faceeraser import artifact, quality, script
 
 COLUMNS = (
-    "psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy", "texture_swd", "texture_swd_centred", "psnr_vs_fp32",
-    "psnr_hole", "psnr", "mae", "gmacs", "params", "bytes", "ms", "ms_torch",
-)  # fmt: skip
+    "psnr_hole_mirrored",
+    "psnr_hole_smooth",
+    "texture_energy",
+    "texture_swd",
+    "texture_swd_centred",
+    "psnr_vs_fp32",
+    "psnr_hole",
+    "psnr",
+    "mae",
+    "gmacs",
+    "params",
+    "bytes",
+    "ms",
+    "ms_torch",
+)
 
 
 def title(data: Mapping[str, Any]) -> str:

@@ -107,17 +107,23 @@ def _load_onnx(path: str, threads: int) -> Loaded:
     about = {"version": onnxruntime.__version__, "xnnpack": None, "import_mb": peak_mb()}
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # idle while the others have their turn
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle while the others have their turn
     card, own = Path(f"{path}.json"), 256
     if card.is_file():  # a file that takes any size is timed at its network's own, known beforehand as a fixed one is
         own = json.loads(card.read_text()).get("resolution", own)
         for name in ("height", "width"):
             options.add_free_dimension_override_by_name(name, own)
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    types = {"float": np.float32, "float16": np.float16, "double": np.float64, "uint8": np.uint8, "int8": np.int8,
-             "int32": np.int32, "int64": np.int64, "bool": np.bool_}  # fmt: skip
+    types = {
+        "float": np.float32,
+        "float16": np.float16,
+        "double": np.float64,
+        "uint8": np.uint8,
+        "int8": np.int8,
+        "int32": np.int32,
+        "int64": np.int64,
+        "bool": np.bool_,
+    }
     feed: dict[str, np.ndarray] = {}
     for port in session.get_inputs():
         shape = [n if isinstance(n, int) and n > 0 else own if axis else 1 for axis, n in enumerate(port.shape)]
@@ -200,9 +206,11 @@ class Worker:
         spec = {"runtime": row["runtime"], "path": str(path), "threads": row["threads"], "delegate": delegate}
         self.process = subprocess.Popen(
             [str(python), str(Path(__file__).resolve()), "--worker", json.dumps(spec)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             env=os.environ | {"OMP_NUM_THREADS": str(row["threads"]), "CUDA_VISIBLE_DEVICES": ""},
-        )  # fmt: skip
+        )
         self._take()
 
     @property
@@ -268,9 +276,7 @@ def jobs(args: argparse.Namespace) -> list[tuple[str, str, Path]]:
         what = "folder" if (path / "config.json").is_file() else path.suffix
         runtimes = [runtime for runtime, (_, runs) in RUNTIMES.items() if runs == what]
         if not runtimes:
-            raise ValueError(
-                f"{path}: no runtime here runs this; expected a checkpoint folder, an .onnx or a .tflite file"
-            )
+            raise ValueError(f"{path}: no runtime here runs this; expected a checkpoint folder, an .onnx or a .tflite file")
         label = name if equals and "/" not in name else path.stem
         pending += [(label, runtime, path) for runtime in runtimes if runtime in args.runtimes]
     if not pending:
@@ -363,8 +369,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = script.parser(__file__, __doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folder, .onnx or .tflite, or name=PATH")
-    parser.add_argument("--runtimes", nargs="+", choices=list(RUNTIMES), default=list(RUNTIMES), metavar="RUNTIME",
-                        help=f"of {', '.join(RUNTIMES)}; default: all")  # fmt: skip
+    parser.add_argument(
+        "--runtimes",
+        nargs="+",
+        choices=list(RUNTIMES),
+        default=list(RUNTIMES),
+        metavar="RUNTIME",
+        help=f"of {', '.join(RUNTIMES)}; default: all",
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=10, help="untimed runs first, at least 10 (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=50, help="timed runs of each, at least 50 (default: %(default)s)")

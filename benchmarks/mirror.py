@@ -95,9 +95,7 @@ class Mirror:
         if self.bypassed:
             return self.tf.constant(values)
         peak = (127 * scales).astype(np.float32)
-        return self.tf.quantization.fake_quant_with_min_max_vars_per_channel(
-            values, -peak, peak, 8, narrow_range=True
-        )
+        return self.tf.quantization.fake_quant_with_min_max_vars_per_channel(values, -peak, peak, 8, narrow_range=True)
 
     def conv(self, x: Op, module: Any) -> Op:
         """A `networks.Conv`, norm folded: convolution, bias, activation, store."""

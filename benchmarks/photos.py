@@ -95,12 +95,19 @@ class Goal:
 
 
 GOALS = (
-    Goal("grain", "median", -0.08, 0.04), Goal("grain", "p90", high=0.12), Goal("texture", "median", 0.85, 1.15),
-    Goal("spectrum", "median", high=1.0), Goal("outliers", "p90", high=0.003), Goal("bleed", "p90", high=0.001),
-    Goal("step", "median", high=0.8), Goal("step", "p90", high=1.0), Goal("crease", "median", high=1.08, mask=True),
-    Goal("crease", "p90", high=1.2, mask=True), Goal("cover", "median", low=0.99, mask=True),
+    Goal("grain", "median", -0.08, 0.04),
+    Goal("grain", "p90", high=0.12),
+    Goal("texture", "median", 0.85, 1.15),
+    Goal("spectrum", "median", high=1.0),
+    Goal("outliers", "p90", high=0.003),
+    Goal("bleed", "p90", high=0.001),
+    Goal("step", "median", high=0.8),
+    Goal("step", "p90", high=1.0),
+    Goal("crease", "median", high=1.08, mask=True),
+    Goal("crease", "p90", high=1.2, mask=True),
+    Goal("cover", "median", low=0.99, mask=True),
     Goal("area", "median", high=1.25 * 0.53, mask=True),
-)  # fmt: skip
+)
 
 
 def goals_of(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> list[Goal]:
@@ -121,9 +128,11 @@ def judged(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> dic
     """
     goals = goals_of(row, rows)
     missed = [
-        f"{group}: {goal.figure}" for group, figures in row.get("groups", {}).items() for goal in goals
+        f"{group}: {goal.figure}"
+        for group, figures in row.get("groups", {}).items()
+        for goal in goals
         if goal.statistic == "median" and goal.reached(figures.get(goal.figure)) is False
-    ]  # fmt: skip
+    ]
     figures = {str(goal): goal.met(row.get(goal.figure)) for goal in goals}
     painted = [goal.met(row.get(goal.figure)) for goal in goals if not goal.mask]
     return {"goals": figures, "groups_missed": sorted(set(missed)), "painting_misses": painted.count(False)}
@@ -196,8 +205,11 @@ def _navier_stokes(crop: np.ndarray, mask: np.ndarray, oval: np.ndarray, scale: 
 
 
 FILLS: Mapping[str, Fill] = {
-    "skin_patches": patches.fill, "navier_stokes": _navier_stokes, "noise": fill_noise, "tile": fill_tile,
-}  # fmt: skip
+    "skin_patches": patches.fill,
+    "navier_stokes": _navier_stokes,
+    "noise": fill_noise,
+    "tile": fill_tile,
+}
 
 
 # --- one photograph -------------------------------------------------------------------------------------------------
@@ -335,9 +347,8 @@ def skin_kids(
     distances = {}
     for size, _ in looks.SIZES:
         painted = [
-            one.patches[name] for one in measured
-            if looks.size_class(one.width) == size and len(one.patches.get(name, ()))
-        ]  # fmt: skip
+            one.patches[name] for one in measured if looks.size_class(one.width) == size and len(one.patches.get(name, ()))
+        ]
         if min(len(painted), len(real.get(size, ()))) >= 5:
             distances[size] = judge.distance(*([judge.features(one) for one in side] for side in (painted, real[size])))
     summary = judge.skin_kid(list(distances.values())) if distances else None
@@ -462,11 +473,13 @@ def table(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     shown = [name for name in looks.FIGURES if name != "repeat_own"] + ["skin_kid"]
     return [
         {
-            "name": row["name"], **{name: (row.get(name) or {}).get("median") for name in shown}, "found": row.get("found"),
+            "name": row["name"],
+            **{name: (row.get(name) or {}).get("median") for name in shown},
+            "found": row.get("found"),
             "missed": sum(met is False for met in row.get("goals", {}).values()),
         }
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def run(args: Namespace) -> None:
@@ -486,9 +499,13 @@ def run(args: Namespace) -> None:
     real = pool.skin(pairs.photographs(args.photos, "train")) if splits else {}
     rows = rows_of(whole, further, real)
     data = {
-        "name": args.photos.resolve().name, "n": len(measured), "eval_sha256": None, "openpeople": len(further),
-        "real_skin": {size: len(found) for size, found in real.items()}, "without_own_skin": without,
-    }  # fmt: skip
+        "name": args.photos.resolve().name,
+        "n": len(measured),
+        "eval_sha256": None,
+        "openpeople": len(further),
+        "real_skin": {size: len(found) for size, found in real.items()},
+        "without_own_skin": without,
+    }
     result = artifact.result(rows, data, args.command)
     if args.json:
         artifact.write_result(args.json, result)

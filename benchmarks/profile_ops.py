@@ -37,19 +37,41 @@ BETWEEN = "(between)"
 WARM_UP = 10
 # How XNNPACK's names begin -> the file's operators that such a kernel may stand for.
 KERNELS: dict[str, tuple[str, ...]] = {
-    "Abs": ("ABS",), "Add": ("ADD",), "Average Pooling": ("AVERAGE_POOL_2D", "MEAN"),
+    "Abs": ("ABS",),
+    "Add": ("ADD",),
+    "Average Pooling": ("AVERAGE_POOL_2D", "MEAN"),
     "Bankders Rounding": ("ROUND",),  # so spelt there
-    "Batch Matrix": ("BATCH_MATMUL",), "Clamp": ("RELU", "RELU6", "RELU_0_TO_1", "MINIMUM", "MAXIMUM"),
-    "Constant Pad": ("PAD", "PADV2"), "Convert": ("QUANTIZE", "DEQUANTIZE", "CAST"),
-    "Convolution": ("CONV_2D", "DEPTHWISE_CONV_2D"), "Copy": ("CONCATENATION",), "Deconvolution": ("TRANSPOSE_CONV",),
-    "Depth To Space": ("DEPTH_TO_SPACE",), "Divide": ("DIV",), "Exp": ("EXP",), "Floor": ("FLOOR",),
-    "Fully Connected": ("FULLY_CONNECTED", "CONV_2D", "BATCH_MATMUL"), "Lookup Table": ("LOGISTIC", "TANH"),
-    "Max Pooling": ("MAX_POOL_2D",), "Maximum": ("MAXIMUM",), "Mean": ("MEAN",), "Minimum": ("MINIMUM",),
-    "Multiply": ("MUL",), "Negate": ("NEG",), "Reciprocal Square Root": ("RSQRT",), "Resize Bilinear": ("RESIZE_BILINEAR",),
-    "Sigmoid": ("LOGISTIC",), "Slice": ("SLICE", "STRIDED_SLICE", "SPLIT"), "Square": ("SQUARE", "MUL"),
-    "Square Root": ("SQRT",), "Squared Difference": ("SQUARED_DIFFERENCE",), "Subtract": ("SUB",),
-    "Static Reshape": ("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), "TanH": ("TANH",), "Transpose": ("TRANSPOSE",),
-}  # fmt: skip
+    "Batch Matrix": ("BATCH_MATMUL",),
+    "Clamp": ("RELU", "RELU6", "RELU_0_TO_1", "MINIMUM", "MAXIMUM"),
+    "Constant Pad": ("PAD", "PADV2"),
+    "Convert": ("QUANTIZE", "DEQUANTIZE", "CAST"),
+    "Convolution": ("CONV_2D", "DEPTHWISE_CONV_2D"),
+    "Copy": ("CONCATENATION",),
+    "Deconvolution": ("TRANSPOSE_CONV",),
+    "Depth To Space": ("DEPTH_TO_SPACE",),
+    "Divide": ("DIV",),
+    "Exp": ("EXP",),
+    "Floor": ("FLOOR",),
+    "Fully Connected": ("FULLY_CONNECTED", "CONV_2D", "BATCH_MATMUL"),
+    "Lookup Table": ("LOGISTIC", "TANH"),
+    "Max Pooling": ("MAX_POOL_2D",),
+    "Maximum": ("MAXIMUM",),
+    "Mean": ("MEAN",),
+    "Minimum": ("MINIMUM",),
+    "Multiply": ("MUL",),
+    "Negate": ("NEG",),
+    "Reciprocal Square Root": ("RSQRT",),
+    "Resize Bilinear": ("RESIZE_BILINEAR",),
+    "Sigmoid": ("LOGISTIC",),
+    "Slice": ("SLICE", "STRIDED_SLICE", "SPLIT"),
+    "Square": ("SQUARE", "MUL"),
+    "Square Root": ("SQRT",),
+    "Squared Difference": ("SQUARED_DIFFERENCE",),
+    "Subtract": ("SUB",),
+    "Static Reshape": ("RESHAPE", "SQUEEZE", "EXPAND_DIMS"),
+    "TanH": ("TANH",),
+    "Transpose": ("TRANSPOSE",),
+}
 
 
 # --- LiteRT's C interface ---------------------------------------------------------------------------------------------
@@ -63,9 +85,15 @@ class _Event(ctypes.Structure):
     """`ProfiledEventData` of LiteRT's litert_profiler_event.h."""
 
     _fields_ = (
-        ("tag", ctypes.c_char_p), ("kind", ctypes.c_int), ("start_us", ctypes.c_uint64), ("elapsed_us", ctypes.c_uint64),
-        ("memory", ctypes.c_size_t * 6), ("node", ctypes.c_uint64), ("subgraph", ctypes.c_uint64), ("source", ctypes.c_int),
-    )  # fmt: skip
+        ("tag", ctypes.c_char_p),
+        ("kind", ctypes.c_int),
+        ("start_us", ctypes.c_uint64),
+        ("elapsed_us", ctypes.c_uint64),
+        ("memory", ctypes.c_size_t * 6),
+        ("node", ctypes.c_uint64),
+        ("subgraph", ctypes.c_uint64),
+        ("source", ctypes.c_int),
+    )
 
 
 class _TensorType(ctypes.Structure):
@@ -127,10 +155,20 @@ class Profiler:
             tensor, needed, buffer, kind = _Handle(), _Handle(), _Handle(), _TensorType()
             self._call(f"LiteRtGetSignature{side}TensorByIndex", signature, ctypes.c_size_t(k), ctypes.byref(tensor))
             self._call("LiteRtGetRankedTensorType", tensor, ctypes.byref(kind))
-            self._call(f"LiteRtGetCompiledModel{side}BufferRequirements", self._compiled, ctypes.c_size_t(0),
-                       ctypes.c_size_t(k), ctypes.byref(needed))  # fmt: skip
-            self._call("LiteRtCreateManagedTensorBufferFromRequirements", environment, ctypes.byref(kind), needed,
-                       ctypes.byref(buffer))  # fmt: skip
+            self._call(
+                f"LiteRtGetCompiledModel{side}BufferRequirements",
+                self._compiled,
+                ctypes.c_size_t(0),
+                ctypes.c_size_t(k),
+                ctypes.byref(needed),
+            )
+            self._call(
+                "LiteRtCreateManagedTensorBufferFromRequirements",
+                environment,
+                ctypes.byref(kind),
+                needed,
+                ctypes.byref(buffer),
+            )
             handles[k] = buffer
         return handles
 
@@ -150,8 +188,9 @@ class Profiler:
         self._call("LiteRtResetProfiler", self._profiler)
         self._call("LiteRtStartProfiler", self._profiler)
         sizes = ctypes.c_size_t(len(self._inputs)), ctypes.c_size_t(len(self._outputs))
-        self._call("LiteRtRunCompiledModel", self._compiled, ctypes.c_size_t(0), sizes[0], self._inputs, sizes[1],
-                   self._outputs)  # fmt: skip
+        self._call(
+            "LiteRtRunCompiledModel", self._compiled, ctypes.c_size_t(0), sizes[0], self._inputs, sizes[1], self._outputs
+        )
         self._call("LiteRtStopProfiler", self._profiler)
         count = ctypes.c_int()
         self._call("LiteRtGetNumProfilerEvents", self._profiler, ctypes.byref(count))
@@ -310,8 +349,17 @@ def profile(path: Path, runs: int, threads: int) -> dict[str, Any]:
     for event, ms, k in zip(events, times, at, strict=True):
         shapes = [list(graph.shape(int(t))) for t in (*ops[k].inputs, *ops[k].outputs) if t >= 0] if k is not None else []
         kind = graph.type(int(ops[k].outputs[0])).lower() if k is not None else None
-        nodes.append({"node": k, "type": graph.name(ops[k]) if k is not None else event.name, "kernel": event.name,
-                      "delegated": event.delegated, "dtype": kind, "shapes": shapes, "ms": ms})  # fmt: skip
+        nodes.append(
+            {
+                "node": k,
+                "type": graph.name(ops[k]) if k is not None else event.name,
+                "kernel": event.name,
+                "delegated": event.delegated,
+                "dtype": kind,
+                "shapes": shapes,
+                "ms": ms,
+            }
+        )
     spent: dict[str, float] = {}
     for node in nodes:
         spent[node["type"]] = spent.get(node["type"], 0.0) + node["ms"]
@@ -320,18 +368,21 @@ def profile(path: Path, runs: int, threads: int) -> dict[str, Any]:
     spent[BETWEEN] = whole - sum(times)
     rows = [{"type": k, "n": counted[k], "ms": spent[k], "share": spent[k] / whole} for k in (*largest, BETWEEN)]
     return {
-        "ms": whole, "parts": len(parts(graph, {e.node for e in events if not e.delegated})),
-        "histogram": dict(Counter(graph.name(op) for op in ops).most_common()), "operators": rows,
+        "ms": whole,
+        "parts": len(parts(graph, {e.node for e in events if not e.delegated})),
+        "histogram": dict(Counter(graph.name(op) for op in ops).most_common()),
+        "operators": rows,
         "nodes": sorted(nodes, key=lambda node: -node["ms"]),
-    }  # fmt: skip
+    }
 
 
 def run(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     if args.runs < 10 or args.threads < 1 or args.largest < 1:
-        raise ValueError(f"found --runs {args.runs} --threads {args.threads} --largest {args.largest}; "
-                         "expected at least 10, 1 and 1")  # fmt: skip
+        raise ValueError(
+            f"found --runs {args.runs} --threads {args.threads} --largest {args.largest}; expected at least 10, 1 and 1"
+        )
     files: dict[str, Path] = {}
     for word in args.files:
         head, equals, tail = word.partition("=")
@@ -343,8 +394,16 @@ def run(args: argparse.Namespace) -> int:
     for name, path in files.items():
         profiled = profile(path, args.runs, args.threads)
         largest = profiled["nodes"][: args.largest]
-        rows.append({"name": name, "file": artifact.portable(path), "threads": args.threads, "runs": args.runs, **profiled,
-                     "nodes": largest})  # fmt: skip
+        rows.append(
+            {
+                "name": name,
+                "file": artifact.portable(path),
+                "threads": args.threads,
+                "runs": args.runs,
+                **profiled,
+                "nodes": largest,
+            }
+        )
         n = sum(profiled["histogram"].values())
         print(f"\n{name}: {profiled['ms']:.2f} ms, {n} operators, {profiled['parts']} parts in a delegate")
         print(", ".join(f"{n} {kind}" for kind, n in profiled["histogram"].items()))
@@ -358,11 +417,17 @@ def run(args: argparse.Namespace) -> int:
         artifact.write_result(args.json, result)
     largest = [
         {
-            "file": row["name"], "node": node["node"], "operator": node["type"], "kernel": node["kernel"], "ms": node["ms"],
-            "%": 100 * node["ms"] / row["ms"], "shapes": _told(node),
+            "file": row["name"],
+            "node": node["node"],
+            "operator": node["type"],
+            "kernel": node["kernel"],
+            "ms": node["ms"],
+            "%": 100 * node["ms"] / row["ms"],
+            "shapes": _told(node),
         }
-        for row in rows for node in row["nodes"]
-    ]  # fmt: skip
+        for row in rows
+        for node in row["nodes"]
+    ]
     script.finish(f"the {args.largest} nodes that take longest, {args.threads} thread(s)", largest, result)
     return 0
 

@@ -157,9 +157,11 @@ def printable(text: str) -> str:
 def junit(cases: Sequence[Case], title: str) -> bytes:
     """A JUnit XML document: one suite, a test case for each figure."""
     counts = {
-        "tests": str(len(cases)), "failures": str(sum(bool(c.failed) for c in cases)),
-        "skipped": str(sum(bool(c.skipped) for c in cases)), "errors": "0",
-    }  # fmt: skip
+        "tests": str(len(cases)),
+        "failures": str(sum(bool(c.failed) for c in cases)),
+        "skipped": str(sum(bool(c.skipped) for c in cases)),
+        "errors": "0",
+    }
     top = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(top, "testsuite", {"name": printable(title), **counts})
     for case in cases:
@@ -191,13 +193,26 @@ def run(args: Namespace) -> int:
         with whole_file(args.junit) as partial:
             partial.write_bytes(junit(cases, title))
     worse = [case for case in cases if case.failed]
-    table = [{"row": c.row, "figure": c.figure, "baseline": shown(c.before), "new": shown(c.after), "": c.outcome,
-              "why": c.failed or c.skipped} for c in cases]  # fmt: skip
+    table = [
+        {
+            "row": c.row,
+            "figure": c.figure,
+            "baseline": shown(c.before),
+            "new": shown(c.after),
+            "": c.outcome,
+            "why": c.failed or c.skipped,
+        }
+        for c in cases
+    ]
     script.finish(
-        f"{args.result} against {args.baseline}", table,
-        {"compared": len(cases), "worse": [{"row": c.row, "figure": c.figure, "why": c.failed} for c in worse],
-         "skipped": sum(bool(c.skipped) for c in cases)},
-    )  # fmt: skip
+        f"{args.result} against {args.baseline}",
+        table,
+        {
+            "compared": len(cases),
+            "worse": [{"row": c.row, "figure": c.figure, "why": c.failed} for c in worse],
+            "skipped": sum(bool(c.skipped) for c in cases),
+        },
+    )
     if worse:
         raise script.GateFailed("; ".join(f"{case.row}, {case.figure}: {case.failed}" for case in worse))
     return 0
@@ -209,8 +224,13 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("result", type=Path, metavar="RESULT.json", help="the new result")
     parser.add_argument("--baseline", type=Path, required=True, metavar="FILE", help="the result that was agreed on")
     parser.add_argument("--max-drop", type=float, default=0.1, metavar="DB", help="of both PSNR (default: %(default)s)")
-    parser.add_argument("--max-texture", type=float, default=0.1, metavar="SHARE",
-                        help="that texture energy may move away from 1 (default: %(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--max-texture",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="that texture energy may move away from 1 (default: %(default)s)",
+    )
     parser.add_argument("--max-slower", type=float, default=1.1, metavar="FACTOR", help="of time (default: %(default)s)")
     parser.add_argument("--max-bigger", type=float, default=1.01, metavar="FACTOR", help="of bytes (default: %(default)s)")
     parser.add_argument("--allow-missing", action="store_true", help="rows of the baseline may be missing")

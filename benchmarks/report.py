@@ -172,9 +172,7 @@ def gallery(models: Mapping[str, Model], listed: Sequence[pairs.Pair], best: str
     return shown
 
 
-def whole_faces(
-    models: Mapping[str, Model], folder: Path, count: int, best: str | None, album: Album
-) -> list[Fields]:
+def whole_faces(models: Mapping[str, Model], folder: Path, count: int, best: str | None, album: Album) -> list[Fields]:
     """Sliders of validation faces of a prepared folder, each with its own parts erased; none where it has no faces."""
     with open(folder / "manifest.csv", newline="") as file:
         known = [row for row in csv.DictReader(file) if row["split"] == "val" and row.get("face_file") and row["mask_file"]]
@@ -225,9 +223,7 @@ def around(faces: Sequence[Face], shape: Sequence[int]) -> tuple[slice, slice]:
     return slice(low[1], high[1]), slice(low[0], high[0])
 
 
-def erased_photographs(
-    models: Mapping[str, Model], files: Sequence[Path], best: str | None, album: Album
-) -> list[Fields]:
+def erased_photographs(models: Mapping[str, Model], files: Sequence[Path], best: str | None, album: Album) -> list[Fields]:
     """Sliders of photographs, cut to the faces in them: before, the parts found, and after, by every row."""
     shown: list[Fields] = []
     for number, (name, image) in enumerate(tqdm(photographs(files), desc="photographs", leave=False)):

@@ -21,9 +21,11 @@ from faceeraser import artifact, chain, script
 
 ROOT = Path(__file__).resolve().parent.parent
 GOALS = {
-    "int8_256": ("previous", 0.45), "int8_512": ("previous", 1.0), "int8_1024": ("previous", 3.5),
+    "int8_256": ("previous", 0.45),
+    "int8_512": ("previous", 1.0),
+    "int8_1024": ("previous", 3.5),
     "int8_256 against fp32_256": ("fp32_256", 0.8),
-}  # fmt: skip
+}
 """{row, or row against another: (the other, the most of its time)}."""
 
 
@@ -41,10 +43,25 @@ def timed(files: dict[str, Path], threads: int, args: Namespace, folder: Path) -
     """latency.py's rows by name."""
     result = folder / f"{threads}.json"
     named = [f"{name}={path}" for name, path in files.items()]
-    chain.run_all([[
-        "benchmarks/latency.py", *named, "--runtimes", "litert", "--threads", str(threads), "--runs", str(args.runs),
-        "--rounds", str(args.rounds), "--json", str(result),
-    ]], ROOT)  # fmt: skip
+    chain.run_all(
+        [
+            [
+                "benchmarks/latency.py",
+                *named,
+                "--runtimes",
+                "litert",
+                "--threads",
+                str(threads),
+                "--runs",
+                str(args.runs),
+                "--rounds",
+                str(args.rounds),
+                "--json",
+                str(result),
+            ]
+        ],
+        ROOT,
+    )
     return {row["model"]: row for row in json.loads(result.read_text())["rows"]}
 
 
@@ -68,13 +85,21 @@ def run(args: Namespace) -> None:
         one, two = (timed(files, threads, args, Path(folder)) for threads in (1, 2))
     rows = [
         {
-            "name": name, "file": artifact.portable(files[name]), "painted": card["resolution"],
-            "precision": card["precision"], "ms": one[name]["median_ms"], "ms_2": two[name]["median_ms"],
-            "ratio": one[name]["ratio"], "ratio_2": two[name]["ratio"], "gmacs": card["gmacs"], "params": card["params"],
-            "bytes": card["bytes"], "ops": sum(card["checked"]["operators"].values()),
+            "name": name,
+            "file": artifact.portable(files[name]),
+            "painted": card["resolution"],
+            "precision": card["precision"],
+            "ms": one[name]["median_ms"],
+            "ms_2": two[name]["median_ms"],
+            "ratio": one[name]["ratio"],
+            "ratio_2": two[name]["ratio"],
+            "gmacs": card["gmacs"],
+            "params": card["params"],
+            "bytes": card["bytes"],
+            "ops": sum(card["checked"]["operators"].values()),
         }
         for name, card in cards.items()
-    ]  # fmt: skip
+    ]
     goals = goals_of(rows)
     result = {**artifact.result(rows, {"name": None, "n": 0, "eval_sha256": None}, args.command), "goals": goals}
     if args.json:

@@ -107,9 +107,11 @@ def prepare(size: int, folder: Path) -> dict[str, Callable[[], np.ndarray]]:
         return run
 
     return {
-        BASE: lambda: session.run(None, feed)[0], "warp_torch": by_torch, "warp_cpu": by_litert("rows", None),
+        BASE: lambda: session.run(None, feed)[0],
+        "warp_torch": by_torch,
+        "warp_cpu": by_litert("rows", None),
         "warp_resampler": by_litert("resampler", [load_delegate(str(plugin))]),
-    }  # fmt: skip
+    }
 
 
 def measure(size: int, rounds: int, each: int) -> list[dict[str, Any]]:
@@ -144,11 +146,17 @@ def measure(size: int, rounds: int, each: int) -> list[dict[str, Any]]:
         ratios = [statistics.median(turn) / b for turn, b in zip(turns, base, strict=True)]
         rows.append(
             {
-                "name": name, "size": size, "threads": 1, "median_ms": statistics.median(times),
-                "p90_ms": float(np.percentile(times, 90)), "runs": len(times), "ratio": statistics.median(ratios),
-                "goal": GOALS.get(name), "max_abs": off[name],
+                "name": name,
+                "size": size,
+                "threads": 1,
+                "median_ms": statistics.median(times),
+                "p90_ms": float(np.percentile(times, 90)),
+                "runs": len(times),
+                "ratio": statistics.median(ratios),
+                "goal": GOALS.get(name),
+                "max_abs": off[name],
             }
-        )  # fmt: skip
+        )
     return rows
 
 

@@ -116,9 +116,19 @@ def row_of(figures: Any, effect: str, facts: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"the page cannot be measured: {problem}")
     steps = figures["steps"]
     line = (
-        "frames", "frames_with_face", "width", "height", "runs", "threads", "why", "isolated", "model", "precision",
-        "sha256", "agent",
-    )  # fmt: skip
+        "frames",
+        "frames_with_face",
+        "width",
+        "height",
+        "runs",
+        "threads",
+        "why",
+        "isolated",
+        "model",
+        "precision",
+        "sha256",
+        "agent",
+    )
     times = {
         "fps": figures["fps"],
         **{f"{name}_ms": step["median_ms"] for name, step in steps.items()},
@@ -126,11 +136,15 @@ def row_of(figures: Any, effect: str, facts: dict[str, Any]) -> dict[str, Any]:
         "mean_ms": {name: step["mean_ms"] for name, step in steps.items()},
     }
     return {
-        "name": f"{figures['runs']} {figures['threads']} {effect}", "effect": effect, **{key: figures[key] for key in line},
-        "litert_js": figures["litert"], "browser_cores": figures["cores"], **facts,
+        "name": f"{figures['runs']} {figures['threads']} {effect}",
+        "effect": effect,
+        **{key: figures[key] for key in line},
+        "litert_js": figures["litert"],
+        "browser_cores": figures["cores"],
+        **facts,
         # What an emulator took says nothing of any phone.
         **({"discarded": sorted(times)} if facts.get("emulated") else times),
-    }  # fmt: skip
+    }
 
 
 def figures_of(place: Here | Phone, url: str, posted: queue.Queue[Any], effect: str, args: Namespace) -> dict[str, Any]:
@@ -149,7 +163,7 @@ def figures_of(place: Here | Phone, url: str, posted: queue.Queue[Any], effect: 
 
 def measured(
     place: Here | Phone, servers: Sequence[serve.Server], posted: queue.Queue[Any], args: Namespace
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """A row for each effect, of the first server's page; `ratio` is to the second's, if there is one."""
     rows = []
     for effect in args.effects:
@@ -159,10 +173,11 @@ def measured(
         if previous and "fps" in row[0]:
             ratios = [after["fps"] / before["fps"] for after, before in zip(row, previous[0], strict=True)]
             rows[-1] |= {
-                "ratio": statistics.median(ratios), "ratios": ratios,
+                "ratio": statistics.median(ratios),
+                "ratios": ratios,
                 "previous": {key: previous[0][0][key] for key in ("model", "sha256", "threads")}
                 | {"fps": statistics.median(each["fps"] for each in previous[0])},
-            }  # fmt: skip
+            }
     return rows
 
 
@@ -193,9 +208,18 @@ def run(args: Namespace) -> None:
     if args.json:
         artifact.write_result(args.json, result)
     shown = (
-        "name", "fps", "ratio", "find_ms", "landmarks_ms", "mask_ms", "cut_ms", "model_ms", "paste_ms", "effect_ms",
+        "name",
+        "fps",
+        "ratio",
+        "find_ms",
+        "landmarks_ms",
+        "mask_ms",
+        "cut_ms",
+        "model_ms",
+        "paste_ms",
+        "effect_ms",
         "throttled",
-    )  # fmt: skip
+    )
     script.finish(f"the page, {place.name}", [{key: row.get(key) for key in shown} for row in rows], result)
 
 
@@ -207,7 +231,9 @@ def build_parser() -> ArgumentParser:
     option("--run-on", choices=("wasm", "webgpu"), default="wasm", help="default: %(default)s")
     option("--frames", type=int, default=100, help="default: %(default)s")
     option(
-        "--previous", nargs=2, metavar=("PAGE", "FILE"),
+        "--previous",
+        nargs=2,
+        metavar=("PAGE", "FILE"),
         help="another page, a folder that its `make web` wrote, with its model, timed in turns with this one: `ratio`",
     )
     option("--turns", type=int, default=1, help="how often each is timed; the middle one counts (default: %(default)s)")

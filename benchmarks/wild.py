@@ -170,10 +170,17 @@ def converted(profile: bytes, mode: str) -> Image.Image:
 
 
 def film(
-    path: Path, *, codec: str = "libx264", form: str = "yuv420p", rate: Fraction = Fraction(30), count: int = 12,
-    times: Sequence[Fraction] | None = None, size: tuple[int, int] = (320, 240), image: Samples | None = None,
+    path: Path,
+    *,
+    codec: str = "libx264",
+    form: str = "yuv420p",
+    rate: Fraction = Fraction(30),
+    count: int = 12,
+    times: Sequence[Fraction] | None = None,
+    size: tuple[int, int] = (320, 240),
+    image: Samples | None = None,
     **more: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Write a video of the portrait, which moves a little.
 
     Args:
@@ -344,9 +351,16 @@ def refused(reason: str, *absent: str) -> Callable[[Path, Done], str]:
 
 
 def still(
-    name: str, kind: str, source: str, write: Callable[[Path], object], target: str, *, mode: str, within: float = 0.0,
+    name: str,
+    kind: str,
+    source: str,
+    write: Callable[[Path], object],
+    target: str,
+    *,
+    mode: str,
+    within: float = 0.0,
     **more: Any,
-) -> Case:  # fmt: skip
+) -> Case:
     """A photograph in, a photograph out.
 
     Args:
@@ -551,9 +565,15 @@ def facts() -> Iterator[Case]:
     for turn in range(2, 9):
         exif = Image.Exif()
         exif[0x0112] = turn
-        ways = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-                5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
-                8: Image.Transpose.ROTATE_270}  # fmt: skip
+        ways = {
+            2: Image.Transpose.FLIP_LEFT_RIGHT,
+            3: Image.Transpose.ROTATE_180,
+            4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE,
+            6: Image.Transpose.ROTATE_90,
+            7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_270,
+        }
         stored = saved(None, partial(portrait().transpose, ways[turn]), exif=exif)
 
         def upright(path: Path) -> None:
@@ -583,9 +603,11 @@ def facts() -> Iterator[Case]:
 
     date, place = "--keep-metadata", "--keep-gps"
     for flags, targets in (
-        ((), ("o.jpg", "o.png")), ((date,), ("o.jpg", "o.png", "o.tif")), ((place,), ("o.jpg", "o.png")),
+        ((), ("o.jpg", "o.png")),
+        ((date,), ("o.jpg", "o.png", "o.tif")),
+        ((place,), ("o.jpg", "o.png")),
         ((date, place), ("o.jpg", "o.webp")),
-    ):  # fmt: skip
+    ):
         for target in targets:
             look, within = has(date in flags, place in flags, date in flags), 3 if target == "o.jpg" else 0
             name = f"{' '.join(flags) or 'nothing asked for'}, to {target[1:]}"
@@ -839,9 +861,14 @@ def _announced(side: int) -> bytes:
 
 
 def scene(
-    name: str, kind: str, image: Callable[[], Image.Image], gone: Sequence[tuple[int, int, int]],
-    kept: Sequence[tuple[int, int, int]] = (), options: Sequence[str] = (), files: Callable[[Path], object] | None = None,
-) -> Case:  # fmt: skip
+    name: str,
+    kind: str,
+    image: Callable[[], Image.Image],
+    gone: Sequence[tuple[int, int, int]],
+    kept: Sequence[tuple[int, int, int]] = (),
+    options: Sequence[str] = (),
+    files: Callable[[Path], object] | None = None,
+) -> Case:
     """A photograph, and places (x, y, radius) that have to change or to stay."""
 
     def make(folder: Path) -> Sequence[str]:
@@ -958,9 +985,16 @@ Look = Callable[[Path, Path, Done], str]
 
 
 def moving(
-    name: str, kind: str, source: str, look: Look, target: str = "o.mp4", words: Sequence[str] = (), code: int = 0,
-    write: Callable[[Path], object] | None = None, **options: Any,
-) -> Case:  # fmt: skip
+    name: str,
+    kind: str,
+    source: str,
+    look: Look,
+    target: str = "o.mp4",
+    words: Sequence[str] = (),
+    code: int = 0,
+    write: Callable[[Path], object] | None = None,
+    **options: Any,
+) -> Case:
     """A video in, a video out; `look(source, result, done)` says what was seen."""
 
     def make(folder: Path) -> Sequence[str]:
@@ -1263,12 +1297,23 @@ def kinds() -> Iterator[Case]:
     """Containers and codecs that people have."""
     kind = "containers"
     for source, codec, form in (
-        ("a.mov", "libx264", "yuv420p"), ("a.mkv", "libx264", "yuv420p"), ("a.webm", "libvpx-vp9", "yuv420p"),
-        ("a.avi", "mpeg4", "yuv420p"), ("a.ts", "libx264", "yuv420p"), ("a.mpg", "mpeg2video", "yuv420p"),
-        ("a.flv", "flv", "yuv420p"), ("a.wmv", "wmv2", "yuv420p"), ("a.3gp", "mpeg4", "yuv420p"),
-        ("b.avi", "mjpeg", "yuvj420p"), ("b.mov", "prores_ks", "yuv422p10le"), ("b.mkv", "ffv1", "yuv444p"),
-        ("c.mkv", "ffv1", "gray"), ("c.mov", "qtrle", "rgb24"), ("d.mkv", "ffv1", "bgr0"), ("d.mp4", "libx265", "yuv420p"),
-    ):  # fmt: skip
+        ("a.mov", "libx264", "yuv420p"),
+        ("a.mkv", "libx264", "yuv420p"),
+        ("a.webm", "libvpx-vp9", "yuv420p"),
+        ("a.avi", "mpeg4", "yuv420p"),
+        ("a.ts", "libx264", "yuv420p"),
+        ("a.mpg", "mpeg2video", "yuv420p"),
+        ("a.flv", "flv", "yuv420p"),
+        ("a.wmv", "wmv2", "yuv420p"),
+        ("a.3gp", "mpeg4", "yuv420p"),
+        ("b.avi", "mjpeg", "yuvj420p"),
+        ("b.mov", "prores_ks", "yuv422p10le"),
+        ("b.mkv", "ffv1", "yuv444p"),
+        ("c.mkv", "ffv1", "gray"),
+        ("c.mov", "qtrle", "rgb24"),
+        ("d.mkv", "ffv1", "bgr0"),
+        ("d.mp4", "libx265", "yuv420p"),
+    ):
         yield moving(f"{codec} {form} in {source[1:]}", kind, source, _h264, codec=codec, form=form, rate=Fraction(25))
 
 
@@ -1390,9 +1435,26 @@ def damage() -> Iterator[Case]:
 
 
 GROUPS = (
-    modes, depths, colours, facts, containers, phones, commands, folders, people, choices, timing, tags, shapes, tracks,
-    texts, kinds, lossless, named, damage,
-)  # fmt: skip
+    modes,
+    depths,
+    colours,
+    facts,
+    containers,
+    phones,
+    commands,
+    folders,
+    people,
+    choices,
+    timing,
+    tags,
+    shapes,
+    tracks,
+    texts,
+    kinds,
+    lossless,
+    named,
+    damage,
+)
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------

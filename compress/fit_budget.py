@@ -102,8 +102,10 @@ def path_to(budget: Budget, cost: tuple[float, int], rounds: int) -> list[Budget
 
 def flags_of(budget: Budget) -> list[str]:
     """A budget as prune.py and slim.py are told it."""
-    return [*(["--target-gmacs", str(budget.gmacs)] if budget.gmacs else []),
-            *(["--target-params", str(budget.params)] if budget.params else [])]  # fmt: skip
+    return [
+        *(["--target-gmacs", str(budget.gmacs)] if budget.gmacs else []),
+        *(["--target-params", str(budget.params)] if budget.params else []),
+    ]
 
 
 def row_of(folder: Path, name: str) -> dict[str, Any]:
@@ -117,15 +119,23 @@ def exported(file: Path, args: argparse.Namespace, resolution: int) -> dict[str,
     model = artifact.Artifact(file)
     look = evaluation_pairs(args.data, "tune", resolution, 24)
     row = metrics.score(model.erase, look).row
-    return {"gmacs": model.card["gmacs"], "params": model.card["params"], "bytes": model.card["bytes"],
-            **{name: row[name] for name in metrics.FIGURES}}  # fmt: skip
+    return {
+        "gmacs": model.card["gmacs"],
+        "params": model.card["params"],
+        "bytes": model.card["bytes"],
+        **{name: row[name] for name in metrics.FIGURES},
+    }
 
 
 def misses(args: argparse.Namespace, source: dict[str, Any], file: dict[str, Any]) -> list[str]:
     """Every budget that the exported file does not meet, and by how much."""
     missed = []
-    limits = (("gmacs", args.max_gmacs, 1, "GMAC"), ("params", args.max_params, 1, "parameters"),
-              ("bytes", args.max_mb, 1e6, "MB"), ("ms", args.max_ms, 1, "ms"))  # fmt: skip
+    limits = (
+        ("gmacs", args.max_gmacs, 1, "GMAC"),
+        ("params", args.max_params, 1, "parameters"),
+        ("bytes", args.max_mb, 1e6, "MB"),
+        ("ms", args.max_ms, 1, "ms"),
+    )
     for key, limit, unit, name in limits:
         if limit is not None and file[key] / unit > limit:
             missed.append(f"{file[key] / unit:.3f} {name} are {file[key] / unit - limit:.3f} over {limit}")
@@ -164,8 +174,16 @@ def planned(
     args: argparse.Namespace, budget: Budget, cost: tuple[float, int], resolution: int, work: Path
 ) -> dict[str, list[str]]:
     """The rounds in order, {name of the folder: the words of its command}; cost and resolution are the source's."""
-    taught = ["--data", str(args.data), "--teacher", str(args.source), "--seed", str(args.seed),
-              "--distil-features", str(args.distil_features)]  # fmt: skip
+    taught = [
+        "--data",
+        str(args.data),
+        "--teacher",
+        str(args.source),
+        "--seed",
+        str(args.seed),
+        "--distil-features",
+        str(args.distil_features),
+    ]
     half = ["--size", str(args.size or resolution // 2)]
     plan: dict[str, list[str]] = {}
     last = args.source

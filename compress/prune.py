@@ -27,17 +27,24 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--target-params", type=int, help="parameters to stay under as well (with --allocate sensitivity)")
     parser.add_argument("--importance", choices=channels.IMPORTANCES, default="magnitude", help="default: %(default)s")
     parser.add_argument(
-        "--allocate", choices=("uniform", "sensitivity"), default="uniform",
+        "--allocate",
+        choices=("uniform", "sensitivity"),
+        default="uniform",
         help="every layer gives up the same share, or by how little harm it does, measured (with a --target)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--trial-steps", type=int, default=Pruning.trial_steps,
+        "--trial-steps",
+        type=int,
+        default=Pruning.trial_steps,
         help="fine-tuning steps of each network's trial, for --allocate sensitivity (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--drop-blocks", type=int, default=0, metavar="N",
+        "--drop-blocks",
+        type=int,
+        default=0,
+        metavar="N",
         help="first take the N residual blocks that matter least out of the edge and the clone network each",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--rounds", type=int, default=Pruning.rounds, help="pruning steps, each fine-tuned (default: %(default)s)"
     )
@@ -48,8 +55,14 @@ def run(args: argparse.Namespace) -> None:
     if args.module:
         if args.target_gmacs is None:
             raise ValueError("how much is to go? give --target-gmacs")
-        told = AnyPruning(target_gmacs=args.target_gmacs, rounds=args.rounds, steps=args.steps, lr=args.lr,
-                          distil=args.distil, seed=args.seed)  # fmt: skip
+        told = AnyPruning(
+            target_gmacs=args.target_gmacs,
+            rounds=args.rounds,
+            steps=args.steps,
+            lr=args.lr,
+            distil=args.distil,
+            seed=args.seed,
+        )
         made = any_compressing.prune(args.source, args.target, told, args.overwrite)
         script.finish(f"{args.source} -> {args.target}", any_compressing.states(made), {"target": str(args.target), **made})
         return

@@ -27,13 +27,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser = script.stage_parser(__file__, __doc__)
     finetuning.add_tuning(parser, Quantizing, any_network=True)
     parser.add_argument(
-        "--calibration", type=int, default=Quantizing.calibration,
+        "--calibration",
+        type=int,
+        default=Quantizing.calibration,
         help="training pictures to set the scales from (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--keep-float", choices=("auto", "least"), default="auto",
+        "--keep-float",
+        choices=("auto", "least"),
+        default="auto",
         help="layers before the heads that harm most in int8 stay in float, or the flow's head alone (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument("--max-drop", type=float, help="gate: dB that psnr_hole_mirrored may lose; exit code 1 beyond it")
     return parser
 

@@ -10,8 +10,14 @@ class Motion(nn.Module):
 
     def __init__(self, width=32):
         super().__init__()
-        self.encode = nn.Sequential(nn.Conv2d(6, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(),
-                                    nn.Conv2d(width, width, 3, 1, 1), nn.BatchNorm2d(width), nn.ReLU())  # fmt: skip
+        self.encode = nn.Sequential(
+            nn.Conv2d(6, width, 3, 2, 1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        )
         self.flow = nn.Conv2d(width, 2, 3, padding=1)
         self.features = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU())
         self.decode = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 3, 3, padding=1))

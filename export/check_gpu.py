@@ -62,11 +62,12 @@ def read(text: str) -> dict[str, Any]:
         raise ValueError(f"the analyzer refused the nodes {listed}, and gave reasons for {[r['node'] for r in refused]}")
     turned_down = {row["node"] for row in refused}
     return {
-        "nodes": len(nodes), "refused": refused,
+        "nodes": len(nodes),
+        "refused": refused,
         "accepted_operators": dict(Counter(name for k, name in nodes.items() if k not in turned_down).most_common()),
         "refused_operators": dict(Counter(row["operator"] for row in refused).most_common()),
         "delegated_share": (len(nodes) - len(turned_down)) / max(len(nodes), 1),
-    }  # fmt: skip
+    }
 
 
 def doctored(path: Path, target: Path, control: str, of: tuple[str, ...]) -> None:
@@ -142,13 +143,16 @@ def run(args: argparse.Namespace) -> int:
             print(f"{row['file']}: {row['litert']['skipped']}")
     table = [
         {
-            "file": row["file"], "nodes": row["nodes"], "refused": len(row["refused"]),
-            "delegated_share": row["delegated_share"], "control_refused": row["control_refused"],
+            "file": row["file"],
+            "nodes": row["nodes"],
+            "refused": len(row["refused"]),
+            "delegated_share": row["delegated_share"],
+            "control_refused": row["control_refused"],
             "accelerated": row["litert"].get("accelerated", "skipped"),
             "max abs, 1e-6": None if row["litert"].get("max_abs") is None else row["litert"]["max_abs"] * 1e6,
         }
         for row in rows
-    ]  # fmt: skip
+    ]
     script.finish("TensorFlow 2.15.1's check for GPUs, and LiteRT's GPU delegate on this machine", table, {"files": rows})
     if args.json:
         artifact.write_result(args.json, artifact.result(rows, None, args.command))
@@ -169,8 +173,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = script.parser(__file__, __doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="exported .tflite files")
     parser.add_argument("--pictures", type=int, default=2, help="compared on the delegate (default: %(default)s)")
-    parser.add_argument("--max-abs", type=float, default=MAX_ABS, metavar="X",
-                        help="how far its outputs may be from the CPU's (default: %(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--max-abs",
+        type=float,
+        default=MAX_ABS,
+        metavar="X",
+        help="how far its outputs may be from the CPU's (default: %(default)s)",
+    )
     script.add_json(parser)
     parser.add_argument("--legacy-python", type=Path, metavar="FILE", help="has TensorFlow 2.15.1 (default: .venv-legacy's)")
     return parser

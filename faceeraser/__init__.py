@@ -33,26 +33,58 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
-    "WEIGHTS", "Artifact", "Distilling", "Erased", "Eraser", "FaceEraser", "Fidelity", "Pruning", "Quantizing", "Slimming",
-    "__version__", "distil", "export", "fidelity", "load", "load_checkpoint", "prune", "quantize", "slim",
-]  # fmt: skip
+    "WEIGHTS",
+    "Artifact",
+    "Distilling",
+    "Erased",
+    "Eraser",
+    "FaceEraser",
+    "Fidelity",
+    "Pruning",
+    "Quantizing",
+    "Slimming",
+    "__version__",
+    "distil",
+    "export",
+    "fidelity",
+    "load",
+    "load_checkpoint",
+    "prune",
+    "quantize",
+    "slim",
+]
 
 # Of each name that is imported when it is asked for, its module and the extra that it needs.
 _LATE = {
-    "Artifact": ("artifact", None), "Erased": ("erasing", None), "Eraser": ("erasing", None),
-    "FaceEraser": ("networks", "train"), "Inpainter": ("networks", "train"),
-    "prune": ("pruning", "train"), "Pruning": ("pruning", "train"), "slim": ("slimming", "train"),
-    "Slimming": ("slimming", "train"), "quantize": ("quantizing", "train"), "Quantizing": ("quantizing", "train"),
-    "distil": ("distilling", "train"), "Distilling": ("distilling", "train"),
-    "fidelity": ("quality", None), "Fidelity": ("quality", None),
-}  # fmt: skip
+    "Artifact": ("artifact", None),
+    "Erased": ("erasing", None),
+    "Eraser": ("erasing", None),
+    "FaceEraser": ("networks", "train"),
+    "Inpainter": ("networks", "train"),
+    "prune": ("pruning", "train"),
+    "Pruning": ("pruning", "train"),
+    "slim": ("slimming", "train"),
+    "Slimming": ("slimming", "train"),
+    "quantize": ("quantizing", "train"),
+    "Quantizing": ("quantizing", "train"),
+    "distil": ("distilling", "train"),
+    "Distilling": ("distilling", "train"),
+    "fidelity": ("quality", None),
+    "Fidelity": ("quality", None),
+}
 
 
 def load(
-    model: str | Path | None = None, parts: Sequence[str] = FEATURES, glasses: str = "auto", *,
-    front: str = "keep", most: int | None = None, runtime: str | None = None, delegate: str | Path | None = None,
+    model: str | Path | None = None,
+    parts: Sequence[str] = FEATURES,
+    glasses: str = "auto",
+    *,
+    front: str = "keep",
+    most: int | None = None,
+    runtime: str | None = None,
+    delegate: str | Path | None = None,
     workers: int = 1,
-) -> Eraser:  # fmt: skip
+) -> Eraser:
     """A model that erases: `erase` whole photographs, `frames` of a video, or `erase_crop` alone.
 
     Args:
@@ -91,9 +123,14 @@ def load_checkpoint(path: str | Path) -> Inpainter:
 
 
 def export(
-    network: torch.nn.Module | str | Path, inputs: Mapping[str, torch.Tensor] | Sequence[Mapping[str, torch.Tensor]] | None,
-    target: str | Path, how: Format | None = None, *, overwrite: bool = False, **about: Any,
-) -> dict[str, Any]:  # fmt: skip
+    network: torch.nn.Module | str | Path,
+    inputs: Mapping[str, torch.Tensor] | Sequence[Mapping[str, torch.Tensor]] | None,
+    target: str | Path,
+    how: Format | None = None,
+    *,
+    overwrite: bool = False,
+    **about: Any,
+) -> dict[str, Any]:
     """A network as a file with its card in the folder `target`, published once it passed its gate; returns the card.
 
     Args:

@@ -83,7 +83,7 @@ def prune(source: str | Path, target: str | Path, options: AnyPruning, overwrite
     budget = channels.Budget(options.target_gmacs)
     shares = channels.shares_within(
         cost(network), budget, rows, lambda given: cost(replace(network, module=narrowed(network, given)))
-    )  # fmt: skip
+    )
     before = _figures(network, task)
     unrepaired, losses = before, list[float]()
     for done in range(options.rounds):
@@ -95,8 +95,14 @@ def prune(source: str | Path, target: str | Path, options: AnyPruning, overwrite
         losses += any_training.fine_tune(network.module, task, each, options.lr, options.distil, f"prune {done + 1}")
     for row in rows:
         row["share"] = shares[row["layer"]]
-    told = {"stage": "prune", "before": before, "unrepaired": unrepaired, "after": _figures(network, task), "layers": rows,
-            "steps": len(losses)}  # fmt: skip
+    told = {
+        "stage": "prune",
+        "before": before,
+        "unrepaired": unrepaired,
+        "after": _figures(network, task),
+        "layers": rows,
+        "steps": len(losses),
+    }
     with writing.whole_folder(target, overwrite) as folder:
         any_training.save(folder, task, network.module, None, told)
     return told
@@ -123,10 +129,15 @@ def quantize(source: str | Path, target: str | Path, options: AnyQuantizing, ove
     losses = any_training.fine_tune(module, task, options.steps, options.lr, options.distil, "quantize")
     quant.round_biases(module, **{name: value for name, value in network.samples[0].items()})
     told = {
-        "stage": "quantize", "before": any_training.mean_loss(network.module, task), "calibrated": calibrated,
-        "after": any_training.mean_loss(module, task), "steps": len(losses), "float_layers": list(kept), "harm": harm[:16],
+        "stage": "quantize",
+        "before": any_training.mean_loss(network.module, task),
+        "calibrated": calibrated,
+        "after": any_training.mean_loss(module, task),
+        "steps": len(losses),
+        "float_layers": list(kept),
+        "harm": harm[:16],
         "apart": apart(replace(network, module=module), network),
-    }  # fmt: skip
+    }
     with writing.whole_folder(target, overwrite) as folder:
         any_training.save(folder, replace(task, float_layers=kept), module, network.module, told)
     return told
@@ -164,9 +175,10 @@ def _graph(network: AnyNetwork) -> Iterator[tp.DependencyGraph]:
     network.module.requires_grad_(True).eval()
     with mode:
         graph = tp.DependencyGraph().build_dependency(
-            network.module, dict(network.samples[0]),
+            network.module,
+            dict(network.samples[0]),
             output_transform=lambda made: [*named(made).values(), *mode.grids],
-        )  # fmt: skip
+        )
     yield graph
 
 
@@ -232,8 +244,15 @@ def sensitivity(network: AnyNetwork, cut: float = 0.25) -> list[dict[str, Any]]:
         share = max(1, round(cut * layer.out_channels)) / layer.out_channels
         trial = replace(network, module=narrowed(network, {name: share}))
         after = cost(trial)
-        rows.append({"layer": name, "channels": layer.out_channels, "damage": apart(trial, network),
-                     "gmacs": before[0] - after[0], "params": before[1] - after[1]})  # fmt: skip
+        rows.append(
+            {
+                "layer": name,
+                "channels": layer.out_channels,
+                "damage": apart(trial, network),
+                "gmacs": before[0] - after[0],
+                "params": before[1] - after[1],
+            }
+        )
     return rows
 
 

@@ -240,4 +240,3 @@ def built(text: str) -> AnyNetwork:
     path, _, function = text.rpartition(":")
     file = Path(path)
     return AnyNetwork.of(made[0], made[1], ranges=ranges, name=file.stem, made_by=f"{file.name}:{function}")
-

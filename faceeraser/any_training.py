@@ -108,8 +108,12 @@ def save(folder: Path, task: Task, module: nn.Module, before: nn.Module | None, 
         tensors = {f"after.{name}": value for name, value in tensors.items()}
         tensors |= {f"before.{name}": value.detach().clone().contiguous() for name, value in before.state_dict().items()}
     (folder / "weights.safetensors").write_bytes(to_bytes(tensors))
-    told = {"format": FORMAT, "file": str(task.file.resolve()), "history": [*task.history, dict(done)],
-            "float_layers": None if task.float_layers is None else list(task.float_layers)}  # fmt: skip
+    told = {
+        "format": FORMAT,
+        "file": str(task.file.resolve()),
+        "history": [*task.history, dict(done)],
+        "float_layers": None if task.float_layers is None else list(task.float_layers),
+    }
     (folder / "network.json").write_text(json.dumps(told, indent=1, allow_nan=False) + "\n")
 
 
@@ -133,10 +137,12 @@ class Student(nn.Module):
 
 def distance(made: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Tensor:
     """Mean squared difference of outputs, each in shares of its own variance, so that a flow counts as much as a picture."""
-    return torch.stack([
-        (made[name].float() - value.float()).square().mean() / value.float().var().clamp(min=1e-8)
-        for name, value in expected.items()
-    ]).mean()  # fmt: skip
+    return torch.stack(
+        [
+            (made[name].float() - value.float()).square().mean() / value.float().var().clamp(min=1e-8)
+            for name, value in expected.items()
+        ]
+    ).mean()
 
 
 def fine_tune(module: nn.Module, task: Task, steps: int, lr: float, distil: float, title: str = "fine-tune") -> list[float]:

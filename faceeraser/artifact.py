@@ -44,20 +44,32 @@ Fields = dict[str, Any]
 CARD_FORMAT = 1
 KINDS = {".tflite": "tflite", ".onnx": "onnx", ".mlpackage": "coreml"}
 PRECISIONS = (
-    "fp32", "fp16", "int8", "palette6", "palette4", "int8-activations", "int8-activations-fp16",
-)  # fmt: skip
+    "fp32",
+    "fp16",
+    "int8",
+    "palette6",
+    "palette4",
+    "int8-activations",
+    "int8-activations-fp16",
+)
 MEANINGS = {
-    "image": "the picture, RGB", "mask": "1 = erase, 0 = keep", "edges": "1 = edge, as faceeraser.edges.canny finds them",
-    "erased": "the picture with its hole painted, RGB", "refined": "what is painted, everywhere, RGB",
-    "skin": "how surely what is visible is bare skin", "shading": "the colours of the empty face, RGB",
-    "sources": "for each window of the plan, which source is copied there", "offsets_seen": "where the hole copies from",
-}  # fmt: skip
+    "image": "the picture, RGB",
+    "mask": "1 = erase, 0 = keep",
+    "edges": "1 = edge, as faceeraser.edges.canny finds them",
+    "erased": "the picture with its hole painted, RGB",
+    "refined": "what is painted, everywhere, RGB",
+    "skin": "how surely what is visible is bare skin",
+    "shading": "the colours of the empty face, RGB",
+    "sources": "for each window of the plan, which source is copied there",
+    "offsets_seen": "where the hole copies from",
+}
 """What each input and output is, in words that go into files and cards; values are in [0, 1]."""
 IMAGE_MEANINGS = {
-    "image": "the picture, an RGB image", "mask": "a greyscale image: white (128..255) = erase, black = keep",
+    "image": "the picture, an RGB image",
+    "mask": "a greyscale image: white (128..255) = erase, black = keep",
     "edges": "a greyscale image: white = edge, as faceeraser.edges.canny finds them",
     "erased": "the picture with its hole painted, an RGB image",
-}  # fmt: skip
+}
 """The same of a CoreML package that takes images, in 0..255."""
 # What only the exporter knows; the rest of a card is read from the file.
 CARD_NEEDS = ("precision", "resolution", "edges", "warp", "parity", "notes", "history")
@@ -76,13 +88,34 @@ RESAMPLER = "Resampler"
 """The custom operator of the GPU delegates: picture (N, H, W, C) and absolute x, y (N, h, w, 2) -> samples (N, h, w, C)."""
 # What an element of a tensor takes, by TFLite's name of its type.
 TENSOR_BYTES = {
-    "FLOAT32": 4, "FLOAT16": 2, "FLOAT64": 8, "INT8": 1, "UINT8": 1, "INT16": 2, "UINT16": 2, "INT32": 4, "UINT32": 4,
-    "INT64": 8, "UINT64": 8, "BOOL": 1,
-}  # fmt: skip
+    "FLOAT32": 4,
+    "FLOAT16": 2,
+    "FLOAT64": 8,
+    "INT8": 1,
+    "UINT8": 1,
+    "INT16": 2,
+    "UINT16": 2,
+    "INT32": 4,
+    "UINT32": 4,
+    "INT64": 8,
+    "UINT64": 8,
+    "BOOL": 1,
+}
 PACKAGES = (
-    "faceeraser", "numpy", "opencv-python-headless", "torch", "torchao", "torch-pruning", "litert-torch",
-    "ai-edge-litert", "tensorflow", "onnx", "onnxruntime", "coremltools", "scikit-image",
-)  # fmt: skip
+    "faceeraser",
+    "numpy",
+    "opencv-python-headless",
+    "torch",
+    "torchao",
+    "torch-pruning",
+    "litert-torch",
+    "ai-edge-litert",
+    "tensorflow",
+    "onnx",
+    "onnxruntime",
+    "coremltools",
+    "scikit-image",
+)
 
 
 # --- the file -------------------------------------------------------------------------------------------------------
@@ -154,8 +187,12 @@ def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
     if path.with_name(path.name + ".data").exists():
         raise ValueError(f"{path.name} keeps its weights in {path.name}.data; export one file (external_data=False)")
     card: Fields = {
-        "format": CARD_FORMAT, "file": path.name, "kind": kind, "sha256": sha256_of(path), "bytes": bytes_of(path)
-    }  # fmt: skip
+        "format": CARD_FORMAT,
+        "file": path.name,
+        "kind": kind,
+        "sha256": sha256_of(path),
+        "bytes": bytes_of(path),
+    }
     if kind != "coreml":
         if "inputs" not in fields or "outputs" not in fields:
             card |= _described(path)  # made here
@@ -184,10 +221,16 @@ def read_card(path: str | Path) -> Fields:
     if not beside.is_file():
         if told := inside.read(path):
             lost: Fields = {
-                **told, "format": CARD_FORMAT, "file": path.name, "kind": kind, "sha256": sha256_of(path),
-                "bytes": bytes_of(path), "parity": {"n": 0, "passed": None}, "history": [],
+                **told,
+                "format": CARD_FORMAT,
+                "file": path.name,
+                "kind": kind,
+                "sha256": sha256_of(path),
+                "bytes": bytes_of(path),
+                "parity": {"n": 0, "passed": None},
+                "history": [],
                 "notes": ["its card is lost: this is what stands in the file itself, without its history and its parity"],
-            }  # fmt: skip
+            }
             if why := _misfit(lost):
                 raise ValueError(f"{path}: what it says of itself: {why} (docs/cards.md); export again")
             return lost
@@ -237,7 +280,7 @@ class _Port:
 
     def __init__(
         self, name: str, shape: Sequence[Any], dtype: Any, scale: float = 0.0, zero_point: int = 0, image: bool = False
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.image = image  # CoreML's: 8 bits, white for 1
         self.name, self.dtype, self.scale, self.zero_point = name, np.dtype(dtype), float(scale), int(zero_point)
         self.shape = [int(n) if isinstance(n, (int, np.integer)) and n > 0 else None for n in shape]  # None: any
@@ -285,9 +328,14 @@ class _Port:
         """The port as a card lists it."""
         quantization = {"scale": self.scale, "zero_point": self.zero_point} if self.scale else None
         return {
-            "name": self.name, "shape": self.shape, "layout": self.layout, "dtype": self.dtype.name,
-            "range": RANGES.get(self.name, [0.0, 1.0]), "quantization": quantization, "meaning": self.meaning,
-        }  # fmt: skip
+            "name": self.name,
+            "shape": self.shape,
+            "layout": self.layout,
+            "dtype": self.dtype.name,
+            "range": RANGES.get(self.name, [0.0, 1.0]),
+            "quantization": quantization,
+            "meaning": self.meaning,
+        }
 
 
 def _first_line(error: Exception) -> str:
@@ -417,7 +465,7 @@ class _CoreML:
 
 def _open(
     path: Path, threads: int, runtime: str | None = None, delegate: Path | None = None, runs: bool = True
-) -> _TFLite | _ONNX | _CoreML:  # fmt: skip
+) -> _TFLite | _ONNX | _CoreML:
     kind = kind_of(path)
     if kind == "tflite":
         return _TFLite(path, threads, runtime, delegate, runs)
@@ -453,9 +501,12 @@ class Artifact:
     """
 
     def __init__(
-        self, path: str | Path, threads: int | None = None, runtime: str | None = None,
+        self,
+        path: str | Path,
+        threads: int | None = None,
+        runtime: str | None = None,
         delegate: str | Path | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`threads`: CPU threads, all by default. For .tflite, `runtime`: one of `TFLITE_RUNTIMES`; `delegate`: a plugin.
 
         A file with the operator Resampler needs the one that `bash export/build_resampler.sh resampler.so` makes.
@@ -542,8 +593,10 @@ class Artifact:
 
     def _packed(self, values: Mapping[str, np.ndarray], number: int) -> list[np.ndarray]:
         """Values by role as the model's inputs, of so many pictures: the last one again where there are fewer."""
-        filled = {role: np.concatenate([x, np.repeat(x[-1:], number - len(x), 0)]) if len(x) < number else x
-                  for role, x in values.items()}  # fmt: skip
+        filled = {
+            role: np.concatenate([x, np.repeat(x[-1:], number - len(x), 0)]) if len(x) < number else x
+            for role, x in values.items()
+        }
         return [port.pack(filled[role]) for port, role in zip(self._model.inputs, self._roles, strict=True)]
 
     def _checked(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -842,8 +895,11 @@ def _coreml_contents(path: Path) -> tuple[list[str], list[Fields]]:
         if op.type not in ("conv", "conv_transpose"):
             continue
         weights = maker[op.inputs["weight"].arguments[0].name]
-        parts = {key: stored(weights.attributes[key]) for key in ("val", "quantized_data", "scale", "indices", "lut")
-                 if key in weights.attributes}  # fmt: skip
+        parts = {
+            key: stored(weights.attributes[key])
+            for key in ("val", "quantized_data", "scale", "indices", "lut")
+            if key in weights.attributes
+        }
         kind = f"{parts['lut'][0]} by index" if "lut" in parts else next(iter(parts.values()))[0]
         named = op.inputs["bias"].arguments[0].name if "bias" in op.inputs else weights.outputs[0].name
         name = named.split("pipeline_")[-1].split("_bias")[0].split("_weight")[0].replace("_", ".")
@@ -855,8 +911,18 @@ def _coreml_contents(path: Path) -> tuple[list[str], list[Fields]]:
 
 
 ISA = (
-    "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "asimd", "asimddp", "i8mm", "sve",
-)  # fmt: skip
+    "avx2",
+    "avx_vnni",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_tile",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "sve",
+)
 """Instruction sets that decide how fast int8 and float are, as /proc/cpuinfo calls them."""
 
 
@@ -933,9 +999,13 @@ def result(rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any] | None, co
     if missing := [key for key in ("name", "n", "eval_sha256") if key not in about]:
         raise ValueError(f"a result's data lacks {', '.join(missing)}")
     return {
-        "command": _command_line(command), "commit": commit(), "hardware": hardware(), "versions": versions(),
-        "data": about, "rows": [dict(row) for row in rows],
-    }  # fmt: skip
+        "command": _command_line(command),
+        "commit": commit(),
+        "hardware": hardware(),
+        "versions": versions(),
+        "data": about,
+        "rows": [dict(row) for row in rows],
+    }
 
 
 def read_result(path: str | Path) -> Fields:

@@ -19,9 +19,27 @@ from faceeraser.script import GateFailed
 # The objectives of the mobile preset, as words of train.py; of a flag that is given twice the last one counts.
 FOR_COLOUR = ("--perceptual", "off", "--clone", "0")
 FOR_COPIES = (
-    "--perceptual", "filterbank", "--perceptual-weight", "0", "--style", "0", "--l1", "0", "--clone", "0", "--shading", "1",
-    "--texture", "0.3", "--landing", "0.3", "--coherence", "0.1", "--real", "0.3",
-)  # fmt: skip
+    "--perceptual",
+    "filterbank",
+    "--perceptual-weight",
+    "0",
+    "--style",
+    "0",
+    "--l1",
+    "0",
+    "--clone",
+    "0",
+    "--shading",
+    "1",
+    "--texture",
+    "0.3",
+    "--landing",
+    "0.3",
+    "--coherence",
+    "0.1",
+    "--real",
+    "0.3",
+)
 TRAINING = ("train/train.py", *(f"compress/{name}.py" for name in ("prune", "slim", "distil", "quantize")))
 
 
@@ -36,8 +54,16 @@ def trained_already(command: Sequence[str], data: Mapping[str, Any]) -> bool:
     if not folder.exists():
         return False
     entry = read_history(folder)[-1]
-    named = {"--steps": "steps", "--batch": "batch", "--lr": "lr", "--seed": "seed", "--width": "width", "--size": "size",
-             "--perceptual": "features", "--clone": "clone"}  # fmt: skip
+    named = {
+        "--steps": "steps",
+        "--batch": "batch",
+        "--lr": "lr",
+        "--seed": "seed",
+        "--width": "width",
+        "--size": "size",
+        "--perceptual": "features",
+        "--clone": "clone",
+    }
     asked = {flag: command[command.index(flag) + 1] for flag in named if flag in command}
     trained = {flag: entry["options"].get(named[flag]) for flag in asked}
     wrong = [flag for flag, value in trained.items() if value is None or type(value)(asked[flag]) != value]

@@ -47,10 +47,18 @@ def _heads(pipeline: Inpainter) -> list[nn.Module]:
 def _pruner(pipeline: Inpainter, importance: Callable, steps: int, ratios: Mapping[str, float]) -> tp.MetaPruner:
     by_layer = {pipeline.get_submodule(name): share for name, share in ratios.items()}
     return tp.pruner.MetaPruner(
-        pipeline.channels_only(), _example(pipeline), importance=importance, global_pruning=False, pruning_ratio=0.0,
-        pruning_ratio_dict=by_layer, max_pruning_ratio=_LEAST, iterative_steps=steps,
-        ignored_layers=_heads(pipeline), round_to=ROUND_TO, output_transform=_outputs,
-    )  # fmt: skip
+        pipeline.channels_only(),
+        _example(pipeline),
+        importance=importance,
+        global_pruning=False,
+        pruning_ratio=0.0,
+        pruning_ratio_dict=by_layer,
+        max_pruning_ratio=_LEAST,
+        iterative_steps=steps,
+        ignored_layers=_heads(pipeline),
+        round_to=ROUND_TO,
+        output_transform=_outputs,
+    )
 
 
 def _graph(pipeline: Inpainter) -> tp.DependencyGraph:
@@ -72,9 +80,13 @@ def _backward(pipeline: Inpainter, truth: Tensor, mask: Tensor) -> None:
 
 
 def prune_steps(
-    pipeline: Inpainter, keep: float, steps: int = 1, importance: str = "magnitude",
-    batch: tuple[Tensor, Tensor] | None = None, ratios: Mapping[str, float] | None = None,
-) -> Iterator[int]:  # fmt: skip
+    pipeline: Inpainter,
+    keep: float,
+    steps: int = 1,
+    importance: str = "magnitude",
+    batch: tuple[Tensor, Tensor] | None = None,
+    ratios: Mapping[str, float] | None = None,
+) -> Iterator[int]:
     """Prune `pipeline` in place to `keep` of each layer's channels, in equal steps; yields after each, to fine-tune.
 
     ratios: the share that each named layer gives up, in place of 1 - keep everywhere (see `ratios_for`).
@@ -211,9 +223,14 @@ def sensitivity(pipeline: Inpainter, truth: Tensor, mask: Tensor, cut: float = 0
             damage = float(distillation_loss(trial.eval()(truth, mask), whole, mask, "all"))
         after = count(trial)
         rows.append(
-            {"layer": name, "channels": layer.out_channels, "damage": damage,
-             "gmacs": before[0] - after[0], "params": before[1] - after[1]}
-        )  # fmt: skip
+            {
+                "layer": name,
+                "channels": layer.out_channels,
+                "damage": damage,
+                "gmacs": before[0] - after[0],
+                "params": before[1] - after[1],
+            }
+        )
     return rows
 
 
@@ -232,9 +249,11 @@ def ratios_for(pipeline: Inpainter, budget: Budget, rows: Sequence[Mapping[str, 
 
 
 def shares_within(
-    now: tuple[float, int], budget: Budget, rows: Sequence[Mapping[str, Any]],
+    now: tuple[float, int],
+    budget: Budget,
+    rows: Sequence[Mapping[str, Any]],
     cost: Callable[[dict[str, float]], tuple[float, int]],
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """`ratios_for` of any network: now is what it costs, and cost what it would if its layers gave up such shares."""
     gmacs, params = now
     counts = [budget.gmacs is not None and gmacs > budget.gmacs, budget.params is not None and params > budget.params]

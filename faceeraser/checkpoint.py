@@ -36,9 +36,17 @@ from faceeraser.writing import first_process, whole_file
 
 
 def save(
-    folder: Path, pipeline: Inpainter, *, stage: str, options: Mapping[str, Any], metrics: Mapping[str, Any],
-    parent: Path | str | None = None, data: Mapping[str, Any] | None = None, half: bool = False, **extra: Any,
-) -> None:  # fmt: skip
+    folder: Path,
+    pipeline: Inpainter,
+    *,
+    stage: str,
+    options: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    parent: Path | str | None = None,
+    data: Mapping[str, Any] | None = None,
+    half: bool = False,
+    **extra: Any,
+) -> None:
     """Write a pipeline into `folder` (of `writing.whole_folder`) and append this stage to its parent's history.
 
     options: what the stage was told (the seed among them). metrics: what it measured. data: data.json of the pairs.
@@ -68,7 +76,9 @@ def save(
         [
             *past,
             {
-                "stage": stage, "options": dict(options), "metrics": dict(metrics),
+                "stage": stage,
+                "options": dict(options),
+                "metrics": dict(metrics),
                 "parent_sha256": sha256_of(Path(parent) / "generators.safetensors") if parent else None,
                 "sha256": sha256_of(folder / "generators.safetensors"),
                 "data": {k: data.get(k) for k in ("name", "source", "sha256", "eval_sha256")} if data else None,
@@ -77,7 +87,7 @@ def save(
                 **extra,
             },
         ],
-    )  # fmt: skip
+    )
 
 
 def save_beside(folder: Path, samples: Image.Image, discriminators: nn.Module | None = None) -> None:

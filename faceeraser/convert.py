@@ -52,7 +52,7 @@ FORMATS: dict[str, type[Format]] = {form.KIND: form for form in (TFLite, ONNX, C
 
 def export(
     source: Path | str, target: Path | str, how: Format, *, name: str | None = None, overwrite: bool = False
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Convert a stage's folder into a file with its card in the folder `target`; returns the card.
 
     Args:
@@ -139,11 +139,17 @@ def _about(how: Format, pipeline: Inpainter, source: Path) -> dict[str, Any]:
     folded = pipeline if pipeline.config.quantized else formats.frozen(pipeline)
     gmacs, params = count(folded, pipeline.config.resolution)
     return {
-        "precision": how.precision, "resolution": pipeline.config.resolution,
-        "edges": "input" if how.edges_input else "inside", "warp": how.warp() if pipeline.WARPS else "none",
-        "notes": how.notes(pipeline), "made_by": MADE_BY, "history": read_history(source), "gmacs": gmacs, "params": params,
+        "precision": how.precision,
+        "resolution": pipeline.config.resolution,
+        "edges": "input" if how.edges_input else "inside",
+        "warp": how.warp() if pipeline.WARPS else "none",
+        "notes": how.notes(pipeline),
+        "made_by": MADE_BY,
+        "history": read_history(source),
+        "gmacs": gmacs,
+        "params": params,
         **how.card_fields(pipeline),
-    }  # fmt: skip
+    }
 
 
 # --- any network ----------------------------------------------------------------------------------------------------
@@ -205,11 +211,16 @@ def _about_any(how: Format, network: AnyNetwork, warps: Sequence[Sampling]) -> d
     with counted:
         network.outputs(network.samples[0])
     return {
-        "precision": how.precision, "network": {"name": network.name, "made_by": network.made_by},
-        "warp": f"{asked}: {how.warp()}" if warps else "none", "notes": [], "history": [], "made_by": MADE_BY,
-        "gmacs": counted.get_total_flops() / 2e9, "params": sum(p.numel() for p in network.module.parameters()),
+        "precision": how.precision,
+        "network": {"name": network.name, "made_by": network.made_by},
+        "warp": f"{asked}: {how.warp()}" if warps else "none",
+        "notes": [],
+        "history": [],
+        "made_by": MADE_BY,
+        "gmacs": counted.get_total_flops() / 2e9,
+        "params": sum(p.numel() for p in network.module.parameters()),
         **how.fields_for(network),
-    }  # fmt: skip
+    }
 
 
 def _ports(network: AnyNetwork, path: Path) -> dict[str, Any]:
@@ -230,32 +241,48 @@ def _ports(network: AnyNetwork, path: Path) -> dict[str, Any]:
 
 def add_flags(made: argparse.ArgumentParser, kind: str) -> argparse.ArgumentParser:
     """The flags of an exporting script, added to a stage's parser; returns it."""
-    made.add_argument("--module", action="store_true",
-                      help="SOURCE is a network of your own, FILE.py:FUNCTION: docs/any-network.md")  # fmt: skip
     made.add_argument(
-        "--precision", nargs="+", choices=("auto", *FORMATS[kind].PRECISIONS), default=["auto"], metavar="P",
+        "--module", action="store_true", help="SOURCE is a network of your own, FILE.py:FUNCTION: docs/any-network.md"
+    )
+    made.add_argument(
+        "--precision",
+        nargs="+",
+        choices=("auto", *FORMATS[kind].PRECISIONS),
+        default=["auto"],
+        metavar="P",
         help=f"one or more of auto, {', '.join(FORMATS[kind].PRECISIONS)} (default: auto)",
-    )  # fmt: skip
+    )
     made.add_argument("--edges-input", action="store_true", help="edges are an input of the file, instead of Canny inside")
     if kind == "tflite":
         told = "; ".join(f"{name}: {flavour.told}" for name, flavour in tflite.FLAVOURS.items())
         made.add_argument(
-            "--flavour", nargs="+", choices=tuple(tflite.FLAVOURS), default=["cpu"], metavar="F",
+            "--flavour",
+            nargs="+",
+            choices=tuple(tflite.FLAVOURS),
+            default=["cpu"],
+            metavar="F",
             help=f"one or more of {told} (default: cpu)",
-        )  # fmt: skip
+        )
         made.add_argument(
-            "--delegate", type=Path, metavar="FILE",
+            "--delegate",
+            type=Path,
+            metavar="FILE",
             help="the plugin that gpu-resampler needs on a CPU, for its gate: bash export/build_resampler.sh FILE",
-        )  # fmt: skip
+        )
     made.add_argument(
-        "--output", choices=("erased", "refined", "plan"), default="erased",
+        "--output",
+        choices=("erased", "refined", "plan"),
+        default="erased",
         help="the whole picture; what is painted, to be laid into the picture outside the file; or, of a network that "
         "plans, the plan alone, by which `faceeraser erase` paints at a photograph's own resolution (default: erased)",
-    )  # fmt: skip
+    )
     made.add_argument(
-        "--painted", type=int, nargs="+", metavar="PX",
+        "--painted",
+        type=int,
+        nargs="+",
+        metavar="PX",
         help="of a network that plans, edge lengths of what is painted, such as 256 512 1024 (default: the network's)",
-    )  # fmt: skip
+    )
     made.add_argument("--batch", type=int, default=1, metavar="N", help="pictures at once (default: %(default)s)")
     if kind == "coreml":
         told = "float tensors in and out, in place of images (CVPixelBuffer)"
@@ -281,8 +308,14 @@ _FIGURES = ("psnr_hole_min", "max_abs_hole", "plan_share_min", "psnr_min", "max_
 
 def _asked_for(args: argparse.Namespace, kind: str) -> list[Format]:
     """The files that a command line asks for."""
-    shared = {"edges_input": args.edges_input, "data": args.data, "bound": args.gate, "reason": args.reason,
-              "output": args.output, "batch": args.batch}  # fmt: skip
+    shared = {
+        "edges_input": args.edges_input,
+        "data": args.data,
+        "bound": args.gate,
+        "reason": args.reason,
+        "output": args.output,
+        "batch": args.batch,
+    }
     own: list[dict[str, Any]] = [{"tensors": args.tensors}] if kind == "coreml" else [{}]
     if kind == "tflite":
         own = [{"delegate": args.delegate, "flavour": flavour} for flavour in dict.fromkeys(args.flavour)]
@@ -302,12 +335,15 @@ def _export_all(args: argparse.Namespace, kind: str) -> None:
     figures = [card.get("evaluated_parity", card["parity"]) for card in cards]
     rows = [
         {
-            "file": card["file"], "precision": card["precision"], "bytes": card["bytes"], "gmacs": card["gmacs"],
+            "file": card["file"],
+            "precision": card["precision"],
+            "bytes": card["bytes"],
+            "gmacs": card["gmacs"],
             "params": card["params"],
             **{name: found[name] for name in _FIGURES if name in found},
         }
         for card, found in zip(cards, figures, strict=True)
-    ]  # fmt: skip
+    ]
     by = ", computed from the saved program, not by CoreML" if "evaluated_parity" in cards[0] else ""
     where = f"of {figures[0]['n']} samples" if args.module else f"inside the hole, worst of {figures[0]['n']} pictures"
     finish(f"{args.target} (parity {where}{by})", rows, {"files": rows})

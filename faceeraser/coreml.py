@@ -119,9 +119,13 @@ class CoreML(formats.Format):
     SUFFIX: ClassVar = ".mlpackage"
     PRECISIONS: ClassVar = ("fp16", "int8", "palette6", "palette4", "int8-activations", "int8-activations-fp16")
     BOUNDS: ClassVar = {
-        "fp16": 40.0, "int8": 24.0, "palette6": 22.0, "palette4": 20.0, "int8-activations": 50.0,
+        "fp16": 40.0,
+        "int8": 24.0,
+        "palette6": 22.0,
+        "palette4": 20.0,
+        "int8-activations": 50.0,
         "int8-activations-fp16": 24.0,
-    }  # fmt: skip
+    }
     tensors: bool = False
     """Float tensors, NCHW, in and out, in place of images (CVPixelBuffer)."""
 
@@ -160,8 +164,10 @@ class CoreML(formats.Format):
         whole = self.precision == "int8-activations"
         notes.append("all arithmetic is float32" if whole else f"{floats}, the rest is float16")
         if stores_activations(self.precision):
-            notes.append("int8 weights and activations by the network's own learnt scales"
-                         + (", rounded to float16" if self.precision.endswith("-fp16") else ""))  # fmt: skip
+            notes.append(
+                "int8 weights and activations by the network's own learnt scales"
+                + (", rounded to float16" if self.precision.endswith("-fp16") else "")
+            )
         elif pipeline.config.quantized:
             notes.append("from a quantized network: its weights on their int8 grid, its activations in float16, not int8")
         if self.precision == "int8":
@@ -230,17 +236,19 @@ class CoreML(formats.Format):
         passes = tools.PassPipeline.DEFAULT
         # The first would divide the scales of a sum's two inputs by one of them: the same sum, and not the learnt scales;
         # the other makes a division by 255 a product (see _Images).
-        passes.remove_passes(
-            {"common::distributive_quantized_binary_op_scale_normalization", "common::divide_to_multiply"}
-        )  # fmt: skip
+        passes.remove_passes({"common::distributive_quantized_binary_op_scale_normalization", "common::divide_to_multiply"})
         model = tools.convert(
-            program.run_decompositions({}), convert_to="mlprogram", minimum_deployment_target=tools.target.iOS17,
+            program.run_decompositions({}),
+            convert_to="mlprogram",
+            minimum_deployment_target=tools.target.iOS17,
             inputs=[_input(tools, k, v, self.tensors) for k, v in sample.items()],
             outputs=[_output(tools, name, self.tensors) for name in outputs],
-            skip_model_load=True, pass_pipeline=passes,
-            compute_precision=tools.precision.FLOAT32 if self.precision == "int8-activations"
+            skip_model_load=True,
+            pass_pipeline=passes,
+            compute_precision=tools.precision.FLOAT32
+            if self.precision == "int8-activations"
             else tools.transform.FP16ComputePrecision(op_selector=_HalfInside(plans)),
-        )  # fmt: skip
+        )
         said = MEANINGS if self.tensors else IMAGE_MEANINGS
         for name in sample:
             model.input_description[name] = said[name]
@@ -308,9 +316,10 @@ class CoreML(formats.Format):
                 raise wrong(f"{op.name} is packed, and is not a convolution's weights")
         operators = Counter(op.op_type for op in block if op.op_type != "const")
         counted: dict[str, Any] = {
-            "operators": dict(operators.most_common()), "packed_weights": number if kind != "const" else 0,
+            "operators": dict(operators.most_common()),
+            "packed_weights": number if kind != "const" else 0,
             "int8_convolutions": stored if stores_activations(self.precision) else 0,
-        }  # fmt: skip
+        }
         if stored:
             counted["scales"] = _check_scales(block, pipeline, self.precision, wrong)
         return counted
@@ -333,12 +342,17 @@ class CoreML(formats.Format):
         program = torch.export.export(traced, (), kwargs=sample).run_decompositions(apart)
         kinds = {torch.int32: np.int32, torch.int64: np.int32, torch.bool: np.int32}
         model = tools.convert(
-            program, convert_to="mlprogram", minimum_deployment_target=tools.target.iOS17, skip_model_load=True,
-            inputs=[tools.TensorType(name=name, shape=value.shape, dtype=kinds.get(value.dtype, np.float32))
-                    for name, value in sample.items()],
+            program,
+            convert_to="mlprogram",
+            minimum_deployment_target=tools.target.iOS17,
+            skip_model_load=True,
+            inputs=[
+                tools.TensorType(name=name, shape=value.shape, dtype=kinds.get(value.dtype, np.float32))
+                for name, value in sample.items()
+            ],
             outputs=[tools.TensorType(name=name) for name in network.outputs(sample)],
             compute_precision=tools.transform.FP16ComputePrecision(op_selector=_HalfInside()),
-        )  # fmt: skip
+        )
         model.save(str(path))
         (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
         if self.precision != "fp16":
@@ -369,8 +383,12 @@ class CoreML(formats.Format):
 
 def _check_resampling(block: list[Any], wrong: Callable[[str], GateFailed]) -> list[Any]:
     """Every warp is bilinear, border and corner-aligned, and reads float32; returns the convolutions they go back to."""
-    wanted = {"sampling_mode": "bilinear", "padding_mode": "border", "align_corners": True,
-              "coordinates_mode": "normalized_minus_one_to_one"}  # fmt: skip
+    wanted = {
+        "sampling_mode": "bilinear",
+        "padding_mode": "border",
+        "align_corners": True,
+        "coordinates_mode": "normalized_minus_one_to_one",
+    }
     for op in block:
         for key, expected in wanted.items() if op.op_type == "resample" else ():
             if (found := op.inputs[key].val) != expected:
@@ -518,9 +536,7 @@ def evaluator(path: Path) -> Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
     return run
 
 
-def _check_scales(
-    block: list[Any], pipeline: Inpainter, precision: str, wrong: Callable[[str], GateFailed]
-) -> int:  # fmt: skip
+def _check_scales(block: list[Any], pipeline: Inpainter, precision: str, wrong: Callable[[str], GateFailed]) -> int:
     """Every learnt scale is in the program, and it quantizes nothing by any other; returns how many there are."""
     halved = precision != "int8-activations"
     activations = {stored for op in block if op.op_type in ("quantize", "dequantize") for stored in _scale(op)}

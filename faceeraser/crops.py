@@ -36,9 +36,7 @@ def cut(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndar
     corners = np.array([[-1, -1], [width, -1], [-1, height], [width, height]], np.float64)
     there = transform(cv2.invertAffineTransform(matrix), corners)
     left, top = np.clip(np.floor(there.min(0)).astype(int) - 2, 0, [image.shape[1] - 1, image.shape[0] - 1])
-    right, bottom = np.clip(
-        np.ceil(there.max(0)).astype(int) + 3, [left + 1, top + 1], [image.shape[1], image.shape[0]]
-    )
+    right, bottom = np.clip(np.ceil(there.max(0)).astype(int) + 3, [left + 1, top + 1], [image.shape[1], image.shape[0]])
     piece = image[top:bottom, left:right]
     scale = float(np.linalg.svd(matrix[:, :2], compute_uv=False)[0])
     factors = np.ones(2)
@@ -91,9 +89,7 @@ def align_matrix(face: Face, size: int = 256) -> np.ndarray:
     return square(centre, 1.04 * float(np.ptp(level, axis=0).max()), face.roll, size)
 
 
-def _reach(
-    box: Sequence[int], matrix: np.ndarray, shape: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def _reach(box: Sequence[int], matrix: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Where a box (x, y, width, height) of a crop lies in the picture, with a margin for interpolation.
 
     Returns:
@@ -123,9 +119,14 @@ def mark(field: np.ndarray, matrix: np.ndarray, mask: np.ndarray) -> None:
 
 
 def paste_back(
-    image: np.ndarray, crop: np.ndarray, matrix: np.ndarray, mask: np.ndarray, feather: float = FEATHER,
-    *, in_place: bool = False,
-) -> np.ndarray:  # fmt: skip
+    image: np.ndarray,
+    crop: np.ndarray,
+    matrix: np.ndarray,
+    mask: np.ndarray,
+    feather: float = FEATHER,
+    *,
+    in_place: bool = False,
+) -> np.ndarray:
     """Put a crop's masked pixels back where `align` took them from.
 
     The blend runs from the mask's rim inwards, so nothing outside the mask changes: there the result is bit-identical

@@ -239,9 +239,15 @@ class State:
             for name in ("governor", "battery", "charging", "battery_c", "skin_c", "throttling", "saver")
         }
         return {
-            "device": self.model, "soc": self.soc, "android": self.android, "machine": self.machine, "cores": self.cores,
-            "max_mhz": mhz, "emulated": self.emulated, "conditions": conditions,
-        }  # fmt: skip
+            "device": self.model,
+            "soc": self.soc,
+            "android": self.android,
+            "machine": self.machine,
+            "cores": self.cores,
+            "max_mhz": mhz,
+            "emulated": self.emulated,
+            "conditions": conditions,
+        }
 
     def unfit(self) -> list[str]:
         """Why no time measured now would be the phone's own; empty if nothing known speaks against it."""
@@ -313,17 +319,24 @@ def read_state(text: str) -> State:
     android, sdk = word("android"), word("sdk")
     saver = word("saver")
     return State(
-        machine=word("machine"), model=word("model"), soc=word("soc") or word("platform"), android=android,
+        machine=word("machine"),
+        model=word("model"),
+        soc=word("soc") or word("platform"),
+        android=android,
         sdk=int(sdk) if sdk and re.fullmatch("[1-9][0-9]{0,2}", sdk) else None,
         # Neither Android's emulator nor a daemon on plain Linux has a phone's silicon.
         emulated=android is None or "1" in sections.get("qemu", "").split(),
-        cores=cores or None, max_mhz=max_mhz, allowed_mhz=allowed, governor=", ".join(governors) or None,
+        cores=cores or None,
+        max_mhz=max_mhz,
+        allowed_mhz=allowed,
+        governor=", ".join(governors) or None,
         battery=round(100 * battery / scale) if battery is not None and scale and battery <= scale else None,
         charging="true" in powered if powered else None,
-        battery_c=tenths / 10 if tenths is not None else None, skin_c=max(skin) if skin else None,
+        battery_c=tenths / 10 if tenths is not None else None,
+        skin_c=max(skin) if skin else None,
         throttling=int(throttling) if throttling is not None else None,
         saver=saver == "1" if saver in ("0", "1") else None,
-    )  # fmt: skip
+    )
 
 
 def big_cores(max_mhz: Mapping[int, int], threads: int) -> str | None:

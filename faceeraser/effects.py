@@ -22,9 +22,14 @@ from faceeraser.reading import json_object
 
 FILE = Path(__file__).with_name("effects.json")
 PIECES = {
-    "right_brow": (BROWS, -1), "left_brow": (BROWS, 1), "right_eye": (EYES, -1), "left_eye": (EYES, 1), "nose": (NOSE, 0),
-    "mouth": (MOUTH, 0), "face": (BROWS | EYES | NOSE | MOUTH, 0),
-}  # fmt: skip
+    "right_brow": (BROWS, -1),
+    "left_brow": (BROWS, 1),
+    "right_eye": (EYES, -1),
+    "left_eye": (EYES, 1),
+    "nose": (NOSE, 0),
+    "mouth": (MOUTH, 0),
+    "face": (BROWS | EYES | NOSE | MOUTH, 0),
+}
 """Of each piece its bits of `parts_map`, and its side: -1 on the picture's left, 1 on its right, 0 both."""
 # How far a piece reaches beyond its part, in pixels of a 256 pixel crop: lids and shadows come along, brows do not.
 DILATION = {BROWS: 8.0, EYES: 10.5, NOSE: 8.0, MOUTH: 9.0}
@@ -219,9 +224,13 @@ def _own_image(element: Mapping[str, Any], folder: Path) -> np.ndarray:
 
 
 def apply(
-    effect: Mapping[str, Any], image: np.ndarray, erased: np.ndarray, face: Face, blend: str = "poisson",
+    effect: Mapping[str, Any],
+    image: np.ndarray,
+    erased: np.ndarray,
+    face: Face,
+    blend: str = "poisson",
     folder: Path = Path("."),
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """One face of an erased photograph with an effect's elements on it.
 
     Args:

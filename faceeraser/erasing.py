@@ -90,10 +90,17 @@ class Eraser:
     """A model and what it erases. `resolution` is the edge of the crop in pixels; `clock` has the time of each step."""
 
     def __init__(
-        self, model: str | Path | None = None, parts: Sequence[str] = FEATURES, glasses: str = "auto", *,
-        front: str = "keep", most: int | None = None, runtime: str | None = None,
-        delegate: str | Path | None = None, workers: int = 1,
-    ) -> None:  # fmt: skip
+        self,
+        model: str | Path | None = None,
+        parts: Sequence[str] = FEATURES,
+        glasses: str = "auto",
+        *,
+        front: str = "keep",
+        most: int | None = None,
+        runtime: str | None = None,
+        delegate: str | Path | None = None,
+        workers: int = 1,
+    ) -> None:
         """Load the model.
 
         Args:
@@ -230,9 +237,11 @@ class Eraser:
             self._models.put(model)
 
     def frames(
-        self, images: Iterable[tuple[np.ndarray, float]], known: Tracker | Landmarks | None = None,
+        self,
+        images: Iterable[tuple[np.ndarray, float]],
+        known: Tracker | Landmarks | None = None,
         finish: Finish | None = None,
-    ) -> Iterator[Erased]:  # fmt: skip
+    ) -> Iterator[Erased]:
         """Erase every face of every frame of a video.
 
         Args:
@@ -323,9 +332,13 @@ class Eraser:
         return (mask, None) if self._occluders is None else trimmed(mask, self._occluders(crop))
 
     def _erase(
-        self, image: np.ndarray, around: Sequence[Face], glasses: Sequence[str], finish: Finish | None,
+        self,
+        image: np.ndarray,
+        around: Sequence[Face],
+        glasses: Sequence[str],
+        finish: Finish | None,
         plans: Sequence[_Planned] | None = None,
-    ) -> Erased:  # fmt: skip
+    ) -> Erased:
         """Mask, model and paste, face by face, in the order given."""
         self.clock.start()
         result, worn = image.copy(), []
@@ -364,9 +377,7 @@ def _as_grey_as(crop: np.ndarray, painted: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(cv2.cvtColor(painted, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
-def _pieces(
-    mask: np.ndarray, squares: Sequence[np.ndarray], size: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _pieces(mask: np.ndarray, squares: Sequence[np.ndarray], size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(2x3 matrix of the crop, (H, W) bool) of everything in a mask that hangs together, those in one face's crop as one."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     held: dict[int, list[int]] = {}

@@ -17,9 +17,7 @@ def acceptance(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if "cheek_ita" in row:
             by_tone[metrics.tone(row["cheek_ita"])].append(row["taken"])
     return [
-        {"tone": name, "n": len(v), "taken": sum(v), "share": round(sum(v) / len(v), 3)}
-        for name, v in by_tone.items()
-        if v
+        {"tone": name, "n": len(v), "taken": sum(v), "share": round(sum(v) / len(v), 3)} for name, v in by_tone.items() if v
     ]
 
 
@@ -62,8 +60,13 @@ def measure_filters(target: Path, labels: Path) -> list[dict[str, Any]]:
         guess = [says(prepared[row["file"]]) for row in common]
         right = sum(t and g for t, g in zip(truth, guess, strict=True))
         figures.append(
-            {"name": name, "precision": round(right / sum(guess), 3) if any(guess) else None,
-             "recall": round(right / sum(truth), 3) if any(truth) else None, "n": len(common),
-             "labelled": sum(truth), "found": sum(guess)}
-        )  # fmt: skip
+            {
+                "name": name,
+                "precision": round(right / sum(guess), 3) if any(guess) else None,
+                "recall": round(right / sum(truth), 3) if any(truth) else None,
+                "n": len(common),
+                "labelled": sum(truth),
+                "found": sum(guess),
+            }
+        )
     return figures

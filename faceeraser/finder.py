@@ -124,9 +124,13 @@ class FaceFinder:
         return sorted(faces, key=lambda face: -face.width)
 
     def detect(
-        self, image: np.ndarray, min_score: float = 0.5, closer: int = 2, looked: Looked | None = None,
+        self,
+        image: np.ndarray,
+        min_score: float = 0.5,
+        closer: int = 2,
+        looked: Looked | None = None,
         known: Sequence[Face] = (),
-    ) -> list[Detection]:  # fmt: skip
+    ) -> list[Detection]:
         """Where faces are, the most confident first, without landmarks.
 
         Args:
@@ -162,8 +166,9 @@ class FaceFinder:
                 windows = [(x, y, side) for y in _starts(height, side) for x in _starts(width, side)]
                 looks = [
                     self._look(levels, window, min_score)
-                    for window in windows if looked is None or looked.changed(window, 0)
-                ]  # fmt: skip
+                    for window in windows
+                    if looked is None or looked.changed(window, 0)
+                ]
                 if looks:
                     points, scores = (np.concatenate(values) for values in zip(*looks, strict=True))
                     seen += [Detection(*one) for one in _weighted_nms(points, scores)]

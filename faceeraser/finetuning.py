@@ -62,22 +62,28 @@ def add_tuning(parser: ArgumentParser, defaults: type[Tuning], any_network: bool
     parser.add_argument("--teacher", type=Path, help="checkpoint whose edges, flow and pictures are distilled")
     parser.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
     parser.add_argument(
-        "--distil-features", type=float, default=0.0, metavar="SHARE",
+        "--distil-features",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
         help="weight of where the teacher's features are strong, as a share of --distil (default: %(default)s)",
-    )  # fmt: skip
+    )
     parser.add_argument("--online", action="store_true", help="the teacher goes on training beside its student")
     parser.add_argument("--vgg", type=Path, metavar="FILE", help="VGG-19's state dict, where there is no network")
     parser.add_argument(
-        "--size", type=int,
+        "--size",
+        type=int,
         help="train on pictures of this edge length, of which the networks see what they see at their own "
         "(default: the network's resolution; half of it costs a third)",
-    )  # fmt: skip
+    )
     parser.add_argument("--limit", type=int, help="use only so many blanks and masks")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16"), default="auto",
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
         help="bf16 trains faster where the hardware has it, which auto finds out (default: %(default)s)",
-    )  # fmt: skip
+    )
 
 
 def need_data(args: Namespace) -> None:
@@ -141,14 +147,25 @@ class FineTuning:
         """
         args = self.options
         fields: dict[str, Any] = {
-            "phase": "all", "steps": args.steps, "batch": args.batch, "lr": args.lr, "adversarial": 0.0, "edge_l1": 0.1,
-            "beta1": 0.9, "beta2": 0.999, "region": "hole", "distil": args.distil if self.teacher else 0.0,
-            "distil_features": args.distil_features, "online": args.online,
+            "phase": "all",
+            "steps": args.steps,
+            "batch": args.batch,
+            "lr": args.lr,
+            "adversarial": 0.0,
+            "edge_l1": 0.1,
+            "beta1": 0.9,
+            "beta2": 0.999,
+            "region": "hole",
+            "distil": args.distil if self.teacher else 0.0,
+            "distil_features": args.distil_features,
+            "online": args.online,
             # Only the end is kept: a stage that was broken off is done again.
             "save_every": max(1, args.steps),
-            "schedule": "cosine", "seed": args.seed, "precision": args.precision,
+            "schedule": "cosine",
+            "seed": args.seed,
+            "precision": args.precision,
             **{name: self.objective[name] for name in self.OBJECTIVE if name in self.objective},
-        }  # fmt: skip
+        }
         recipe = Recipe(**{**fields, **changes})
         teacher = self.as_trained(self.teacher) if self.teacher else None
         beside = Beside(teacher=teacher, vgg=Path(args.vgg) if args.vgg else None)
@@ -173,20 +190,36 @@ class FineTuning:
         return measure(network, self.look)
 
     def save(
-        self, folder: Path, network: Inpainter, stage: str, options: Mapping[str, Any], metrics: Mapping[str, Any],
+        self,
+        folder: Path,
+        network: Inpainter,
+        stage: str,
+        options: Mapping[str, Any],
+        metrics: Mapping[str, Any],
         **extra: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Write a network with this stage in its history; `options` are the stage's own."""
         own = self.options
         shared = {
-            "steps": own.steps, "lr": own.lr, "teacher": artifact.portable(Path(own.teacher)) if own.teacher else None,
-            "distil": own.distil, "distil_features": own.distil_features, "online": own.online, "seed": own.seed,
+            "steps": own.steps,
+            "lr": own.lr,
+            "teacher": artifact.portable(Path(own.teacher)) if own.teacher else None,
+            "distil": own.distil,
+            "distil_features": own.distil_features,
+            "online": own.online,
+            "seed": own.seed,
             "size": self.data.size,
-        }  # fmt: skip
+        }
         checkpoint.save(
-            folder, network, stage=stage, parent=self.path, data=self.described, options={**shared, **options},
-            metrics=metrics, **extra,
-        )  # fmt: skip
+            folder,
+            network,
+            stage=stage,
+            parent=self.path,
+            data=self.described,
+            options={**shared, **options},
+            metrics=metrics,
+            **extra,
+        )
         checkpoint.save_beside(folder, sample_sheet(network, self.look))
 
     def outcome(

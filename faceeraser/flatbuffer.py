@@ -24,9 +24,16 @@ class Graph:
     """
 
     SAME_SCALE = (
-        "RESHAPE", "TRANSPOSE", "SLICE", "STRIDED_SLICE", "PAD", "SQUEEZE", "EXPAND_DIMS", "AVERAGE_POOL_2D",
+        "RESHAPE",
+        "TRANSPOSE",
+        "SLICE",
+        "STRIDED_SLICE",
+        "PAD",
+        "SQUEEZE",
+        "EXPAND_DIMS",
+        "AVERAGE_POOL_2D",
         "RESIZE_BILINEAR",
-    )  # fmt: skip
+    )
     """Operators whose int8 output has the scale of their first input: the converter carries int8 back through them."""
 
     def __init__(self, path: Path):

@@ -66,7 +66,7 @@ class Gate:
     @classmethod
     def of(
         cls, precision: str, value: float | None = None, reason: str | None = None, bounds: Mapping[str, float] = BOUNDS
-    ) -> Gate:  # fmt: skip
+    ) -> Gate:
         """The gate of a precision; `value` replaces its bound of the picture (dB, or the largest difference for fp32).
 
         Raises:
@@ -99,7 +99,8 @@ class Gate:
 
     def __str__(self) -> str:
         told = ([] if self.max_abs is None else [f"max abs <= {self.max_abs:g}"]) + (
-            [] if self.psnr is None else [f"PSNR >= {self.psnr:g} dB"])  # fmt: skip
+            [] if self.psnr is None else [f"PSNR >= {self.psnr:g} dB"]
+        )
         return " and ".join(told)
 
     @property
@@ -114,6 +115,7 @@ class Gate:
 
 # --- its pictures ---------------------------------------------------------------------------------------------------
 
+
 @dataclass(frozen=True)
 class Picture:
     """A picture to compare on: `image` (R, R, 3) float32 in [0, 1], `mask` (R, R) float32 with 1 = erase."""
@@ -125,11 +127,23 @@ class Picture:
 
 # What scikit-image carries inside its wheel, and where to cut: centre, as a share of the picture.
 _TEXTURED = (
-    ("astronaut", 0.22, 0.45), ("astronaut", 0.75, 0.6), ("coffee", 0.5, 0.5), ("chelsea", 0.45, 0.5),
-    ("rocket", 0.5, 0.5), ("hubble_deep_field", 0.5, 0.4), ("immunohistochemistry", 0.5, 0.5), ("retina", 0.5, 0.6),
-    ("brick", 0.5, 0.5), ("grass", 0.4, 0.5), ("gravel", 0.5, 0.6), ("camera", 0.3, 0.4), ("coins", 0.5, 0.5),
-    ("page", 0.5, 0.5), ("text", 0.5, 0.4), ("moon", 0.5, 0.5),
-)  # fmt: skip
+    ("astronaut", 0.22, 0.45),
+    ("astronaut", 0.75, 0.6),
+    ("coffee", 0.5, 0.5),
+    ("chelsea", 0.45, 0.5),
+    ("rocket", 0.5, 0.5),
+    ("hubble_deep_field", 0.5, 0.4),
+    ("immunohistochemistry", 0.5, 0.5),
+    ("retina", 0.5, 0.6),
+    ("brick", 0.5, 0.5),
+    ("grass", 0.4, 0.5),
+    ("gravel", 0.5, 0.6),
+    ("camera", 0.3, 0.4),
+    ("coins", 0.5, 0.5),
+    ("page", 0.5, 0.5),
+    ("text", 0.5, 0.4),
+    ("moon", 0.5, 0.5),
+)
 
 
 def gate_pictures(resolution: int, data: Path | str | None = None) -> list[Picture]:
@@ -169,8 +183,14 @@ def _part_mask(resolution: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     mask = np.zeros((resolution, resolution), np.uint8)
     # Centre x, y, half axes, as shares of the picture.
-    parts = [(0.32, 0.33, 0.13, 0.04), (0.68, 0.33, 0.13, 0.04), (0.32, 0.43, 0.11, 0.07), (0.68, 0.43, 0.11, 0.07),
-             (0.5, 0.56, 0.09, 0.12), (0.5, 0.78, 0.18, 0.08)]  # fmt: skip
+    parts = [
+        (0.32, 0.33, 0.13, 0.04),
+        (0.68, 0.33, 0.13, 0.04),
+        (0.32, 0.43, 0.11, 0.07),
+        (0.68, 0.43, 0.11, 0.07),
+        (0.5, 0.56, 0.09, 0.12),
+        (0.5, 0.78, 0.18, 0.08),
+    ]
     for x, y, across, along in parts:
         x, y = x + rng.uniform(-0.04, 0.04), y + rng.uniform(-0.04, 0.04)
         axes = max(1, round(across * resolution)), max(1, round(along * resolution))
@@ -296,22 +316,26 @@ def parity(file: File, pictures: Sequence[Picture], reference: Reference, gate: 
                     )
     failures += _leaks(file, pictures[:2])
     return {
-        "n": len(pictures), **{k: round(v, 7) if isinstance(v, float) else v for k, v in worst.items()},
-        "gate": f"{gate} and {gate.of_plan}" if "plan_share_min" in worst else str(gate), "passed": not failures,
-        **({"looser_because": gate.reason} if gate.reason else {}), **({"failures": failures} if failures else {}),
-    }  # fmt: skip
+        "n": len(pictures),
+        **{k: round(v, 7) if isinstance(v, float) else v for k, v in worst.items()},
+        "gate": f"{gate} and {gate.of_plan}" if "plan_share_min" in worst else str(gate),
+        "passed": not failures,
+        **({"looser_because": gate.reason} if gate.reason else {}),
+        **({"failures": failures} if failures else {}),
+    }
 
 
 def parity_of_outputs(
     run: Callable[[Mapping[str, torch.Tensor]], Mapping[str, np.ndarray]], network: AnyNetwork, gate: Gate
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Compare a file of any network with its module, sample by sample; the card's `parity`.
 
     Differences are shares of an output's span, the largest less the smallest value that the module gave of it.
     """
     expected = [network.outputs(sample) for sample in network.samples]
-    spans = {name: max(float(np.ptp([f(one[name]) for one in expected for f in (np.min, np.max)])), 1e-6)
-             for name in expected[0]}  # fmt: skip
+    spans = {
+        name: max(float(np.ptp([f(one[name]) for one in expected for f in (np.min, np.max)])), 1e-6) for name in expected[0]
+    }
     worst: dict[str, Any] = {"psnr_min": 200.0, "max_abs": 0.0}
     failures = []
     for k, (sample, truth) in enumerate(zip(network.samples, expected, strict=True)):
@@ -331,10 +355,13 @@ def parity_of_outputs(
                 told = f"{psnr:.1f} dB, max abs {largest:.2g} of its span"
                 failures.append(f"sample {k}: output {name} {told}, expected {gate}")
     return {
-        "n": len(expected), **{k: round(v, 8) if isinstance(v, float) else v for k, v in worst.items()}, "gate": str(gate),
-        "passed": not failures, **({"looser_because": gate.reason} if gate.reason else {}),
+        "n": len(expected),
+        **{k: round(v, 8) if isinstance(v, float) else v for k, v in worst.items()},
+        "gate": str(gate),
+        "passed": not failures,
+        **({"looser_because": gate.reason} if gate.reason else {}),
         **({"failures": failures} if failures else {}),
-    }  # fmt: skip
+    }
 
 
 def _leaks(file: File, pictures: Sequence[Picture]) -> list[str]:
@@ -357,4 +384,3 @@ def _apart(image: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> tuple[floa
     if not np.isfinite(error).all():
         return -200.0, largest
     return min(200.0, -10 * math.log10(max(float(np.mean(error**2)), 1e-20))), largest
-

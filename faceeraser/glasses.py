@@ -150,9 +150,7 @@ def segment_glasses(image: np.ndarray, face: Face) -> np.ndarray | None:
     luma = cv2.cvtColor(patch, cv2.COLOR_RGB2LAB)[..., 0]
     luma = cv2.GaussianBlur(luma, (0, 0), 1.0)
     wide = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (21, 21))
-    thin = np.maximum(
-        cv2.morphologyEx(luma, cv2.MORPH_BLACKHAT, wide), cv2.morphologyEx(luma, cv2.MORPH_TOPHAT, wide) // 2
-    )
+    thin = np.maximum(cv2.morphologyEx(luma, cv2.MORPH_BLACKHAT, wide), cv2.morphologyEx(luma, cv2.MORPH_TOPHAT, wide) // 2)
 
     usable, (x0, top, bottom) = _frame_zone(level, size, unit)
     if usable.sum() < 500:
@@ -186,12 +184,8 @@ def _frame_zone(level: Face, size: tuple[int, int], unit: float) -> tuple[np.nda
     zone = np.zeros_like(bare)
     for eye, edge in ((level.eyes[0], level.mesh[127]), (level.eyes[1], level.mesh[356])):
         x, y = eye
-        cv2.ellipse(
-            zone, (round(x), round(y + 0.10 * unit)), (round(0.50 * unit), round(0.46 * unit)), 0, 0, 360, 1, -1
-        )
-        cv2.line(
-            zone, (round(x), round(y - 0.05 * unit)), (round(edge[0]), round(y - 0.05 * unit)), 1, round(0.28 * unit)
-        )
+        cv2.ellipse(zone, (round(x), round(y + 0.10 * unit)), (round(0.50 * unit), round(0.46 * unit)), 0, 0, 360, 1, -1)
+        cv2.line(zone, (round(x), round(y - 0.05 * unit)), (round(edge[0]), round(y - 0.05 * unit)), 1, round(0.28 * unit))
     middle = level.eyes.mean(0)
     top, bottom = round(middle[1] - 0.28 * unit), round(middle[1] + 0.24 * unit)
     cv2.rectangle(zone, (round(middle[0] - 0.2 * unit), top), (round(middle[0] + 0.2 * unit), bottom), 1, -1)

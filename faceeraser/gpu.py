@@ -70,9 +70,14 @@ def run(model: Path | str, inputs: Sequence[Mapping[str, np.ndarray]], timeout_s
             np.savez(folder / f"{k}-in.npz", **given)  # type: ignore[arg-type]
         command = [sys.executable, "-m", "faceeraser.gpu", str(model.absolute()), scratch, str(len(inputs))]
         done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s,
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
             check=False,
-        )  # fmt: skip
+        )
         adapter = re.search(r"Selected adapter: ([^,\n]*)", done.stderr)
         listed = re.search(r"not supported by GPU delegate:\n(.*?)\n[^\n]*operations will run", done.stderr, re.S)
         refused = [line.strip() for line in listed[1].splitlines() if ":" in line] if listed else []

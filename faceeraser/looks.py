@@ -47,8 +47,18 @@ from faceeraser.parts import POLYGONS
 from faceeraser.patches import COLOUR_REACH, EYE_DISTANCE, skin_colour
 
 FIGURES = (
-    "grain", "texture", "spectrum", "outliers", "bleed", "step", "crease", "repeat", "repeat_own", "cover", "area",
-)  # fmt: skip
+    "grain",
+    "texture",
+    "spectrum",
+    "outliers",
+    "bleed",
+    "step",
+    "crease",
+    "repeat",
+    "repeat_own",
+    "cover",
+    "area",
+)
 CELL = 18.0  # units: two places nearer than this look alike because they are near, not because one was copied
 _MARGIN = 40  # units around the oval that are looked at: the farthest that a blur or a border reaches
 _LEAST_SKIN = 300  # square units of own skin, and of hole, below which nothing is measured

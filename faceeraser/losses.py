@@ -123,9 +123,7 @@ def texture_loss(fake: list[Tensor], real: list[Tensor], mask: Tensor) -> Tensor
     for a, b in zip(fake, real, strict=True):
         inside = F.adaptive_avg_pool2d(mask, a.shape[-2:]).ge(0.999).float()
         area = inside.sum((1, 2, 3)).clamp(min=1.0)[:, None, None]
-        grams = [
-            (flat := (x.float() * inside).flatten(2)) @ flat.transpose(1, 2) / area for x in (a, b.detach())
-        ]  # fmt: skip
+        grams = [(flat := (x.float() * inside).flatten(2)) @ flat.transpose(1, 2) / area for x in (a, b.detach())]
         own = grams[1].diagonal(dim1=1, dim2=2) + 1e-2
         total = total + ((grams[0] - grams[1]).abs() / (own[:, :, None] * own[:, None, :]).sqrt()).mean()
     return total

@@ -291,8 +291,11 @@ def with_noise(method: Method) -> Method:
 
 
 CLASSICAL: Mapping[str, Method] = {
-    "mean": fill_mean, "telea": fill_telea, "navier_stokes": fill_navier_stokes, "skin_patches": patches.fill,
-}  # fmt: skip
+    "mean": fill_mean,
+    "telea": fill_telea,
+    "navier_stokes": fill_navier_stokes,
+    "skin_patches": patches.fill,
+}
 
 
 # --- groups ---------------------------------------------------------------------------------------------------------
@@ -399,9 +402,7 @@ def score(
 _CLASSICAL_SCORES: dict[str, dict[str, Score]] = {}
 
 
-def classical_scores(
-    pairs: Sequence[Pair], progress: Callable[[Sequence[Pair]], Iterable[Pair]] = iter
-) -> dict[str, Score]:
+def classical_scores(pairs: Sequence[Pair], progress: Callable[[Sequence[Pair]], Iterable[Pair]] = iter) -> dict[str, Score]:
     """The scores of every filling in CLASSICAL on these pairs, kept for the life of the process."""
     digest = hashlib.sha256()
     for pair in pairs:

@@ -23,23 +23,50 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _ARITHMETIC: dict[str, Callable[..., Tensor]] = {
-    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "real_div": torch.div, "pow": torch.pow,
-    "maximum": torch.maximum, "minimum": torch.minimum, "greater": torch.gt, "greater_equal": torch.ge, "less": torch.lt,
-    "less_equal": torch.le, "equal": torch.eq, "not_equal": torch.ne, "logical_and": torch.logical_and,
+    "add": torch.add,
+    "sub": torch.sub,
+    "mul": torch.mul,
+    "real_div": torch.div,
+    "pow": torch.pow,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+    "greater": torch.gt,
+    "greater_equal": torch.ge,
+    "less": torch.lt,
+    "less_equal": torch.le,
+    "equal": torch.eq,
+    "not_equal": torch.ne,
+    "logical_and": torch.logical_and,
     "logical_or": torch.logical_or,
-}  # fmt: skip
+}
 _EACH: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "abs": torch.abs, "sqrt": torch.sqrt,
-    "square": torch.square, "round": torch.round, "floor": torch.floor, "logical_not": torch.logical_not,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "abs": torch.abs,
+    "sqrt": torch.sqrt,
+    "square": torch.square,
+    "round": torch.round,
+    "floor": torch.floor,
+    "logical_not": torch.logical_not,
     "identity": torch.clone,
-}  # fmt: skip
+}
 _REDUCED: dict[str, Callable[..., Tensor]] = {
-    "reduce_mean": torch.mean, "reduce_min": torch.amin, "reduce_max": torch.amax, "reduce_sum": torch.sum,
-}  # fmt: skip
+    "reduce_mean": torch.mean,
+    "reduce_min": torch.amin,
+    "reduce_max": torch.amax,
+    "reduce_sum": torch.sum,
+}
 _TYPES = {
-    "fp16": torch.float16, "fp32": torch.float32, "int8": torch.int8, "uint8": torch.uint8, "int16": torch.int16,
-    "uint16": torch.int32, "int32": torch.int32, "bool": torch.bool,
-}  # fmt: skip
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "int16": torch.int16,
+    "uint16": torch.int32,
+    "int32": torch.int32,
+    "bool": torch.bool,
+}
 
 
 class UnknownOperator(ValueError):
@@ -208,18 +235,24 @@ class Program:
     def _slices(self, op: Any, fixed: Callable[..., Any]) -> tuple[slice | int, ...]:
         rank = len(fixed("begin"))
         begin, end, step, masked_begin, masked_end, single = (
-            list(map(kind, fixed(name, [default] * rank))) for name, kind, default in (
-                ("begin", int, 0), ("end", int, 0), ("stride", int, 1), ("begin_mask", bool, False),
-                ("end_mask", bool, False), ("squeeze_mask", bool, False),
+            list(map(kind, fixed(name, [default] * rank)))
+            for name, kind, default in (
+                ("begin", int, 0),
+                ("end", int, 0),
+                ("stride", int, 1),
+                ("begin_mask", bool, False),
+                ("end_mask", bool, False),
+                ("squeeze_mask", bool, False),
             )
-        )  # fmt: skip
+        )
         if min(step) < 1:
             raise UnknownOperator(f"{self.path}: slice_by_index goes backwards, which is not known here")
         return tuple(
-            begin[k] if single[k]
+            begin[k]
+            if single[k]
             else slice(None if masked_begin[k] else begin[k], None if masked_end[k] else end[k], step[k])
             for k in range(rank)
-        )  # fmt: skip
+        )
 
     def _pooled(self, op: Any, x: Tensor, fixed: Callable[..., Any]) -> Tensor:
         self._expect(op, {"ceil_mode": False}, fixed)

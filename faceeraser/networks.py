@@ -39,8 +39,13 @@ VARIANTS = ("unet_attention", "unet", "auto_encoder")
 PRESETS = ("paper", "mobile")
 # The models there are, and their networks that have residual blocks: FaceEraser here, its peers in faceeraser/peers.py, the
 # one that plans and paints in faceeraser/planner.py.
-MODELS = {"faceeraser": ("edge", "clone"), "edgeconnect": ("edge", "paint"), "structureflow": ("structure", "texture"),
-          "hifill": (), "patches": ()}  # fmt: skip
+MODELS = {
+    "faceeraser": ("edge", "clone"),
+    "edgeconnect": ("edge", "paint"),
+    "structureflow": ("structure", "texture"),
+    "hifill": (),
+    "patches": (),
+}
 COMPARED = ("faceeraser", "edgeconnect", "structureflow", "hifill")
 """The models of the paper's tables."""
 # The heads that predict a flow, or a plan. They are never quantized: an int8 tanh has steps of 1/128, a whole pixel at
@@ -58,9 +63,15 @@ DETAIL_GAIN = 1.25
 
 # What a config.json of format 1 (v0.1) meant by a field that it does not have. The fields that are not here it always has.
 _MEANT_BY_FORMAT_1: Mapping[str, Any] = {
-    "model": "faceeraser", "shrink": 1, "guided": True, "halved": (), "separable": False, "fused": False,
-    "float_layers": ("clone.head",), "quantized": False,
-}  # fmt: skip
+    "model": "faceeraser",
+    "shrink": 1,
+    "guided": True,
+    "halved": (),
+    "separable": False,
+    "fused": False,
+    "float_layers": ("clone.head",),
+    "quantized": False,
+}
 
 
 @dataclass(frozen=True)
@@ -127,8 +138,15 @@ class Config:
         if model not in MODELS:
             raise ValueError(f"model {model!r} is not known: expected one of {', '.join(MODELS)}")
         own = {"blocks": dict.fromkeys(MODELS[model], 8), "float_layers": FLOW_HEADS.get(model, ())}
-        paper = {"norm": "instance", "padding": "reflect", "upsampling": "transposed", "fill": False, "halved": (),
-                 "shrink": 1, "residual": False}  # fmt: skip
+        paper = {
+            "norm": "instance",
+            "padding": "reflect",
+            "upsampling": "transposed",
+            "fill": False,
+            "halved": (),
+            "shrink": 1,
+            "residual": False,
+        }
         return cls(preset=preset, **{**own, **(paper if preset == "paper" else {}), **changes})
 
     def to_json(self) -> dict[str, Any]:
@@ -168,9 +186,10 @@ class Config:
 _TYPES: Mapping[str, Any] = {
     **dict.fromkeys(("preset", "model", "variant", "norm", "padding", "upsampling"), str),
     **dict.fromkeys(("fill", "guided", "residual", "separable", "fused", "quantized"), bool),
-    **dict.fromkeys(("resolution", "shrink"), int), **dict.fromkeys(("halved", "float_layers"), list | tuple),
+    **dict.fromkeys(("resolution", "shrink"), int),
+    **dict.fromkeys(("halved", "float_layers"), list | tuple),
     "blocks": dict,
-}  # fmt: skip
+}
 _TOLD = {str: "a word", bool: "true or false", int: "a number", list | tuple: "a list of names", dict: "numbers by name"}
 
 
@@ -206,9 +225,17 @@ class Conv(nn.Module):
     stored = True  # in int8, where the network is quantized
 
     def __init__(
-        self, config: Config, c_in: int, c_out: int, kernel: int, *, stride: int = 1, dilation: int = 1,
-        act: str | None = "relu", norm: bool = True,
-    ):  # fmt: skip
+        self,
+        config: Config,
+        c_in: int,
+        c_out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        act: str | None = "relu",
+        norm: bool = True,
+    ):
         super().__init__()
         self.depthwise: nn.Module = nn.Identity()
         if config.separable and kernel in (3, 4) and not self.transposed:
@@ -680,10 +707,15 @@ class FaceEraser(Inpainter):
         refined = refined.clamp(0.0, 1.0)
         erased = visible + refined * hole
         return {
-            "edges": self._enlarged(edges, "nearest"), "edges_hat": self._enlarged(edges_hat, "nearest"), "offsets_seen":
-            small_offsets, "offsets": offsets, "flow": flow, "cloned": cloned, "refined": refined, "erased": erased,
-        }  # fmt: skip
-
+            "edges": self._enlarged(edges, "nearest"),
+            "edges_hat": self._enlarged(edges_hat, "nearest"),
+            "offsets_seen": small_offsets,
+            "offsets": offsets,
+            "flow": flow,
+            "cloned": cloned,
+            "refined": refined,
+            "erased": erased,
+        }
 
     def _offsets(self, plan: Mapping[str, Tensor] | None, guide: Tensor, image: Tensor, mask: Tensor) -> Tensor:
         return self.clone(guide, image, mask).float() if plan is None else plan["offsets_seen"]
@@ -737,8 +769,10 @@ def count(network: nn.Module, resolution: int = 256) -> tuple[float, int]:
     device = next(network.parameters()).device
     try:
         with torch.no_grad(), counter:
-            network.eval()(torch.zeros(1, 3, resolution, resolution, device=device),
-                           torch.zeros(1, 1, resolution, resolution, device=device))  # fmt: skip
+            network.eval()(
+                torch.zeros(1, 3, resolution, resolution, device=device),
+                torch.zeros(1, 1, resolution, resolution, device=device),
+            )
     finally:
         network.train(training)
     found, aten = counter.get_flop_counts(), torch.ops.aten

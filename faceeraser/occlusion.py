@@ -82,10 +82,13 @@ def hair_of_the_head(hair: np.ndarray) -> np.ndarray:
     side = len(hair)
     count, labels = cv2.connectedComponents((hair > 0.4).astype(np.uint8), connectivity=8)
     edge = round(0.08 * side)
-    there = np.concatenate([
-        labels[: round(SEEN_FROM * side)].ravel(), labels[: round(0.6 * side), :edge].ravel(),
-        labels[: round(0.6 * side), -edge:].ravel(),
-    ])  # fmt: skip
+    there = np.concatenate(
+        [
+            labels[: round(SEEN_FROM * side)].ravel(),
+            labels[: round(0.6 * side), :edge].ravel(),
+            labels[: round(0.6 * side), -edge:].ravel(),
+        ]
+    )
     of_the_head = np.isin(np.arange(count), np.unique(there)) & (np.arange(count) > 0)
     grown = cv2.dilate(of_the_head[labels].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0  # its soft rim
     return np.where(grown, hair, 0.0).astype(np.float32)
@@ -320,10 +323,16 @@ def train(
                 bar.set_postfix(loss=f"{float(loss):.3f}", refresh=False)
             if step % SAVE_EVERY == SAVE_EVERY - 1 or step + 1 == steps:
                 spent, began = spent + time.monotonic() - began, time.monotonic()
-                write_state(folder / STATE, {
-                    "network": network.state_dict(), "optimizer": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(), "step": step + 1, "seconds": spent,
-                })  # fmt: skip
+                write_state(
+                    folder / STATE,
+                    {
+                        "network": network.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "schedule": schedule.state_dict(),
+                        "step": step + 1,
+                        "seconds": spent,
+                    },
+                )
     return network.eval(), spent
 
 

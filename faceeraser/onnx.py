@@ -211,14 +211,20 @@ class ONNX(formats.Format):
         """As of every format. Raises GateFailed: there is not one GridSample for each warp, sampling as it was asked."""
         onnx = need("onnx", "onnx", "checking an .onnx file")
         graph = onnx.load(str(path)).graph
-        found = [{a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-                 for node in graph.node if node.op_type == "GridSample"]  # fmt: skip
+        found = [
+            {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            for node in graph.node
+            if node.op_type == "GridSample"
+        ]
         modes = {b"linear": "bilinear"}
         told = Counter(
-            (modes.get(how.get("mode", b"bilinear"), how.get("mode", b"bilinear").decode()),
-             how.get("padding_mode", b"zeros").decode(), bool(how.get("align_corners", 0)))
+            (
+                modes.get(how.get("mode", b"bilinear"), how.get("mode", b"bilinear").decode()),
+                how.get("padding_mode", b"zeros").decode(),
+                bool(how.get("align_corners", 0)),
+            )
             for how in found
-        )  # fmt: skip
+        )
         asked = Counter((warp.mode, warp.padding_mode, warp.align_corners) for warp in warps)
         if told != asked:
             raise GateFailed(f"{path.name}: samples {dict(told)}, expected {dict(asked)}")
@@ -241,9 +247,17 @@ class ONNX(formats.Format):
 def _traced_to(path: Path, module: nn.Module, sample: Sample, outputs: Sequence[str]) -> None:
     """Write what torch's exporter makes of a module, with names for its inputs and outputs."""
     torch.onnx.export(
-        module, (), kwargs=dict(sample), f=str(path), dynamo=True, opset_version=18, external_data=False,
-        input_names=list(sample), output_names=list(outputs), optimize=False,
-    )  # fmt: skip
+        module,
+        (),
+        kwargs=dict(sample),
+        f=str(path),
+        dynamo=True,
+        opset_version=18,
+        external_data=False,
+        input_names=list(sample),
+        output_names=list(outputs),
+        optimize=False,
+    )
 
 
 def save(model: Any, path: Path) -> None:
@@ -310,8 +324,9 @@ def _check_scales(graph: Any, pipeline: Inpainter, path: Path) -> int:
     initializers = {t.name: t for t in graph.initializer}
     scales = [
         np.atleast_1d(numpy_helper.to_array(initializers[node.input[1]]).astype(np.float64))
-        for node in graph.node if node.op_type == "DequantizeLinear"
-    ]  # fmt: skip
+        for node in graph.node
+        if node.op_type == "DequantizeLinear"
+    ]
     learnt = list(quant.quantized_tensors(pipeline))
     for name, scale, _ in learnt:
         value = np.atleast_1d(scale.detach().cpu().double().numpy())

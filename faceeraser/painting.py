@@ -43,9 +43,13 @@ _LUMA = np.array(LUMA, np.float32)
 
 
 def paint_by_plan(
-    image: np.ndarray, mask: np.ndarray, crop: np.ndarray, plan: Mapping[str, np.ndarray], matrix: np.ndarray,
+    image: np.ndarray,
+    mask: np.ndarray,
+    crop: np.ndarray,
+    plan: Mapping[str, np.ndarray],
+    matrix: np.ndarray,
     share: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:
     """Paint what a plan says into a photograph, in place.
 
     Args:

@@ -120,12 +120,14 @@ def evaluation_pairs(
 
     return [
         Pair(
-            Path(row["blank"]).stem, _read(folder / row["blank"], size, False),
+            Path(row["blank"]).stem,
+            _read(folder / row["blank"], size, False),
             (_read(folder / row["mask"], size, True) > 0).astype(np.uint8),
-            number(about.get(row["blank"], {}), "forehead_px"), number(about.get(row["blank"], {}), "ita"),
+            number(about.get(row["blank"], {}), "forehead_px"),
+            number(about.get(row["blank"], {}), "ita"),
         )
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def photographs(folder: Path, split: str = "val") -> list[Path]:
@@ -151,6 +153,7 @@ def photographs(folder: Path, split: str = "val") -> list[Path]:
     if not files:
         raise ValueError(f"{folder}: found no photographs to validate on, expected files, or split {split} in manifest.csv")
     return [files[k] for k in np.random.default_rng(1).permutation(len(files))]
+
 
 def _tensors(truth: np.ndarray, sharp: bool, *maps: np.ndarray) -> tuple[torch.Tensor, ...]:
     import torch
@@ -191,9 +194,15 @@ class TrainingPairs:
     VARIETY = ("blanks", "masks", "camera")
 
     def __init__(
-        self, folder: Path | str, size: int, seed: int = 0, symmetric: bool = False, limit: int | None = None,
-        real: float = 0.0, variety: Sequence[str] = ("blanks", "masks"),
-    ):  # fmt: skip
+        self,
+        folder: Path | str,
+        size: int,
+        seed: int = 0,
+        symmetric: bool = False,
+        limit: int | None = None,
+        real: float = 0.0,
+        variety: Sequence[str] = ("blanks", "masks"),
+    ):
         folder = Path(folder)
         self.size, self.seed, self.symmetric, self.real, self.variety = size, seed, symmetric, real, variety
         prepared = int(describe(folder)["size"])

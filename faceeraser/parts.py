@@ -32,9 +32,13 @@ DILATION_ERASED = {BROWS: 12.0, EYES: 20.0, NOSE: 17.0, MOUTH: 29.0}
 
 
 def parts_map(
-    face: Face, shape: tuple[int, ...] | int, *, dilate: float = 1.0, glasses: np.ndarray | None = None,
+    face: Face,
+    shape: tuple[int, ...] | int,
+    *,
+    dilate: float = 1.0,
+    glasses: np.ndarray | None = None,
     dilation: Mapping[int, float] = MappingProxyType(DILATION),
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Where a face's parts are: a bit field of 1 brows, 2 eyes, 4 nose, 8 mouth, 16 glasses.
 
     Args:

@@ -206,9 +206,7 @@ def membrane(image: np.ndarray, weight: np.ndarray, unit: float) -> np.ndarray:
     return np.clip(filled + missed, 0, 1)
 
 
-def detail_of(
-    image: np.ndarray, weight: np.ndarray, shading: np.ndarray, unit: float
-) -> tuple[np.ndarray, np.ndarray]:
+def detail_of(image: np.ndarray, weight: np.ndarray, shading: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
     """What clean skin has beyond its shading, (H, W, 3) float32, bounded, and where it may be copied, (H, W) float32.
 
     Pores and the mottling a little coarser than they are bounded each by its own deviation, mottling more narrowly: creases

@@ -259,9 +259,7 @@ class StructureFlow(Peer):
     def __init__(self, config: Config, width: int = 16, edge_width: int | None = None):
         super().__init__(config)
         blocks = config.blocks
-        self.structure = Completion(
-            config, 7, 3, edge_width or width, blocks["structure"], _act(config), Conv, halved=False
-        )
+        self.structure = Completion(config, 7, 3, edge_width or width, blocks["structure"], _act(config), Conv, halved=False)
         self.texture = TextureGenerator(config, width, blocks["texture"])
         self.initialise()
 
@@ -289,9 +287,10 @@ class StructureFlow(Peer):
     ) -> tuple[dict[str, Tensor], Tensor, Tensor | None]:
         structure = self._completed(seen, small_mask, visible, keep)
         painted, offsets = self.texture(
-            torch.cat([seen, structure, small_mask], 1), touched(small_mask, 4),
+            torch.cat([seen, structure, small_mask], 1),
+            touched(small_mask, 4),
             lambda x, given: self.warp(x, self.to_flow(given)),
-        )  # fmt: skip
+        )
         outputs = {"structure_hat": self._enlarged(structure.float(), "bilinear"), "feature_offsets": offsets}
         return outputs, painted, None
 
@@ -427,8 +426,9 @@ class HiFillRefine(nn.Module):
         self.down = nn.ModuleList([GatedConv(config, a, b, 3, "separable", stride=2) for a, b in itertools.pairwise(widths)])
         self.middle = nn.ModuleList([GatedConv(config, widths[-1], widths[-1], 3, "separable", dilation=d) for d in (1, 2)])
         self.joined = nn.ModuleList([Tap("signed") for _ in range(3)])
-        self.up = nn.ModuleList([GatedConv(config, b + a, a, 3, "separable") for a, b in reversed(
-            list(itertools.pairwise(widths))[1:])])  # fmt: skip
+        self.up = nn.ModuleList(
+            [GatedConv(config, b + a, a, 3, "separable") for a, b in reversed(list(itertools.pairwise(widths))[1:])]
+        )
         self.last = GatedConv(config, widths[1], widths[0], 3, "separable")
         self.transfer: Callable[[Tensor, Tensor, Tensor], Tensor] = transferred
         self.head = Conv(config, widths[0], 3, 3, act=_act(config), norm=False)
@@ -512,7 +512,10 @@ class HiFill(Peer):
 def build(config: Config, width: int = 16, edge_width: int | None = None) -> Inpainter:
     """A fresh network of `config.model`; edge_width: of the network that is trained first, if it is another."""
     classes: dict[str, type[FaceEraser | EdgeConnect | StructureFlow | HiFill | PatchEraser]] = {
-        "faceeraser": FaceEraser, "edgeconnect": EdgeConnect, "structureflow": StructureFlow, "hifill": HiFill,
+        "faceeraser": FaceEraser,
+        "edgeconnect": EdgeConnect,
+        "structureflow": StructureFlow,
+        "hifill": HiFill,
         "patches": PatchEraser,
-    }  # fmt: skip
+    }
     return classes[config.model](config, width, edge_width)

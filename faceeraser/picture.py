@@ -33,9 +33,23 @@ from PIL import Image, ImageCms
 from faceeraser.writing import whole_file
 
 READABLE = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif",
-    ".avif", ".jp2",
-}  # fmt: skip
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".mpo",
+    ".png",
+    ".apng",
+    ".webp",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jp2",
+}
 """What counts as a photograph when a folder is searched. A file that is named is opened whatever it is called."""
 
 SMALLEST_SIDE = 16
@@ -430,9 +444,7 @@ def opened(path: str | os.PathLike[str]) -> Source:
         why = error.strerror
         raise ValueError(f"{path}: may not be read ({why}); expected a picture; change its permissions") from error
     except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be opened ({error.strerror}); expected a picture file; check the path"
-        ) from error
+        raise ValueError(f"{path}: cannot be opened ({error.strerror}); expected a picture file; check the path") from error
     if not head:
         raise ValueError(f"{path}: the file is empty (0 bytes); expected a picture; fetch or export it again")
     with _explained(path):
@@ -498,9 +510,7 @@ def _explained(path: Path) -> Iterator[None]:
         do = "export it as TIFF or JPEG first" if raw else "convert it first"
         raise ValueError(f"{path}: {what}; expected {KNOWN}; {do}") from error
     except MemoryError as error:
-        raise ValueError(
-            f"{path}: too large for this machine's memory; expected a photograph; scale it down"
-        ) from error
+        raise ValueError(f"{path}: too large for this machine's memory; expected a photograph; scale it down") from error
     except Exception as error:  # decoders raise nearly anything on damaged bytes: OSError, SyntaxError, struct.error, ...
         why = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(
@@ -720,13 +730,19 @@ def _save_tiff(file: io.BufferedWriter, pages: Sequence[Page], kind: Kind, facts
     with tifffile.TiffWriter(file) as writer:
         for page in pages:
             writer.write(
-                page.samples, compression="zlib", predictor=page.samples.dtype != np.float32, metadata=None, software=None,
+                page.samples,
+                compression="zlib",
+                predictor=page.samples.dtype != np.float32,
+                metadata=None,
+                software=None,
                 photometric={"L": "minisblack", "RGB": "rgb", "CMYK": "separated"}[page.mode.removesuffix("A")],
-                extrasamples=["unassalpha"] if page.mode.endswith("A") else None, iccprofile=page.profile,
+                extrasamples=["unassalpha"] if page.mode.endswith("A") else None,
+                iccprofile=page.profile,
                 planarconfig="contig" if page.samples.ndim == 3 else None,
-                resolution=facts.dpi, resolutionunit="INCH" if facts.dpi is not None else None,
+                resolution=facts.dpi,
+                resolutionunit="INCH" if facts.dpi is not None else None,
                 extratags=[(tag, 2, None, text, True) for tag, text in sorted(texts.items())],
-            )  # fmt: skip
+            )
 
 
 _SAVERS: Mapping[str, Callable[[io.BufferedWriter, Sequence[Page], Kind, _Facts], None]] = {

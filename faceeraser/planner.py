@@ -104,9 +104,11 @@ class PatchEraser(Inpainter):
         with torch.autocast(image.device.type, enabled=False):
             refined = self.paint(visible.float(), mask.float(), seen, made)
         return {
-            **made, "flow": paint.flow_of(made["sources"], image.shape[-1]), "refined": refined,
+            **made,
+            "flow": paint.flow_of(made["sources"], image.shape[-1]),
+            "refined": refined,
             "erased": visible + refined * hole,
-        }  # fmt: skip
+        }
 
     def unpainted(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         mask = paint.binary(mask.float())
@@ -172,7 +174,7 @@ class PatchEraser(Inpainter):
             "sources": float(same[near].double().mean()) if near.any() else 1.0,
             "skin": float((apart["skin"] <= 0.1).double().mean()),
             "shading": float((apart["shading"][inside] <= 2 / 255).double().mean()) if inside.any() else 1.0,
-        }  # fmt: skip
+        }
 
     @torch.no_grad()
     def plan_of(self, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:

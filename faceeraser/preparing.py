@@ -52,14 +52,25 @@ from faceeraser.splits import (
     list_synthetic,
     pairs_of,
     settle_splits,
-)  # fmt: skip
+)
 from faceeraser.synthetic import synthetic_face, synthetic_forehead
 
 FORMAT = 1
 COLUMNS = (
-    "file", "split", "group", "taken", "reason", "forehead_px", "mask", "face_px", "ita", "glasses", "blank", "mask_file",
+    "file",
+    "split",
+    "group",
+    "taken",
+    "reason",
+    "forehead_px",
+    "mask",
+    "face_px",
+    "ita",
+    "glasses",
+    "blank",
+    "mask_file",
     "face_file",
-)  # fmt: skip
+)
 """Of manifest.csv."""
 TUNE_PAIRS = 64
 MAX_YAW = 35.0
@@ -180,11 +191,17 @@ def prepare(photos: Path | None, target: Path, options: Options, run: Run) -> di
     name = "synthetic" if photos is None else photos.resolve().name
     card = _publish(target, partial, items, rows, options, name)
     return {
-        "target": target.name, "source": options.source, "photos": len(rows), "n": card["n"], "sha256": card["sha256"],
-        "eval_sha256": card["eval_sha256"], "seconds": round(seconds, 1),
-        "photos_per_second": round(prepared / max(seconds, 1e-9), 1), "acceptance": acceptance(rows.values()),
+        "target": target.name,
+        "source": options.source,
+        "photos": len(rows),
+        "n": card["n"],
+        "sha256": card["sha256"],
+        "eval_sha256": card["eval_sha256"],
+        "seconds": round(seconds, 1),
+        "photos_per_second": round(prepared / max(seconds, 1e-9), 1),
+        "acceptance": acceptance(rows.values()),
         "reasons": dict(Counter(row["reason"].split(":")[0] for row in rows.values()).most_common()),
-    }  # fmt: skip
+    }
 
 
 # --- one photograph -------------------------------------------------------------------------------------------------
@@ -295,9 +312,18 @@ def _prepare_synthetic(partial: Path, item: Item, options: Options) -> Row:
     write_png(partial / "masks" / f"{item.id}.png", parts_map(face, options.size, glasses=frame))
     ita = round(typology_angle(np.median(lab_of(blank).reshape(-1, 3), axis=0)), 1)
     return {
-        "id": item.id, "file": item.file, "taken": 1, "mask": 1, "glasses": 0, "reason": "taken",
-        "glasses_mask": "drawn", "forehead_px": options.size, "face_px": options.size, "ita": ita, "cheek_ita": ita,
-    }  # fmt: skip
+        "id": item.id,
+        "file": item.file,
+        "taken": 1,
+        "mask": 1,
+        "glasses": 0,
+        "reason": "taken",
+        "glasses_mask": "drawn",
+        "forehead_px": options.size,
+        "face_px": options.size,
+        "ita": ita,
+        "cheek_ita": ita,
+    }
 
 
 def _prepare_shard(work: _Work, items: Sequence[Item], run: Run) -> int:
@@ -463,10 +489,15 @@ def _publish(
     write_csv(whole / "tune.csv", ("blank", "mask"), pairs_of(table, "train", options.seed)[:TUNE_PAIRS])
     _write_sheets(partial, whole, items, rows, options)
     card = {
-        "format": FORMAT, "name": name, "source": options.source, "size": options.size, "seed": options.seed,
+        "format": FORMAT,
+        "name": name,
+        "source": options.source,
+        "size": options.size,
+        "seed": options.seed,
         "n": {split: _counts(table, split) for split in SPLITS},
-        "eval_sha256": hashlib.sha256((whole / "eval.csv").read_bytes()).hexdigest(), "sha256": _sha256_of(whole),
-    }  # fmt: skip
+        "eval_sha256": hashlib.sha256((whole / "eval.csv").read_bytes()).hexdigest(),
+        "sha256": _sha256_of(whole),
+    }
     (whole / "data.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     writing.publish(whole, target)
     shutil.rmtree(partial)
@@ -509,10 +540,18 @@ def _placed(partial: Path, whole: Path, item: Item, row: Row, split: str, bare: 
             files["face_file"] = f"faces/{split}/{item.id}.png"
             _copy(partial / "faces" / f"{item.id}.png", whole / files["face_file"])
     return {
-        "file": item.file, "split": split, "group": item.group, "taken": taken, "reason": reason, "mask": mask,
-        "forehead_px": row.get("forehead_px", 0), "face_px": row.get("face_px", 0),
-        "ita": row.get("ita", row.get("cheek_ita", "")), "glasses": row["glasses"], **files,
-    }  # fmt: skip
+        "file": item.file,
+        "split": split,
+        "group": item.group,
+        "taken": taken,
+        "reason": reason,
+        "mask": mask,
+        "forehead_px": row.get("forehead_px", 0),
+        "face_px": row.get("face_px", 0),
+        "ita": row.get("ita", row.get("cheek_ita", "")),
+        "glasses": row["glasses"],
+        **files,
+    }
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -532,9 +571,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     path.write_bytes(stream.getvalue().encode())
 
 
-def _write_sheets(
-    partial: Path, whole: Path, items: Sequence[Item], rows: Mapping[str, Row], options: Options
-) -> None:
+def _write_sheets(partial: Path, whole: Path, items: Sequence[Item], rows: Mapping[str, Row], options: Options) -> None:
     """Contact sheets: the photographs taken with their blank faces, and those rejected with the reason."""
     ordered = sorted(items, key=lambda item: (chance("sheet", options.seed, item.file), item.file))
     cells: dict[int, list[np.ndarray]] = {0: [], 1: []}

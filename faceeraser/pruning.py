@@ -90,12 +90,21 @@ def prune(network: str | Path, target: str | Path, options: Pruning, overwrite: 
             result = tuning.fit(pipeline, folder, title, steps=each, seed=options.seed + step)
         after = tuning.measure(pipeline)
         tuning.save(
-            folder, pipeline, "prune",
-            {"keep": plan.keep, "allocate": options.allocate, "importance": options.importance, "rounds": options.rounds,
-             "drop_blocks": options.drop_blocks, "trial_steps": options.trial_steps if plan.costs else 0},
+            folder,
+            pipeline,
+            "prune",
+            {
+                "keep": plan.keep,
+                "allocate": options.allocate,
+                "importance": options.importance,
+                "rounds": options.rounds,
+                "drop_blocks": options.drop_blocks,
+                "trial_steps": options.trial_steps if plan.costs else 0,
+            },
             {**result, "before": before, "unrepaired": unrepaired, "after": after},
-            widths=channels.widths(pipeline), **plan.measured(),
-        )  # fmt: skip
+            widths=channels.widths(pipeline),
+            **plan.measured(),
+        )
     how = f"{options.drop_blocks} blocks fewer; "
     if plan.keep or plan.ratios:
         how = f"keep {plan.keep:.2f}; " if plan.keep else "by sensitivity; "

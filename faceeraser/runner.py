@@ -116,9 +116,14 @@ def _options(names: tuple[dict[str, Any], dict[str, Any]], threads: int, warmup:
 
 
 def run_here(
-    bundle: str | Path, model: str | Path, inputs: Mapping[str, np.ndarray], threads: int = 1, warmup: int = 0,
-    runs: int = 1, timeout_s: float = 600.0,
-) -> Ran:  # fmt: skip
+    bundle: str | Path,
+    model: str | Path,
+    inputs: Mapping[str, np.ndarray],
+    threads: int = 1,
+    warmup: int = 0,
+    runs: int = 1,
+    timeout_s: float = 600.0,
+) -> Ran:
     """Run it on this machine (or emulated, if the bundle is built so).
 
     Raises ValueError: no such bundle, or it failed; its last line says why.
@@ -153,9 +158,15 @@ def push_bundle(device: Device, bundle: str | Path) -> None:
 
 
 def run_on(
-    device: Device, model: str | Path, inputs: Mapping[str, np.ndarray], threads: int = 1, warmup: int = 0, runs: int = 1,
-    timeout_s: float = 600.0, mask: str | None = None,
-) -> Ran:  # fmt: skip
+    device: Device,
+    model: str | Path,
+    inputs: Mapping[str, np.ndarray],
+    threads: int = 1,
+    warmup: int = 0,
+    runs: int = 1,
+    timeout_s: float = 600.0,
+    mask: str | None = None,
+) -> Ran:
     """Run it on the device, which has the bundle (`push_bundle`) and the model (`Device.push`) already.
 
     Raises what `Device.run` raises; ValueError when what it printed or wrote is not whole.

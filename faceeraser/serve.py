@@ -31,10 +31,15 @@ from faceeraser.reading import json_text
 
 PAGE = Path(__file__).with_name("page")
 TYPES = {
-    ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
-    ".json": "application/json", ".wasm": "application/wasm", ".tflite": "application/octet-stream",
-    ".jpg": "image/jpeg", ".svg": "image/svg+xml",
-}  # fmt: skip
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".wasm": "application/wasm",
+    ".tflite": "application/octet-stream",
+    ".jpg": "image/jpeg",
+    ".svg": "image/svg+xml",
+}
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -59,7 +64,9 @@ def known() -> dict[str, Any]:
     names = {bit: name for name, bit in PARTS.items()}
     return {
         "mesh_points": MESH_POINTS,
-        "right_eye": RIGHT_EYE, "left_eye": LEFT_EYE, "oval": OVAL,
+        "right_eye": RIGHT_EYE,
+        "left_eye": LEFT_EYE,
+        "oval": OVAL,
         "polygons": {names[bit]: polygons for bit, polygons in POLYGONS.items()},
         "dilation_eye_distance": DILATION_EYE_DISTANCE,
         "dilation_erased": {names[bit]: radius for bit, radius in DILATION_ERASED.items()},
@@ -69,13 +76,18 @@ def known() -> dict[str, Any]:
         },
         "piece_dilation": {names[bit]: radius for bit, radius in effects.DILATION.items()},
         "painting": {
-            "seen": painting.SEEN, "shaded": painting.SHADED, "blocks": painting.BLOCKS, "bound": painting.BOUND,
-            "deviation": painting.DEVIATION, "luma": painting.LUMA, "least_share": painting.LEAST_SHARE,
+            "seen": painting.SEEN,
+            "shaded": painting.SHADED,
+            "blocks": painting.BLOCKS,
+            "bound": painting.BOUND,
+            "deviation": painting.DEVIATION,
+            "luma": painting.LUMA,
+            "least_share": painting.LEAST_SHARE,
             "clean": {"slope": painting.CLEAN_SLOPE, "offset": painting.CLEAN_OFFSET},
             "held": {"least": painting.Held.LEAST, "share": painting.Held.SHARE},
         },
         "occluders": {"side": occluders.SIDE, "in_front": occluders.IN_FRONT, "wholly": occluders.WHOLLY},
-    }  # fmt: skip
+    }
 
 
 def _checked(model: Path) -> dict[str, Any]:
@@ -91,8 +103,11 @@ def _checked(model: Path) -> dict[str, Any]:
     if card["edges"] != "inside":
         raise ValueError(f"{model}: takes edges as an input; the page computes none: export it with the edges inside")
     size = card["resolution"]
-    plan = {"skin": [1, painting.SEEN, painting.SEEN, 1], "shading": [1, painting.SHADED, painting.SHADED, 3],
-            "sources": [1, painting.CORNERS**2]}  # fmt: skip
+    plan = {
+        "skin": [1, painting.SEEN, painting.SEEN, 1],
+        "shading": [1, painting.SHADED, painting.SHADED, 3],
+        "sources": [1, painting.CORNERS**2],
+    }
     wanted = {"image": [1, size, size, 3], "mask": [1, size, size, 1], "erased": [1, size, size, 3], **plan}
     for port in card["inputs"] + card["outputs"]:
         shape = wanted.get(port["name"])
@@ -148,9 +163,12 @@ class Server(ThreadingHTTPServer):
     """Connections at a time, each of which takes a thread; more are hung up on at once."""
 
     def __init__(
-        self, host: str, port: int, served: Mapping[str, tuple[str, bytes | Path]],
+        self,
+        host: str,
+        port: int,
+        served: Mapping[str, tuple[str, bytes | Path]],
         figures: Callable[[Any], None] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """port: 0 takes any that is free.
 
         Raises:

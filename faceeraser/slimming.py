@@ -78,10 +78,14 @@ def slim(network: str | Path, target: str | Path, options: Slimming, overwrite: 
         after = tuning.measure(pipeline)
         means = {"mean_before": float(at_first.mean()), "mean_after": float(at_last.mean()), "threshold": threshold}
         tuning.save(
-            folder, pipeline, "slim", {"share": share, "sparsity": options.sparsity},
+            folder,
+            pipeline,
+            "slim",
+            {"share": share, "sparsity": options.sparsity},
             {**result, "before": before, "unrepaired": unrepaired, "after": after},
-            scales={**_histograms(at_first, at_last), **means}, widths=channels.widths(pipeline),
-        )  # fmt: skip
+            scales={**_histograms(at_first, at_last), **means},
+            widths=channels.widths(pipeline),
+        )
     states = {"before": before, "cut": unrepaired, "fine-tuned": after}
     return tuning.outcome(target, states, before=before, after=after, scales=means)
 

@@ -83,9 +83,7 @@ def list_photos(photos: Path, seed: int, limit: int | None) -> list[Item]:
             name += "-" + hashlib.sha256(file.encode()).hexdigest()[:8]
         items.append(Item(file, name, group, split))
     if limit is not None and limit < len(items):
-        items = sorted(
-            sorted(items, key=lambda item: chance("limit", seed, item.file))[:limit], key=lambda item: item.file
-        )
+        items = sorted(sorted(items, key=lambda item: chance("limit", seed, item.file))[:limit], key=lambda item: item.file)
     return items
 
 
@@ -131,9 +129,7 @@ def list_synthetic(limit: int | None) -> list[Item]:
     """The pictures to generate: by default 80, a fifth of them for validation. Raises ValueError for fewer than 2."""
     count = 80 if limit is None else limit
     if count < 2:
-        raise ValueError(
-            f"found --limit {count}; expected at least 2 for generated skin: one to train on, one to validate"
-        )
+        raise ValueError(f"found --limit {count}; expected at least 2 for generated skin: one to train on, one to validate")
     n_val = max(1, count // 5)
     names = [f"synthetic_{number:05d}" for number in range(count)]
     return [Item(name, name, name, "train" if k < count - n_val else "val") for k, name in enumerate(names)]

@@ -252,13 +252,16 @@ def _halve_weights(path: Path) -> None:
     maker = quantizer.Quantizer(str(path))
     half = qtyping.OpQuantizationConfig(
         weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
-        compute_precision=qtyping.ComputePrecision.FLOAT, explicit_dequantize=True,
-    )  # fmt: skip
+        compute_precision=qtyping.ComputePrecision.FLOAT,
+        explicit_dequantize=True,
+    )
     for operation in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.CONV_2D_TRANSPOSE):
         maker.update_quantization_recipe(
-            regex=".*", operation_name=operation, op_config=half,
+            regex=".*",
+            operation_name=operation,
+            op_config=half,
             algorithm_key=quantizer.AlgorithmName.FLOAT_CASTING,
-        )  # fmt: skip
+        )
     halved = maker.quantize().quantized_model
     assert halved is not None
     path.write_bytes(halved)

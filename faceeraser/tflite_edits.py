@@ -266,8 +266,11 @@ def pictures_in_eight_bits(graph: Graph) -> None:
         levels, rounded, given.tensorIndex = graph.as_float(inside), graph.as_float(inside), graph.tensor(inside, "UINT8")
         all_of_them = graph.graph.outputs
         graph.graph.outputs = np.where(all_of_them == inside, given.tensorIndex, all_of_them).astype(np.int32)
-        after += [graph.new("MUL", [inside, graph.scalar(255.0)], levels, graph.schema.MulOptionsT()),
-                  graph.new("ROUND", [levels], rounded), cast(rounded, given.tensorIndex)]  # fmt: skip
+        after += [
+            graph.new("MUL", [inside, graph.scalar(255.0)], levels, graph.schema.MulOptionsT()),
+            graph.new("ROUND", [levels], rounded),
+            cast(rounded, given.tensorIndex),
+        ]
     graph.graph.operators = [*before, *graph.graph.operators, *after]
 
 

@@ -49,10 +49,17 @@ PROFILE = re.compile(r"^Operator-wise Profiling Info for Regular Benchmark Runs:
 RUN_ORDER = re.compile(r"^=+ Run Order =+$")
 EXECUTED = re.compile(r"^Number of nodes executed: (\d+)$")
 LITERT = {
-    "Model initialization": "init_ms", "Warmup (first)": "first_ms", "Warmup (avg)": "warmup_ms",
-    "Inference (avg)": "avg_ms", "Inference (min)": "min_ms", "Inference (max)": "max_ms", "Inference (std)": "std_ms",
-    "Init footprint": "init_mb", "Overall footprint": "overall_mb", "Peak memory": "peak_mb",
-}  # fmt: skip
+    "Model initialization": "init_ms",
+    "Warmup (first)": "first_ms",
+    "Warmup (avg)": "warmup_ms",
+    "Inference (avg)": "avg_ms",
+    "Inference (min)": "min_ms",
+    "Inference (max)": "max_ms",
+    "Inference (std)": "std_ms",
+    "Init footprint": "init_mb",
+    "Overall footprint": "overall_mb",
+    "Peak memory": "peak_mb",
+}
 LITERT_LINE = re.compile(rf"^([\w() ]+?): +({NUMBER})(?: (ms|MB|MB/s))?(?: \((\d+) runs\))?$")
 LITERT_HEAD = re.compile(r"^=+ BENCHMARK RESULTS =+$")
 
@@ -176,10 +183,14 @@ def _tflite(lines: list[str], summary: re.Match[str]) -> dict[str, Any]:
     if not math.isclose(average, run["avg"], rel_tol=1e-4, abs_tol=1.0):
         raise ValueError(f"benchmark_model's summary says {average:g} us on average, its line of the run {run['avg']:g}")
     timing: dict[str, Any] = {
-        "tool": "tflite", "runs": int(run["count"]), "init_ms": init / 1e3, "first_ms": first / 1e3,
-        "warmup_ms": warmup / 1e3, **{f"{key}_ms": run[key] / 1e3 for key in ("avg", "min", "max", "std")},
+        "tool": "tflite",
+        "runs": int(run["count"]),
+        "init_ms": init / 1e3,
+        "first_ms": first / 1e3,
+        "warmup_ms": warmup / 1e3,
+        **{f"{key}_ms": run[key] / 1e3 for key in ("avg", "min", "max", "std")},
         **{f"{key}_ms": run[key] / 1e3 for key in ("p5", "median", "p95") if key in run},
-    }  # fmt: skip
+    }
     for line in lines:
         if memory := MEMORY.match(line):
             timing |= {"init_mb": float(memory[1]), "overall_mb": float(memory[2])}

@@ -37,9 +37,24 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 READABLE = {
-    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv",
-    ".mxf", ".vob",
-}  # fmt: skip
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".ogv",
+    ".mxf",
+    ".vob",
+}
 """What counts as a video when a folder is searched, or by its name alone."""
 
 WRITABLE: Mapping[str, str] = {".mp4": "libx264", ".mov": "libx264", ".mkv": "ffv1", ".avi": "mjpeg"}
@@ -353,9 +368,7 @@ def _like(image: np.ndarray, native: VideoFrame) -> VideoFrame:
     frame.colorspace = native.colorspace
     rgb = native.format.is_rgb
     full = rgb or native.color_range == _FULL or native.format.name.startswith("yuvj")
-    return frame.reformat(
-        format=native.format.name, src_color_range=_FULL, dst_color_range=_FULL if full else _LIMITED
-    )
+    return frame.reformat(format=native.format.name, src_color_range=_FULL, dst_color_range=_FULL if full else _LIMITED)
 
 
 class Camera:
@@ -416,9 +429,15 @@ planes; without a mask all of it is `image`."""
 
 @contextmanager
 def writing(
-    path: Path, fps: float | Fraction = _FPS, *, clip: Clip | None = None, tracks: bool = True, quality: int | None = None,
-    metadata: bool = False, gps: bool = False,
-) -> Iterator[Write]:  # fmt: skip
+    path: Path,
+    fps: float | Fraction = _FPS,
+    *,
+    clip: Clip | None = None,
+    tracks: bool = True,
+    quality: int | None = None,
+    metadata: bool = False,
+    gps: bool = False,
+) -> Iterator[Write]:
     """Write a video: gives the function that takes the frames; the file is there once the block has ended without an error.
 
     Args:
@@ -454,9 +473,8 @@ def _facts(tags: Mapping[str, str], metadata: bool, gps: bool) -> dict[str, str]
     """A container's metadata, of which the place is kept only where it is asked for."""
     technical = {"major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER", "DURATION"}
     return {
-        name: text for name, text in tags.items()
-        if name not in technical and (gps if _PLACE.search(name) else metadata)
-    }  # fmt: skip
+        name: text for name, text in tags.items() if name not in technical and (gps if _PLACE.search(name) else metadata)
+    }
 
 
 class _Writer:
@@ -612,9 +630,11 @@ class _Writer:
         if rgb and not self.format.startswith("bgr"):
             frame.colorspace = _BT709
         return frame.reformat(
-            format=self.format, src_color_range=_FULL if rgb else None, dst_color_range=_FULL if self._full else _LIMITED,
+            format=self.format,
+            src_color_range=_FULL if rgb else None,
+            dst_color_range=_FULL if self._full else _LIMITED,
             dst_colorspace=5 if self.kind == ".avi" else None,  # SWS_CS_ITU601, which is what Motion JPEG means
-        )  # fmt: skip
+        )
 
     def _in_time(self, ready: VideoFrame) -> Iterator[VideoFrame]:
         """The frame as often as it is needed: once, but in an .avi, which has one rate, until the next is due."""
@@ -843,9 +863,23 @@ def _way(stream: Any, kind: str, target: OutputContainer, number: int) -> tuple[
 
 # ISO 639-2 has two codes for some languages; FFmpeg's table for .mov, Macintosh's, knows these of them by the older one.
 _OLDER: Mapping[str, str] = {
-    "deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "sqi": "alb", "ron": "rum", "slk": "slo", "fas": "per",
-    "hye": "arm", "kat": "geo", "mkd": "mac", "mya": "bur", "bod": "tib", "cym": "wel", "eus": "baq", "msa": "may",
-}  # fmt: skip
+    "deu": "ger",
+    "nld": "dut",
+    "ell": "gre",
+    "isl": "ice",
+    "sqi": "alb",
+    "ron": "rum",
+    "slk": "slo",
+    "fas": "per",
+    "hye": "arm",
+    "kat": "geo",
+    "mkd": "mac",
+    "mya": "bur",
+    "bod": "tib",
+    "cym": "wel",
+    "eus": "baq",
+    "msa": "may",
+}
 
 
 def _labels(stream: Any, kind: str) -> dict[str, str]:

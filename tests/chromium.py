@@ -40,9 +40,16 @@ class Chromium:
         """patience_s: how long any one answer may take; test machines have other work. flags: more of Chromium's own."""
         self.patience_s, self.number, self.events = patience_s, 0, []  # type: ignore[var-annotated]
         self.profile = tempfile.mkdtemp(prefix="chromium-")
-        words = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
-                 "--disable-background-networking", "--remote-debugging-port=0",
-                 f"--user-data-dir={self.profile}"]  # fmt: skip
+        words = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={self.profile}",
+        ]
         self.process = subprocess.Popen(
             [program(), *words, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

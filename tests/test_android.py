@@ -158,9 +158,22 @@ def linked(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = (APP / "AndroidManifest.xml").read_text().replace("<manifest ", '<manifest package="faceeraser.demo" ')
     (folder / "AndroidManifest.xml").write_text(manifest)
     tools.run(
-        "aapt2", "link", "-I", tools.android, "--manifest", folder / "AndroidManifest.xml", "--java", folder / "java",
-        "--min-sdk-version", 24, "--target-sdk-version", 36, "-o", folder / "app.apk", folder / "res.zip",
-    )  # fmt: skip
+        "aapt2",
+        "link",
+        "-I",
+        tools.android,
+        "--manifest",
+        folder / "AndroidManifest.xml",
+        "--java",
+        folder / "java",
+        "--min-sdk-version",
+        24,
+        "--target-sdk-version",
+        36,
+        "-o",
+        folder / "app.apk",
+        folder / "res.zip",
+    )
     return folder
 
 

@@ -130,11 +130,17 @@ def test_a_layer_that_is_used_twice_is_quantized_in_both_places() -> None:
     network = AnyNetwork.of(Used(), {"image": torch.rand(1, 3, 8, 8)})
     module = any_quantization.quantized(network, ["last"])
     assert sorted(name for name, part in module.named_modules() if isinstance(part, quant.QuantConv2d)) == [
-        "int8_first", "int8_twice", "int8_twice_2"]  # fmt: skip
+        "int8_first",
+        "int8_twice",
+        "int8_twice_2",
+    ]
 
 
-BROKEN = [("def loss", "def lost", "has no function 'loss'"), (".mean()", "", "expected one finite number"),
-          ("return (pairs(8, k) for k in range(50))", "return 3", "gives no batches")]  # fmt: skip
+BROKEN = [
+    ("def loss", "def lost", "has no function 'loss'"),
+    (".mean()", "", "expected one finite number"),
+    ("return (pairs(8, k) for k in range(50))", "return 3", "gives no batches"),
+]
 
 
 @pytest.mark.parametrize("before, after, said", BROKEN)

@@ -49,10 +49,12 @@ def samples(n: int = 3, height: int = 17, width: int = 23) -> list[dict[str, Ten
     """Grids that leave the picture on every side, by more than its size."""
     random = torch.Generator().manual_seed(1)
     return [
-        {"image": torch.rand(1, 3, height, width, generator=random),
-         "grid": torch.rand(1, 9, 31, 2, generator=random) * 5 - 2.5}
+        {
+            "image": torch.rand(1, 3, height, width, generator=random),
+            "grid": torch.rand(1, 9, 31, 2, generator=random) * 5 - 2.5,
+        }
         for _ in range(n)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -137,10 +139,12 @@ class Zoom(nn.Module):
 
 @pytest.mark.parametrize(
     "module, said",
-    [(Volume(), r"the module's own forward: F\.grid_sample of 5-D input"),
-     (Bicubic(), r"layer zoom: F\.grid_sample with mode='bicubic'; expected bilinear or nearest")],
+    [
+        (Volume(), r"the module's own forward: F\.grid_sample of 5-D input"),
+        (Bicubic(), r"layer zoom: F\.grid_sample with mode='bicubic'; expected bilinear or nearest"),
+    ],
     ids=["5-D", "bicubic"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("how", [TFLite(flavour="web"), ONNX(), CoreML()], ids=lambda how: how.KIND)
 def test_what_cannot_be_written_exactly_is_refused_by_name(module, said, how, tmp_path) -> None:
     with pytest.raises(ValueError, match=said):
@@ -255,10 +259,14 @@ def test_a_network_of_ones_own_is_exported_by_the_script(my_net, stage, tmp_path
 
 @pytest.mark.parametrize(
     "function, said",
-    [("missing", "has no function 'missing'"), ("raises", "no weights here"),
-     ("gives_a_module", r"expected \(module, inputs\)"),
-     ("gives_numbers", "input 'input' of the samples is int"), ("gives_two_sizes", "samples differ")],
-)  # fmt: skip
+    [
+        ("missing", "has no function 'missing'"),
+        ("raises", "no weights here"),
+        ("gives_a_module", r"expected \(module, inputs\)"),
+        ("gives_numbers", "input 'input' of the samples is int"),
+        ("gives_two_sizes", "samples differ"),
+    ],
+)
 def test_a_mistake_in_ones_own_file_is_one_line(function, said, my_net, stage, tmp_path, capsys) -> None:
     assert stage("export/to_onnx.py", "--module", f"{my_net}:{function}", tmp_path / "exports") == 2
     lines = capsys.readouterr().err.strip().splitlines()

@@ -134,9 +134,13 @@ def test_a_type_checker_sees_what_comes_back(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     revealed = re.findall(r'Revealed type is "(.*)"', done.stdout)
     assert [re.sub(r"\[.*|builtins\.", "", name) for name in revealed] == [
-        "faceeraser.erasing.Eraser", "numpy.ndarray", "faceeraser.erasing.Erased", "faceeraser.networks.Inpainter",
-        "dict", "faceeraser.finetuning.Outcome",
-    ], done.stdout  # fmt: skip
+        "faceeraser.erasing.Eraser",
+        "numpy.ndarray",
+        "faceeraser.erasing.Erased",
+        "faceeraser.networks.Inpainter",
+        "dict",
+        "faceeraser.finetuning.Outcome",
+    ], done.stdout
     assert [line.split(":")[1] for line in done.stdout.splitlines() if ": error:" in line] == ["9", "10", "11"], done.stdout
     assert (ROOT / "faceeraser" / "py.typed").is_file()
 

@@ -17,10 +17,14 @@ from faceeraser.artifact import Artifact
 
 SIZE = 16
 FACTS = {
-    "precision": "fp32", "resolution": SIZE, "edges": "inside", "warp": "none", "notes": "",
+    "precision": "fp32",
+    "resolution": SIZE,
+    "edges": "inside",
+    "warp": "none",
+    "notes": "",
     "parity": {"n": 16, "psnr_hole_min": 90.0, "max_abs_hole": 1e-5, "gate": 1e-4, "passed": True},
     "history": [{"stage": "train", "options": {"features": "off"}}],
-}  # fmt: skip
+}
 RNG = np.random.default_rng(0)
 IMAGE = RNG.random((SIZE, SIZE, 3), np.float32)
 MASK = np.zeros((SIZE, SIZE), np.float32)
@@ -177,9 +181,7 @@ def test_edges_as_an_input_come_from_the_paper_s_canny(tmp_path: Path) -> None:
     steps = np.repeat((np.arange(SIZE) > 7)[None, :, None], SIZE, 0).repeat(3, 2).astype(np.float32)
     expected = edges.canny(steps @ np.array([0.299, 0.587, 0.114], np.float32), MASK)
     assert model.wants_edges and expected.any()
-    np.testing.assert_allclose(
-        model.run(steps, MASK) - painted(steps, MASK), expected[..., None].repeat(3, 2), atol=1e-6
-    )
+    np.testing.assert_allclose(model.run(steps, MASK) - painted(steps, MASK), expected[..., None].repeat(3, 2), atol=1e-6)
 
 
 @settings(max_examples=15, deadline=None)
@@ -278,15 +280,36 @@ def test_a_card_has_every_field_and_describes_the_file(torch_toy) -> None:
     path = torch_toy[1]
     card = json.loads(artifact.card_path(path).read_text())
     assert sorted(card) == sorted(
-        ["format", "file", "kind", "precision", "sha256", "bytes", "resolution", "inputs", "outputs", "edges", "warp",
-         "gmacs", "params", "parity", "notes", "history"]
-    )  # fmt: skip
+        [
+            "format",
+            "file",
+            "kind",
+            "precision",
+            "sha256",
+            "bytes",
+            "resolution",
+            "inputs",
+            "outputs",
+            "edges",
+            "warp",
+            "gmacs",
+            "params",
+            "parity",
+            "notes",
+            "history",
+        ]
+    )
     assert (card["format"], card["file"], card["kind"]) == (1, "toy.tflite", "tflite")
     assert card["bytes"] == path.stat().st_size
     assert card["inputs"][0] == {
-        "name": "image", "shape": [1, SIZE, SIZE, 3], "layout": "NHWC", "dtype": "float32", "range": [0.0, 1.0],
-        "quantization": None, "meaning": "the picture, RGB",
-    }  # fmt: skip
+        "name": "image",
+        "shape": [1, SIZE, SIZE, 3],
+        "layout": "NHWC",
+        "dtype": "float32",
+        "range": [0.0, 1.0],
+        "quantization": None,
+        "meaning": "the picture, RGB",
+    }
     assert card["inputs"][1]["meaning"] == "1 = erase, 0 = keep"
 
 
@@ -384,13 +407,21 @@ def test_cards_here_and_the_one_that_ships_are_of_the_schemas_form(tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        ({"format": 2}, "format"), ({"precision": "int4"}, "precision"), ({"sha256": "0" * 63}, "sha256"),
-        ({"mask_polarity": "0 = erase"}, ""), ({"inputs": []}, "inputs"), ({"bytes": -1}, "bytes"),
-        ({"edges": "outside"}, "edges"), ({"flavour": "fast"}, "flavour"), ({"delegates": [{"nodes": 3}]}, "delegates"),
-        ({"parity": {"n": 16}}, "parity"), ({"sizes": {"min": 64}}, "sizes"), ({"history": [{"options": {}}]}, "history"),
+        ({"format": 2}, "format"),
+        ({"precision": "int4"}, "precision"),
+        ({"sha256": "0" * 63}, "sha256"),
+        ({"mask_polarity": "0 = erase"}, ""),
+        ({"inputs": []}, "inputs"),
+        ({"bytes": -1}, "bytes"),
+        ({"edges": "outside"}, "edges"),
+        ({"flavour": "fast"}, "flavour"),
+        ({"delegates": [{"nodes": 3}]}, "delegates"),
+        ({"parity": {"n": 16}}, "parity"),
+        ({"sizes": {"min": 64}}, "sizes"),
+        ({"history": [{"options": {}}]}, "history"),
         ({"parity_at": [{"n": 1, "passed": True}]}, "parity_at"),
     ],
-)  # fmt: skip
+)
 def test_a_card_of_another_form_is_seen(tmp_path: Path, change, where: str) -> None:
     card = artifact.read_card(write_onnx(tmp_path / "m.onnx"))
     CARD.validate(card)
@@ -415,9 +446,10 @@ def test_inspect_tells_operators_and_weights_and_refuses_a_changed_file(torch_to
         assert part in said, said
     layers = artifact.contents(path)["layers"]
     assert [(layer["operator"], layer["stored"], layer["bytes"]) for layer in layers] == [
-        ("CONV_2D", "float32", 4 * 8 * 4 * 9), ("DEPTHWISE_CONV_2D", "float32", 4 * 8 * 9),
+        ("CONV_2D", "float32", 4 * 8 * 4 * 9),
+        ("DEPTHWISE_CONV_2D", "float32", 4 * 8 * 9),
         ("TRANSPOSE_CONV", "float32", 4 * 8 * 3 * 16),
-    ]  # fmt: skip
+    ]
     path.write_bytes(path.read_bytes() + b"\0")
     assert cli.main(["inspect", str(path)]) == 2
     told = capsys.readouterr()
@@ -493,8 +525,14 @@ def test_onnx_is_counted_alike_and_shared_weights_once(tmp_path: Path) -> None:
         helper.make_node("Flatten", ["g"], ["h"]),
         helper.make_node("Gemm", ["h", "m", "n"], ["y"], transB=1),
     ]
-    constants = [weight("w", 4, 4, 3, 3), weight("b", 4), weight("d", 4, 1, 3, 3), weight("t", 4, 2, 4, 4),
-                 weight("m", 5, 2), weight("n", 5)]  # fmt: skip
+    constants = [
+        weight("w", 4, 4, 3, 3),
+        weight("b", 4),
+        weight("d", 4, 1, 3, 3),
+        weight("t", 4, 2, 4, 4),
+        weight("m", 5, 2),
+        weight("n", 5),
+    ]
     ports = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 8, 8])]
     outs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 5])]
     path = tmp_path / "m.onnx"
@@ -512,8 +550,16 @@ def test_a_result_has_the_one_form_and_no_machine_paths(tmp_path: Path, monkeypa
     home = tmp_path / "home" / "someone" / "checkout"
     home.mkdir(parents=True)
     monkeypatch.chdir(home)
-    words = ["python", "x.py", str(home / "exports" / "a.tflite"), "--data", str(tmp_path / "far" / "faces"),
-             f"--rows=int8={home.parent}/b.tflite", "int8=../../../elsewhere/c.tflite", "two words"]  # fmt: skip
+    words = [
+        "python",
+        "x.py",
+        str(home / "exports" / "a.tflite"),
+        "--data",
+        str(tmp_path / "far" / "faces"),
+        f"--rows=int8={home.parent}/b.tflite",
+        "int8=../../../elsewhere/c.tflite",
+        "two words",
+    ]
     data = {"name": "photos", "n": 2, "eval_sha256": "ab", "source": "photos"}
     found = artifact.result([{"name": "fp32", "psnr": 1.5}], data, words)
     assert list(found) == ["command", "commit", "hardware", "versions", "data", "rows"]

@@ -39,10 +39,21 @@ def test_without_torch_nothing_trains_so_the_block_holds() -> None:
 
 @pytest.mark.parametrize(
     "script",
-    ["benchmarks/android.py", "benchmarks/device_faults.py", "benchmarks/fidelity.py", "benchmarks/latency.py",
-     "benchmarks/predict.py", "benchmarks/profile_ops.py", "benchmarks/regression.py", "benchmarks/report.py",
-     "benchmarks/web.py", "benchmarks/demo.py", "benchmarks/release.py", "export/check_gpu.py"],
-)  # fmt: skip
+    [
+        "benchmarks/android.py",
+        "benchmarks/device_faults.py",
+        "benchmarks/fidelity.py",
+        "benchmarks/latency.py",
+        "benchmarks/predict.py",
+        "benchmarks/profile_ops.py",
+        "benchmarks/regression.py",
+        "benchmarks/report.py",
+        "benchmarks/web.py",
+        "benchmarks/demo.py",
+        "benchmarks/release.py",
+        "export/check_gpu.py",
+    ],
+)
 def test_a_script_that_needs_no_network_starts(script: str) -> None:
     done = alone(script, "--help")
     assert done.returncode == 0 and Path(script).name in done.stdout, done.stderr

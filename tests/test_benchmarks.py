@@ -44,11 +44,7 @@ def write_data(folder: Path, source: str = "photos", n: int = 3) -> Path:
         ["file,split,group,taken,reason,forehead_px,mask,face_px,ita,glasses,blank,mask_file"],
     )
     for k in range(n):
-        skin = (
-            cv2.GaussianBlur(rng.normal((110, 135, 170), 60, (SIZE, SIZE, 3)), (0, 0), 1.5)
-            .clip(0, 255)
-            .astype(np.uint8)
-        )
+        skin = cv2.GaussianBlur(rng.normal((110, 135, 170), 60, (SIZE, SIZE, 3)), (0, 0), 1.5).clip(0, 255).astype(np.uint8)
         parts = np.zeros((SIZE, SIZE), np.uint8)
         parts[5:18, 8:40] = 1 + 2  # brows and eyes
         cv2.imwrite(str(folder / f"blanks/val/p{k}.png"), skin)
@@ -65,9 +61,7 @@ def write_data(folder: Path, source: str = "photos", n: int = 3) -> Path:
 
 def write_model(path: Path, colour: float, size: int = SIZE, precision: str = "fp32", history=None) -> Path:
     """An .onnx that paints the hole in one grey, and its card."""
-    ports = [
-        helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, size, size]) for n, c in (("image", 3), ("mask", 1))
-    ]
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, c, size, size]) for n, c in (("image", 3), ("mask", 1))]
     out = [helper.make_tensor_value_info("erased", TensorProto.FLOAT, [1, 3, size, size])]
     nodes = [
         helper.make_node("Sub", ["one", "mask"], ["keep"]),
@@ -78,11 +72,18 @@ def write_model(path: Path, colour: float, size: int = SIZE, precision: str = "f
     constants = [helper.make_tensor(n, TensorProto.FLOAT, [], [v]) for n, v in (("one", 1.0), ("grey", colour))]
     graph = helper.make_graph(nodes, "grey", ports, out, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
-    artifact.write_card(path, {
-        "precision": precision, "resolution": size, "edges": "inside", "warp": "none", "notes": "",
-        "parity": {"n": 0, "passed": True},
-        "history": history or [{"stage": "train", "options": {"features": "off"}}],
-    })  # fmt: skip
+    artifact.write_card(
+        path,
+        {
+            "precision": precision,
+            "resolution": size,
+            "edges": "inside",
+            "warp": "none",
+            "notes": "",
+            "parity": {"n": 0, "passed": True},
+            "history": history or [{"stage": "train", "options": {"features": "off"}}],
+        },
+    )
     return path
 
 
@@ -316,11 +317,19 @@ def test_goals_are_judged_by_their_bounds_and_groups_by_their_intervals() -> Non
         return {"median": value, "p90": value, "low": low, "high": high, "n": 9}
 
     good = {
-        "grain": told(0), "texture": told(1), "spectrum": told(0.5), "outliers": told(0), "bleed": told(0),
-        "step": told(0.5), "crease": told(2), "cover": told(1),
-        "area": told(0.5), "repeat": told(0.12), "repeat_own": told(0.1),
+        "grain": told(0),
+        "texture": told(1),
+        "spectrum": told(0.5),
+        "outliers": told(0),
+        "bleed": told(0),
+        "step": told(0.5),
+        "crease": told(2),
+        "cover": told(1),
+        "area": told(0.5),
+        "repeat": told(0.12),
+        "repeat_own": told(0.1),
         "skin_kid": told(40),
-    }  # fmt: skip
+    }
     rows = {name: {"name": name, "skin_kid": told(value)} for name, value in (("previous", 100), ("skin_patches", 39))}
     groups = {"dark": {"texture": told(0.7, 0.6, 0.84)}, "light": {"texture": told(0.7, 0.6, 0.9)}}
     row = {"name": "x", **good, "groups": groups}
@@ -410,9 +419,12 @@ def test_latency_times_every_runtime_in_its_own_process(place, tflite, capsys) -
     assert list(result) == ["command", "commit", "hardware", "versions", "data", "rows"]
     rows = {(row["model"], row["runtime"]): row for row in result["rows"]}
     assert list(rows) == [
-        ("near", "onnxruntime"), ("tiny", "litert"), ("tiny", "tflite-runtime"),
-        ("broken", "litert"), ("broken", "tflite-runtime"),
-    ]  # fmt: skip
+        ("near", "onnxruntime"),
+        ("tiny", "litert"),
+        ("tiny", "tflite-runtime"),
+        ("broken", "litert"),
+        ("broken", "tflite-runtime"),
+    ]
     first, second = rows["near", "onnxruntime"], rows["tiny", "litert"]
     for row in (first, second):
         assert row["runs"] >= 50 and row["warmup"] >= 10 and row["threads"] == 1

@@ -31,9 +31,15 @@ def test_a_hundred_broken_inputs_are_refused_or_read_as_others_read_them(tmp_pat
 
 @pytest.mark.parametrize(
     ("does", "seen"),
-    [("raise KeyError('x')", "tracebacks"), ("os.abort()", "tracebacks"), ("raise ValueError('a\\nb')", "tracebacks"),
-     ("while True: pass", "hangs"), ("return 'another'", "believed"), ("raise OSError('one line')", "refused")],
-)  # fmt: skip
+    [
+        ("raise KeyError('x')", "tracebacks"),
+        ("os.abort()", "tracebacks"),
+        ("raise ValueError('a\\nb')", "tracebacks"),
+        ("while True: pass", "hangs"),
+        ("return 'another'", "believed"),
+        ("raise OSError('one line')", "refused"),
+    ],
+)
 def test_what_a_reader_must_not_do_is_counted(does: str, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: a reader that does it."""
     known: dict[str, object] = {"os": os}
@@ -117,8 +123,9 @@ def work(args):
         subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"], check=False)
 made = script.parser("train/train.py", "A stage.")
 sys.exit(script.execute(work, made, []))"""
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     time.sleep(0.2)
     process.send_signal(number)

@@ -138,11 +138,17 @@ def without_history(damage):
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [(damage_missing, "found no generators.safetensors"), (damage_truncated, "sha256 is .* damaged or exchanged"),
-     (without_history(damage_truncated), "not a whole safetensors file"), (damage_newer, "unknown fields"),
-     (without_history(damage_shape), "do not fit config.json"), (damage_types, "resolution is '1000000000', expected"),
-     (damage_deep, "nested too deep"), (damage_history, "options of entry 0 is '7'")],
-)  # fmt: skip
+    [
+        (damage_missing, "found no generators.safetensors"),
+        (damage_truncated, "sha256 is .* damaged or exchanged"),
+        (without_history(damage_truncated), "not a whole safetensors file"),
+        (damage_newer, "unknown fields"),
+        (without_history(damage_shape), "do not fit config.json"),
+        (damage_types, "resolution is '1000000000', expected"),
+        (damage_deep, "nested too deep"),
+        (damage_history, "options of entry 0 is '7'"),
+    ],
+)
 def test_a_damaged_folder_is_refused_in_one_line(damage, message, tmp_path):
     write(tmp_path / "run", lively("mobile"))
     damage(tmp_path / "run")

@@ -43,10 +43,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.tflite"
     path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([eraser.get_concrete_function()]).convert())
     facts = {
-        "precision": "fp32", "resolution": SIZE, "edges": "inside", "warp": "none", "notes": [],
+        "precision": "fp32",
+        "resolution": SIZE,
+        "edges": "inside",
+        "warp": "none",
+        "notes": [],
         "parity": {"n": 16, "psnr_hole_min": 90.0, "max_abs_hole": 1e-5, "gate": 1e-4, "passed": True},
         "history": [{"stage": "train-inpaint", "metrics": {"gmacs": 1.5, "params": 7, "psnr_hole_mirrored": 31.25}}],
-    }  # fmt: skip
+    }
     artifact.write_card(path, facts)
     return path
 
@@ -278,8 +282,11 @@ def test_nothing_half_written_is_left(photo, model, monkeypatch, capsys):
         (["a.png", "b.png", "c.png"], ["a.png", "b.png", "c.png"], ["a-erased.png", "b-erased.png", "c-erased.png"]),
         (["a.png", "b.png"], ["a.png", "b.png", "-o", "out"], ["out/a-erased.png", "out/b-erased.png"]),
         (["a.png", "f/x.png"], ["a.png", "f", "-o", "out"], ["out/a-erased.png", "out/f/x.png"]),
-        (["a.png", "a.bmp"], ["a.png", "a.bmp", "--mask-out", "m"],
-         ["a-png-erased.png", "a-bmp-erased.png", "m/a-png-mask.png", "m/a-bmp-mask.png"]),
+        (
+            ["a.png", "a.bmp"],
+            ["a.png", "a.bmp", "--mask-out", "m"],
+            ["a-png-erased.png", "a-bmp-erased.png", "m/a-png-mask.png", "m/a-bmp-mask.png"],
+        ),
         (["f/a.png", "f/a.gif"], ["f"], ["f-erased/a-png.png", "f-erased/a-gif.png"]),
     ],
 )
@@ -441,9 +448,7 @@ def test_a_picture_without_a_face(model, tmp_path, capsys):
     assert "sky.png: no face found" in errors(capsys) and files(tmp_path) == ["sky.png"]
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"], ids=["empty", "text", "cut"]
-)
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"], ids=["empty", "text", "cut"])
 def test_a_corrupt_photograph(model, tmp_path, capsys, content):
     (tmp_path / "bad.png").write_bytes(content)
     assert run("erase", tmp_path / "bad.png", "--model", model) == 2
@@ -525,10 +530,13 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "fp32"
     with writing.whole_folder(folder) as partial:
         checkpoint.save(
-            partial, FaceEraser(Config.of("mobile", resolution=SIZE), width=4), stage="prune", options={"seed": 1},
+            partial,
+            FaceEraser(Config.of("mobile", resolution=SIZE), width=4),
+            stage="prune",
+            options={"seed": 1},
             metrics={"before": {"gmacs": 2.0}, "after": {"gmacs": 1.25, "params": 4321, "psnr_hole_mirrored": 30.5}},
             data={"name": "skin", "source": "synthetic"},
-        )  # fmt: skip
+        )
     return folder
 
 

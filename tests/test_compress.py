@@ -49,18 +49,21 @@ def entry(folder):
 
 @pytest.mark.parametrize(
     ("stage_name", "files"),
-    [("edge", TRAINED | {"discriminators.safetensors"}), ("fp32", TRAINED), ("pruned", COMPRESSED), ("slim", COMPRESSED),
-     ("int8", COMPRESSED | {"quantization.json"})],
-)  # fmt: skip
+    [
+        ("edge", TRAINED | {"discriminators.safetensors"}),
+        ("fp32", TRAINED),
+        ("pruned", COMPRESSED),
+        ("slim", COMPRESSED),
+        ("int8", COMPRESSED | {"quantization.json"}),
+    ],
+)
 def test_the_exact_files_of_each_stage(runs, stage_name, files):
     assert names(runs / stage_name) == files
     assert not list(runs.glob("*.partial"))
 
 
 def test_each_stage_records_the_ones_before_it(runs):
-    assert [e["stage"] for e in read_history(runs / "int8")] == [
-        "train-edge", "train-inpaint", "prune", "slim", "quantize"
-    ]  # fmt: skip
+    assert [e["stage"] for e in read_history(runs / "int8")] == ["train-edge", "train-inpaint", "prune", "slim", "quantize"]
     assert all(e["versions"]["torch"] and e["data"]["source"] == "synthetic" for e in read_history(runs / "int8"))
 
 
@@ -275,8 +278,11 @@ def test_slimming_can_be_told_what_to_reach():
 
 
 def test_what_a_network_is_worth_is_measured_after_fine_tuning_and_what_a_layer_is_within_it():
-    rows = [{"layer": "clone.stem.conv", "damage": 3.0}, {"layer": "clone.up.0.conv.conv", "damage": 1.0},
-            {"layer": "refine.stem.conv", "damage": 0.1}]  # fmt: skip
+    rows = [
+        {"layer": "clone.stem.conv", "damage": 3.0},
+        {"layer": "clone.up.0.conv.conv", "damage": 1.0},
+        {"layer": "refine.stem.conv", "damage": 0.1},
+    ]
     clone, up, refine = (row["damage"] for row in channels.rescaled(rows, {"clone": 0.2, "refine": 1.0}))
     assert clone == pytest.approx(3 * up), "a network's layers keep their order"
     assert refine > 5 * clone, "and the network that fine-tuning does not mend is worth more"
@@ -361,8 +367,28 @@ def fitted(runs, stage, skin, tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("fitted") / "fit"
     gmacs, _params = count(checkpoint.load(runs / "fp32"))
-    words = ["--data", skin, "--rounds", 1, "--steps", 4, "--distil-steps", 2, "--qat-steps", 2, "--size", 64,
-             "--trial-steps", 1, "--max-gmacs", 0.65 * gmacs, "--max-mb", 2.3, "--max-texture", 1000]  # fmt: skip
+    words = [
+        "--data",
+        skin,
+        "--rounds",
+        1,
+        "--steps",
+        4,
+        "--distil-steps",
+        2,
+        "--qat-steps",
+        2,
+        "--size",
+        64,
+        "--trial-steps",
+        1,
+        "--max-gmacs",
+        0.65 * gmacs,
+        "--max-mb",
+        2.3,
+        "--max-texture",
+        1000,
+    ]
     assert stage("compress/fit_budget.py", runs / "fp32", folder, *words, "--max-drop", 60) == 0
     return folder, words, gmacs
 
@@ -373,8 +399,13 @@ def test_a_budget_goes_in_and_a_file_that_fits_comes_out(fitted):
     assert made | {"int8.tflite", "int8.tflite.json", "budget.json", "plan.json"} == names(folder)
     told = json.loads((folder / "budget.json").read_text())
     assert told["missed"] == [] and [row["round"] for row in told["rows"]] == [
-        "source", "1-pruned", "slim", "student", "int8", "int8.tflite"
-    ]  # fmt: skip
+        "source",
+        "1-pruned",
+        "slim",
+        "student",
+        "int8",
+        "int8.tflite",
+    ]
     costs = [row["gmacs"] for row in told["rows"]]
     assert costs == sorted(costs, reverse=True) and costs[-1] <= 0.65 * gmacs
     assert told["rows"][-1]["bytes"] == (folder / "int8.tflite").stat().st_size <= 2.3e6
@@ -384,9 +415,7 @@ def test_a_budget_goes_in_and_a_file_that_fits_comes_out(fitted):
     assert set(history[-4]["costs"]) == {"edge", "clone", "refine"} and history[-1]["harm"]
 
 
-def test_a_budget_that_is_missed_says_which_and_by_how_much_and_throws_nothing_away(
-    fitted, runs, stage, tmp_path, capsys
-):  # fmt: skip
+def test_a_budget_that_is_missed_says_which_and_by_how_much_and_throws_nothing_away(fitted, runs, stage, tmp_path, capsys):
     folder, words, _gmacs = fitted
     shutil.copytree(folder, tmp_path / "other.partial")
     plan = tmp_path / "other.partial" / "plan.json"
@@ -456,9 +485,13 @@ def test_a_budget_that_cannot_be_meant_is_one_line(runs, stage, skin, tmp_path, 
 
 @pytest.mark.parametrize(
     ("teacher", "message"),
-    [(None, "no teacher to distil from"), ("int8", "is quantized; expected the float network"),
-     ("paper", "of another kind, faceeraser, preset paper where this"), ("file", "found a file, expected a check")],
-)  # fmt: skip
+    [
+        (None, "no teacher to distil from"),
+        ("int8", "is quantized; expected the float network"),
+        ("paper", "of another kind, faceeraser, preset paper where this"),
+        ("file", "found a file, expected a check"),
+    ],
+)
 def test_a_teacher_of_another_kind_is_refused(runs, stage, skin, tmp_path, capsys, teacher, message):
     with writing.whole_folder(tmp_path / "paper") as partial:
         checkpoint.save(partial, FaceEraser(Config.of("paper", resolution=64), 8), stage="test", options={}, metrics={})
@@ -513,9 +546,22 @@ def test_distilled_features_come_closer_and_an_online_teacher_goes_on_learning(s
     def trained(**told):
         teacher, student = lively("mobile", seed=1, width=16), lively("mobile", seed=2)
         recipe = fit.Recipe(
-            phase="all", steps=12, batch=2, lr=1e-3, beta1=0.9, beta2=0.999, region="hole", adversarial=0.0, perceptual=0.0,
-            style=0.0, features="off", clone=0.0, distil=1.0, precision="fp32", **told,
-        )  # fmt: skip
+            phase="all",
+            steps=12,
+            batch=2,
+            lr=1e-3,
+            beta1=0.9,
+            beta2=0.999,
+            region="hole",
+            adversarial=0.0,
+            perceptual=0.0,
+            style=0.0,
+            features="off",
+            clone=0.0,
+            distil=1.0,
+            precision="fp32",
+            **told,
+        )
         start = teacher.refine.stem.conv.weight.clone()
         done = fit.fit(student, pairs.TrainingPairs(skin, 64), recipe, tmp_path, fit.Beside(teacher=teacher))
         moved = (teacher.refine.stem.conv.weight - start).detach().abs().max()
@@ -538,11 +584,34 @@ def test_distilled_features_come_closer_and_an_online_teacher_goes_on_learning(s
 
 def test_a_stage_trains_for_what_its_network_was_trained_for(runs, stage, skin, tmp_path):
     words = ["--phase", "inpaint", "--init", runs / "fp32", "--size", 64, "--batch", 2, "--steps", 2, "--adversarial", 0]
-    aims = ["--perceptual", "filterbank", "--perceptual-weight", 0, "--style", 0, "--l1", 0, "--clone", 0, "--shading", 1,
-            "--texture", 0.3, "--landing", 0.3, "--coherence", 0.1]  # fmt: skip
+    aims = [
+        "--perceptual",
+        "filterbank",
+        "--perceptual-weight",
+        0,
+        "--style",
+        0,
+        "--l1",
+        0,
+        "--clone",
+        0,
+        "--shading",
+        1,
+        "--texture",
+        0.3,
+        "--landing",
+        0.3,
+        "--coherence",
+        0.1,
+    ]
     assert stage("train/train.py", skin, tmp_path / "cloning", *words, *aims) == 0
     tune = ["--data", skin, "--batch", 2, "--steps", 2, "--teacher", tmp_path / "cloning"]
     assert stage("compress/quantize.py", tmp_path / "cloning", tmp_path / "int8", *tune) == 0
     assert set(entry(tmp_path / "int8")["metrics"]["losses"]) == {
-        "shading", "texture", "landing", "coherence", "edge", "distil"
-    }  # fmt: skip
+        "shading",
+        "texture",
+        "landing",
+        "coherence",
+        "edge",
+        "distil",
+    }

@@ -54,9 +54,7 @@ def text_of(name: str) -> str:
         ("benchmark_litert_model", 10, 7430.2, None, 61.25, 0),
     ],
 )
-def test_every_build_is_read(
-    name: str, runs: int, avg: float, median: float | None, memory: float | None, ops: int
-) -> None:
+def test_every_build_is_read(name: str, runs: int, avg: float, median: float | None, memory: float | None, ops: int) -> None:
     timing = timings.read(text_of(name))
     assert (timing.runs, timing.avg_ms, timing.median_ms, timing.overall_mb) == (runs, avg, median, memory)
     assert len(timing.ops) == ops
@@ -141,9 +139,10 @@ def test_a_log_that_breaks_off_is_refused_or_the_same(name: str, share: float) -
 
 
 @given(
-    values=st.lists(st.integers(1, 10**7), min_size=2, max_size=60).map(sorted), prefix=st.sampled_from(["", "INFO: "]),
+    values=st.lists(st.integers(1, 10**7), min_size=2, max_size=60).map(sorted),
+    prefix=st.sampled_from(["", "INFO: "]),
     end=st.sampled_from(["\n", "\r\n"]),
-)  # fmt: skip
+)
 def test_what_is_printed_is_what_is_read(values: list[int], prefix: str, end: str) -> None:
     """Any run of the tool, printed as its C++ streams print it (six digits), comes back within those digits."""
     average, spread = float(np.mean(values)), float(np.std(values))
@@ -405,9 +404,11 @@ def test_ctrl_c_leaves_nothing_behind(world) -> None:
     )
     for number in (signal.SIGINT, signal.SIGTERM):
         started = subprocess.Popen(
-            [sys.executable, "-c", code, serial, str(place), str(world.adb)], stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-c", code, serial, str(place), str(world.adb)],
+            stderr=subprocess.PIPE,
+            text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        )
         assert world._until(lambda: any(place.glob("faceeraser-*/.pid")), 60)
         pid = next(place.glob("faceeraser-*/.pid")).read_text().strip()
         started.send_signal(number)
@@ -443,8 +444,11 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runner") / "native"
     done = subprocess.run(
         ["bash", str(ROOT / "benchmarks/build_runner.sh"), os.uname().machine, str(folder)],
-        env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         missing(f"the runner cannot be built: {done.stderr.strip()[-200:]}")
     return folder
@@ -454,8 +458,12 @@ def stand_in(world, folder: Path) -> Path:
     """A benchmark_model that prints a fixture for each delegate, with a profile only when asked, and no nnapi."""
     fixture = {name: FIXTURES / f"benchmark_model_{name}.txt" for name in ("current", "current_logcat", "refused", "2_14")}
     plain = "\n".join(text_of("benchmark_model_2_14").split("INFO: Profiling Info")[0].splitlines())
-    texts = {"gpu": fixture["current_logcat"].read_text(), "nnapi": fixture["refused"].read_text(), "plain": plain,
-             "profile": fixture["2_14"].read_text()}  # fmt: skip
+    texts = {
+        "gpu": fixture["current_logcat"].read_text(),
+        "nnapi": fixture["refused"].read_text(),
+        "plain": plain,
+        "profile": fixture["2_14"].read_text(),
+    }
     lines = ["#!/bin/sh", '[ -f "${1#--graph=}" ] || { echo "Could not open ${1#--graph=}"; exit 1; }', 'case "$*" in']
     cases = {"use_nnapi=true": "nnapi", "use_gpu=true": "gpu", "op_profiling=true": "profile", "": "plain"}
     for pattern, name in cases.items():
@@ -471,9 +479,22 @@ def test_the_script_from_phone_to_file(world, native: Path, tmp_path: Path, monk
     place = world.place(faults.FIRST_PORT)
     monkeypatch.setattr(layer, "find_adb", lambda: world.adb)
     words = [
-        str(MODEL), "--serial", serial, "--place", place, "--runner", str(native), "--threads", "2",
-        "--benchmark-model", str(stand_in(world, tmp_path)), "--rest-s", "0.01", "--json", str(tmp_path / "phone.json"),
-    ]  # fmt: skip
+        str(MODEL),
+        "--serial",
+        serial,
+        "--place",
+        place,
+        "--runner",
+        str(native),
+        "--threads",
+        "2",
+        "--benchmark-model",
+        str(stand_in(world, tmp_path)),
+        "--rest-s",
+        "0.01",
+        "--json",
+        str(tmp_path / "phone.json"),
+    ]
     assert android.main(words) == 0
     result = json.loads((tmp_path / "phone.json").read_text())
     rows = {row["name"]: row for row in result["rows"]}

@@ -72,9 +72,12 @@ def test_the_one_eye_stands_above_the_nose(astronaut):
 
 
 @given(
-    x=st.floats(-0.4, 0.4), y=st.floats(-0.3, 0.8), scale=st.floats(0.5, 1.6), turn=st.floats(-30, 30),
+    x=st.floats(-0.4, 0.4),
+    y=st.floats(-0.3, 0.8),
+    scale=st.floats(0.5, 1.6),
+    turn=st.floats(-30, 30),
     size=st.floats(0.5, 2),
-)  # fmt: skip
+)
 @settings(max_examples=30, deadline=None)
 def test_a_place_on_the_face_does_not_depend_on_where_the_face_is(x, y, scale, turn, size):
     """An element's place, in the face's own unit, is the same point of any face, however it is turned and however large."""
@@ -174,9 +177,12 @@ def test_a_file_that_cannot_be_meant_is_one_line(text, message, tmp_path, capsys
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["sad"], "effect 'sad' is not known: expected one of"), (["custom"], "expected --elements FILE"),
-     (["comic", "--elements", "x.json"], "--elements is for the effect custom")],
-)  # fmt: skip
+    [
+        (["sad"], "effect 'sad' is not known: expected one of"),
+        (["custom"], "expected --elements FILE"),
+        (["comic", "--elements", "x.json"], "--elements is for the effect custom"),
+    ],
+)
 def test_an_effect_that_is_not_there_is_one_line(words, message, tmp_path, capsys):
     name, *more = words
     assert cli.main(["effect", name, "face.png", str(tmp_path / "out.png"), *more]) == 2

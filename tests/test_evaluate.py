@@ -97,8 +97,15 @@ def test_the_paper_s_claims_are_judged_beyond_the_spread_over_seeds():
         std = {"flow_spread": 0.1, "dots": 0.1, "psnr": 0.1}
         return {"name": f"alpha_{alpha}", "flow_spread": flow_spread, "dots": dots, "psnr": psnr, "std": std}
 
-    paper = {"0": (0, 0, 31.2), "0.5": (0, 0, 31.5), "0.8": (8, 0, 32.6), "1.0": (9, 0, 33.1), "1.2": (9, 0.1, 32.8),
-             "1.5": (9, 0.1, 32.5), "2.0": (9, 1, 32.3)}  # fmt: skip
+    paper = {
+        "0": (0, 0, 31.2),
+        "0.5": (0, 0, 31.5),
+        "0.8": (8, 0, 32.6),
+        "1.0": (9, 0, 33.1),
+        "1.2": (9, 0.1, 32.8),
+        "1.5": (9, 0.1, 32.5),
+        "2.0": (9, 1, 32.3),
+    }
     assert all(claim["seen"] for claim in evaluate.claims([row(a, *given) for a, given in paper.items()]).values())
     other = {**paper, "0.5": (7, 0, 33.0), "2.0": (9, 0.1, 33.3)}
     assert not any(claim["seen"] for claim in evaluate.claims([row(a, *given) for a, given in other.items()]).values())
@@ -194,8 +201,11 @@ def test_flows_and_sheets_have_a_column_for_each_coefficient(tables: Path):
 
 
 def test_bad_input_is_one_line(skin, tmp_path, capsys):
-    cases = (([str(tmp_path)], "expected a folder made by"), ([str(skin), "--seeds", "0"], "at least 1"),
-             ([str(skin), "--limit", "1"], "at least 2 pairs"))  # fmt: skip
+    cases = (
+        ([str(tmp_path)], "expected a folder made by"),
+        ([str(skin), "--seeds", "0"], "at least 1"),
+        ([str(skin), "--limit", "1"], "at least 2 pairs"),
+    )
     for words, told in cases:
         assert evaluate.main([*words, "--table", "1", "--target", str(tmp_path / "runs")]) == 2
         error = capsys.readouterr().err.strip()
@@ -229,16 +239,18 @@ def edge(skin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("words", "told"),
-    [(["--model", "hifill", "--phase", "edge"], "hifill has no such phase"),
-     (["--model", "structureflow", "--phase", "inpaint"], "needs the structure network of phase 1"),
-     (["--model", "edgeconnect", "--phase", "edge", "--variant", "unet"], "edgeconnect is trained whole"),
-     (["--model", "structureflow", "--phase", "inpaint", "--edge", "EDGE"], "faceeraser has no structure network"),
-     (["--model", "hifill", "--phase", "inpaint", "--edge", "EDGE"], "no network that is trained first"),
-     (["--model", "hifill", "--phase", "inpaint", "--blocks", "4"], "hifill has no residual blocks"),
-     (["--model", "hifill", "--phase", "inpaint", "--init", "EDGE"], "is of the model faceeraser, --model says hifill"),
-     (["--model", "hifill", "--phase", "all", "--teacher", "EDGE"], "the teacher is faceeraser, the student hifill"),
-     (["--model", "edgeconnect", "--phase", "inpaint", "--edge", "EDGE", "--norm", "batch"], "give the same --norm")],
-)  # fmt: skip
+    [
+        (["--model", "hifill", "--phase", "edge"], "hifill has no such phase"),
+        (["--model", "structureflow", "--phase", "inpaint"], "needs the structure network of phase 1"),
+        (["--model", "edgeconnect", "--phase", "edge", "--variant", "unet"], "edgeconnect is trained whole"),
+        (["--model", "structureflow", "--phase", "inpaint", "--edge", "EDGE"], "faceeraser has no structure network"),
+        (["--model", "hifill", "--phase", "inpaint", "--edge", "EDGE"], "no network that is trained first"),
+        (["--model", "hifill", "--phase", "inpaint", "--blocks", "4"], "hifill has no residual blocks"),
+        (["--model", "hifill", "--phase", "inpaint", "--init", "EDGE"], "is of the model faceeraser, --model says hifill"),
+        (["--model", "hifill", "--phase", "all", "--teacher", "EDGE"], "the teacher is faceeraser, the student hifill"),
+        (["--model", "edgeconnect", "--phase", "inpaint", "--edge", "EDGE", "--norm", "batch"], "give the same --norm"),
+    ],
+)
 def test_a_model_that_cannot_be_trained_so_is_refused(words, told, stage, skin, edge, tmp_path, capsys):
     words = [str(edge) if word == "EDGE" else word for word in words]
     common = [
@@ -312,8 +324,11 @@ def test_the_peers_files_are_committed_with_what_they_cost():
 
 def test_the_page_gives_the_figures_of_the_results():
     page = (ROOT / "docs" / "tables.md").read_text()
-    for file, keys in (("table1.json", ("psnr", "psnr_hole_mirrored")), ("table2.json", ("psnr", "psnr_hole")),
-                       ("peers.json", ("psnr_hole_mirrored", "psnr_hole_smooth"))):  # fmt: skip
+    for file, keys in (
+        ("table1.json", ("psnr", "psnr_hole_mirrored")),
+        ("table2.json", ("psnr", "psnr_hole")),
+        ("peers.json", ("psnr_hole_mirrored", "psnr_hole_smooth")),
+    ):
         for row in artifact.read_result(RESULTS / file)["rows"]:
             for key in keys:
                 spread = row.get("std") or {}

@@ -35,7 +35,7 @@ from faceeraser import (
     publishing,
     quant,
     writing,
-)  # fmt: skip
+)
 from faceeraser.artifact import Artifact
 from faceeraser.coreml import CoreML
 from faceeraser.flatbuffer import Graph
@@ -528,11 +528,12 @@ def test_a_broken_warp_is_refused_and_nothing_published(broken, runs, tmp_path, 
 
 def test_a_warp_of_another_form_is_refused(runs, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(
-        onnx, "warp_any_size",
+        onnx,
+        "warp_any_size",
         lambda image, flow: nn.functional.grid_sample(
             image, flow.permute(0, 2, 3, 1), padding_mode="border", align_corners=False
         ),
-    )  # fmt: skip
+    )
     with pytest.raises(GateFailed, match="align_corners"):
         convert.export(runs["small"], tmp_path, ONNX(edges_input=True))
     assert list(tmp_path.iterdir()) == []
@@ -964,8 +965,11 @@ def test_learnt_scales_are_in_the_package_and_others_are_refused(packaged, runs)
     """Counted here from the saved program, not by the exporter's check; then a checkpoint of other scales."""
     path, pipeline = packaged("small8", "int8-activations", False), checkpoint.load(runs["small8"])
     block = mil.Program(path).operators
-    stored = [np.atleast_1d(op.inputs["scale"].val).astype(np.float64) for op in block
-              if op.op_type in ("quantize", "dequantize", "constexpr_affine_dequantize")]  # fmt: skip
+    stored = [
+        np.atleast_1d(op.inputs["scale"].val).astype(np.float64)
+        for op in block
+        if op.op_type in ("quantize", "dequantize", "constexpr_affine_dequantize")
+    ]
     learnt = list(quant.quantized_tensors(pipeline))
     for name, scale, _ in learnt:
         value = np.atleast_1d(scale.detach().double().numpy())

@@ -143,9 +143,7 @@ def test_wrong_shapes_are_refused_with_what_was_found() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(0.3, 2.5), st.floats(-45, 45), st.floats(-150, 150), st.floats(0, 2))
-def test_parts_are_their_polygons_grown_by_their_dilation(
-    scale: float, roll: float, shift: float, dilate: float
-) -> None:
+def test_parts_are_their_polygons_grown_by_their_dilation(scale: float, roll: float, shift: float, dilate: float) -> None:
     face = make_face(scale, roll, (160 + shift, 170 - shift))
     field = parts_map(face, (330, 340, 3), dilate=dilate)
     assert field.shape == (330, 340) and field.dtype == np.uint8 and not (field & 240).any()
@@ -202,9 +200,7 @@ def test_importing_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_offline_the_error_says_what_is_missing_and_what_to_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offline_the_error_says_what_is_missing_and_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = SimpleNamespace(returncode=1, stderr="ERROR: no route to host\n", stdout="")
     monkeypatch.setattr(landmark_models.subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(FileNotFoundError) as caught:

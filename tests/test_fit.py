@@ -78,9 +78,23 @@ def test_an_unknown_phase_and_a_missing_discriminator_are_refused(skin, tmp_path
 
 def train(target: Path, skin: Path, *more: str, processes: int = 1, wait: bool = True) -> subprocess.Popen:
     words = [
-        str(ROOT / "train/train.py"), str(skin), str(target), "--phase", "edge", "--perceptual", "off", "--size", "64",
-        "--width", "4", "--critic-width", "4", "--precision", "fp32", *more,
-    ]  # fmt: skip
+        str(ROOT / "train/train.py"),
+        str(skin),
+        str(target),
+        "--phase",
+        "edge",
+        "--perceptual",
+        "off",
+        "--size",
+        "64",
+        "--width",
+        "4",
+        "--critic-width",
+        "4",
+        "--precision",
+        "fp32",
+        *more,
+    ]
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -167,9 +181,12 @@ def test_a_mobile_network_is_distilled_from_the_papers(stage, skin, tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--phase", "inpaint"], "--edge FOLDER"), (["--phase", "edge", "--size", "100"], "multiple of 64"),
-     (["--phase", "inpaint", "--edge", "nowhere"], "found no config.json")],
-)  # fmt: skip
+    [
+        (["--phase", "inpaint"], "--edge FOLDER"),
+        (["--phase", "edge", "--size", "100"], "multiple of 64"),
+        (["--phase", "inpaint", "--edge", "nowhere"], "found no config.json"),
+    ],
+)
 def test_a_users_mistake_is_one_line_and_exit_code_2(words, message, stage, skin, tmp_path, capsys):
     assert stage("train/train.py", skin, tmp_path / "run", *words) == 2
     err = capsys.readouterr().err.strip()

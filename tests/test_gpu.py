@@ -59,9 +59,16 @@ def files(pipeline, tmp_path_factory) -> dict[str, Path]:
             form = TFLite(precision, edges_input=given, flavour=flavour)
             form.write(pipeline, path)
             checked = form.check(path, pipeline)
-            fields = {"precision": precision, "resolution": SIZE, "edges": "input" if given else "inside",
-                      "warp": flavour, "checked": checked, "parity": {"n": 0, "passed": None},
-                      "notes": [], "history": []}  # fmt: skip
+            fields = {
+                "precision": precision,
+                "resolution": SIZE,
+                "edges": "input" if given else "inside",
+                "warp": flavour,
+                "checked": checked,
+                "parity": {"n": 0, "passed": None},
+                "notes": [],
+                "history": [],
+            }
             artifact.write_card(path, fields)
     return {flavour: folder / f"{flavour}.tflite" for flavour in ("gpu", "gpu-resampler")}
 

@@ -156,13 +156,29 @@ def test_the_light_path_is_light() -> None:
 
 
 OPTIONS = (
-    ("networks", "Config"), ("fit", "Recipe"), ("fit", "Beside"), ("finetuning", "Tuning"), ("pruning", "Pruning"),
-    ("slimming", "Slimming"), ("quantizing", "Quantizing"), ("distilling", "Distilling"), ("preparing", "Options"),
-    ("preparing", "Run"), ("quality", "Fidelity"), ("formats", "Format"), ("tflite", "TFLite"), ("tflite", "Flavour"),
-    ("tflite_edits", "Edit"), ("coreml", "CoreML"), ("any_network", "AnyNetwork"), ("warp", "Sampling"),
-    ("any_training", "Task"), ("any_compressing", "AnyTuning"), ("any_compressing", "AnyPruning"),
+    ("networks", "Config"),
+    ("fit", "Recipe"),
+    ("fit", "Beside"),
+    ("finetuning", "Tuning"),
+    ("pruning", "Pruning"),
+    ("slimming", "Slimming"),
+    ("quantizing", "Quantizing"),
+    ("distilling", "Distilling"),
+    ("preparing", "Options"),
+    ("preparing", "Run"),
+    ("quality", "Fidelity"),
+    ("formats", "Format"),
+    ("tflite", "TFLite"),
+    ("tflite", "Flavour"),
+    ("tflite_edits", "Edit"),
+    ("coreml", "CoreML"),
+    ("any_network", "AnyNetwork"),
+    ("warp", "Sampling"),
+    ("any_training", "Task"),
+    ("any_compressing", "AnyTuning"),
+    ("any_compressing", "AnyPruning"),
     ("any_compressing", "AnyQuantizing"),
-)  # fmt: skip
+)
 
 
 def test_every_field_of_an_options_class_has_its_words() -> None:
@@ -306,8 +322,12 @@ def test_every_command_reads_what_is_given_or_what_one_before_it_wrote(page: str
             args["target"] = args["results"].pop()
         args.setdefault("output", None)
         made = {str(args[name]).rstrip("/") for name in WRITTEN if args.get(name) is not None}
-        flat = [str(one) for name, value in args.items() if name not in WRITTEN and name not in ("script", "run")
-                for one in (value if isinstance(value, list) else [value])]  # fmt: skip
+        flat = [
+            str(one)
+            for name, value in args.items()
+            if name not in WRITTEN and name not in ("script", "run")
+            for one in (value if isinstance(value, list) else [value])
+        ]
         named = [value for value in flat if words.count(value) or words.count(value + "/")]
         for path in (Path(value.split("=")[-1]) for value in named if re.search(r"[/.]", value) and not value[0].isdigit()):
             known = {str(place) for place in (path, *path.parents)}
@@ -320,8 +340,13 @@ def test_the_readme_is_short() -> None:
 
 
 def pages() -> list[Path]:
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")),
-            ROOT / "android_demo" / "README.md", ROOT / "faceeraser" / "weights" / "MODEL_CARD.md"]  # fmt: skip
+    return [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        ROOT / "android_demo" / "README.md",
+        ROOT / "faceeraser" / "weights" / "MODEL_CARD.md",
+    ]
 
 
 @pytest.mark.parametrize("page", pages(), ids=name_of)
@@ -367,8 +392,10 @@ def repository_files() -> list[Path]:
     """Tracked files and new ones that git does not ignore."""
     done = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
     if done.returncode != 0:
         pytest.skip("not a git checkout, so which files belong to the repository is unknown")
     return [ROOT / name for name in done.stdout.decode().split("\0") if name and (ROOT / name).is_file()]

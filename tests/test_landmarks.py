@@ -51,9 +51,11 @@ def points_of(layout: str, face: Face) -> tuple[list[list[float]], dict[str, lis
 def file_of(path: Path, layout: str, frames: list[list[Face]]) -> Path:
     told = [[points_of(layout, face) for face in frame] for frame in frames]
     content = {
-        "format": "faceeraser-landmarks", "version": 1, "layout": layout,
+        "format": "faceeraser-landmarks",
+        "version": 1,
+        "layout": layout,
         "frames": [{"faces": [points for points, _ in frame]} for frame in told],
-    }  # fmt: skip
+    }
     parts = [parts for frame in told for _, parts in frame if parts]
     path.write_text(json.dumps({**content, **({"parts": parts[0]} if parts else {})}))
     return path
@@ -76,9 +78,10 @@ def test_every_layout_means_the_same_face(layout, face, tmp_path):
     ours, theirs = (parts_map(one, (512, 512)) for one in (found, face))
     for bit in (PARTS[name] for name in FEATURES):
         assert overlap((ours & bit) > 0, (theirs & bit) > 0) > 0.9, bit
-    there = transform(align_matrix(found, 256), transform(
-        cv2.invertAffineTransform(align_matrix(face, 256)), np.array([[0.0, 0], [255, 0], [0, 255], [255, 255]])
-    ))  # fmt: skip
+    there = transform(
+        align_matrix(found, 256),
+        transform(cv2.invertAffineTransform(align_matrix(face, 256)), np.array([[0.0, 0], [255, 0], [0, 255], [255, 255]])),
+    )
     assert np.abs(there - [[0, 0], [255, 0], [0, 255], [255, 255]]).max() < 15, "nearly the same crop"
 
 
@@ -86,18 +89,32 @@ def test_the_layouts_name_what_they_say():
     """Against the figures of their makers: in iBUG's 68 points the right eye is 36 to 41, in InsightFace's 106 its eight
     around the pupil are 33 to 42, and so on.
     """
-    ibug = {range(0, 17): "oval", range(17, 22): "right_brow", range(22, 27): "left_brow", range(36, 42): "right_eye",
-            range(42, 48): "left_eye", range(48, 60): "mouth"}  # fmt: skip
-    insight = {range(0, 33): "oval", range(33, 43): "right_eye", range(43, 52): "right_brow", range(52, 72): "mouth",
-               range(87, 97): "left_eye", range(97, 106): "left_brow"}  # fmt: skip
+    ibug = {
+        range(0, 17): "oval",
+        range(17, 22): "right_brow",
+        range(22, 27): "left_brow",
+        range(36, 42): "right_eye",
+        range(42, 48): "left_eye",
+        range(48, 60): "mouth",
+    }
+    insight = {
+        range(0, 33): "oval",
+        range(33, 43): "right_eye",
+        range(43, 52): "right_brow",
+        range(52, 72): "mouth",
+        range(87, 97): "left_eye",
+        range(97, 106): "left_brow",
+    }
     for layout, groups in (("ibug-68", ibug), ("insightface-106", insight)):
         _, taken, meant = landmarks.LAYOUTS[layout]
         assert len(taken) == len(meant) == len(set(taken)) == len(set(meant))
         for numbers, part in groups.items():
             ours = [mesh for point, mesh in zip(taken, meant, strict=True) if point in numbers]
             assert ours and set(ours) <= set(landmarks.OUTLINES[part]), (layout, part)
-    noses = {layout: [p for p in landmarks.LAYOUTS[layout][1] if p in r] for layout, r in
-             (("ibug-68", range(27, 36)), ("insightface-106", range(72, 87)))}  # fmt: skip
+    noses = {
+        layout: [p for p in landmarks.LAYOUTS[layout][1] if p in r]
+        for layout, r in (("ibug-68", range(27, 36)), ("insightface-106", range(72, 87)))
+    }
     assert [len(nose) for nose in noses.values()] == [9, 9]
 
 

@@ -215,9 +215,14 @@ def test_groups_are_sizes_and_tones_and_darker_tones_are_one_where_any_is_rare()
     widths, angles = [100, 199, 200, 399, 400, 900], [60, 45, 30, 15, 0, -60]
     found = looks.groups(widths, angles)
     assert {name: np.flatnonzero(chosen).tolist() for name, chosen in found.items()} == {
-        "under 200 px": [0, 1], "200 to 400 px": [2, 3], "above 400 px": [4, 5], "very light": [0], "light": [1],
-        "intermediate": [2], "tan, brown and dark": [3, 4, 5],
-    }  # fmt: skip
+        "under 200 px": [0, 1],
+        "200 to 400 px": [2, 3],
+        "above 400 px": [4, 5],
+        "very light": [0],
+        "light": [1],
+        "intermediate": [2],
+        "tan, brown and dark": [3, 4, 5],
+    }
     assert set(looks.groups([100] * 60, [15] * 20 + [0] * 20 + [-60] * 20)) == {"under 200 px", "tan", "brown", "dark"}
 
 
@@ -245,19 +250,55 @@ def test_a_row_tells_each_figure_over_all_and_over_each_group() -> None:
 # of the made face's parts, scaled and moved onto the person's eyes, dilated by a disc of 20 units' diameter, filled with the
 # photograph blurred by a sigma of 6 units. No landmarks are looked for: the numbers hang on nothing but the figures.
 GOLDEN = {
-    "P001/assets/studio_portrait.jpg": (4.17, 353, 322, {
-        "cover": 1, "area": 0.38231, "grain": -0.243199, "texture": 0.193027, "spectrum": 1.63969, "outliers": -0.00203096,
-        "bleed": 0, "step": 2.04182, "crease": 0.950555,
-    }),
-    "P004/assets/studio_portrait.jpg": (4.53, 314, 142, {
-        "cover": 1, "area": 0.384161, "grain": -0.141067, "texture": 0.178599, "spectrum": 1.95983, "outliers": -0.00118203,
-        "bleed": 0, "step": 3.37965, "crease": 1.10165,
-    }),
-    "P007/assets/amateur_selfie.jpg": (2.32, 586, 379, {
-        "cover": 1, "area": 0.384133, "grain": 0.0428229, "texture": 0.134656, "spectrum": 2.6853, "outliers": -0.00407897,
-        "bleed": 0, "step": 1.88089, "crease": 1.01949,
-    }),
-}  # fmt: skip
+    "P001/assets/studio_portrait.jpg": (
+        4.17,
+        353,
+        322,
+        {
+            "cover": 1,
+            "area": 0.38231,
+            "grain": -0.243199,
+            "texture": 0.193027,
+            "spectrum": 1.63969,
+            "outliers": -0.00203096,
+            "bleed": 0,
+            "step": 2.04182,
+            "crease": 0.950555,
+        },
+    ),
+    "P004/assets/studio_portrait.jpg": (
+        4.53,
+        314,
+        142,
+        {
+            "cover": 1,
+            "area": 0.384161,
+            "grain": -0.141067,
+            "texture": 0.178599,
+            "spectrum": 1.95983,
+            "outliers": -0.00118203,
+            "bleed": 0,
+            "step": 3.37965,
+            "crease": 1.10165,
+        },
+    ),
+    "P007/assets/amateur_selfie.jpg": (
+        2.32,
+        586,
+        379,
+        {
+            "cover": 1,
+            "area": 0.384133,
+            "grain": 0.0428229,
+            "texture": 0.134656,
+            "spectrum": 2.6853,
+            "outliers": -0.00407897,
+            "bleed": 0,
+            "step": 1.88089,
+            "crease": 1.01949,
+        },
+    ),
+}
 
 
 @pytest.mark.parametrize("name", GOLDEN)

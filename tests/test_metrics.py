@@ -244,9 +244,7 @@ def test_a_row_gives_mean_deviation_and_n_and_medians_of_texture() -> None:
 
 
 def test_texture_is_taken_only_where_the_forehead_had_128_pixels() -> None:
-    sharp, enlarged, unknown = (
-        p._replace(forehead_px=px) for p, px in zip(pairs(3), (128, 127.9, math.nan), strict=True)
-    )
+    sharp, enlarged, unknown = (p._replace(forehead_px=px) for p, px in zip(pairs(3), (128, 127.9, math.nan), strict=True))
     row = metrics.score(metrics.fill_mean, [sharp, enlarged, unknown]).row
     assert (row["n"], row["texture_n"]) == (3, 1)
     assert row["texture_swd"] == metrics.score(metrics.fill_mean, [sharp]).row["texture_swd"]
@@ -267,9 +265,7 @@ def test_psnr_vs_fp32_takes_the_fp32_rows_pictures_as_the_truth() -> None:
     fp32 = metrics.score(metrics.fill_navier_stokes, list_).painted
     same = metrics.score(metrics.fill_navier_stokes, list_, fp32).row
     other = metrics.score(metrics.fill_mean, list_, fp32)
-    expected = [
-        metrics.psnr(a, b, metrics.mirrored(p.mask)) for a, b, p in zip(other.painted, fp32, list_, strict=True)
-    ]
+    expected = [metrics.psnr(a, b, metrics.mirrored(p.mask)) for a, b, p in zip(other.painted, fp32, list_, strict=True)]
     assert same["psnr_vs_fp32"] == metrics.PSNR_CAP
     assert other.row["psnr_vs_fp32"] == pytest.approx(np.mean(expected))
     with pytest.raises(ValueError, match="1 fp32 pictures for 2 pairs"):

@@ -110,9 +110,14 @@ def test_pooling_padding_slicing_and_resizing(packaged, exclude: bool) -> None:
 def test_resample_samples_where_the_coordinates_say(packaged) -> None:
     def build(b, x, y):
         return b.resample(
-            x=x, coordinates=y, sampling_mode="bilinear", padding_mode="border", padding_value=np.float32(0),
-            coordinates_mode="normalized_minus_one_to_one", align_corners=True,
-        )  # fmt: skip
+            x=x,
+            coordinates=y,
+            sampling_mode="bilinear",
+            padding_mode="border",
+            padding_value=np.float32(0),
+            coordinates_mode="normalized_minus_one_to_one",
+            align_corners=True,
+        )
 
     at = torch.tensor([[[[-1.0, -1.0], [1.0, 1.0], [0.0, 9.0], [2 / 7 - 1, 2 / 5 - 1]]]])  # last: x = 1, y = 1
     found = one(packaged([X.shape, at.shape], build), x=X, y=at)

@@ -96,9 +96,10 @@ NETWORKS = {f"{p}-{v}": lambda p=p, v=v: lively(p, v) for p, v in EVERY} | {"mob
 @pytest.mark.parametrize("name", NETWORKS)
 @settings(max_examples=6, deadline=None)
 @given(
-    seed=st.integers(0, 10**6), box=st.tuples(*[st.integers(0, 40)] * 2, *[st.integers(2, 24)] * 2),
+    seed=st.integers(0, 10**6),
+    box=st.tuples(*[st.integers(0, 40)] * 2, *[st.integers(2, 24)] * 2),
     value=st.sampled_from([0.0, 1.0, 0.5, None]),
-)  # fmt: skip
+)
 def test_nothing_of_the_hole_reaches_an_output(name, seed, box, value):
     pipeline = NETWORKS[name]()
     generator = torch.Generator().manual_seed(seed)
@@ -265,10 +266,14 @@ def test_the_shipped_v0_1_checkpoint_is_of_the_first_format_and_reads():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"format": 3}, "expected format 1 or 2, found 3"), ({"format": None}, "found None"),
-     ({"shrink": None}, "lacks shrink"), ({"wings": 2}, r"unknown fields \['wings'\]"),
-     ({"model": "pix2pix"}, "'pix2pix' is not known")],
-)  # fmt: skip
+    [
+        ({"format": 3}, "expected format 1 or 2, found 3"),
+        ({"format": None}, "found None"),
+        ({"shrink": None}, "lacks shrink"),
+        ({"wings": 2}, r"unknown fields \['wings'\]"),
+        ({"model": "pix2pix"}, "'pix2pix' is not known"),
+    ],
+)
 def test_a_config_that_cannot_be_meant_is_refused(change, message):
     fields = {**Config.of("mobile").to_json(), **change}
     with pytest.raises(ValueError, match=message):

@@ -50,9 +50,10 @@ def test_a_face_that_is_hidden_wholly_has_no_mask_left() -> None:
 
 def plan() -> dict[str, np.ndarray]:
     return {
-        "skin": np.ones((128, 128, 1), np.float32), "shading": np.full((64, 64, 3), 0.75, np.float32),
+        "skin": np.ones((128, 128, 1), np.float32),
+        "shading": np.full((64, 64, 3), 0.75, np.float32),
         "sources": np.full(289, 800.0, np.float32),
-    }  # fmt: skip
+    }
 
 
 def test_what_is_painted_fades_out_over_what_is_in_front_and_leaves_the_rest() -> None:

@@ -146,12 +146,15 @@ def test_a_larger_picture_is_filled_alike() -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        np.repeat(skin()[..., :1], 3, 2), (skin() * 0.03).astype(np.uint8), np.zeros((SIZE, SIZE, 3), np.uint8),
-        np.full((SIZE, SIZE, 3), 255, np.uint8), np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), np.uint8),
+        np.repeat(skin()[..., :1], 3, 2),
+        (skin() * 0.03).astype(np.uint8),
+        np.zeros((SIZE, SIZE, 3), np.uint8),
+        np.full((SIZE, SIZE, 3), 255, np.uint8),
+        np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), np.uint8),
         np.tile(np.array([[[20, 60, 20]], [[200, 30, 30]]], np.uint8), (SIZE // 2, SIZE, 1)),
     ],
     ids=["grey", "near black", "black", "white", "noise", "veil"],
-)  # fmt: skip
+)
 def test_strange_pictures_give_their_own_colours_and_no_streaks(image: np.ndarray) -> None:
     mask = hole()
     painted = patches.fill(image, mask)

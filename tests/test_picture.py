@@ -174,9 +174,10 @@ def test_what_may_not_be_read_is_not_called_damaged() -> None:
 def test_a_profile_is_followed(tmp_path: Path) -> None:
     """Numbers that a profile gives another meaning come back as the colours they stand for."""
     for name, profile, mode, suffix, apart in (
-        ("inks", wild.ink_profile(), "CMYK", "jpg", 15), ("wide", wild.wide_profile(), "RGB", "png", 3),
+        ("inks", wild.ink_profile(), "CMYK", "jpg", 15),
+        ("wide", wild.wide_profile(), "RGB", "png", 3),
         ("grey", wild.grey_profile(), "L", "png", 4),
-    ):  # fmt: skip
+    ):
         path = tmp_path / f"{name}.{suffix}"
         wild.converted(profile, mode).save(path, icc_profile=profile, quality=95)
         truth = wild.pixels() if mode != "L" else np.asarray(wild.portrait().convert("L").convert("RGB"))
@@ -223,9 +224,12 @@ def test_nothing_but_the_hole_changes(tmp_path: Path, mode: str, ending: str) ->
     samples = rng.integers(1, full, (40, 60, channels), dtype=dtype)
     samples = samples[..., 0] if channels == 1 else samples
     tifffile.imwrite(
-        tmp_path / "a.tif", samples, photometric="minisblack" if channels < 3 else "rgb",
-        extrasamples=["unassalpha"] if channels in (2, 4) else None, planarconfig="contig" if channels > 1 else None,
-    )  # fmt: skip
+        tmp_path / "a.tif",
+        samples,
+        photometric="minisblack" if channels < 3 else "rgb",
+        extrasamples=["unassalpha"] if channels in (2, 4) else None,
+        planarconfig="contig" if channels > 1 else None,
+    )
     assert erase(tmp_path / "a.tif", tmp_path / f"out{ending}") == []
     after = wild.read_samples(tmp_path / f"out{ending}")
     assert after.dtype == samples.dtype and after.shape == samples.shape

@@ -67,10 +67,16 @@ def test_it_paints_any_multiple_of_128_and_always_looks_at_128(network, side) ->
     with torch.no_grad():
         out = network(image, mask)
     assert {k: tuple(v.shape[1:]) for k, v in out.items()} == {
-        "logits": (1, 64, 64), "skin": (1, 128, 128), "membrane": (3, 64, 64), "lacking": (3, 32, 32),
-        "shading": (3, 64, 64), "sources": (289,), "flow": (2, side, side), "refined": (3, side, side),
+        "logits": (1, 64, 64),
+        "skin": (1, 128, 128),
+        "membrane": (3, 64, 64),
+        "lacking": (3, 32, 32),
+        "shading": (3, 64, 64),
+        "sources": (289,),
+        "flow": (2, side, side),
+        "refined": (3, side, side),
         "erased": (3, side, side),
-    }  # fmt: skip
+    }
     assert torch.equal(out["erased"][mask.expand_as(image) == 0], image[mask.expand_as(image) == 0])
     assert float(out["skin"].min()) >= 0 and float(out["refined"].min()) >= 0 and float(out["refined"].max()) <= 1
     whole = out["sources"]

@@ -84,9 +84,7 @@ def check_contract(folder: Path, size: int) -> dict:
         if row["blank"]:
             blank = cv2.imread(str(folder / row["blank"]), cv2.IMREAD_UNCHANGED)
             assert blank.shape == (size, size, 3) and blank.dtype == np.uint8
-            assert np.array_equal(blank[size // 2 :], blank[: size // 2][::-1]), (
-                "the lower half is the upper one flipped"
-            )
+            assert np.array_equal(blank[size // 2 :], blank[: size // 2][::-1]), "the lower half is the upper one flipped"
         if row["mask_file"]:
             mask = cv2.imread(str(folder / row["mask_file"]), cv2.IMREAD_UNCHANGED)
             assert mask.shape == (size, size) and mask.dtype == np.uint8 and mask.max() < 32
@@ -299,9 +297,7 @@ def test_a_manifest_among_the_photographs_settles_splits_and_groups(tmp_path: Pa
     for number in range(12):
         name = "sfhqt_1.png" if number == 11 else f"p{number}.png"
         save(photos / name, portrait(number))
-        lines.append(
-            f"{name},{'val' if number in (0, 1, 2, 3) else 'test' if number == 4 else 'train'},person{number // 2}"
-        )
+        lines.append(f"{name},{'val' if number in (0, 1, 2, 3) else 'test' if number == 4 else 'train'},person{number // 2}")
     lines[5] = "p4.png,test,alone"
     lines.append("gone.png,train,nobody")
     (photos / "manifest.csv").write_text("\n".join(lines) + "\n")
@@ -311,9 +307,7 @@ def test_a_manifest_among_the_photographs_settles_splits_and_groups(tmp_path: Pa
     assert [rows[f"p{k}.png"]["split"] for k in range(4)] == ["val"] * 4
     assert rows["p4.png"]["taken"] == "0" and rows["p4.png"]["reason"].startswith("split")
     assert rows["gone.png"]["reason"].startswith("unreadable: cannot be opened")
-    group = {row["blank"]: row["group"] for row in rows.values()} | {
-        row["mask_file"]: row["group"] for row in rows.values()
-    }
+    group = {row["blank"]: row["group"] for row in rows.values()} | {row["mask_file"]: row["group"] for row in rows.values()}
     pairs = rows_of(tmp_path / "data" / "eval.csv")
     assert len(pairs) == 4 and all(group[pair["blank"]] != group[pair["mask"]] for pair in pairs)
     (photos / "manifest.csv").write_text("file,split,group\np0.png,train,same\np1.png,val,same\n")

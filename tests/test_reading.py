@@ -14,11 +14,17 @@ from faceeraser import reading
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (b"[" * 100_000, "nested too deep"), (b'{"a": 1, "a": 2}', "'a' stands in it twice"), (b"[NaN]", "NaN is no number"),
-        (b"[-Infinity]", "-Infinity is no number"), (b"[1e999]", "more than a number can be"), (b'{"a":', "Expecting value"),
-        (b"[" + b"9" * 5000 + b"]", "digits"), (b'"\xff"', "utf-8"), (b"", "Expecting value"),
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"a": 1, "a": 2}', "'a' stands in it twice"),
+        (b"[NaN]", "NaN is no number"),
+        (b"[-Infinity]", "-Infinity is no number"),
+        (b"[1e999]", "more than a number can be"),
+        (b'{"a":', "Expecting value"),
+        (b"[" + b"9" * 5000 + b"]", "digits"),
+        (b'"\xff"', "utf-8"),
+        (b"", "Expecting value"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_plain_json_is_one_line(text: bytes, why: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(text)

@@ -10,8 +10,14 @@ from test_benchmarks import ROOT, script
 
 regression = script("regression")
 HERE = {"cpu": "x", "cores": 2}
-ROW = {"name": "int8", "psnr_hole_mirrored": 33.4, "psnr_hole_smooth": 36.1, "texture_energy": 0.9, "bytes": 1000,
-       "ms": 30.0}  # fmt: skip
+ROW = {
+    "name": "int8",
+    "psnr_hole_mirrored": 33.4,
+    "psnr_hole_smooth": 36.1,
+    "texture_energy": 0.9,
+    "bytes": 1000,
+    "ms": 30.0,
+}
 
 
 def result(*rows: dict, hardware: dict = HERE, sha: str | None = "ab", n: int = 3) -> dict:
@@ -113,9 +119,7 @@ def test_a_model_cannot_pass_by_going_away(compare) -> None:
 
 def test_the_xml_is_what_ci_systems_read(compare) -> None:
     worse = ROW | {"name": 'a<b>&"\x07', "bytes": 9999, "ms": 1.0}
-    code, _, _ = compare(
-        result(worse, hardware={"cpu": "y"}), result(worse | {"bytes": 1000}), "--junit out/regression.xml"
-    )
+    code, _, _ = compare(result(worse, hardware={"cpu": "y"}), result(worse | {"bytes": 1000}), "--junit out/regression.xml")
     assert code == 1
     top = ElementTree.parse("out/regression.xml").getroot()
     (suite,) = top.findall("testsuite")

@@ -60,8 +60,18 @@ def timing(model: str, ms: float, **more) -> dict:
 
 
 def estimate(model: str, ms: float) -> dict:
-    return {"name": f"{model}, middle", "model": model, "class": "middle", "about": "cores", "estimate": True,
-            "estimate_ms": ms, "low_ms": ms / 1.4, "high_ms": ms * 1.4, "gmacs": 1.0, "moved_mb": 300.0}  # fmt: skip
+    return {
+        "name": f"{model}, middle",
+        "model": model,
+        "class": "middle",
+        "about": "cores",
+        "estimate": True,
+        "estimate_ms": ms,
+        "low_ms": ms / 1.4,
+        "high_ms": ms * 1.4,
+        "gmacs": 1.0,
+        "moved_mb": 300.0,
+    }
 
 
 def options(*words: str):
@@ -202,11 +212,27 @@ def test_time_by_operator_and_where_nodes_run_are_what_the_device_told(place) ->
 
 
 def test_rows_of_android_py_are_read_as_they_are(place) -> None:
-    told = {"name": "near gpu 4", "model": "near", "file": "near.onnx", "runtime": "benchmark_model", "delegate": "gpu",
-            "threads": 4, "device": None, "soc": "Tensor G3", "emulated": False, "avg_ms": 12.0, "median_ms": None,
-            "min_ms": 10.0, "max_ms": 15.0, "p5_ms": None, "p95_ms": None, "throttled": True, "unfit": ["battery at 9 %"],
-            "delegated": [{"delegate": "Gpu", "nodes": 900, "of": 1291, "partitions": 12}],
-            "ops": [{"kind": "CONV_2D", "name": f"{k}", "avg_ms": 0.5, "calls": 1} for k in range(4)]}  # fmt: skip
+    told = {
+        "name": "near gpu 4",
+        "model": "near",
+        "file": "near.onnx",
+        "runtime": "benchmark_model",
+        "delegate": "gpu",
+        "threads": 4,
+        "device": None,
+        "soc": "Tensor G3",
+        "emulated": False,
+        "avg_ms": 12.0,
+        "median_ms": None,
+        "min_ms": 10.0,
+        "max_ms": 15.0,
+        "p5_ms": None,
+        "p95_ms": None,
+        "throttled": True,
+        "unfit": ["battery at 9 %"],
+        "delegated": [{"delegate": "Gpu", "nodes": 900, "of": 1291, "partitions": 12}],
+        "ops": [{"kind": "CONV_2D", "name": f"{k}", "avg_ms": 0.5, "calls": 1} for k in range(4)],
+    }
     (found,), _ = report.times([result_of([told])])
     assert (found["ms"], found["low"], found["high"], found["what"]) == (12.0, 10.0, 15.0, "fastest to slowest")
     assert found["device"] == "Tensor G3" and found["phone"]
@@ -364,30 +390,60 @@ def page(tmp_path_factory) -> Path:
     def picture() -> np.ndarray:
         return cv2.GaussianBlur(rng.integers(0, 255, (128, 128, 3), dtype=np.uint8), (0, 0), 3)
 
-    sliders = [report.slider(f"face{k}", "noise", picture(), picture(), {"fp32": picture(), "int8": picture()}, album, 128)
-               for k in range(2)]  # fmt: skip
-    cells = [{"label": label, "picture": album.add(picture(), 128), "map": album.add(picture(), 128), "note": "30 dB"}
-             for label in ("truth", "fp32", "a_name_that_is_far_too_long_for_its_column")]  # fmt: skip
+    sliders = [
+        report.slider(f"face{k}", "noise", picture(), picture(), {"fp32": picture(), "int8": picture()}, album, 128)
+        for k in range(2)
+    ]
+    cells = [
+        {"label": label, "picture": album.add(picture(), 128), "map": album.add(picture(), 128), "note": "30 dB"}
+        for label in ("truth", "fp32", "a_name_that_is_far_too_long_for_its_column")
+    ]
     entry = {"stage": "train-inpaint", "options": {"steps": 9}, "metrics": {"psnr_hole_mirrored": 33.0, "gmacs": 1.0}}
-    operators = [{"name": "int8", "ops": [{"type": "RESIZE_NEAREST_NEIGHBOR", "n": 3, "moved_mb": 1.0}], "total": 3,
-                  "moved": 1.0, "convolutions": 0, "runs": [], "int8": 0, "kind": "tflite"}]  # fmt: skip
+    operators = [
+        {
+            "name": "int8",
+            "ops": [{"type": "RESIZE_NEAREST_NEIGHBOR", "n": 3, "moved_mb": 1.0}],
+            "total": 3,
+            "moved": 1.0,
+            "convolutions": 0,
+            "runs": [],
+            "int8": 0,
+            "kind": "tflite",
+        }
+    ]
     ops = [{"type": "CONV_2D", "n": 9, "ms": 5.0}]
     error = {"n": 69, "median_factor": 1.05, "max_factor": 1.42, "worst": "x on y"}
     html = report.render(
         result_of([row("fp32", 34, 12), row("int8", 33.5, 3), row("x" * 60, 33.1, 2), row("navier_stokes", 32)]),
         [result_of([timing("int8", 12.0, device="A phone with a very long name, 12 GB", delegate="gpu", ops=ops)])],
-        [result_of([estimate("int8", 40.0)], error=error)], options(), album,
-        pictures=[{"name": "p", "cells": cells, "whole": True}], sliders=sliders,
-        histories=report.histories({"int8": [entry]}, "int8"), operators=operators,
+        [result_of([estimate("int8", 40.0)], error=error)],
+        options(),
+        album,
+        pictures=[{"name": "p", "cells": cells, "whole": True}],
+        sliders=sliders,
+        histories=report.histories({"int8": [entry]}, "int8"),
+        operators=operators,
         scales=report.histograms({"int8": [{"scales": {"edges": [0, 1, 2], "before": [1, 2], "after": [2, 1]}}]}),
-    )  # fmt: skip
+    )
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(html)
     return path
 
 
-SECTIONS = ["verdict", "faces", "figures", "plots", "latency", "estimates", "ops", "pictures", "nodes", "history",
-            "slimming", "made"]  # fmt: skip
+SECTIONS = [
+    "verdict",
+    "faces",
+    "figures",
+    "plots",
+    "latency",
+    "estimates",
+    "ops",
+    "pictures",
+    "nodes",
+    "history",
+    "slimming",
+    "made",
+]
 
 
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (360, True), (1280, False)])
@@ -398,8 +454,10 @@ def test_every_section_can_be_seen_and_nothing_is_wider_than_the_window(browser,
     assert list(heights) == SECTIONS and min(heights.values()) > 40
     assert browser.run("document.documentElement.scrollWidth") <= width
     # What scrolls by itself may be wider; nothing else may stick out, not even where it would be cut off.
-    wide = ("[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll > *, nav') && "
-            "e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))")  # fmt: skip
+    wide = (
+        "[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll > *, nav') && "
+        "e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
+    )
     assert browser.run(wide) == []
 
 
@@ -424,9 +482,11 @@ def outside():
         server.shutdown()
 
 
-LEAKS = ("(async () => { const picture = new Image(); picture.src = '%simage'; "
-         "const over = new Promise(done => picture.onload = picture.onerror = done); "
-         "await over; await fetch('%sfetch').catch(() => 0); })()")  # fmt: skip
+LEAKS = (
+    "(async () => { const picture = new Image(); picture.src = '%simage'; "
+    "const over = new Promise(done => picture.onload = picture.onerror = done); "
+    "await over; await fetch('%sfetch').catch(() => 0); })()"
+)
 
 
 def test_nothing_leaves_the_file_and_its_policy_would_not_let_it(browser, page, outside, tmp_path) -> None:
@@ -436,8 +496,10 @@ def test_nothing_leaves_the_file_and_its_policy_would_not_let_it(browser, page, 
     assert browser.requests() == [page.resolve().as_uri()]
     browser.run(LEAKS % (address, address))
     assert asked == []
-    injected = ("(() => { const s = document.createElement('script'); s.textContent = 'window.ran = 1'; "
-                "document.body.append(s); return window.ran; })()")  # fmt: skip
+    injected = (
+        "(() => { const s = document.createElement('script'); s.textContent = 'window.ran = 1'; "
+        "document.body.append(s); return window.ran; })()"
+    )
     assert browser.run(injected) is None
     # The negative control: a page without the policy can do it all.
     (tmp_path / "free.html").write_text("<!doctype html><body>")
@@ -463,8 +525,10 @@ def test_the_slider_follows_keys_fingers_and_the_choice_of_a_row(browser, page) 
     browser.window(360)
     browser.open(page)
     at = "document.querySelector('.slider').style.getPropertyValue('--at')"
-    place = ("(() => { const s = document.querySelector('.slider'); s.scrollIntoView({block: 'center'}); "
-             "const b = s.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; })()")  # fmt: skip
+    place = (
+        "(() => { const s = document.querySelector('.slider'); s.scrollIntoView({block: 'center'}); "
+        "const b = s.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; })()"
+    )
     x, y, width, height = browser.run(place)
     before = browser.screenshot()
     browser.touch(x + width / 2, y + height / 2, x + width * 0.2)

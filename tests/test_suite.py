@@ -39,9 +39,12 @@ def test_interrupting_it_ends_what_its_tests_have_started(tmp_path: Path, number
         del environment[name]  # this is a suite of its own, whoever runs it
     suite = subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", tmp_path, "-p", "conftest", *words, tmp_path],
-        env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=environment,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+    )
     try:
         end = time.monotonic() + 120
         while not (told.exists() and told.read_text()) and suite.poll() is None and time.monotonic() < end:

@@ -243,17 +243,17 @@ def test_tracks_languages_and_chapters_come_along(ffprobe, tmp_path):
     assert painted(tmp_path / "a.mkv", tmp_path / "o.mkv") == []
     found = wild.probe(tmp_path / "o.mkv")
     assert [(one["codec_type"], one["tags"].get("language")) for one in found["streams"]][1:] == [
-        ("audio", "deu"), ("audio", "fra"), ("subtitle", "eng"),
-    ]  # fmt: skip
+        ("audio", "deu"),
+        ("audio", "fra"),
+        ("subtitle", "eng"),
+    ]
     assert [one["tags"]["title"] for one in found["chapters"]] == ["part 0", "part 1"]
     assert painted(tmp_path / "a.mkv", tmp_path / "o.mp4") == [
         "its subtitle track 1 (srt, eng) became mov_text, the one kind that .mp4 holds"
     ]
     words = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "o.mp4"), "-map", "0:s", "-f", "srt", "-"]
     said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert said.split("\n\n")[:2] == [
-        "1\n00:00:00,000 --> 00:00:00,300\nhello", "2\n00:00:00,300 --> 00:00:00,390\nagain"
-    ]  # fmt: skip
+    assert said.split("\n\n")[:2] == ["1\n00:00:00,000 --> 00:00:00,300\nhello", "2\n00:00:00,300 --> 00:00:00,390\nagain"]
     assert wild.of_kind(wild.probe(tmp_path / "o.mp4"), "subtitle")[0]["tags"]["language"] == "eng"
     assert painted(tmp_path / "a.mkv", tmp_path / "o.avi")[0] == (
         "its subtitle track 1 (srt, eng) was left out: .avi cannot hold it"
@@ -697,9 +697,12 @@ def test_a_camera_without_out_is_shown_where_there_are_windows(finder, astronaut
     shown: list[np.ndarray] = []
     keys = iter([-1, -1, ord("q")])
     for name, made in {
-        "namedWindow": lambda *_: None, "imshow": lambda _, image: shown.append(image), "waitKey": lambda _: next(keys),
-        "getWindowProperty": lambda *_: 1.0, "destroyAllWindows": lambda: None,
-    }.items():  # fmt: skip
+        "namedWindow": lambda *_: None,
+        "imshow": lambda _, image: shown.append(image),
+        "waitKey": lambda _: next(keys),
+        "getWindowProperty": lambda *_: 1.0,
+        "destroyAllWindows": lambda: None,
+    }.items():
         monkeypatch.setattr(cv2, name, made)
     camera(monkeypatch, moving(astronaut, 10))
     assert run("erase", "--camera") == 0

@@ -200,19 +200,26 @@ def by_coreml(place: Place) -> Warp:
 
     static = torch.export.export(Sizes(warp).eval(), traced()).module()
     model = tools.convert(
-        torch.jit.trace(static, traced(), check_trace=False), convert_to="mlprogram", skip_model_load=True,
+        torch.jit.trace(static, traced(), check_trace=False),
+        convert_to="mlprogram",
+        skip_model_load=True,
         inputs=[tools.TensorType(name=f"args_{k}", shape=v.shape, dtype=np.float32) for k, v in enumerate(traced())],
         outputs=[tools.TensorType(name=f"output_{k}", dtype=np.float32) for k in range(len(SIZES))],
-        minimum_deployment_target=tools.target.iOS17, compute_precision=tools.precision.FLOAT32,
-    )  # fmt: skip
+        minimum_deployment_target=tools.target.iOS17,
+        compute_precision=tools.precision.FLOAT32,
+    )
     model.save(str(place.folder / "warp.mlpackage"))
     program = mil.Program(place.folder / "warp.mlpackage")
     samples = [op for op in program.operators if op.op_type == "resample"]
     assert len(samples) == len(SIZES)
     for op in samples:  # what they have to say, whatever torch makes of it
         told = {name: op.inputs[name].val for name in ("sampling_mode", "padding_mode", "align_corners", "coordinates_mode")}
-        assert told == {"sampling_mode": "bilinear", "padding_mode": "border", "align_corners": True,
-                        "coordinates_mode": "normalized_minus_one_to_one"}  # fmt: skip
+        assert told == {
+            "sampling_mode": "bilinear",
+            "padding_mode": "border",
+            "align_corners": True,
+            "coordinates_mode": "normalized_minus_one_to_one",
+        }
 
     def run(pairs: Pairs) -> list[np.ndarray]:
         found = program.run({name: torch.from_numpy(value) for name, value in named(pairs).items()})

@@ -93,8 +93,9 @@ class Page:
 
     def choose(self, file: Path, said: str) -> str:
         """Give the page a file as a user does, and wait for its line; returns the line."""
-        node = self.browser.ask("DOM.querySelector", nodeId=self.browser.ask("DOM.getDocument")["root"]["nodeId"],
-                                selector="#file")["nodeId"]  # fmt: skip
+        node = self.browser.ask(
+            "DOM.querySelector", nodeId=self.browser.ask("DOM.getDocument")["root"]["nodeId"], selector="#file"
+        )["nodeId"]
         self.browser.ask("DOM.setFileInputFiles", files=[str(file)], nodeId=node)
         self.until(f"document.getElementById('message').textContent.includes({json.dumps(said)})")
         return self.text("message")
@@ -187,9 +188,13 @@ def test_the_arithmetic_is_pythons(landmarks: None, tmp_path: Path) -> None:
         missing("no node here: install it to compare the page's arithmetic")
     subprocess.run([sys.executable, "tests/golden/make_face.py", tmp_path], cwd=ROOT, check=True, capture_output=True)
     done = subprocess.run(
-        ["node", "--test", "web_demo/tests/"], cwd=ROOT, env={**os.environ, "GOLDEN": str(tmp_path)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        ["node", "--test", "web_demo/tests/"],
+        cwd=ROOT,
+        env={**os.environ, "GOLDEN": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-6000:]
     assert "# pass 66" in done.stdout, "every comparison"
 
@@ -552,9 +557,13 @@ def started() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """`faceeraser demo`, running, and its address."""
     # A shell in the background leaves its children deaf to Ctrl-C: whoever started the tests, this one hears it.
     process = subprocess.Popen(
-        [sys.executable, "-m", "faceeraser.cli", "demo", "--port", "0"], cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        stderr=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
+        [sys.executable, "-m", "faceeraser.cli", "demo", "--port", "0"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     try:
         assert process.stdout
         line = process.stdout.readline()
@@ -659,9 +668,13 @@ def small(tmp_path: Path, landmarks: None) -> Iterator[serve.Server]:
 
 def test_every_answer_isolates_the_page_and_says_what_it_is(small: serve.Server) -> None:
     for path, kind in {
-        "/": "text/html; charset=utf-8", "/?bench=1": "text/html; charset=utf-8", "/litert/x.wasm": "application/wasm",
-        "/data/model.tflite": "application/octet-stream", "/data/model.json": "application/json", "/nothing": "text/plain",
-    }.items():  # fmt: skip
+        "/": "text/html; charset=utf-8",
+        "/?bench=1": "text/html; charset=utf-8",
+        "/litert/x.wasm": "application/wasm",
+        "/data/model.tflite": "application/octet-stream",
+        "/data/model.json": "application/json",
+        "/nothing": "text/plain",
+    }.items():
         status, headers, content = ask(small, path)
         assert status == (404 if path == "/nothing" else 200) and headers["Content-Type"] == kind
         assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
@@ -675,9 +688,21 @@ def test_every_answer_isolates_the_page_and_says_what_it_is(small: serve.Server)
 
 @pytest.mark.parametrize(
     "path",
-    ["/../secret.js", "/litert/../../secret.js", "/%2e%2e/secret.js", "//secret.js", "/litert/", "/litert", "/data/",
-     "/note.txt", "/..%2fsecret.js", "/\\..\\secret.js", "secret.js", "/data/../../secret.js"],
-)  # fmt: skip
+    [
+        "/../secret.js",
+        "/litert/../../secret.js",
+        "/%2e%2e/secret.js",
+        "//secret.js",
+        "/litert/",
+        "/litert",
+        "/data/",
+        "/note.txt",
+        "/..%2fsecret.js",
+        "/\\..\\secret.js",
+        "secret.js",
+        "/data/../../secret.js",
+    ],
+)
 def test_nothing_but_the_table_is_served(small: serve.Server, path: str) -> None:
     status, _, content = ask(small, path)
     assert status == 404 and b"secret" not in content and b"x.wasm" not in content
@@ -695,8 +720,12 @@ def test_figures_are_taken_only_where_they_are_wanted(small: serve.Server) -> No
 
 def test_the_page_is_told_of_the_mesh_what_python_knows(small: serve.Server) -> None:
     told = json.loads(ask(small, "/data/faces.json")[2])
-    assert told["polygons"] == {"brows": [RIGHT_BROW, LEFT_BROW], "eyes": [RIGHT_EYE, LEFT_EYE],
-                                "nose": [NOSE_OUTLINE], "mouth": [LIPS]}  # fmt: skip
+    assert told["polygons"] == {
+        "brows": [RIGHT_BROW, LEFT_BROW],
+        "eyes": [RIGHT_EYE, LEFT_EYE],
+        "nose": [NOSE_OUTLINE],
+        "mouth": [LIPS],
+    }
     assert told["dilation_erased"] == {name: parts.DILATION_ERASED[bit] for name, bit in parts.PARTS.items() if name in ALL}
     assert told["occluders"]["side"] == 128 and told["painting"]["blocks"] == 16
     assert ask(small, "/data/occlusion.tflite")[2] == shipped.OCCLUSION.read_bytes()

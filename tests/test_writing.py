@@ -51,8 +51,9 @@ def test_a_folder_is_there_once_it_is_whole_and_what_was_begun_stays_to_go_on_wi
 
 def test_a_folder_that_exists_is_replaced_only_when_told(tmp_path) -> None:
     (tmp_path / "run").mkdir()
-    with pytest.raises(ValueError, match="exists already; choose another target, or --overwrite"), writing.whole_folder(
-        tmp_path / "run"
+    with (
+        pytest.raises(ValueError, match="exists already; choose another target, or --overwrite"),
+        writing.whole_folder(tmp_path / "run"),
     ):
         raise AssertionError("nothing is begun")
     with writing.whole_folder(tmp_path / "run", overwrite=True) as folder:
@@ -80,11 +81,14 @@ def names(folder: Path) -> list[str]:
 
 
 def test_what_a_killed_process_left_half_written_goes_with_the_next_that_writes_there(tmp_path) -> None:
-    killed(tmp_path, """
+    killed(
+        tmp_path,
+        """
 with writing.scratch(Path(".")) as folder, writing.whole_file(Path("a.txt")) as half:
     (folder / "wheel").write_text("35 MB")
     half.write_text("ha")
-    os.kill(os.getpid(), signal.SIGKILL)""")
+    os.kill(os.getpid(), signal.SIGKILL)""",
+    )
     left = names(tmp_path)
     assert len(left) == 3 and all(name.startswith(".") for name in left)
     other = tmp_path / left[0].replace(left[0].split("-")[1], str(os.getpid()))
@@ -101,7 +105,9 @@ def test_a_folder_is_exchanged_and_a_kill_at_any_step_of_it_loses_neither(tmp_pa
     for name, said in (("run", "old"), ("made", "new")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "told").write_text(said)
-    killed(tmp_path, f"""
+    killed(
+        tmp_path,
+        f"""
 import shutil
 count, rename = [0], Path.rename
 def die(*words, **more): os.kill(os.getpid(), signal.SIGKILL)
@@ -111,6 +117,7 @@ def counted(self, to):
     return rename(self, to)
 Path.rename = counted
 if {at == "rmtree"}: shutil.rmtree = die
-writing.publish(Path("made"), Path("run"))""")
+writing.publish(Path("made"), Path("run"))""",
+    )
     writing.restore(tmp_path / "run")
     assert [(tmp_path / "run" / "told").read_text()] == found and ".run.before" not in names(tmp_path)

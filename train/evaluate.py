@@ -42,15 +42,22 @@ FIGURES = ("psnr", "mae", "psnr_hole", "psnr_hole_mirrored", "psnr_hole_smooth",
 OURS = {"edge_pc_ae": "auto_encoder", "edge_pc_unet": "unet", "edge_pc_unet_ca": "unet_attention"}
 # The paper's tables: PSNR, its spread, MAE, its spread. In the order of Table 1, the worst first.
 TABLE_1 = {
-    "hifill": (28.24, 0.20, 0.0253, 0.0035), "structureflow": (29.62, 0.23, 0.0247, 0.0031),
-    "edgeconnect": (32.13, 0.25, 0.0231, 0.0022), "edge_pc_ae": (33.01, 0.25, 0.0226, 0.0023),
-    "edge_pc_unet": (33.11, 0.27, 0.0209, 0.0019), "edge_pc_unet_ca": (33.17, 0.29, 0.0199, 0.0016),
-}  # fmt: skip
+    "hifill": (28.24, 0.20, 0.0253, 0.0035),
+    "structureflow": (29.62, 0.23, 0.0247, 0.0031),
+    "edgeconnect": (32.13, 0.25, 0.0231, 0.0022),
+    "edge_pc_ae": (33.01, 0.25, 0.0226, 0.0023),
+    "edge_pc_unet": (33.11, 0.27, 0.0209, 0.0019),
+    "edge_pc_unet_ca": (33.17, 0.29, 0.0199, 0.0016),
+}
 TABLE_2 = {
-    "0": (31.21, 0.25, 0.0263, 0.0023), "0.5": (31.46, 0.29, 0.0250, 0.0025), "0.8": (32.61, 0.30, 0.0221, 0.0021),
-    "1.0": (33.09, 0.28, 0.0202, 0.0019), "1.2": (32.87, 0.31, 0.0205, 0.0019), "1.5": (32.56, 0.34, 0.0209, 0.0020),
+    "0": (31.21, 0.25, 0.0263, 0.0023),
+    "0.5": (31.46, 0.29, 0.0250, 0.0025),
+    "0.8": (32.61, 0.30, 0.0221, 0.0021),
+    "1.0": (33.09, 0.28, 0.0202, 0.0019),
+    "1.2": (32.87, 0.31, 0.0205, 0.0019),
+    "1.5": (32.56, 0.34, 0.0209, 0.0020),
     "2.0": (32.38, 0.32, 0.0214, 0.0017),
-}  # fmt: skip
+}
 # Why a row is where it is: the same with batch norms, which keep the colour that instance norms take out of a picture.
 CONTROLS = {"edge_pc_unet_ca_bn": "edge_pc_unet_ca", "edgeconnect_bn": "edgeconnect"}
 CONTROL_SEEDS = 2
@@ -59,9 +66,25 @@ DOT = 0.1  # of the range: how far a pixel is above the median of its neighbourh
 
 def commands(args: Namespace) -> tuple[list[list[str]], list[list[str]], dict[str, list[Path]]]:
     """(first networks, what is trained on them, {row: its folders, one a seed})."""
-    common = ["--preset", "paper", "--width", str(args.width), "--size", str(args.size), "--batch", str(args.batch),
-              "--critic-width", str(2 * args.width), "--perceptual", args.perceptual, "--symmetric", "--lr", str(args.lr),
-              "--schedule", "cosine"]  # fmt: skip
+    common = [
+        "--preset",
+        "paper",
+        "--width",
+        str(args.width),
+        "--size",
+        str(args.size),
+        "--batch",
+        str(args.batch),
+        "--critic-width",
+        str(2 * args.width),
+        "--perceptual",
+        args.perceptual,
+        "--symmetric",
+        "--lr",
+        str(args.lr),
+        "--schedule",
+        "cosine",
+    ]
     first: list[list[str]] = []
     then: list[list[str]] = []
     folders: dict[str, list[Path]] = {}
@@ -106,9 +129,7 @@ def painted_by(network: Inpainter, listed: Sequence[pairs.Pair]) -> dict[str, me
     for each pair with its mask, then mirrored, as `metrics.score` does. Computed once for both, in batches, which is several
     times as fast.
     """
-    asked = [
-        dataclasses.replace(pair, mask=mask) for pair in listed for mask in (pair.mask, metrics.mirrored(pair.mask))
-    ]  # fmt: skip
+    asked = [dataclasses.replace(pair, mask=mask) for pair in listed for mask in (pair.mask, metrics.mirrored(pair.mask))]
     outputs = inference.run(network, asked)
 
     def method_of(painted: Iterator[torch.Tensor]) -> metrics.Method:
@@ -185,9 +206,18 @@ def order(figures: dict[str, dict[str, np.ndarray]]) -> list[dict[str, Any]]:
                 "yes" if low > 0 and of_seeds == len(gain) else "reversed" if high < 0 and not of_seeds else "not told apart"
             )
             rows.append(
-                {"better": better, "worse": worse, "figure": key, "gain": round(float(gain.mean()), 5),
-                 "low": round(low, 5), "high": round(high, 5), "of_seeds": of_seeds, "seeds": len(gain), "seen": seen}
-            )  # fmt: skip
+                {
+                    "better": better,
+                    "worse": worse,
+                    "figure": key,
+                    "gain": round(float(gain.mean()), 5),
+                    "low": round(low, 5),
+                    "high": round(high, 5),
+                    "of_seeds": of_seeds,
+                    "seeds": len(gain),
+                    "seen": seen,
+                }
+            )
     return rows
 
 
@@ -221,16 +251,18 @@ def claims(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     steady = {alpha: row["flow_spread"] for alpha, row in named.items()}
     return {
         "the flow is constant at 0.5 and below": {
-            "flow_spread": steady, "seen": all(beyond("flow_spread", named[a], own) and steady[a] < 1 for a in ("0", "0.5")),
+            "flow_spread": steady,
+            "seen": all(beyond("flow_spread", named[a], own) and steady[a] < 1 for a in ("0", "0.5")),
         },
         "white dots at 2.0": {
-            "dots": {alpha: row["dots"] for alpha, row in named.items()}, "seen": beyond("dots", own, named["2.0"]),
+            "dots": {alpha: row["dots"] for alpha, row in named.items()},
+            "seen": beyond("dots", own, named["2.0"]),
         },
         "1.0 is best": {
             "psnr": {alpha: row["psnr"] for alpha, row in named.items()},
             "seen": all(beyond("psnr", row, own) for alpha, row in named.items() if alpha != "1.0"),
         },
-    }  # fmt: skip
+    }
 
 
 def as_colours(flow: torch.Tensor, hole: np.ndarray) -> np.ndarray:

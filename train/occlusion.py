@@ -40,11 +40,14 @@ def run(args: argparse.Namespace) -> None:
         file = occlusion.export(occlusion.load(folder), folder / "occlusion.tflite", held_out)
         Image.fromarray(occlusion.sheet(network, held_out)).save(folder / "samples.png")
         entry = {
-            "stage": "train-occlusion", "options": options, "metrics": {**figures, "seconds": round(spent, 1)},
+            "stage": "train-occlusion",
+            "options": options,
+            "metrics": {**figures, "seconds": round(spent, 1)},
             "file": file,
-            "sha256": sha256, "data": {name: described.get(name) for name in ("name", "source", "sha256")},
+            "sha256": sha256,
+            "data": {name: described.get(name) for name in ("name", "source", "sha256")},
             "versions": versions(),
-        }  # fmt: skip
+        }
         write_json(folder / NAME, [entry])
     row = {"name": args.target.name, **figures, "bytes": file["bytes"]}
     summary = {"target": str(args.target), **figures, **file}

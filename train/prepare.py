@@ -66,17 +66,25 @@ def run(args: Namespace) -> None:
     if not (shard := re.fullmatch(r"(\d+)/(\d+)", args.shard)):
         raise ValueError(f"found --shard {args.shard}; expected i/n with i from 1 to n, such as 2/8")
     options = preparing.Options(
-        size=args.size, seed=args.seed, source=args.source, limit=args.limit, min_forehead=args.min_forehead,
-        glasses_share=args.glasses_share, drop_glasses=args.drop_glasses, train_only=args.train_only, hair=args.hair,
-    )  # fmt: skip
+        size=args.size,
+        seed=args.seed,
+        source=args.source,
+        limit=args.limit,
+        min_forehead=args.min_forehead,
+        glasses_share=args.glasses_share,
+        drop_glasses=args.drop_glasses,
+        train_only=args.train_only,
+        hair=args.hair,
+    )
     how = preparing.Run(args.workers, (int(shard[1]), int(shard[2])), args.resume, args.overwrite)
     report = preparing.prepare(args.photos, args.target, options, how)
     if "waiting" in report:
         others = ", ".join(report["waiting"])
         print(
-            f"shard {report['shard']} is done; waiting for {others}" if others else
-            f"another shard is making {args.target} (or was stopped while making it: then add --resume)"
-        )  # fmt: skip
+            f"shard {report['shard']} is done; waiting for {others}"
+            if others
+            else f"another shard is making {args.target} (or was stopped while making it: then add --resume)"
+        )
         print(json.dumps(report))
         return
     if "reasons" not in report:

@@ -62,8 +62,11 @@ def smoothed() -> dict[str, Any]:
     rows = zip(points, distances, seconds, strict=True)
     made = [smooth(row.reshape(2, 2), float(unit), float(step)).ravel().tolist() for row, unit, step in rows]
     return {
-        "seconds": seconds.tolist(), "eye_distance": distances.tolist(), "points": points.tolist(), "smooth": made,
-    }  # fmt: skip
+        "seconds": seconds.tolist(),
+        "eye_distance": distances.tolist(),
+        "points": points.tolist(),
+        "smooth": made,
+    }
 
 
 def write(folder: Path) -> None:
@@ -78,8 +81,9 @@ def write(folder: Path) -> None:
     glasses = draw_glasses(face.moved(align_matrix(face, SIZE)), SIZE).astype(np.uint8)
     told = {
         "yuv": {"width": width, "height": height} | {name: kept(f"yuv-{name}", plane) for name, plane in planes.items()},
-        "filter": smoothed(), "glasses": kept("glasses", glasses),
-    }  # fmt: skip
+        "filter": smoothed(),
+        "glasses": kept("glasses", glasses),
+    }
     (folder / "camera.json").write_text(json.dumps(told))
 
 

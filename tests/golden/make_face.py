@@ -93,9 +93,13 @@ class AsThePage(FaceFinder):
     """
 
     def detect(
-        self, image: np.ndarray, min_score: float = 0.5, closer: int = 2, looked: Looked | None = None,
+        self,
+        image: np.ndarray,
+        min_score: float = 0.5,
+        closer: int = 2,
+        looked: Looked | None = None,
         known: Sequence[Face] = (),
-    ) -> list[Detection]:  # fmt: skip
+    ) -> list[Detection]:
         height, width = image.shape[:2]
         side = max(height, width) // 2
         seen = super().detect(image, min_score, 0)
@@ -158,10 +162,12 @@ def in_grey(picture: np.ndarray, crop: np.ndarray, matrix: np.ndarray, mask: np.
     grey, grey_crop = (np.repeat(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY)[..., None], 3, 2) for p in (picture, crop))
     painted = painting.paint_by_plan(crop.copy(), mask, crop, plan, np.array([[1.0, 0, 0], [0, 1.0, 0]]))[0]
     return {
-        "picture_grey": grey, "crop_grey": grey_crop,
+        "picture_grey": grey,
+        "crop_grey": grey_crop,
         "erased_grey": painting.paint_by_plan(grey.copy(), mask, grey_crop, plan, matrix)[0],
-        "painted": painted, "pasted": paste_back(picture, painted, matrix, mask),
-    }  # fmt: skip
+        "painted": painted,
+        "pasted": paste_back(picture, painted, matrix, mask),
+    }
 
 
 def held(plans: list[Plan], kept: Keep) -> list[dict[str, Any]]:
@@ -205,13 +211,18 @@ def write(folder: Path) -> None:
         plans.append(plan)
         kept(f"picture.{name}", picture)
         cases[name] = {
-            "shape": list(picture.shape), "models": runs,
+            "shape": list(picture.shape),
+            "models": runs,
             "detections": [{"points": found.points.tolist(), "score": found.score} for found in detections],
-            "mesh": face.mesh.tolist(), "followed": followed.mesh.tolist(), "eyes": face.eyes.tolist(),
-            "eye_distance": face.eye_distance, "roll": face.roll,
+            "mesh": face.mesh.tolist(),
+            "followed": followed.mesh.tolist(),
+            "eyes": face.eyes.tolist(),
+            "eye_distance": face.eye_distance,
+            "roll": face.roll,
             "matrix": matrix.tolist(),
             "masks": {parts: kept(f"mask-{parts.replace(',', '-')}.{name}", mask) for parts, mask in masks.items()},
-            "crop": kept(f"crop.{name}", crop), **{each: kept(f"{each}.{name}", array) for each, array in arrays.items()},
+            "crop": kept(f"crop.{name}", crop),
+            **{each: kept(f"{each}.{name}", array) for each, array in arrays.items()},
             "plan": {each: kept(f"plan-{each}.{name}", array) for each, array in plan.items()},
             "plan_fringe": {each: kept(f"behind-{each}.{name}", array) for each, array in behind.items()},
             "skin_of": painting.skin_of(plan["skin"], plan["sources"]),
@@ -219,17 +230,20 @@ def write(folder: Path) -> None:
                 effect: kept(f"effect-{effect}.{name}", effects.apply(what, picture, arrays["erased"], face, "fast"))
                 for effect, what in effects.read().items()
             },
-        }  # fmt: skip
+        }
     constants = replace(tracking.read(), detect_every=3)
     tracker, frames = tracking.Tracker(looking, constants), video()
     with recorded("video", kept) as runs:
         tracked = [tracker(frame, 0.04) for frame in frames]
     assert [len(found) for found in tracked] == [1, 1, 1, 1, 1, 0, 0, 1, 1, 1], "she is there, gone, and there again"
     moving = {
-        "frames": kept("video", frames), "seconds": 0.04, "constants": asdict(constants), "models": runs,
+        "frames": kept("video", frames),
+        "seconds": 0.04,
+        "constants": asdict(constants),
+        "models": runs,
         "faces": [[one.face.mesh.tolist() for one in found] for found in tracked],
         "numbers": [[one.number for one in found] for found in tracked],
-    }  # fmt: skip
+    }
     told = {"known": serve.known(), "cases": cases, "video": moving, "held": held(plans, kept)}
     (folder / "face.json").write_text(json.dumps(told))
 
