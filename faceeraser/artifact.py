@@ -1016,7 +1016,7 @@ def read_result(path: str | Path) -> Fields:
     """
     wanted = "expected a result of benchmarks/fidelity.py --json or of another benchmark"
     try:
-        found = json_value(Path(path), wanted)
+        found = json_value(Path(path), wanted.removeprefix("expected "))
     except FileNotFoundError as error:
         raise ValueError(f"{path}: {wanted} ({error})") from None
     if not isinstance(found, dict):

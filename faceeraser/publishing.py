@@ -163,15 +163,19 @@ def publish(made: Path, path: Path) -> None:
     aside = made.parent / "before"
     aside.mkdir()
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGALRM})
+    placed: list[tuple[Path, Path]] = []
     try:
         for _, last in pairs:
             if last.exists():
                 last.replace(aside / last.name)
         for first, last in reversed(pairs):
             first.replace(last)
+            placed.append((first, last))
     except OSError:
+        for first, last in placed:
+            last.replace(first)
         for _, last in pairs:
-            if (aside / last.name).exists() and not last.exists():
+            if (aside / last.name).exists():
                 (aside / last.name).replace(last)
         raise
     finally:

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from faceeraser import WEIGHTS, peers, quant
+from faceeraser import peers, quant
 from faceeraser.networks import (
     COMPARED,
     VARIANTS,
@@ -258,8 +259,8 @@ def test_what_the_first_format_left_out_is_read_as_it_was():
     assert Config.from_json({**old, "shrink": 2}).shrink == 2
 
 
-def test_the_shipped_v0_1_checkpoint_is_of_the_first_format_and_reads():
-    fields = json.loads((WEIGHTS / "fp32" / "config.json").read_text())
+def test_the_checkpoint_of_v0_1_is_of_the_first_format_and_reads():
+    fields = json.loads((Path(__file__).parent / "fixtures" / "v0.1-config.json").read_text())
     assert fields["format"] == 1 and "model" not in fields, "else this shows nothing"
     assert Config.from_json(fields) == Config.of("mobile")
 
