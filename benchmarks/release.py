@@ -21,14 +21,8 @@ from pathlib import Path
 from faceeraser import WEIGHTS, artifact, chain, metrics, script
 
 ROOT = Path(__file__).resolve().parent.parent
-# All that a plan learns is its own: what is skin, and what the membrane of it lacks.
-OBJECTIVE = (
-    "--model", "patches", "--perceptual", "off", "--l1", "0", "--clone", "0", "--adversarial", "0", "--real", "0.5",
-    "--lr", "2e-3",
-)  # fmt: skip
-
-
-FLAVOURS = ("-web", "-plan-web")  # what an export of that flavour, and one that only plans, is called after its name
+# What ships of the exports, and what each is called there: float pictures in and out, for a browser as well as a phone.
+EXPORTED = {"int8": "int8-web", "plan": "plan-plan-web"}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -65,7 +59,8 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
         ["train/prepare.py", str(args.photos), faces, "--size", str(args.size), "--hair", str(args.hair),
          *(["--limit", str(args.limit)] if args.limit else [])],
         ["train/occlusion.py", faces, occlusion, *steps(3000), "--resume"],
-        ["train/train.py", faces, stages["fp32"], "--phase", "inpaint", *OBJECTIVE, "--size", "128",
+        ["train/train.py", faces, stages["fp32"], "--phase", "inpaint", "--model", "patches", "--real", "0.5",
+         "--lr", "2e-3", "--size", "128",
          "--width", str(args.width), "--batch", "16", *steps(7000), "--resume"],
         ["compress/prune.py", stages["fp32"], stages["pruned"], *tuned, "--keep", "0.79", "--lr", "1e-3", *steps(600)],
         ["compress/distil.py", stages["pruned"], stages["student"], *tuned, "--lr", "1e-3", *steps(1000)],
@@ -96,8 +91,8 @@ def publish(work: Path, target: Path) -> None:
         for file in files:
             shutil.copyfile(work / name / file, target / name / file)
     shutil.copyfile(work / "occlusion" / "occlusion.tflite", target / "occlusion.tflite")
-    for name in ("int8", "plan"):  # float pictures in and out: what a browser takes as well as a phone
-        (source,) = (path for path in (work / "exports").glob(f"{name}*.tflite") if path.stem.removeprefix(name) in FLAVOURS)
+    for name, exported in EXPORTED.items():
+        source = work / "exports" / f"{exported}.tflite"
         shutil.copyfile(source, target / f"{name}.tflite")
         card = artifact.card_path(target / f"{name}.tflite")
         artifact.write_json(card, {**artifact.read_card(source), "file": f"{name}.tflite"})
