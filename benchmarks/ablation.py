@@ -16,8 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from faceeraser import artifact, chain, metrics, pairs, script
-from faceeraser.history import read_history
+from faceeraser.artifacts import artifact
+from faceeraser.measurement import metrics
+from faceeraser.model import pairs
+from faceeraser.system import chain, script
+from faceeraser.system.history import read_history
 
 ROOT = Path(__file__).resolve().parent.parent
 # The words that are added to the recipe's; of a flag that is given twice the last one counts.

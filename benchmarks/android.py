@@ -24,7 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from faceeraser import cache, script
+from faceeraser.system import cache, script
 
 DELEGATES = {
     "xnnpack": ["--use_xnnpack=true"],
@@ -59,8 +59,8 @@ def fetched(tool: str, sha256: str | None) -> Path:
 
 def ask(device: Any, model: Path, delegate: str, threads: int, args: argparse.Namespace, profile: bool) -> Any:
     """One run of the tool: what it says, read. Raises ValueError: it failed, or cannot be read."""
-    from faceeraser import device as layer
-    from faceeraser import timings
+    from faceeraser.measurement import device as layer
+    from faceeraser.measurement import timings
 
     runs = max(1, args.runs // 5) if profile else args.runs
     command = [
@@ -90,8 +90,8 @@ def took(timing: Any, delegate: str) -> str | None:
 
 def timed_row(device: Any, model: Path, delegate: str, threads: int, args: argparse.Namespace) -> dict[str, Any]:
     """One row; a delegate that fails leaves its reason in `error` and lets the others go on."""
-    from faceeraser import artifact
-    from faceeraser import device as layer
+    from faceeraser.artifacts import artifact
+    from faceeraser.measurement import device as layer
 
     state = device.state()
     row: dict[str, Any] = {
@@ -129,7 +129,8 @@ def timed_row(device: Any, model: Path, delegate: str, threads: int, args: argpa
 
 def checked_row(device: Any, model: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The outputs there against those here, by our own runner."""
-    from faceeraser import artifact, runner
+    from faceeraser.artifacts import artifact
+    from faceeraser.measurement import runner
 
     given = runner.sample_inputs(model)
     ran = runner.run_on(device, model, given, timeout_s=args.timeout)
@@ -154,7 +155,7 @@ def work(device: Any, args: argparse.Namespace, tool: Path | None) -> list[dict[
     """Everything on one device: parity first, since the time of a wrong answer is of no use."""
     from tqdm import tqdm
 
-    from faceeraser import runner
+    from faceeraser.measurement import runner
 
     rows: list[dict[str, Any]] = []
     start = device.state(fresh=True)
@@ -188,8 +189,8 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Do it, print, write. 1 when an output differs or nothing could be timed."""
-    from faceeraser import artifact
-    from faceeraser.device import Device
+    from faceeraser.artifacts import artifact
+    from faceeraser.measurement.device import Device
 
     if args.benchmark_model is None and args.runner is None:
         raise ValueError("nothing to do: name a --benchmark-model to time with, a --runner to check with, or both")

@@ -9,7 +9,7 @@ temporal             mean |erase(T(x)) - T(erase(x))| inside the hole, in levels
                      degrees and 5 % of exposure, both ways each, on the first faces of PHOTOS; `ratio` is to Navier-Stokes.
                      The photograph is changed, and erased as the command does it: the face is found anew
 tracking             how far landmarks tremble from frame to frame and trail behind, in eye distances, raw and smoothed with
-                     faceeraser/tracking.json: a head at rest under noise, and one that moves fast
+                     faceeraser/face/tracking.json: a head at rest under noise, and one that moves fast
 temporal_model       the same of the model alone: its crop and its mask are changed, and nothing is found or levelled
 
 `share` is what each step took of all steps' time. Moving frames are made of --photo (scikit-image's astronaut): a path of
@@ -35,17 +35,22 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser import artifact, finder, metrics, pairs, script, shipped, tracking, video
-from faceeraser.crops import align, paste_back
+from faceeraser import shipped
+from faceeraser.artifacts import artifact
 from faceeraser.erasing import Eraser, shares
-from faceeraser.finder import find_faces
-from faceeraser.masks import face_mask
-from faceeraser.mesh import Face, transform
-from faceeraser.picture import read as read_picture
-from faceeraser.picture import write as write_picture
-from faceeraser.picture import writing as writing_picture
-from faceeraser.profiles import FEATURES
-from faceeraser.tracking import Tracker
+from faceeraser.face import finder, tracking, video
+from faceeraser.face.crops import align, paste_back
+from faceeraser.face.finder import find_faces
+from faceeraser.face.masks import face_mask
+from faceeraser.face.mesh import Face, transform
+from faceeraser.face.picture import read as read_picture
+from faceeraser.face.picture import write as write_picture
+from faceeraser.face.picture import writing as writing_picture
+from faceeraser.face.profiles import FEATURES
+from faceeraser.face.tracking import Tracker
+from faceeraser.measurement import metrics
+from faceeraser.model import pairs
+from faceeraser.system import script
 
 FPS = 30.0
 WARM_UP = 10

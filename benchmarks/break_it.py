@@ -49,26 +49,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from faceeraser import (
-    artifact,
-    checkpoint,
-    cli,
-    device,
-    effects,
-    inspecting,
-    landmarks,
-    networks,
-    pairs,
-    picture,
-    script,
-    serve,
-    shipped,
-    splits,
-    timings,
-    video,
-)
+from faceeraser import cli, inspecting, serve, shipped
+from faceeraser.artifacts import artifact
 from faceeraser.erasing import Eraser
-from faceeraser.mesh import Face
+from faceeraser.face import effects, landmarks, picture, video
+from faceeraser.face.mesh import Face
+from faceeraser.measurement import device, timings
+from faceeraser.model import checkpoint, networks, pairs
+from faceeraser.system import script
+from faceeraser.training import splits
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("inputs", "kills", "server", "soak")
@@ -318,7 +307,7 @@ def read_card(path: Path, whole: bytes) -> str:
 
     model = path.with_suffix("")
     card = artifact.read_card(model)
-    schema = json.loads((ROOT / "faceeraser" / "card.schema.json").read_text())
+    schema = json.loads((ROOT / "faceeraser" / "artifacts" / "card.schema.json").read_text())
     if error := next(Draft202012Validator(schema).iter_errors(card), None):
         return f"a card that its schema refuses: {error.message[:100]}"
     inspecting._card_facts(card, {"operators": {}})
@@ -422,7 +411,7 @@ Current cooling devices from HAL:
 
 def small_checkpoint(folder: Path) -> None:
     """A network that weighs little, with scales if it can have them, saved as a stage saves one."""
-    from faceeraser import peers, quant
+    from faceeraser.model import peers, quant
 
     config = networks.Config.of("mobile", resolution=64, blocks={"edge": 1, "clone": 1})
     network = peers.build(config, width=4).eval()
@@ -728,7 +717,7 @@ def _must(path: str, words: Sequence[str]) -> None:
 
 def portrait() -> np.ndarray:
     """A picture with a face in it, (256, 256, 3) uint8: the astronaut's."""
-    from faceeraser.extras import need
+    from faceeraser.system.extras import need
 
     astronaut: np.ndarray = need("skimage.data", "train", "the picture that is erased").astronaut()
     return np.ascontiguousarray(astronaut[0:256, 95:351])
@@ -738,7 +727,7 @@ def wheel_of_landmarks(folder: Path) -> None:
     """A folder with a wheel such as the public index serves, of which only the two models are real."""
     import zipfile
 
-    from faceeraser import landmark_models
+    from faceeraser.face import landmark_models
 
     folder.mkdir()
     tags = "cp311-cp311-manylinux_2_28_x86_64"
@@ -758,7 +747,7 @@ def run_stage(one: Stage, folder: Path, given: Path, again: bool = False) -> int
     """Run a stage in this process; its exit code."""
     words = [word.format(folder) for word in (*one.words, *(one.resume if again else ()))]
     if one.script == "landmarks":
-        from faceeraser import landmark_models
+        from faceeraser.face import landmark_models
 
         os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(given / "wheels"), "PIP_CONFIG_FILE": os.devnull}
         with script.stoppable():

@@ -30,8 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from faceeraser import artifact, script
-from faceeraser.edges import HYSTERESIS_STEPS, canny, canny_tensor, traceable_canny
+from faceeraser.artifacts import artifact
+from faceeraser.artifacts.edges import HYSTERESIS_STEPS, canny, canny_tensor, traceable_canny
+from faceeraser.system import script
 
 STEPS = (0, 8, 16, 24, 32, 48, 64, 96)
 FLOOR = 0.99

@@ -29,10 +29,13 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser import artifact, chain, checkpoint, metrics, plots, script
-from faceeraser.history import read_history
-from faceeraser.networks import Config, FaceEraser, count
-from faceeraser.seeds import mean_and_spread
+from faceeraser.artifacts import artifact
+from faceeraser.measurement import metrics, plots
+from faceeraser.measurement.seeds import mean_and_spread
+from faceeraser.model import checkpoint
+from faceeraser.model.networks import Config, FaceEraser, count
+from faceeraser.system import chain, script
+from faceeraser.system.history import read_history
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAIN = ("fp32", "pruned", "slim", "student", "int8")

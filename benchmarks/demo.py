@@ -19,7 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from faceeraser import WEIGHTS, artifact, chain, script
+from faceeraser import WEIGHTS
+from faceeraser.artifacts import artifact
+from faceeraser.system import chain, script
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from faceeraser import script
+from faceeraser.system import script
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / ".cache" / "device"
@@ -216,7 +216,7 @@ class World:
 
     def phone(self, port: int, disk: int | None = None) -> str:
         """Start a daemon, connect, wait until adb lists it as good: its serial. `disk`: a disk of so many bytes."""
-        from faceeraser import device
+        from faceeraser.measurement import device
 
         self._tell(do="phone", port=port, disk=disk)
         serial = f"127.0.0.1:{port}"
@@ -229,7 +229,7 @@ class World:
 
     def peer(self, port: int, kind: str, state: str) -> str:
         """Connect to a peer with a fault and wait until adb lists it in `state`."""
-        from faceeraser import device
+        from faceeraser.measurement import device
 
         self._tell(do="peer", port=port, kind=kind)
         serial = f"127.0.0.1:{port}"
@@ -288,7 +288,7 @@ def reported(world: World, work: Callable[[], Any]) -> str:
 
 def opened(world: World, port: int, work: Callable[[Any], Any]) -> str:
     """What is reported when `work(device)` is done on the phone at `port`."""
-    from faceeraser.device import Device
+    from faceeraser.measurement.device import Device
 
     def do() -> None:
         with Device.open(f"127.0.0.1:{port}", world.place(port), world.adb) as device:
@@ -306,7 +306,7 @@ def shell_script(world: World, name: str, text: str) -> Path:
 
 
 def no_device(world: World, port: int) -> str:
-    from faceeraser.device import Device
+    from faceeraser.measurement.device import Device
 
     def do() -> None:
         with Device.open(None, world.place(port), world.adb):
@@ -334,7 +334,7 @@ def two_devices(world: World, port: int) -> str:
 
 
 def in_use(world: World, port: int) -> str:
-    from faceeraser.device import Device
+    from faceeraser.measurement.device import Device
 
     serial = world.phone(port)
     with Device.open(serial, world.place(port), world.adb):
@@ -384,7 +384,7 @@ def damaged(world: World, port: int) -> str:
     path.write_bytes(b"as it was")
 
     def work(device: Any) -> None:
-        from faceeraser import device as layer
+        from faceeraser.measurement import device as layer
 
         honest = layer.sha256_of
         # The file changes between taking its sum and sending it, which to the device looks like a bad cable.
@@ -398,7 +398,7 @@ def damaged(world: World, port: int) -> str:
 
 
 def garbage_output(world: World, port: int) -> str:
-    from faceeraser import timings
+    from faceeraser.measurement import timings
 
     world.phone(port)
     # Bytes of all kinds, no newline at the end, and a line that looks like the sentinel of another run.
@@ -488,8 +488,8 @@ def old_adb(tools: Path) -> Path | None:
 
 def loopback_row(tools: Path, adb: Path) -> dict[str, Any]:
     """The whole path without a fault: connect, read the state, push, run, pull, clean up."""
-    from faceeraser import artifact
-    from faceeraser.device import Device
+    from faceeraser.artifacts import artifact
+    from faceeraser.measurement.device import Device
 
     with World(tools, adb) as world:
         serial = world.phone(FIRST_PORT)
@@ -602,7 +602,8 @@ def qemu_row(name: str, model: Path, native: Path, emulated: Path, pictures: int
     """The model by the same program on x86-64 and on an emulated ARM, and by Python's LiteRT, on the same inputs."""
     import numpy as np
 
-    from faceeraser import artifact, runner
+    from faceeraser.artifacts import artifact
+    from faceeraser.measurement import runner
 
     int8, after_warp = name == "qemu_int8", {}
     row: dict[str, Any] = {"name": name, "file": artifact.portable(model), "sha256": artifact.sha256_of(model)}
@@ -659,7 +660,7 @@ def qemu_row(name: str, model: Path, native: Path, emulated: Path, pictures: int
 
 def parser_row() -> dict[str, Any]:
     """All outputs of benchmark_model under tests/fixtures, read."""
-    from faceeraser import timings
+    from faceeraser.measurement import timings
 
     files = sorted(FIXTURES.glob("benchmark_*.txt"))
     read = {file.stem: timings.read(file.read_bytes().decode()) for file in files}
@@ -676,7 +677,8 @@ def parser_row() -> dict[str, Any]:
 
 def measure(args: argparse.Namespace) -> int:
     """Do it all, print, write. 1 when a figure is not what it has to be."""
-    from faceeraser import artifact, device
+    from faceeraser.artifacts import artifact
+    from faceeraser.measurement import device
 
     adb = device.find_adb()
     rows = [loopback_row(args.tools, adb)]

@@ -25,8 +25,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from faceeraser import artifact, chain, script
-from faceeraser.history import read_history
+from faceeraser.artifacts import artifact
+from faceeraser.system import chain, script
+from faceeraser.system.history import read_history
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAVOURS = ("cpu", "web", "gpu", "gpu-resampler")

@@ -7,8 +7,8 @@ called as the file is. The reference is the row `fp32`. Every other model gets `
 and Navier-Stokes stand beside: a network that does not beat Navier-Stokes is not worth a phone's battery. With --max-
 drop it is a gate: exit code 1 if a model's psnr_hole_mirrored lies more than that many dB below the reference's.
 
-The figures are defined in faceeraser/metrics.py. `gmacs`, `params` and `bytes` are an exported file's own, from its
-card; a checkpoint folder is counted as a network and has no `bytes`. A model of another resolution than the data's is
+The figures are defined in faceeraser/measurement/metrics.py. `gmacs`, `params` and `bytes` are an exported file's own, from
+its card; a checkpoint folder is counted as a network and has no `bytes`. A model of another resolution than the data's is
 measured on resized pairs and says so in `resized_from`; it has a `psnr_vs_fp32` only where the reference has its
 resolution. The gain over Navier-Stokes by skin tone, with 95 % bootstrap intervals, stands in the result's
 `gain_over_navier_stokes`.
@@ -22,7 +22,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from faceeraser import artifact, quality, script
+from faceeraser.artifacts import artifact
+from faceeraser.model import quality
+from faceeraser.system import script
 
 COLUMNS = (
     "psnr_hole_mirrored",

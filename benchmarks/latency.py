@@ -86,7 +86,7 @@ def load(spec: Mapping[str, Any]) -> Loaded:
 def _load_torch(path: str, threads: int) -> Loaded:
     import torch
 
-    from faceeraser import checkpoint
+    from faceeraser.model import checkpoint
 
     torch.set_num_threads(threads)
     about = {"version": torch.__version__, "xnnpack": None, "import_mb": peak_mb()}
@@ -301,8 +301,8 @@ def time_all(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Load everything, warm it up, let it take turns; returns the rows in the order given."""
     from tqdm import tqdm
 
-    from faceeraser import artifact
-    from faceeraser.legacy import find_python
+    from faceeraser.artifacts import artifact
+    from faceeraser.system.legacy import find_python
 
     second = find_python(args.legacy_python)
     workers: list[Worker] = []
@@ -346,7 +346,8 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Time, print, write. 1 when no row could be timed."""
-    from faceeraser import artifact, script
+    from faceeraser.artifacts import artifact
+    from faceeraser.system import script
 
     if args.warmup < 10 or args.runs < 50 or args.rounds < 1 or args.threads < 1:
         raise ValueError(
@@ -365,7 +366,7 @@ def run(args: argparse.Namespace) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    from faceeraser import script
+    from faceeraser.system import script
 
     parser = script.parser(__file__, __doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folder, .onnx or .tflite, or name=PATH")
@@ -392,7 +393,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["--worker"]:
         return work(json.loads(arguments[1]))
-    from faceeraser import script
+    from faceeraser.system import script
 
     return script.execute(run, build_parser(), argv)
 

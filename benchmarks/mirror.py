@@ -40,11 +40,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from faceeraser import artifact, chain, checkpoint, formats, gate, quant, script, tflite
-from faceeraser.edges import HIGH_THRESHOLD, HYSTERESIS_STEPS, LOW_THRESHOLD, SIGMA
-from faceeraser.flatbuffer import Graph
-from faceeraser.networks import DETAIL_GAIN, RESIDUAL_GAIN, STRONGEST_DETAIL, Config, FaceEraser, RefineBlock, count
-from faceeraser.quant import FakeQuant, QuantConv2d
+from faceeraser.artifacts import artifact
+from faceeraser.artifacts.edges import HIGH_THRESHOLD, HYSTERESIS_STEPS, LOW_THRESHOLD, SIGMA
+from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.conversion import formats, gate, tflite
+from faceeraser.model import checkpoint, quant
+from faceeraser.model.networks import DETAIL_GAIN, RESIDUAL_GAIN, STRONGEST_DETAIL, Config, FaceEraser, RefineBlock, count
+from faceeraser.model.quant import FakeQuant, QuantConv2d
+from faceeraser.system import chain, script
 
 ROOT = Path(__file__).resolve().parent.parent
 GOAL, MS_PER_GMAC = 1.05, 6.5

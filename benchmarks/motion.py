@@ -23,9 +23,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser import artifact, finder, looks, opening, pairs, picture, script
+from faceeraser.artifacts import artifact
 from faceeraser.erasing import Eraser
-from faceeraser.tracking import Tracker
+from faceeraser.face import finder, picture
+from faceeraser.face.tracking import Tracker
+from faceeraser.measurement import looks
+from faceeraser.model import opening, pairs
+from faceeraser.system import script
 
 FACE = 300.0  # pixels across of the largest face that is measured: larger photographs are made smaller
 NOISE = 2.0  # levels of 255, the standard deviation of a camera's noise in good light

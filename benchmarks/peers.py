@@ -20,10 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser import artifact, chain, metrics, pairs, peers, plots, script
-from faceeraser.history import read_history
-from faceeraser.networks import COMPARED, Config
-from faceeraser.seeds import mean_and_spread
+from faceeraser.artifacts import artifact
+from faceeraser.measurement import metrics, plots
+from faceeraser.measurement.seeds import mean_and_spread
+from faceeraser.model import pairs, peers
+from faceeraser.model.networks import COMPARED, Config
+from faceeraser.system import chain, script
+from faceeraser.system.history import read_history
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = (*metrics.FIGURES, "texture_swd_centred", "psnr", "mae")

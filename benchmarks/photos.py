@@ -3,12 +3,12 @@
     python benchmarks/photos.py PHOTOS int8=exports/int8.tflite fp32=runs/fp32 --previous old/int8.tflite --json photos.json
     python benchmarks/photos.py PHOTOS int8=exports/int8.tflite --blind runs/blind --pair int8 skin_patches
 
-Real faces have no ground truth, so nothing here is a PSNR: the figures are those of faceeraser/looks.py and judge.py, and
+Real faces have no ground truth, so nothing here is a PSNR: the figures are those of measurement/looks.py and judge.py, and
 docs/figures.md tells what each sees and does not. MODEL is a checkpoint folder or an exported file, `name=PATH` names its
 row; --previous is one more, the one to be better than. Beside them stand, all with the same masks, at the photograph's own
 resolution:
 
-skin_patches     the strongest classical filling (faceeraser/patches.py)
+skin_patches     the strongest classical filling (faceeraser/measurement/patches.py)
 navier_stokes    the usual one (OpenCV's)
 noise, tile      controls, which each have to miss a goal: the membrane of skin_patches with white noise of the right energy
                  on it, and with one patch of skin again and again
@@ -44,13 +44,18 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser import artifact, erasing, judge, looks, metrics, opening, pairs, patches, picture, script, writing
-from faceeraser.crops import align, paste_back
-from faceeraser.finder import find_faces
-from faceeraser.glasses import glasses_score
-from faceeraser.masks import face_mask
-from faceeraser.mesh import OVAL, Face
-from faceeraser.occluders import Occluders, trimmed
+from faceeraser import erasing
+from faceeraser.artifacts import artifact
+from faceeraser.face import picture
+from faceeraser.face.crops import align, paste_back
+from faceeraser.face.finder import find_faces
+from faceeraser.face.glasses import glasses_score
+from faceeraser.face.masks import face_mask
+from faceeraser.face.mesh import OVAL, Face
+from faceeraser.face.occluders import Occluders, trimmed
+from faceeraser.measurement import judge, looks, metrics, patches
+from faceeraser.model import opening, pairs
+from faceeraser.system import script, writing
 
 Pictures = dict[str, np.ndarray]
 Fill = Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]

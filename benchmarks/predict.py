@@ -41,7 +41,8 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser import artifact, script
+from faceeraser.artifacts import artifact
+from faceeraser.system import script
 
 # Network -> GMAC and 10^6 bytes moved by its fp32 .tflite, as `--recount` prints them.
 NETWORKS: dict[str, tuple[float, float]] = {

@@ -30,8 +30,9 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser import artifact, script
-from faceeraser.flatbuffer import Graph
+from faceeraser.artifacts import artifact
+from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.system import script
 
 BETWEEN = "(between)"
 WARM_UP = 10

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from faceeraser import artifact, script
-from faceeraser.writing import whole_file
+from faceeraser.artifacts import artifact
+from faceeraser.system import script
+from faceeraser.system.writing import whole_file
 
 Row = Mapping[str, Any]
 TIMES = ("ms", "ms_torch", "median_ms")

@@ -18,7 +18,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from faceeraser import WEIGHTS, artifact, chain, metrics, script
+from faceeraser import WEIGHTS
+from faceeraser.artifacts import artifact
+from faceeraser.measurement import metrics
+from faceeraser.system import chain, script
 
 ROOT = Path(__file__).resolve().parent.parent
 # What ships of the exports, and what each is called there: float pictures in and out, for a browser as well as a phone.

@@ -32,15 +32,18 @@ import numpy as np
 from jinja2 import Environment
 from tqdm import tqdm
 
-from faceeraser import artifact, metrics, pairs, script
-from faceeraser.crops import align, paste_back
-from faceeraser.finder import find_faces
-from faceeraser.history import read_history
-from faceeraser.masks import face_mask
-from faceeraser.mesh import Face
-from faceeraser.opening import Model, open_model
-from faceeraser.picture import read as read_picture
-from faceeraser.writing import whole_file
+from faceeraser.artifacts import artifact
+from faceeraser.face.crops import align, paste_back
+from faceeraser.face.finder import find_faces
+from faceeraser.face.masks import face_mask
+from faceeraser.face.mesh import Face
+from faceeraser.face.picture import read as read_picture
+from faceeraser.measurement import metrics
+from faceeraser.model import pairs
+from faceeraser.model.opening import Model, open_model
+from faceeraser.system import script
+from faceeraser.system.history import read_history
+from faceeraser.system.writing import whole_file
 
 Row = Mapping[str, Any]
 Fields = dict[str, Any]

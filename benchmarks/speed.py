@@ -17,7 +17,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from faceeraser import artifact, chain, script
+from faceeraser.artifacts import artifact
+from faceeraser.system import chain, script
 
 ROOT = Path(__file__).resolve().parent.parent
 GOALS = {

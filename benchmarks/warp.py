@@ -29,10 +29,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from faceeraser import artifact, script, tflite, tflite_edits
-from faceeraser.extras import need
-from faceeraser.flatbuffer import Graph
-from faceeraser.warp import warp
+from faceeraser.artifacts import artifact
+from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.conversion import tflite, tflite_edits
+from faceeraser.model.warp import warp
+from faceeraser.system import script
+from faceeraser.system.extras import need
 
 BASE = "warp_onnxruntime"
 GOALS = {"warp_cpu": 0.6, "warp_resampler": 0.15}

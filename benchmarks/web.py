@@ -33,7 +33,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from faceeraser import WEIGHTS, artifact, effects, script, serve
+from faceeraser import WEIGHTS, serve
+from faceeraser.artifacts import artifact
+from faceeraser.face import effects
+from faceeraser.system import script
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROME = "com.android.chrome"
@@ -197,7 +200,7 @@ def run(args: Namespace) -> None:
             threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
             stack.callback(servers[-1].shutdown)
         if args.phone:
-            from faceeraser.device import Device
+            from faceeraser.measurement.device import Device
 
             device = stack.enter_context(Device.open(args.serial))
             place: Here | Phone = Phone(device, servers[0].server_address[1], args.force)

@@ -39,7 +39,8 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from faceeraser import artifact, cli
+from faceeraser import cli
+from faceeraser.artifacts import artifact
 
 SIDE = 600
 EYE = (202, 256)  # of the portrait, y and x

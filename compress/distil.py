@@ -10,8 +10,9 @@ the weights anew: the control that says what pruning is worth over training a sm
 import argparse
 import sys
 
-from faceeraser import finetuning, script
-from faceeraser.distilling import Distilling, distil
+from faceeraser.system import script
+from faceeraser.training import finetuning
+from faceeraser.training.distilling import Distilling, distil
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -27,11 +27,14 @@ from typing import Any
 
 from tabulate import tabulate
 
-from faceeraser import artifact, chain, checkpoint, inference, metrics, script, writing
-from faceeraser.channels import Budget, least_cost
-from faceeraser.history import read_history
-from faceeraser.networks import Inpainter, count
-from faceeraser.pairs import describe, evaluation_pairs
+from faceeraser.artifacts import artifact
+from faceeraser.measurement import metrics
+from faceeraser.model import checkpoint, inference
+from faceeraser.model.networks import Inpainter, count
+from faceeraser.model.pairs import describe, evaluation_pairs
+from faceeraser.system import chain, script, writing
+from faceeraser.system.history import read_history
+from faceeraser.training.channels import Budget, least_cost
 
 ROOT = Path(__file__).resolve().parent.parent
 # What an int8 .tflite of this pipeline weighs beside its parameters: Canny's and the fill's operators, scales, names, and

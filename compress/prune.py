@@ -13,9 +13,10 @@ prunes a network of your own: my_net.py has build(), batches() and loss(network,
 import argparse
 import sys
 
-from faceeraser import any_compressing, channels, finetuning, script
-from faceeraser.any_compressing import AnyPruning
-from faceeraser.pruning import Pruning, prune
+from faceeraser.system import script
+from faceeraser.training import any_compressing, channels, finetuning
+from faceeraser.training.any_compressing import AnyPruning
+from faceeraser.training.pruning import Pruning, prune
 
 
 def build_parser() -> argparse.ArgumentParser:

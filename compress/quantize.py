@@ -18,9 +18,10 @@ import sys
 
 from tabulate import tabulate
 
-from faceeraser import any_compressing, finetuning, script, writing
-from faceeraser.any_compressing import AnyQuantizing
-from faceeraser.quantizing import Quantizing, quantize
+from faceeraser.system import script, writing
+from faceeraser.training import any_compressing, finetuning
+from faceeraser.training.any_compressing import AnyQuantizing
+from faceeraser.training.quantizing import Quantizing, quantize
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -10,8 +10,9 @@ such scales (the paper preset's instance norm) is refused.
 import argparse
 import sys
 
-from faceeraser import finetuning, script
-from faceeraser.slimming import Slimming, slim
+from faceeraser.system import script
+from faceeraser.training import finetuning
+from faceeraser.training.slimming import Slimming, slim
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -4,8 +4,9 @@
 
 Two checks of each file. TensorFlow 2.15.1's analyzer, in .venv-legacy (`make legacy`), looks at every operator as TFLite's
 GPU delegate does; those of 2.19 to 2.21 approve of everything. And LiteRT's own GPU delegate runs the file on this machine
-(faceeraser/gpu.py), beside the CPU, on pictures of noise: `accelerated` says that nothing was left over, `max_abs` how far
-the outputs are apart. A file with the operator Resampler needs its plugin for the CPU's side; this builds it.
+(faceeraser/conversion/gpu_delegate.py), beside the CPU, on pictures of noise: `accelerated` says that nothing was left
+over, `max_abs` how far the outputs are apart. A file with the operator Resampler needs its plugin for the CPU's side; this
+builds it.
 
 Each file is also checked with one operator turned into one that no GPU takes (GATHER_ND; for the delegate, which wants
 fitting shapes, a clamp): a check that lets that pass has checked nothing. The last line is JSON. Exit code 1 when an
@@ -23,8 +24,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from faceeraser import artifact, gpu, legacy, runner, script
-from faceeraser.flatbuffer import Graph
+from faceeraser.artifacts import artifact
+from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.conversion import gpu_delegate
+from faceeraser.measurement import runner
+from faceeraser.system import legacy, script
 
 MAX_ABS = 1e-3
 """The GPU delegate sums in another order than the CPU; a wrong operator is off by tenths."""
@@ -104,11 +108,11 @@ def delegated(path: Path, pictures: int, plugin: Path) -> dict[str, Any]:
     `plugin` is built there when the file needs it for the CPU's side. Raises RuntimeError when no driver is found.
     """
     given = [runner.sample_inputs(path, seed) for seed in range(pictures)]
-    ran = gpu.run(path, given)
+    ran = gpu_delegate.run(path, given)
     row = {"accelerated": not ran.refused, "refused": ran.refused, "adapter": ran.adapter, "max_abs": None}
     control = plugin.with_name("control.tflite")
     doctored(path, control, CONTROL_LITERT, ("LOGISTIC", "TANH", "RELU"))
-    row["control_refused"] = any(text.startswith(CONTROL_LITERT) for text in gpu.run(control, []).refused)
+    row["control_refused"] = any(text.startswith(CONTROL_LITERT) for text in gpu_delegate.run(control, []).refused)
     if ran.refused:
         return row
     if Graph(path).ops(artifact.RESAMPLER) and not plugin.is_file():

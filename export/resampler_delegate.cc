@@ -8,7 +8,7 @@
 //
 // Nothing is linked and no header is needed: what a plugin shares with its runtime is declared below, after TensorFlow
 // Lite's C interface (tensorflow/lite/core/c/common.h), whose structures grow at their ends only. Source of the arithmetic:
-// faceeraser/warp.py, `sample_rows`; tests/test_warp.py holds both to the same table.
+// faceeraser/model/warp.py, `sample_rows`; tests/test_warp.py holds both to the same table.
 
 #include <cstddef>
 #include <cstdint>

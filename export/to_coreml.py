@@ -16,7 +16,8 @@ so. exports/<folder>.mlpackage; `-int8` and so on, `-edges`, `-tensors` are adde
 import argparse
 import sys
 
-from faceeraser import convert, script
+from faceeraser.conversion import convert
+from faceeraser.system import script
 
 
 def build_parser() -> argparse.ArgumentParser:

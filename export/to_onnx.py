@@ -14,7 +14,8 @@ form that takes edges as an input.
 import argparse
 import sys
 
-from faceeraser import convert, script
+from faceeraser.conversion import convert
+from faceeraser.system import script
 
 
 def build_parser() -> argparse.ArgumentParser:

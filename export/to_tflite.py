@@ -13,7 +13,8 @@ for another precision than auto's, `-edges` for the form that takes edges as an 
 import argparse
 import sys
 
-from faceeraser import convert, script
+from faceeraser.conversion import convert
+from faceeraser.system import script
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -15,21 +15,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from faceeraser.profiles import FEATURES
+from faceeraser.face.profiles import FEATURES
 from faceeraser.shipped import WEIGHTS
 
 if TYPE_CHECKING:
     import torch
 
-    from faceeraser.artifact import Artifact
-    from faceeraser.distilling import Distilling, distil
+    from faceeraser.artifacts.artifact import Artifact
+    from faceeraser.conversion.formats import Format
     from faceeraser.erasing import Erased, Eraser
-    from faceeraser.formats import Format
-    from faceeraser.networks import FaceEraser, Inpainter
-    from faceeraser.pruning import Pruning, prune
-    from faceeraser.quality import Fidelity, fidelity
-    from faceeraser.quantizing import Quantizing, quantize
-    from faceeraser.slimming import Slimming, slim
+    from faceeraser.model.networks import FaceEraser, Inpainter
+    from faceeraser.model.quality import Fidelity, fidelity
+    from faceeraser.training.distilling import Distilling, distil
+    from faceeraser.training.pruning import Pruning, prune
+    from faceeraser.training.quantizing import Quantizing, quantize
+    from faceeraser.training.slimming import Slimming, slim
 
 __version__ = "0.2.0"
 __all__ = [
@@ -56,21 +56,21 @@ __all__ = [
 
 # Of each name that is imported when it is asked for, its module and the extra that it needs.
 _LATE = {
-    "Artifact": ("artifact", None),
+    "Artifact": ("artifacts.artifact", None),
     "Erased": ("erasing", None),
     "Eraser": ("erasing", None),
-    "FaceEraser": ("networks", "train"),
-    "Inpainter": ("networks", "train"),
-    "prune": ("pruning", "train"),
-    "Pruning": ("pruning", "train"),
-    "slim": ("slimming", "train"),
-    "Slimming": ("slimming", "train"),
-    "quantize": ("quantizing", "train"),
-    "Quantizing": ("quantizing", "train"),
-    "distil": ("distilling", "train"),
-    "Distilling": ("distilling", "train"),
-    "fidelity": ("quality", None),
-    "Fidelity": ("quality", None),
+    "FaceEraser": ("model.networks", "train"),
+    "Inpainter": ("model.networks", "train"),
+    "prune": ("training.pruning", "train"),
+    "Pruning": ("training.pruning", "train"),
+    "slim": ("training.slimming", "train"),
+    "Slimming": ("training.slimming", "train"),
+    "quantize": ("training.quantizing", "train"),
+    "Quantizing": ("training.quantizing", "train"),
+    "distil": ("training.distilling", "train"),
+    "Distilling": ("training.distilling", "train"),
+    "fidelity": ("model.quality", None),
+    "Fidelity": ("model.quality", None),
 }
 
 
@@ -115,10 +115,10 @@ def load_checkpoint(path: str | Path) -> Inpainter:
         ValueError: the folder is no checkpoint, or is damaged.
         ModuleNotFoundError: torch is not installed; names the extra.
     """
-    from faceeraser.extras import needed_for
+    from faceeraser.system.extras import needed_for
 
     with needed_for("a checkpoint folder", "train"):
-        from faceeraser import checkpoint
+        from faceeraser.model import checkpoint
     return checkpoint.load(path)
 
 
@@ -148,10 +148,10 @@ def export(
         GateFailed: the file is not what the network gives; nothing was published.
         ModuleNotFoundError: a converter is not installed; names the extra.
     """
-    from faceeraser.extras import needed_for
+    from faceeraser.system.extras import needed_for
 
     with needed_for("exporting a network", "train"):
-        from faceeraser import convert
+        from faceeraser.conversion import convert
     how = how or convert.TFLite(flavour="web")
     if isinstance(network, str | Path):
         return convert.export(network, target, how, overwrite=overwrite, **about)
@@ -166,7 +166,7 @@ if not TYPE_CHECKING:  # a type checker sees the names above, and an error in an
         module, extra = _LATE[name]
         if extra is None:
             return getattr(import_module(f"faceeraser.{module}"), name)
-        from faceeraser.extras import needed_for
+        from faceeraser.system.extras import needed_for
 
         with needed_for(f"faceeraser.{name}", extra):
             return getattr(import_module(f"faceeraser.{module}"), name)

@@ -26,14 +26,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from faceeraser import script, shipped
-from faceeraser.profiles import FEATURES, PROFILES
+from faceeraser import shipped
+from faceeraser.face.profiles import FEATURES, PROFILES
+from faceeraser.system import script
 
 RUNTIMES = ("ai_edge_litert", "tensorflow", "tflite_runtime")
 """What may run a .tflite file: `artifact.TFLITE_RUNTIMES`, which a help text does not wait for."""
 BLENDS = ("poisson", "fast")
 """`effects.BLENDS`."""
-EFFECTS = Path(__file__).with_name("effects.json")
+EFFECTS = Path(__file__).with_name("face") / "effects.json"
 
 
 def _parts(text: str) -> tuple[str, ...]:

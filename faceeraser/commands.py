@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser import effects, finder, landmarks, picture, serve, video
+from faceeraser import serve
 from faceeraser.erasing import Erased, Eraser, Finish
+from faceeraser.face import effects, finder, landmarks, picture, video
+from faceeraser.face.mesh import Face
+from faceeraser.face.profiles import FEATURES
+from faceeraser.face.tracking import Tracker
 from faceeraser.jobs import Job, check_places, named, plan, with_masks
-from faceeraser.mesh import Face
-from faceeraser.profiles import FEATURES
-from faceeraser.tracking import Tracker
 
 NO_FACE = (
     "no face found, nothing written; expected one that looks at the camera and fills at least a twenty-fourth of the "

@@ -26,18 +26,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from faceeraser import finder, shipped
-from faceeraser.artifact import KINDS, Artifact
-from faceeraser.crops import align, align_matrix, check_picture, cut, mark, paste_back
-from faceeraser.extras import needed_for
-from faceeraser.glasses import glasses_score
-from faceeraser.landmarks import Landmarks
-from faceeraser.masks import face_mask
-from faceeraser.mesh import Face, transform
-from faceeraser.occluders import Occluders, trimmed
-from faceeraser.painting import Held, paint_by_plan
-from faceeraser.profiles import FEATURES
-from faceeraser.tracking import Tracked, Tracker
+from faceeraser import shipped
+from faceeraser.artifacts.artifact import KINDS, Artifact
+from faceeraser.artifacts.painting import Held, paint_by_plan
+from faceeraser.face import finder
+from faceeraser.face.crops import align, align_matrix, check_picture, cut, mark, paste_back
+from faceeraser.face.glasses import glasses_score
+from faceeraser.face.landmarks import Landmarks
+from faceeraser.face.masks import face_mask
+from faceeraser.face.mesh import Face, transform
+from faceeraser.face.occluders import Occluders, trimmed
+from faceeraser.face.profiles import FEATURES
+from faceeraser.face.tracking import Tracked, Tracker
+from faceeraser.system.extras import needed_for
 
 Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Finish = Callable[[np.ndarray, np.ndarray, Sequence[Face]], np.ndarray]
@@ -494,8 +495,8 @@ def _open(path: Path, runtime: str | None, delegate: Path | None) -> _Model:
         raise FileNotFoundError(f"{path}: no such file or folder; {expected}")
     if path.suffix not in KINDS and path.is_dir():
         with needed_for("a checkpoint folder", "train"):
-            from faceeraser import checkpoint
-            from faceeraser.inference import as_method
+            from faceeraser.model import checkpoint
+            from faceeraser.model.inference import as_method
         pipeline: Any = checkpoint.load(path)
         return _Model(pipeline, pipeline.config.resolution, as_method(pipeline), getattr(pipeline, "plan_of", None))
     model = Artifact(path, threads=1, runtime=runtime, delegate=delegate)

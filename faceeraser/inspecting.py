@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from faceeraser import artifact
-from faceeraser.history import read_history
-from faceeraser.metrics import FIGURES
-from faceeraser.reading import json_object
+from faceeraser.artifacts import artifact
+from faceeraser.measurement.metrics import FIGURES
+from faceeraser.system.history import read_history
+from faceeraser.system.reading import json_object
 
 
 def inspect(args: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from faceeraser import picture, video
+from faceeraser.face import picture, video
 
 
 @dataclass(frozen=True)

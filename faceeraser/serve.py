@@ -24,10 +24,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from faceeraser import artifact, effects, landmark_models, occluders, painting, shipped, tracking
-from faceeraser.mesh import LEFT_EYE, MESH_POINTS, OVAL, RIGHT_EYE
-from faceeraser.parts import DILATION_ERASED, DILATION_EYE_DISTANCE, PARTS, POLYGONS
-from faceeraser.reading import json_text
+from faceeraser import shipped
+from faceeraser.artifacts import artifact, painting
+from faceeraser.face import effects, landmark_models, occluders, tracking
+from faceeraser.face.mesh import LEFT_EYE, MESH_POINTS, OVAL, RIGHT_EYE
+from faceeraser.face.parts import DILATION_ERASED, DILATION_EYE_DISTANCE, PARTS, POLYGONS
+from faceeraser.system.reading import json_text
 
 PAGE = Path(__file__).with_name("page")
 TYPES = {

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from faceeraser import landmark_models
+from faceeraser.face import landmark_models
 
 ROOT = Path(__file__).resolve().parent.parent
 

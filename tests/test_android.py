@@ -15,8 +15,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from faceeraser import WEIGHTS, landmark_models, serve
-from faceeraser.parts import PARTS
+from faceeraser import WEIGHTS, serve
+from faceeraser.face import landmark_models
+from faceeraser.face.parts import PARTS
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "android_demo"

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from faceeraser import any_compressing, any_quantization, any_training, quant
-from faceeraser.any_compressing import AnyPruning, AnyQuantizing
-from faceeraser.any_network import AnyNetwork, built
+from faceeraser.model import any_quantization, any_task, quant
+from faceeraser.model.any_network import AnyNetwork, built
+from faceeraser.training import any_compressing
+from faceeraser.training.any_compressing import AnyPruning, AnyQuantizing
 
 MOTION = Path(__file__).resolve().parents[1] / "docs" / "motion.py"
 
@@ -35,7 +36,7 @@ def test_channels_go_within_the_budget_and_what_says_where_or_what_comes_out_kee
     assert told["after"]["gmacs"] <= 0.009 < told["before"]["gmacs"] and told["after"]["params"] < told["before"]["params"]
     assert {row["layer"] for row in told["layers"]} >= {"encode.0", "features.0"}
     assert all(row["damage"] > 0 for row in told["layers"])
-    module = any_training.opened(str(folder)).module
+    module = any_task.opened(str(folder)).module
     assert module.flow.out_channels == 2 and module.decode[2].out_channels == 3
     widths = [m.out_channels for m in module.modules() if isinstance(m, nn.Conv2d)]
     assert widths != [m.out_channels for m in network.module.modules() if isinstance(m, nn.Conv2d)]
@@ -49,7 +50,7 @@ def test_fine_tuning_mends_what_pruning_broke(pruned) -> None:
 
 def test_a_folder_is_loaded_again_to_the_bit(pruned, network) -> None:
     folder, _ = pruned
-    one, other = (any_training.opened(str(folder)) for _ in range(2))
+    one, other = (any_task.opened(str(folder)) for _ in range(2))
     sample = network.samples[0]
     assert one.name == "pruned"
     assert all((a == b).all() for a, b in zip(one.outputs(sample).values(), other.outputs(sample).values(), strict=True))
@@ -96,11 +97,11 @@ def test_batch_norms_are_folded_and_bypassed_int8_is_the_float_network(network) 
 def test_a_quantized_folder_is_loaded_again_and_says_what_harms(pruned, tmp_path, network) -> None:
     told = any_compressing.quantize(pruned[0], tmp_path / "int8", AnyQuantizing(steps=4))
     assert told["harm"][0]["harm"] >= told["harm"][-1]["harm"] >= 0 and told["apart"] < 0.2
-    one = any_training.opened(str(tmp_path / "int8"))
+    one = any_task.opened(str(tmp_path / "int8"))
     assert quant.is_quantized(one.module)
     history = json.loads((tmp_path / "int8" / "network.json").read_text())["history"]
     assert [entry["stage"] for entry in history] == ["prune", "quantize"]
-    before = any_training.opened(str(pruned[0]))
+    before = any_task.opened(str(pruned[0]))
     assert any_compressing.apart(one, before) == pytest.approx(told["apart"], rel=1e-4)
     with pytest.raises(ValueError, match="quantized already"):
         any_compressing.quantize(tmp_path / "int8", tmp_path / "again", AnyQuantizing())

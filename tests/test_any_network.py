@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample  # bound early, as many networks have it
 
 import faceeraser
-from faceeraser import artifact, convert
-from faceeraser.any_network import AnyNetwork
-from faceeraser.coreml import CoreML
-from faceeraser.flatbuffer import Graph
-from faceeraser.onnx import ONNX
-from faceeraser.script import GateFailed
-from faceeraser.tflite import TFLite
-from faceeraser.warp import MODES, PADDINGS, Sampling, round_half_even
+from faceeraser.artifacts import artifact
+from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.conversion import convert
+from faceeraser.conversion.coreml import CoreML
+from faceeraser.conversion.onnx import ONNX
+from faceeraser.conversion.tflite import TFLite
+from faceeraser.model.any_network import AnyNetwork
+from faceeraser.model.warp import MODES, PADDINGS, Sampling, round_half_even
+from faceeraser.system.script import GateFailed
 
 ASKED = list(itertools.product(MODES, PADDINGS, (True, False)))
 CARD = Draft202012Validator(json.loads((Path(artifact.__file__).parent / "card.schema.json").read_text()))

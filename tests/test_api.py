@@ -16,9 +16,13 @@ import torch
 from PIL import Image
 
 import faceeraser
-from faceeraser import checkpoint, cli, picture, preparing, video, writing
-from faceeraser.artifact import card_path
-from faceeraser.networks import Config, FaceEraser
+from faceeraser import cli
+from faceeraser.artifacts.artifact import card_path
+from faceeraser.face import picture, video
+from faceeraser.model import checkpoint
+from faceeraser.model.networks import Config, FaceEraser
+from faceeraser.system import writing
+from faceeraser.training import preparing
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -137,9 +141,9 @@ def test_a_type_checker_sees_what_comes_back(tmp_path):
         "faceeraser.erasing.Eraser",
         "numpy.ndarray",
         "faceeraser.erasing.Erased",
-        "faceeraser.networks.Inpainter",
+        "faceeraser.model.networks.Inpainter",
         "dict",
-        "faceeraser.finetuning.Outcome",
+        "faceeraser.training.finetuning.Outcome",
     ], done.stdout
     assert [line.split(":")[1] for line in done.stdout.splitlines() if ": error:" in line] == ["9", "10", "11"], done.stdout
     assert (ROOT / "faceeraser" / "py.typed").is_file()

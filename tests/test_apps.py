@@ -7,8 +7,8 @@ import pytest
 from conftest import script
 from PIL import Image
 
-from faceeraser.finder import find_faces
-from faceeraser.script import GateFailed
+from faceeraser.face.finder import find_faces
+from faceeraser.system.script import GateFailed
 
 apps = script("benchmarks/apps.py")
 

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from onnx import TensorProto, helper
 
-from faceeraser import WEIGHTS, artifact, cli, extras, inside
-from faceeraser.artifact import Artifact
+from faceeraser import WEIGHTS, cli
+from faceeraser.artifacts import artifact, embedded
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.system import extras
 
 SIZE = 16
 FACTS = {
@@ -175,7 +177,7 @@ def test_quantized_inputs_and_outputs_follow_the_files_own_scales(tensorflow_toy
 
 
 def test_edges_as_an_input_come_from_the_paper_s_canny(tmp_path: Path) -> None:
-    from faceeraser import edges
+    from faceeraser.artifacts import edges
 
     model = Artifact(write_onnx(tmp_path / "m.onnx", extra=("edges",), edges="input"))
     steps = np.repeat((np.arange(SIZE) > 7)[None, :, None], SIZE, 0).repeat(3, 2).astype(np.float32)
@@ -620,10 +622,10 @@ def test_a_file_that_lost_its_card_still_says_what_it_is_and_how_it_is_fed(kind,
     mask = np.zeros((SIZE, SIZE), np.float32)
     mask[2:9, 3:8] = 1
     expected = Artifact(path, threads=1).run(image, mask)
-    inside.write(path, inside.essentials(card))
+    embedded.write(path, embedded.essentials(card))
     artifact.write_card(path, FACTS)
     assert np.array_equal(Artifact(path, threads=1).run(image, mask), expected), "what it computes has changed"
-    inside.write(path, inside.essentials(card))  # again: in the place of what it had
+    embedded.write(path, embedded.essentials(card))  # again: in the place of what it had
     artifact.card_path(path).unlink()
     told = artifact.read_card(path)
     assert all(told[name] == card[name] for name in ("precision", "resolution", "edges", "warp", "inputs", "outputs"))
@@ -635,9 +637,9 @@ def test_a_file_that_lost_its_card_still_says_what_it_is_and_how_it_is_fed(kind,
 
 def test_what_a_file_says_of_itself_is_not_believed_when_it_is_damaged(tmp_path) -> None:
     path = write_onnx(tmp_path / "toy.onnx")
-    inside.write(path, inside.essentials(artifact.read_card(path)))
+    embedded.write(path, embedded.essentials(artifact.read_card(path)))
     model = onnx.load(str(path))
-    onnx.helper.set_model_props(model, {inside.NAME: '{"precision": "fp32", '})
+    onnx.helper.set_model_props(model, {embedded.NAME: '{"precision": "fp32", '})
     onnx.save(model, str(path))
     artifact.card_path(path).unlink()
     with pytest.raises(ValueError, match="what it says of itself"):

@@ -14,9 +14,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from faceeraser import artifact, looks, writing
-from faceeraser.legacy import find_python
-from faceeraser.script import GateFailed
+from faceeraser.artifacts import artifact
+from faceeraser.measurement import looks
+from faceeraser.system import writing
+from faceeraser.system.legacy import find_python
+from faceeraser.system.script import GateFailed
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 64
@@ -176,7 +178,7 @@ def test_synthetic_data_is_called_so(place, capsys) -> None:
 
 
 def test_a_checkpoint_folder_is_measured_like_an_exported_file(place, capsys) -> None:
-    from faceeraser import checkpoint, networks
+    from faceeraser.model import checkpoint, networks
 
     pipeline = networks.FaceEraser(networks.Config(preset="mobile", resolution=SIZE), width=4).eval()
     with writing.whole_folder(place / "runs") as folder:

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from conftest import script as stage_script
 
-from faceeraser import artifact, serve, shipped, trial
+from faceeraser import serve, shipped
+from faceeraser.artifacts import artifact
+from faceeraser.system import trial
 
 break_it = stage_script("benchmarks/break_it.py")
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,7 +65,7 @@ def a_stage(monkeypatch: pytest.MonkeyPatch, does: str) -> object:
 
 
 WHOLE = """
-    from faceeraser import writing
+    from faceeraser.system import writing
     with writing.whole_file(folder / "t") as part:
         for k in range(40):
             with open(part, "a") as file: file.write("line")
@@ -116,7 +118,7 @@ def test_a_command_that_is_stopped_takes_its_children_and_its_scratch_with_it(
     program = f"""
 import subprocess, sys
 from pathlib import Path
-from faceeraser import script, writing
+from faceeraser.system import script, writing
 def work(args):
     with writing.scratch(Path({str(tmp_path)!r})) as folder:
         print("ready", flush=True)

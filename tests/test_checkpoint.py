@@ -6,9 +6,12 @@ import pytest
 import torch
 from test_networks import lively, quantized
 
-from faceeraser import artifact, channels, checkpoint, quant, writing
-from faceeraser.history import read_history
-from faceeraser.networks import Config, FaceEraser
+from faceeraser.artifacts import artifact
+from faceeraser.model import checkpoint, quant
+from faceeraser.model.networks import Config, FaceEraser
+from faceeraser.system import writing
+from faceeraser.system.history import read_history
+from faceeraser.training import channels
 
 
 def write(folder, pipeline, **more):

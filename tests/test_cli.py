@@ -15,15 +15,18 @@ import pytest
 from PIL import Image, ImageCms
 
 import faceeraser
-from faceeraser import artifact, cli, effects, jobs, mesh, picture, writing
-from faceeraser.artifact import Artifact
-from faceeraser.crops import align_matrix, cut
-from faceeraser.finder import find_faces
-from faceeraser.glasses import draw_glasses
-from faceeraser.masks import face_mask
-from faceeraser.mesh import Face, transform
-from faceeraser.parts import DILATION, DILATION_ERASED, DILATION_EYE_DISTANCE, parts_map
-from faceeraser.profiles import FEATURES, PROFILES
+from faceeraser import cli, jobs
+from faceeraser.artifacts import artifact
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.face import effects, mesh, picture
+from faceeraser.face.crops import align_matrix, cut
+from faceeraser.face.finder import find_faces
+from faceeraser.face.glasses import draw_glasses
+from faceeraser.face.masks import face_mask
+from faceeraser.face.mesh import Face, transform
+from faceeraser.face.parts import DILATION, DILATION_ERASED, DILATION_EYE_DISTANCE, parts_map
+from faceeraser.face.profiles import FEATURES, PROFILES
+from faceeraser.system import writing
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 64
@@ -524,8 +527,8 @@ def test_a_picture_of_a_hundred_megapixels_needs_little_more_than_itself(astrona
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder of the smallest network."""
-    from faceeraser import checkpoint
-    from faceeraser.networks import Config, FaceEraser
+    from faceeraser.model import checkpoint
+    from faceeraser.model.networks import Config, FaceEraser
 
     folder = tmp_path_factory.mktemp("runs") / "fp32"
     with writing.whole_folder(folder) as partial:

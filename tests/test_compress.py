@@ -13,9 +13,11 @@ import torch
 from conftest import script
 from test_networks import lively
 
-from faceeraser import channels, checkpoint, finetuning, fit, inference, losses, pairs, quant, quantizing, writing
-from faceeraser.history import read_history
-from faceeraser.networks import Config, FaceEraser, count, norm_scales
+from faceeraser.model import checkpoint, inference, losses, pairs, quant
+from faceeraser.model.networks import Config, FaceEraser, count, norm_scales
+from faceeraser.system import writing
+from faceeraser.system.history import read_history
+from faceeraser.training import channels, finetuning, fit, quantizing
 
 TRAINED = {"config.json", "generators.safetensors", "history.json", "samples.png", "state.pt", "tensorboard"}
 COMPRESSED = TRAINED - {"state.pt"}

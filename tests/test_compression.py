@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import script
 
-from faceeraser import metrics
+from faceeraser.measurement import metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks/results/compression.json"

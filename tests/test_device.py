@@ -21,9 +21,10 @@ from conftest import ROOT, script
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faceeraser import device as layer
-from faceeraser import runner, timings, writing
-from faceeraser.device import Device, DeviceError, big_cores, choose, read_state
+from faceeraser.measurement import device as layer
+from faceeraser.measurement import runner, timings
+from faceeraser.measurement.device import Device, DeviceError, big_cores, choose, read_state
+from faceeraser.system import writing
 
 FIXTURES = ROOT / "tests" / "fixtures"
 TOOLS = ROOT / ".cache" / "device"
@@ -617,8 +618,9 @@ def small_fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from torch import nn
 
-    from faceeraser import checkpoint, edges, networks
-    from faceeraser.networks import Config, FaceEraser
+    from faceeraser.artifacts import edges
+    from faceeraser.model import checkpoint, networks
+    from faceeraser.model.networks import Config, FaceEraser
 
     torch.manual_seed(0)
     config = Config.of("mobile", resolution=64, blocks={"edge": 0, "clone": 0}, variant="auto_encoder")

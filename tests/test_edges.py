@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from skimage import data
 from skimage.feature import canny as skimage_canny
 
-from faceeraser import edges
-from faceeraser.edges import canny, canny_tensor, traceable_canny
+from faceeraser.artifacts import edges
+from faceeraser.artifacts.edges import canny, canny_tensor, traceable_canny
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOS = Path(os.environ.get("FACEERASER_PHOTOS", ROOT.parent / "shared" / "photos"))

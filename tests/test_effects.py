@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from faceeraser import cli, effects
-from faceeraser.finder import find_faces
-from faceeraser.mesh import MESH_POINTS, Face, transform
-from faceeraser.parts import parts_map
+from faceeraser import cli
+from faceeraser.face import effects
+from faceeraser.face.finder import find_faces
+from faceeraser.face.mesh import MESH_POINTS, Face, transform
+from faceeraser.face.parts import parts_map
 
 NAMES = ("eyebrowless", "mono-eye", "comic", "toonized", "small-face")
 

@@ -9,8 +9,9 @@ import torch
 from conftest import script
 from PIL import Image
 
-from faceeraser import artifact, metrics
-from faceeraser.patchmatch import fill_patchmatch
+from faceeraser.artifacts import artifact
+from faceeraser.measurement import metrics
+from faceeraser.measurement.patchmatch import fill_patchmatch
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

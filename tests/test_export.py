@@ -22,29 +22,19 @@ import torch
 from jsonschema import Draft202012Validator
 from torch import nn
 
-from faceeraser import (
-    artifact,
-    checkpoint,
-    convert,
-    coreml,
-    edges,
-    gate,
-    mil,
-    networks,
-    onnx,
-    publishing,
-    quant,
-    writing,
-)
-from faceeraser.artifact import Artifact
-from faceeraser.coreml import CoreML
-from faceeraser.flatbuffer import Graph
-from faceeraser.history import read_history
-from faceeraser.networks import Config, FaceEraser
-from faceeraser.onnx import ONNX
-from faceeraser.script import GateFailed
-from faceeraser.tflite import TFLite
-from faceeraser.warp import offsets_to_flow, sampling_coordinates, warp
+from faceeraser.artifacts import artifact, edges, publishing
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.conversion import convert, coreml, gate, mil_program, onnx
+from faceeraser.conversion.coreml import CoreML
+from faceeraser.conversion.onnx import ONNX
+from faceeraser.conversion.tflite import TFLite
+from faceeraser.model import checkpoint, networks, quant
+from faceeraser.model.networks import Config, FaceEraser
+from faceeraser.model.warp import offsets_to_flow, sampling_coordinates, warp
+from faceeraser.system import writing
+from faceeraser.system.history import read_history
+from faceeraser.system.script import GateFailed
 
 SIZE = 64
 ROOT = Path(__file__).resolve().parent.parent
@@ -824,7 +814,7 @@ OLDER = ROOT / ".cache" / "device" / "trixie" / "usr" / "bin" / "qemu-x86_64"
 PAINT = """
 import sys
 import numpy as np
-from faceeraser.artifact import Artifact
+from faceeraser.artifacts.artifact import Artifact
 given = np.load(sys.argv[2])
 file = Artifact(sys.argv[1], threads=1)
 np.save(sys.argv[3], np.stack([file.run(*pair) for pair in zip(given["images"], given["masks"])]))
@@ -904,7 +894,7 @@ def packaged(tmp_path_factory, runs):
 
 @pytest.mark.parametrize("form", COREML, ids=lambda f: "-".join(map(str, f)))
 def test_a_saved_package_computes_what_its_network_erases(form, packaged, runs, pictures) -> None:
-    """Here, from the file alone, by mil.py: weights as tables, scales, types, and the 0..255 of images."""
+    """Here, from the file alone, by mil_program.py: weights as tables, scales, types, and the 0..255 of images."""
     run, precision, as_tensors = form
     path = packaged(*form)
     card, evaluate = artifact.read_card(path), coreml.evaluator(path)
@@ -964,7 +954,7 @@ def test_weights_are_packed_and_take_as_little_as_they_say(packaged) -> None:
 def test_learnt_scales_are_in_the_package_and_others_are_refused(packaged, runs) -> None:
     """Counted here from the saved program, not by the exporter's check; then a checkpoint of other scales."""
     path, pipeline = packaged("small8", "int8-activations", False), checkpoint.load(runs["small8"])
-    block = mil.Program(path).operators
+    block = mil_program.Program(path).operators
     stored = [
         np.atleast_1d(op.inputs["scale"].val).astype(np.float64)
         for op in block

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceeraser import landmark_models, picture
-from faceeraser.crops import align, align_matrix, cut, paste_back
-from faceeraser.finder import Detection, Looked, find_faces, shared
-from faceeraser.glasses import draw_glasses, glasses_score, segment_glasses
-from faceeraser.mesh import (
+from faceeraser.face import landmark_models, picture
+from faceeraser.face.crops import align, align_matrix, cut, paste_back
+from faceeraser.face.finder import Detection, Looked, find_faces, shared
+from faceeraser.face.glasses import draw_glasses, glasses_score, segment_glasses
+from faceeraser.face.mesh import (
     LEFT_BROW,
     LEFT_EYE,
     LIPS,
@@ -31,7 +31,7 @@ from faceeraser.mesh import (
     Face,
     transform,
 )
-from faceeraser.parts import DILATION, DILATION_EYE_DISTANCE, PARTS, POLYGONS, parts_map
+from faceeraser.face.parts import DILATION, DILATION_EYE_DISTANCE, PARTS, POLYGONS, parts_map
 
 
 def ellipse(x: float, y: float, rx: float, ry: float, n: int) -> np.ndarray:

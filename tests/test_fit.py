@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from faceeraser import checkpoint, fit, inference, pairs
-from faceeraser.history import read_history
-from faceeraser.networks import Config, FaceEraser
+from faceeraser.model import checkpoint, inference, pairs
+from faceeraser.model.networks import Config, FaceEraser
+from faceeraser.system.history import read_history
+from faceeraser.training import fit
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICK = {"batch": 4, "features": "off", "precision": "fp32", "adversarial": 0.0}

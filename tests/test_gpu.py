@@ -12,12 +12,15 @@ import torch
 from conftest import script
 from torch import nn
 
-from faceeraser import artifact, edges, gpu, networks, runner
-from faceeraser.artifact import Artifact
-from faceeraser.flatbuffer import Graph
-from faceeraser.legacy import find_python
-from faceeraser.networks import Config, FaceEraser
-from faceeraser.tflite import TFLite
+from faceeraser.artifacts import artifact, edges
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.conversion import gpu_delegate
+from faceeraser.conversion.tflite import TFLite
+from faceeraser.measurement import runner
+from faceeraser.model import networks
+from faceeraser.model.networks import Config, FaceEraser
+from faceeraser.system.legacy import find_python
 
 SIZE = 64
 
@@ -115,7 +118,7 @@ def test_a_check_that_sees_nothing_is_no_check(files, legacy, stage, monkeypatch
         assert "worth nothing" in capsys.readouterr().err
     monkeypatch.setattr(module, "delegated", asked)
     monkeypatch.setattr(module, "CONTROL_LITERT", "LOGISTIC")
-    if gpu.swiftshader() is None:
+    if gpu_delegate.swiftshader() is None:
         missing("no Vulkan driver for LiteRT's GPU delegate here; install chromium")
     assert stage("export/check_gpu.py", files["gpu"]) == 1
     assert "worth nothing" in capsys.readouterr().err
@@ -151,7 +154,7 @@ def test_litert_s_delegate_refuses_what_it_does_not_take(files, tmp_path) -> Non
     graph.make(op, "RELU_0_TO_1", op.inputs)
     graph.write(tmp_path / "doctored.tflite")
     try:
-        ran = gpu.run(tmp_path / "doctored.tflite", [runner.sample_inputs(files["gpu"])])
+        ran = gpu_delegate.run(tmp_path / "doctored.tflite", [runner.sample_inputs(files["gpu"])])
     except RuntimeError as error:
         missing(str(error))
     assert ran.outputs == [] and ran.refused == ["RELU_0_TO_1: Not supported op RELU_0_TO_1"]
@@ -160,7 +163,7 @@ def test_litert_s_delegate_refuses_what_it_does_not_take(files, tmp_path) -> Non
 def test_without_a_driver_the_delegate_s_own_words_are_passed_on(files, monkeypatch) -> None:
     monkeypatch.setenv("VK_ICD_FILENAMES", "missing.json")
     with pytest.raises(RuntimeError, match=r"did not run .*VK_ICD_FILENAMES"):
-        gpu.run(files["gpu"], [])
+        gpu_delegate.run(files["gpu"], [])
 
 
 # --- the plugin, as a user meets it ---------------------------------------------------------------------------------

@@ -17,37 +17,53 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("train", "compress", "export", "benchmarks")
 
-# Inside faceeraser/ a module imports only from floors below its own. A new module gets its floor here.
-FLOORS = (
-    {"reading", "trial"},
-    {"extras", "writing", "history", "legacy", "processes", "cache", "seeds", "patches", "painting", "mesh"}
-    | {"shipped", "profiles"},
-    {"warp", "metrics", "crops", "parts", "landmark_models", "edges", "quant", "timings", "flatbuffer", "gpu", "picture"}
-    | {"video", "mil", "script", "synthetic", "occluders"},
-    {"inside"},
-    {"losses", "pairs", "effects", "artifact", "landmarks", "finder", "glasses", "patchmatch", "plots", "looks", "judge"}
-    | {"blanks", "skin", "splits", "filters", "hair", "jobs"},
-    {"networks", "chain", "paint", "masks", "tracking", "contact_sheets"},
-    {"planner", "preparing"},
-    {"peers"},
-    {"any_network", "publishing", "tflite_edits"},
-    {"gate", "any_quantization"},
-    {"checkpoint", "device", "serve", "channels", "any_training"},  # checkpoint: writes as an artifact does
-    {"runner", "inference", "formats", "occlusion", "any_compressing"},
-    {"fit", "opening"},
-    {"finetuning", "quality"},
-    {"pruning", "slimming", "quantizing", "distilling", "tflite", "onnx", "coreml"},
-    {"convert"},
+# The core's packages from the ground up: a module imports from its own package and from those before it, never from one
+# beside its own (a set). What stands in faceeraser/ itself comes last, in this order. A new module finds its place here.
+PACKAGES: tuple[set[str], ...] = (
+    {"shipped"},  # where the weights lie
+    {"system"},
+    {"face"},
+    {"artifacts"},
+    {"measurement"},
+    {"model"},
+    {"training", "conversion"},
     {"erasing"},
     {"__init__"},
-    {"commands", "inspecting"},
+    {"jobs", "serve", "inspecting"},
+    {"commands"},
     {"cli"},
 )
-FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
+LIGHT = {
+    "system",
+    "face",
+    "artifacts",
+    "measurement",
+    "__init__",
+    "erasing",
+    "jobs",
+    "serve",
+    "inspecting",
+    "commands",
+    "cli",
+}
+"""What runs on the base install."""
+FLOOR = {name: height for height, names in enumerate(PACKAGES) for name in names}
 
 
 def modules() -> list[Path]:
-    return sorted((ROOT / "faceeraser").glob("*.py"))
+    return sorted(path for path in (ROOT / "faceeraser").rglob("*.py") if not is_only_a_docstring(path))
+
+
+def is_only_a_docstring(path: Path) -> bool:
+    return path.name == "__init__.py" and path.parent != ROOT / "faceeraser"
+
+
+def place_of(path: Path) -> str:
+    """A module by its place below faceeraser/: `face/finder`, `cli`."""
+    return path.relative_to(ROOT / "faceeraser").with_suffix("").as_posix()
+
+
+PLACES = {place_of(path) for path in modules()}
 
 
 def scripts() -> list[Path]:
@@ -75,24 +91,42 @@ def imported(tree: ast.AST) -> Iterator[tuple[str, str | None]]:
 
 
 def own_modules(tree: ast.AST) -> set[str]:
-    """The modules of faceeraser that a tree imports; a name taken from the package itself counts as `__init__`."""
+    """The modules of faceeraser that a tree imports, by place; a name taken from the package itself counts as `__init__`."""
     found = set()
     for module, name in imported(tree):
-        if module == "faceeraser":
-            found.add(name if name in FLOOR or (ROOT / "faceeraser" / f"{name}.py").is_file() else "__init__")
-        elif module.startswith("faceeraser."):
-            found.add(module.split(".")[1])
-    return {name for name in found if name}
+        parts = module.split(".")
+        if parts[0] == "faceeraser":
+            longer = "/".join([*parts[1:], *([name] if name else [])])
+            shorter = "/".join(parts[1:])
+            found.add(longer if longer in PLACES else shorter if shorter in PLACES else "__init__")
+    return found
 
 
 # --- imports ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)
-def test_imports_only_go_down(path: Path) -> None:
-    assert path.stem in FLOOR, f"{name_of(path)} has no floor in tests/test_house.py (see FLOORS)"
-    above = {name for name in own_modules(tree_of(path)) if FLOOR.get(name, len(FLOORS)) >= FLOOR[path.stem]}
-    assert not above, f"{name_of(path)} is on floor {FLOOR[path.stem]} and imports {sorted(above)}, not below it"
+def test_imports_go_one_way(path: Path) -> None:
+    own, *rest = place_of(path).split("/")
+    assert own in FLOOR, f"{name_of(path)} has no place in tests/test_house.py (see PACKAGES)"
+    used = {name.split("/")[0] for name in own_modules(tree_of(path))}
+    above = {name for name in used if FLOOR[name] >= FLOOR[own]} - ({own} if rest else set())
+    assert not above, f"{name_of(path)} imports from {sorted(above)}, which do not come before {own}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Inside a package too there is a first module and a last."""
+    for path in modules():
+        place = place_of(path)
+        assert place not in reached(place), f"{name_of(path)} is imported by a module that it imports"
+
+
+def test_packages_are_few_and_say_what_they_are() -> None:
+    packages = sorted(path for path in (ROOT / "faceeraser").glob("*/__init__.py"))
+    assert 5 <= len(packages) <= 7 and {path.parent.name for path in packages} <= set(FLOOR)
+    for path in packages:
+        (only,) = tree_of(path).body  # importing a package costs nothing
+        assert ast.get_docstring(tree_of(path)) and isinstance(only, ast.Expr)
 
 
 @pytest.mark.parametrize("path", scripts(), ids=name_of)
@@ -112,15 +146,14 @@ def test_the_core_does_not_import_scripts(path: Path) -> None:
 def test_the_rule_of_flow_can_fail() -> None:
     """The negative control: an import that goes up is seen however it is written."""
     for line in (
-        "from faceeraser import fit",
-        "from faceeraser.fit import Recipe",
-        "import faceeraser.fit as f",
-        "from . import fit",
-        "from .fit import Recipe",
-        "def late():\n    from faceeraser.fit import Recipe",
+        "from faceeraser.training import fit",
+        "from faceeraser.training.fit import Recipe",
+        "import faceeraser.training.fit as f",
+        "def late():\n    from faceeraser.training.fit import Recipe",
     ):
-        assert own_modules(ast.parse(line)) == {"fit"}, line
+        assert own_modules(ast.parse(line)) == {"training/fit"}, line
     assert own_modules(ast.parse("from faceeraser import load")) == {"__init__"}
+    assert own_modules(ast.parse("from faceeraser import cli")) == {"cli"}
 
 
 def reached(start: str) -> set[str]:
@@ -128,25 +161,28 @@ def reached(start: str) -> set[str]:
     found: set[str] = set()
     waiting = [start]
     while waiting:
-        path = ROOT / "faceeraser" / f"{waiting.pop()}.py"
-        new = own_modules(tree_of(path)) - found
+        new = IMPORTS[waiting.pop()] - found
         found |= new
         waiting += new
     return found
 
 
+IMPORTS = {place_of(path): own_modules(tree_of(path)) for path in modules()}
+
+
 def test_erasing_does_not_reach_the_trainer() -> None:
     """A checkpoint erases without the code that trained it, wherever the imports stand."""
-    assert {"inference", "checkpoint", "networks"} <= reached("cli"), "the walk does not see what is imported late"
-    assert not {"fit", "finetuning", "channels", "pruning", "slimming"} & reached("cli")
+    seen = reached("cli")
+    assert {"model/inference", "model/checkpoint", "model/networks"} <= seen, "the walk misses what is imported late"
+    assert not {name for name in seen if name.startswith(("training/", "conversion/"))}
 
 
 def test_the_light_path_is_light() -> None:
     """The base install erases a photograph: nothing on the way may load a training framework."""
-    code = (
-        "import sys, faceeraser, faceeraser.artifact, faceeraser.finder, faceeraser.cli\n"
-        "print(*sorted({m.split('.')[0] for m in sys.modules}))"
-    )
+    light = [place for place in PLACES if place.split("/")[0] in LIGHT]
+    names = [f"faceeraser.{place.replace('/', '.')}".removesuffix(".__init__") for place in light]
+    assert len(names) > 40
+    code = f"import sys, {', '.join(names)}\nprint(*sorted({{m.split('.')[0] for m in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert not {"torch", "tensorflow", "skimage", "pandas", "matplotlib"} & set(done.stdout.split())
@@ -156,28 +192,28 @@ def test_the_light_path_is_light() -> None:
 
 
 OPTIONS = (
-    ("networks", "Config"),
-    ("fit", "Recipe"),
-    ("fit", "Beside"),
-    ("finetuning", "Tuning"),
-    ("pruning", "Pruning"),
-    ("slimming", "Slimming"),
-    ("quantizing", "Quantizing"),
-    ("distilling", "Distilling"),
-    ("preparing", "Options"),
-    ("preparing", "Run"),
-    ("quality", "Fidelity"),
-    ("formats", "Format"),
-    ("tflite", "TFLite"),
-    ("tflite", "Flavour"),
-    ("tflite_edits", "Edit"),
-    ("coreml", "CoreML"),
-    ("any_network", "AnyNetwork"),
-    ("warp", "Sampling"),
-    ("any_training", "Task"),
-    ("any_compressing", "AnyTuning"),
-    ("any_compressing", "AnyPruning"),
-    ("any_compressing", "AnyQuantizing"),
+    ("model/networks", "Config"),
+    ("training/fit", "Recipe"),
+    ("training/fit", "Beside"),
+    ("training/finetuning", "Tuning"),
+    ("training/pruning", "Pruning"),
+    ("training/slimming", "Slimming"),
+    ("training/quantizing", "Quantizing"),
+    ("training/distilling", "Distilling"),
+    ("training/preparing", "Options"),
+    ("training/preparing", "Run"),
+    ("model/quality", "Fidelity"),
+    ("conversion/formats", "Format"),
+    ("conversion/tflite", "TFLite"),
+    ("conversion/tflite", "Flavour"),
+    ("conversion/tflite_edits", "Edit"),
+    ("conversion/coreml", "CoreML"),
+    ("model/any_network", "AnyNetwork"),
+    ("model/warp", "Sampling"),
+    ("model/any_task", "Task"),
+    ("training/any_compressing", "AnyTuning"),
+    ("training/any_compressing", "AnyPruning"),
+    ("training/any_compressing", "AnyQuantizing"),
 )
 
 

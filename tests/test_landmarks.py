@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from faceeraser import cli, finder, landmarks, video
-from faceeraser.crops import align_matrix
-from faceeraser.finder import find_faces
-from faceeraser.mesh import RIGHT_BROW, Face, transform
-from faceeraser.parts import PARTS, parts_map
-from faceeraser.profiles import FEATURES
+from faceeraser import cli
+from faceeraser.face import finder, landmarks, video
+from faceeraser.face.crops import align_matrix
+from faceeraser.face.finder import find_faces
+from faceeraser.face.mesh import RIGHT_BROW, Face, transform
+from faceeraser.face.parts import PARTS, parts_map
+from faceeraser.face.profiles import FEATURES
 
 RIGHT, LEFT = (203, 101), (247, 104)  # the astronaut's pupils, x and y, read off by eye
 

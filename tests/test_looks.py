@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from faceeraser import looks
-from faceeraser.mesh import LEFT_BROW, LEFT_EYE, LIPS, MESH_POINTS, NOSE_OUTLINE, OVAL, RIGHT_BROW, RIGHT_EYE
-from faceeraser.parts import POLYGONS
+from faceeraser.face.mesh import LEFT_BROW, LEFT_EYE, LIPS, MESH_POINTS, NOSE_OUTLINE, OVAL, RIGHT_BROW, RIGHT_EYE
+from faceeraser.face.parts import POLYGONS
+from faceeraser.measurement import looks
 
 SCALE = 1.25  # the made face's eyes are 90 pixels apart
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from faceeraser import losses
+from faceeraser.model import losses
 
 
 def test_discriminator_loss_is_the_cross_entropy_of_equation_2():

@@ -14,7 +14,7 @@ from scipy import ndimage
 from scipy.stats import wasserstein_distance
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from faceeraser import metrics
+from faceeraser.measurement import metrics
 
 
 class Pair(NamedTuple):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import tree_sitter_swift
 from tree_sitter import Language, Node, Parser
 
-from faceeraser import mil
+from faceeraser.conversion import mil_program
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,7 +21,7 @@ def packaged(tmp_path: Path):
     import coremltools as ct
     from coremltools.converters.mil import Builder
 
-    def make(shapes: list[tuple[int, ...]], build, **options) -> mil.Program:
+    def make(shapes: list[tuple[int, ...]], build, **options) -> mil_program.Program:
         names = ["x", "y"][: len(shapes)]
         body = {1: lambda x: build(Builder, x), 2: lambda x, y: build(Builder, x, y)}[len(shapes)]
         program = Builder.program(input_specs=[Builder.TensorSpec(s) for s in shapes], opset_version=ct.target.iOS17)(body)
@@ -29,12 +29,12 @@ def packaged(tmp_path: Path):
         made = ct.convert(program, convert_to="mlprogram", minimum_deployment_target=ct.target.iOS17, **options)
         assert set(made.input_description) == set(names)
         made.save(str(tmp_path / "m.mlpackage"))
-        return mil.Program(tmp_path / "m.mlpackage")
+        return mil_program.Program(tmp_path / "m.mlpackage")
 
     return make
 
 
-def one(program: mil.Program, **inputs: torch.Tensor) -> torch.Tensor:
+def one(program: mil_program.Program, **inputs: torch.Tensor) -> torch.Tensor:
     (found,) = program.run(inputs).values()
     return found
 
@@ -85,7 +85,9 @@ def test_weights_are_unpacked_as_they_are_stored(packaged, tmp_path: Path) -> No
     packed.save(str(tmp_path / "q.mlpackage"))
     steps = np.abs(weight).max((1, 2, 3), keepdims=True) / 127
     stored = torch.from_numpy((np.rint(weight / steps) * steps).astype(np.float32))
-    torch.testing.assert_close(one(mil.Program(tmp_path / "q.mlpackage"), x=X), expected(stored), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        one(mil_program.Program(tmp_path / "q.mlpackage"), x=X), expected(stored), atol=1e-5, rtol=1e-5
+    )
     assert not torch.allclose(expected(stored), expected(torch.from_numpy(weight)), atol=1e-4)
 
 
@@ -144,7 +146,7 @@ def test_looking_up_multiplying_and_reducing(packaged) -> None:
 
 def test_an_operator_that_is_not_known_is_said(packaged) -> None:
     program = packaged([X.shape], lambda b, x: b.cumsum(x=x, axis=1))
-    with pytest.raises(mil.UnknownOperator, match="operator cumsum is not known here"):
+    with pytest.raises(mil_program.UnknownOperator, match="operator cumsum is not known here"):
         program.run({"x": X})
 
 

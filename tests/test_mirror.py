@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from test_benchmarks import call, last_line, script
 from test_export import network, pictures, quantized, saved
 
-from faceeraser import edges, formats, networks, quant
-from faceeraser.flatbuffer import Graph
-from faceeraser.networks import FaceEraser
-from faceeraser.script import GateFailed
+from faceeraser.artifacts import edges
+from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.conversion import formats
+from faceeraser.model import networks, quant
+from faceeraser.model.networks import FaceEraser
+from faceeraser.system.script import GateFailed
 
 __all__ = ["pictures"]  # a fixture
 mirror = script("mirror")

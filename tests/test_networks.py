@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from faceeraser import peers, quant
-from faceeraser.networks import (
+from faceeraser.model import peers, quant
+from faceeraser.model.networks import (
     COMPARED,
     VARIANTS,
     Config,
@@ -24,8 +24,8 @@ from faceeraser.networks import (
     fill_hole,
     three,
 )
-from faceeraser.peers import build
-from faceeraser.warp import warp
+from faceeraser.model.peers import build
+from faceeraser.model.warp import warp
 
 EVERY = [(preset, variant) for preset in ("paper", "mobile") for variant in VARIANTS]
 

@@ -1,4 +1,4 @@
-"""What hangs in front of a face stays: faceeraser/occluders.py, occlusion.py and what painting does at its edge."""
+"""What hangs in front of a face stays: faceeraser/face/occluders.py, occlusion.py and what painting does at its edge."""
 
 from pathlib import Path
 
@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from faceeraser import occlusion, writing
-from faceeraser.occluders import SIDE, trimmed
-from faceeraser.painting import paint_by_plan
+from faceeraser.artifacts.painting import paint_by_plan
+from faceeraser.face.occluders import SIDE, trimmed
+from faceeraser.system import writing
+from faceeraser.training import occlusion
 
 WHOLE = np.array([[1.0, 0, 0], [0, 1.0, 0]])
 

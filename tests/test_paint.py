@@ -1,4 +1,4 @@
-"""faceeraser/paint.py: whole windows by whole pixels, at any resolution, with the variance of what they hold."""
+"""faceeraser/model/paint.py: whole windows by whole pixels, at any resolution, with the variance of what they hold."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceeraser import paint
+from faceeraser.model import paint
 
 
 def by_hand(detail: np.ndarray, sources: np.ndarray) -> np.ndarray:

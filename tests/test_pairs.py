@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceeraser import pairs
+from faceeraser.model import pairs
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from faceeraser import edges, fit, losses
-from faceeraser.networks import ChannelAttention, Config, DilatedBlock, FaceEraser, PatchDiscriminator, RefineBlock
+from faceeraser.artifacts import edges
+from faceeraser.model import losses
+from faceeraser.model.networks import ChannelAttention, Config, DilatedBlock, FaceEraser, PatchDiscriminator, RefineBlock
+from faceeraser.training import fit
 
 CONFIG = Config.of("paper")
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from faceeraser import looks, metrics, patches
+from faceeraser.measurement import looks, metrics, patches
 
 SIZE = 200  # pixels, and as a levelled crop so many units: a unit is a pixel
 SKIN = np.array([205, 160, 135])

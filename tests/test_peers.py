@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from faceeraser import checkpoint, fit, inference, pairs, peers, writing
-from faceeraser.networks import COMPARED, PRESETS, Config, Conv, Inpainter, count
+from faceeraser.model import checkpoint, inference, pairs, peers
+from faceeraser.model.networks import COMPARED, PRESETS, Config, Conv, Inpainter, count
+from faceeraser.system import writing
+from faceeraser.training import fit
 
 PEERS = COMPARED[1:]
 EVERY = [(preset, model) for preset in PRESETS for model in PEERS]

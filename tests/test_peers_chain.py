@@ -9,9 +9,11 @@ import pytest
 import torch
 from conftest import script
 
-from faceeraser import artifact, channels, checkpoint, edges, inference, networks, pairs, peers
-from faceeraser.networks import COMPARED, MODELS, Config, count
-from faceeraser.quant import QuantConv2d, quantized_tensors
+from faceeraser.artifacts import artifact, edges
+from faceeraser.model import checkpoint, inference, networks, pairs, peers
+from faceeraser.model.networks import COMPARED, MODELS, Config, count
+from faceeraser.model.quant import QuantConv2d, quantized_tensors
+from faceeraser.training import channels
 
 PEERS = COMPARED[1:]
 

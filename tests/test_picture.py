@@ -15,7 +15,7 @@ import tifffile
 from conftest import script
 from PIL import Image
 
-from faceeraser import picture
+from faceeraser.face import picture
 
 wild = script("benchmarks/wild.py")  # it makes the profiles
 

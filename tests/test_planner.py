@@ -1,4 +1,4 @@
-"""faceeraser/planner.py and painting.py: a network that plans; its plan painted in torch, in a file and on a photograph."""
+"""model/planner.py and painting.py: a network that plans; its plan painted in torch, in a file and on a photograph."""
 
 import dataclasses
 import json
@@ -12,16 +12,20 @@ from conftest import script
 from jsonschema import Draft202012Validator
 from torch import nn
 
-from faceeraser import artifact, channels, checkpoint, convert, fit, gate, mil, paint, quant, writing
-from faceeraser.artifact import Artifact
-from faceeraser.coreml import CoreML, evaluator
+from faceeraser.artifacts import artifact
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.painting import Held, paint_by_plan
+from faceeraser.conversion import convert, gate, mil_program
+from faceeraser.conversion.coreml import CoreML, evaluator
+from faceeraser.conversion.onnx import ONNX
+from faceeraser.conversion.tflite import TFLite
 from faceeraser.erasing import Eraser
-from faceeraser.mesh import Face
-from faceeraser.networks import Config, count
-from faceeraser.onnx import ONNX
-from faceeraser.painting import Held, paint_by_plan
-from faceeraser.planner import PatchEraser
-from faceeraser.tflite import TFLite
+from faceeraser.face.mesh import Face
+from faceeraser.model import checkpoint, paint, quant
+from faceeraser.model.networks import Config, count
+from faceeraser.model.planner import PatchEraser
+from faceeraser.system import writing
+from faceeraser.training import channels, fit
 
 SIZE = 256
 CARD = Draft202012Validator(json.loads((Path(artifact.__file__).parent / "card.schema.json").read_text()))
@@ -386,8 +390,8 @@ def test_a_saved_coreml_package_plans_and_paints_as_its_network(elsewhere, netwo
     CARD.validate(card)
     assert card["evaluated_parity"]["passed"] and card["evaluated_parity"]["plan_share_min"] >= 0.95
     assert [port["name"] for port in card["outputs"]] == ["erased"] and "resample" not in card["checked"]["operators"]
-    painting = [op for op in mil.Program(path).operators if op.op_type in ("gather", "linear")]
-    types = {op.op_type: mil.type_of(op.outputs[0]) for op in painting}
+    painting = [op for op in mil_program.Program(path).operators if op.op_type in ("gather", "linear")]
+    types = {op.op_type: mil_program.type_of(op.outputs[0]) for op in painting}
     assert types == {"gather": torch.float32, "linear": torch.float32}
     image, mask = tensors(pictures[2])
     made = evaluator(path)({"image": image, "mask": mask})["erased"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_benchmarks import script, tflite
 
-from faceeraser import artifact
+from faceeraser.artifacts import artifact
 
 __all__ = ["tflite"]  # a fixture
 predict = script("predict")

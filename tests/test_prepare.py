@@ -21,9 +21,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceeraser import blanks, filters, landmark_models, metrics, preparing, synthetic
-from faceeraser.mesh import OVAL, Face
-from faceeraser.parts import GLASSES
+from faceeraser.face import landmark_models
+from faceeraser.face.mesh import OVAL, Face
+from faceeraser.face.parts import GLASSES
+from faceeraser.measurement import metrics
+from faceeraser.training import blanks, filters, preparing, synthetic
 
 SCRIPT = Path(__file__).parents[1] / "train" / "prepare.py"
 PHOTOS = Path(os.environ.get("FACEERASER_PHOTOS") or Path(__file__).parents[2] / "shared" / "photos")

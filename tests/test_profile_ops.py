@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_benchmarks import call, last_line, script, tflite
 
-from faceeraser.flatbuffer import Graph
+from faceeraser.artifacts.flatbuffer import Graph
 
 __all__ = ["tflite"]  # a fixture
 profile_ops = script("profile_ops")

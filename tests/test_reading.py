@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faceeraser import reading
+from faceeraser.system import reading
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ import pytest
 from chromium import Chromium
 from test_benchmarks import call, fidelity, place, script, write_data, write_model
 
-from faceeraser import artifact, metrics
+from faceeraser.artifacts import artifact
+from faceeraser.measurement import metrics
 
 __all__ = ["place"]  # a fixture
 report = script("report")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from faceeraser.seeds import mean_and_spread
+from faceeraser.measurement.seeds import mean_and_spread
 
 
 def test_means_and_the_samples_own_deviation() -> None:

@@ -3,7 +3,7 @@
 import pytest
 from test_benchmarks import script
 
-from faceeraser import artifact
+from faceeraser.artifacts import artifact
 
 speed = script("speed")
 

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faceeraser import quant, tflite_edits
-from faceeraser.flatbuffer import Graph
-from faceeraser.networks import Config, Conv
-from faceeraser.quant import Tap
-from faceeraser.runner import reference
+from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.conversion import tflite_edits
+from faceeraser.measurement.runner import reference
+from faceeraser.model import quant
+from faceeraser.model.networks import Config, Conv
+from faceeraser.model.quant import Tap
 
 SIDE = 8
 MOBILE = Config.of("mobile")
@@ -134,7 +135,7 @@ def test_resampler_for_the_mark(tmp_path) -> None:
     """Only what is marked as the warp, and with the mark's own inputs, picture and coordinates."""
     import litert_torch
 
-    from faceeraser.tflite import WARPS
+    from faceeraser.conversion.tflite import WARPS
 
     class Warps(nn.Module):
         def forward(self, image: Tensor, flow: Tensor) -> Tensor:

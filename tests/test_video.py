@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from conftest import script
 
-from faceeraser import cli, erasing, jobs, shipped, tracking, video
+from faceeraser import cli, erasing, jobs, shipped
 from faceeraser.erasing import Eraser
-from faceeraser.finder import Detection, FaceFinder, shared
-from faceeraser.mesh import Face
-from faceeraser.tracking import Constants, OneEuro, Tracker
+from faceeraser.face import tracking, video
+from faceeraser.face.finder import Detection, FaceFinder, shared
+from faceeraser.face.mesh import Face
+from faceeraser.face.tracking import Constants, OneEuro, Tracker
 
 ROOT = Path(__file__).resolve().parent.parent
 FPS = 25.0
@@ -412,7 +413,7 @@ class Finder:
 
 
 def a_face(x: float, y: float = 100.0) -> Face:
-    from faceeraser.landmarks import _mean_face
+    from faceeraser.face.landmarks import _mean_face
 
     return Face((_mean_face() * 40 + [x, y]).astype(np.float32))
 

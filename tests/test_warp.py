@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 from torch import Tensor, nn
 
-from faceeraser import artifact, gpu, mil, tflite, tflite_edits
-from faceeraser.flatbuffer import Graph
-from faceeraser.warp import landing_in_hole, offsets_to_flow, sampling_coordinates, warp, warp_by_rows
+from faceeraser.artifacts import artifact
+from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.conversion import gpu_delegate, mil_program, tflite, tflite_edits
+from faceeraser.model.warp import landing_in_hole, offsets_to_flow, sampling_coordinates, warp, warp_by_rows
 
 FORMS = [warp, warp_by_rows]
 
@@ -195,7 +196,7 @@ def by_onnxruntime(place: Place) -> Warp:
 
 
 def by_coreml(place: Place) -> Warp:
-    """Its saved program, computed by faceeraser/mil.py: CoreML itself runs on macOS only."""
+    """Its saved program, computed by faceeraser/conversion/mil_program.py: CoreML itself runs on macOS only."""
     import coremltools as tools
 
     static = torch.export.export(Sizes(warp).eval(), traced()).module()
@@ -209,7 +210,7 @@ def by_coreml(place: Place) -> Warp:
         compute_precision=tools.precision.FLOAT32,
     )
     model.save(str(place.folder / "warp.mlpackage"))
-    program = mil.Program(place.folder / "warp.mlpackage")
+    program = mil_program.Program(place.folder / "warp.mlpackage")
     samples = [op for op in program.operators if op.op_type == "resample"]
     assert len(samples) == len(SIZES)
     for op in samples:  # what they have to say, whatever torch makes of it
@@ -255,7 +256,7 @@ def by_tensorflow(place: Place) -> Warp:
 def by_gpu(place: Place, form: str) -> Warp:
     def run(all_pairs: list[Pairs]) -> list[list[np.ndarray]]:
         try:
-            ran = gpu.run(place.written[form], [named(pairs) for pairs in all_pairs])
+            ran = gpu_delegate.run(place.written[form], [named(pairs) for pairs in all_pairs])
         except RuntimeError as error:
             if os.environ.get("FACEERASER_NO_SKIP") == "1":
                 raise

@@ -22,16 +22,19 @@ from chromium import Chromium, program
 from conftest import script
 from PIL import Image
 
-from faceeraser import WEIGHTS, artifact, cli, device, effects, parts, serve, shipped
-from faceeraser.artifact import Artifact
-from faceeraser.crops import align
+from faceeraser import WEIGHTS, cli, serve, shipped
+from faceeraser.artifacts import artifact
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.painting import paint_by_plan
 from faceeraser.erasing import Eraser
-from faceeraser.finder import find_faces
-from faceeraser.glasses import segment_glasses
-from faceeraser.masks import face_mask
-from faceeraser.mesh import LEFT_BROW, LEFT_EYE, LIPS, NOSE_OUTLINE, RIGHT_BROW, RIGHT_EYE, Face
-from faceeraser.occluders import Occluders, trimmed
-from faceeraser.painting import paint_by_plan
+from faceeraser.face import effects, parts
+from faceeraser.face.crops import align
+from faceeraser.face.finder import find_faces
+from faceeraser.face.glasses import segment_glasses
+from faceeraser.face.masks import face_mask
+from faceeraser.face.mesh import LEFT_BROW, LEFT_EYE, LIPS, NOSE_OUTLINE, RIGHT_BROW, RIGHT_EYE, Face
+from faceeraser.face.occluders import Occluders, trimmed
+from faceeraser.measurement import device
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "web_demo"

@@ -11,8 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from faceeraser import WEIGHTS, artifact, checkpoint, cli, metrics, networks, occluders, occlusion, shipped
-from faceeraser.history import read_history
+from faceeraser import WEIGHTS, cli, shipped
+from faceeraser.artifacts import artifact
+from faceeraser.face import occluders
+from faceeraser.measurement import metrics
+from faceeraser.model import checkpoint, networks
+from faceeraser.system.history import read_history
+from faceeraser.training import occlusion
 
 ROOT = Path(__file__).resolve().parents[1]
 RELEASE = json.loads((ROOT / "benchmarks/results/release.json").read_text())

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import script
 
-from faceeraser import artifact, cli
+from faceeraser import cli
+from faceeraser.artifacts import artifact
 
 ROOT = Path(__file__).resolve().parent.parent
 wild = script("benchmarks/wild.py")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from faceeraser import writing
+from faceeraser.system import writing
 
 
 def test_a_file_is_there_once_it_is_whole(tmp_path) -> None:

@@ -30,12 +30,16 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from faceeraser import artifact, chain, checkpoint, fit, inference, metrics, pairs, script
-from faceeraser.history import read_history
-from faceeraser.networks import Inpainter, count
-from faceeraser.patchmatch import fill_patchmatch
-from faceeraser.seeds import mean_and_spread
-from faceeraser.warp import landing_in_hole
+from faceeraser.artifacts import artifact
+from faceeraser.measurement import metrics
+from faceeraser.measurement.patchmatch import fill_patchmatch
+from faceeraser.measurement.seeds import mean_and_spread
+from faceeraser.model import checkpoint, inference, pairs
+from faceeraser.model.networks import Inpainter, count
+from faceeraser.model.warp import landing_in_hole
+from faceeraser.system import chain, script
+from faceeraser.system.history import read_history
+from faceeraser.training import fit
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ("psnr", "mae", "psnr_hole", "psnr_hole_mirrored", "psnr_hole_smooth", "mae_hole", "texture_energy")

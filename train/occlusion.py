@@ -1,4 +1,4 @@
-"""Train the network that says what hangs in front of a face: hair, hands, things (faceeraser/occlusion.py).
+"""Train the network that says what hangs in front of a face: hair, hands, things (faceeraser/training/occlusion.py).
 
     python train/occlusion.py data/faces runs/occlusion
 
@@ -11,9 +11,11 @@ import sys
 
 from PIL import Image
 
-from faceeraser import occlusion, pairs, script, writing
-from faceeraser.artifact import versions, write_json
-from faceeraser.history import NAME
+from faceeraser.artifacts.artifact import versions, write_json
+from faceeraser.model import pairs
+from faceeraser.system import script, writing
+from faceeraser.system.history import NAME
+from faceeraser.training import occlusion
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -22,7 +22,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from faceeraser import filters, preparing, script, splits
+from faceeraser.system import script
+from faceeraser.training import filters, preparing, splits
 
 
 def build_parser() -> ArgumentParser:

@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 
-from faceeraser import checkpoint, fit, inference, pairs, peers, script, writing
-from faceeraser.networks import MODELS, PRESETS, VARIANTS, Config, Inpainter
+from faceeraser.model import checkpoint, inference, pairs, peers
+from faceeraser.model.networks import MODELS, PRESETS, VARIANTS, Config, Inpainter
+from faceeraser.system import script, writing
+from faceeraser.training import fit
 
 
 def build_parser() -> argparse.ArgumentParser:

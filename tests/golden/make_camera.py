@@ -27,10 +27,10 @@ import numpy as np
 from PIL import Image
 from skimage.data import astronaut
 
-from faceeraser import tracking
-from faceeraser.crops import align_matrix
-from faceeraser.finder import find_faces
-from faceeraser.glasses import draw_glasses
+from faceeraser.face import tracking
+from faceeraser.face.crops import align_matrix
+from faceeraser.face.finder import find_faces
+from faceeraser.face.glasses import draw_glasses
 
 PADDING, SIZE = 8, 256
 

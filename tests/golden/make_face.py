@@ -53,12 +53,14 @@ import cv2
 import numpy as np
 from skimage.data import astronaut
 
-from faceeraser import WEIGHTS, effects, finder, occluders, painting, serve, tracking
-from faceeraser.artifact import Artifact
-from faceeraser.crops import align, paste_back
-from faceeraser.finder import Detection, FaceFinder, Looked
-from faceeraser.masks import face_mask
-from faceeraser.mesh import Face
+from faceeraser import WEIGHTS, serve
+from faceeraser.artifacts import painting
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.face import effects, finder, occluders, tracking
+from faceeraser.face.crops import align, paste_back
+from faceeraser.face.finder import Detection, FaceFinder, Looked
+from faceeraser.face.masks import face_mask
+from faceeraser.face.mesh import Face
 
 SIZE = 256
 MASKS = ("brows,eyes,nose,mouth", "brows,eyes", "mouth", "nose")

@@ -1,5 +1,5 @@
-// Effects on an erased face: faceeraser/effects.py with its fast blend, step by step. What an effect pastes and where stands
-// in faceeraser/effects.json, which the page loads.
+// Effects on an erased face: faceeraser/face/effects.py with its fast blend, step by step. What an effect pastes and where stands
+// in faceeraser/face/effects.json, which the page loads.
 
 import {averaged, blank, blurred, bounds, enlarged, fillPolygon, grown, moved, warp} from './picture.js';
 import {partsMap, rimDepths} from './faces.js';

@@ -1,4 +1,4 @@
-// What hangs in front of a face, hair, hands, things, is taken out of its mask: faceeraser/occluders.py, with the constants
+// What hangs in front of a face, hair, hands, things, is taken out of its mask: faceeraser/face/occluders.py, with the constants
 // that /data/faces.json has of it.
 
 import {Sampled} from './painting.js';

@@ -1,4 +1,4 @@
-// Paint what a plan says on a picture's own grid: faceeraser/painting.py, which tells why, with the constants that
+// Paint what a plan says on a picture's own grid: faceeraser/artifacts/painting.py, which tells why, with the constants that
 // /data/faces.json has of it. A pixel of the box around the crop is gone over once, or twice where it is painted.
 
 import {averaged, cubic, inverted, moved, rounded} from './picture.js';

@@ -1,4 +1,4 @@
-// Follow faces from frame to frame: faceeraser/tracking.py, whose constants /data/tracking.json has.
+// Follow faces from frame to frame: faceeraser/face/tracking.py, whose constants /data/tracking.json has.
 
 import {Face} from './faces.js';
 

@@ -17,7 +17,7 @@ import {Tracker} from '../src/tracking.js';
 
 const folder = process.env.GOLDEN;
 const {known, cases, video, held} = JSON.parse(readFileSync(join(folder, 'face.json')));
-const {effects} = JSON.parse(readFileSync(new URL('../../faceeraser/effects.json', import.meta.url)));
+const {effects} = JSON.parse(readFileSync(new URL('../../faceeraser/face/effects.json', import.meta.url)));
 
 function array({file, shape}) {
   const bytes = readFileSync(join(folder, file));

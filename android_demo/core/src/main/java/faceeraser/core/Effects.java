@@ -14,7 +14,7 @@ import org.json.JSONObject;
 
 /**
  * Effects on an erased face (Hua et al. 2021, section 3.5): pieces of the photographed face are pasted back, changed, as
- * faceeraser/effects.json says, and blended by the fast blend of faceeraser/effects.py.
+ * faceeraser/face/effects.json says, and blended by the fast blend of faceeraser/face/effects.py.
  */
 public final class Effects {
     /** A piece: which parts it is of, and on which side: -1 on the picture's left, 1 on its right, 0 both. */
@@ -116,7 +116,7 @@ public final class Effects {
     private final Map<String, List<Element>> effects = new LinkedHashMap<>();
 
     /**
-     * @param json what faceeraser/effects.json says
+     * @param json what faceeraser/face/effects.json says
      * @throws IllegalArgumentException it says something else; tells where and what
      */
     public Effects(String json) {

@@ -2,7 +2,7 @@ package faceeraser.core;
 
 import java.io.IOException;
 
-/** What hangs in front of a face, hair, hands, things, is taken out of its mask, as faceeraser/occluders.py does it. */
+/** What hangs in front of a face, hair, hands, things, is taken out of its mask, as faceeraser/face/occluders.py does it. */
 public final class Occluders {
     /** Edge in pixels of what the network sees and says. */
     static final int SIDE = 128;

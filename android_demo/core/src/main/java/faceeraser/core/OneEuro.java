@@ -8,7 +8,7 @@ import org.json.JSONObject;
  * points of one mesh; speeds are in eye distances a second, so that large faces are smoothed as small ones.
  */
 final class OneEuro {
-    /** The constants, faceeraser/tracking.json. */
+    /** The constants, faceeraser/face/tracking.json. */
     static final class Settings {
         final double minCutoff;
         final double beta;

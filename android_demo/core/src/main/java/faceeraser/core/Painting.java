@@ -1,6 +1,6 @@
 package faceeraser.core;
 
-/** Paints what a plan says on a picture's own grid, whatever its resolution: faceeraser/painting.py, which tells why. */
+/** Paints what a plan says on a picture's own grid, whatever its resolution: faceeraser/artifacts/painting.py, which tells why. */
 final class Painting {
     /** Pixels along the side of what a planning network sees. */
     static final int SEEN = 128;

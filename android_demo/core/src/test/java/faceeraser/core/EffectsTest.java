@@ -12,7 +12,7 @@ import org.junit.Test;
 /** The five effects of effects.json, against Python's with the fast blend. */
 public class EffectsTest {
     private static Effects shipped() throws Exception {
-        return new Effects(Golden.text("faceeraser/effects.json"));
+        return new Effects(Golden.text("faceeraser/face/effects.json"));
     }
 
     @Test

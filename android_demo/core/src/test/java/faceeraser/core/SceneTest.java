@@ -10,9 +10,9 @@ public class SceneTest {
     private static Scene scene(Golden golden) throws Exception {
         Golden.Replay models = golden.models();
         FaceFinder finder = new FaceFinder(models, models);
-        return new Scene(finder, new Tracker(finder, Golden.text("faceeraser/tracking.json")),
+        return new Scene(finder, new Tracker(finder, Golden.text("faceeraser/face/tracking.json")),
                 new Eraser(Golden.card(), golden.planner(), golden.occluders()),
-                new Effects(Golden.text("faceeraser/effects.json")));
+                new Effects(Golden.text("faceeraser/face/effects.json")));
     }
 
     @Test

@@ -13,7 +13,7 @@ public class TrackerTest {
     private static final double STEP = 1 / 30.0;
 
     private static String constants() throws Exception {
-        return Golden.text("faceeraser/tracking.json");
+        return Golden.text("faceeraser/face/tracking.json");
     }
 
     @Test

@@ -1,0 +1,108 @@
+"""What a file says of itself: the essentials of its card, inside it, for the day on which it has lost its card.
+
+    write("exports/int8.tflite", essentials(card))
+    read("exports/int8.tflite")["inputs"]
+
+A .tflite file has them as metadata, an .onnx file in `metadata_props`, a CoreML package in `user_defined_metadata`, each
+under the name NAME, as JSON: any tool that shows a file's metadata shows them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.system import reading
+from faceeraser.system.extras import need
+
+NAME = "faceeraser"
+FIELDS = (
+    "precision",
+    "resolution",
+    "network",
+    "edges",
+    "warp",
+    "flavour",
+    "delegates",
+    "sizes",
+    "inputs",
+    "outputs",
+    "gmacs",
+    "params",
+    "made_by",
+)
+"""Of a card what goes inside: what it is, and how it is fed."""
+
+
+def essentials(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a card's fields."""
+    return {name: card[name] for name in FIELDS if name in card}
+
+
+def write(path: Path, told: Mapping[str, Any]) -> None:
+    """Put them into the file, in place of what it had. Nothing that it computes changes."""
+    text = json.dumps(dict(told), separators=(",", ":"), allow_nan=False)
+    if path.suffix == ".tflite":
+        graph = Graph(path)
+        buffer, entry = graph.schema.BufferT(), graph.schema.MetadataT()
+        buffer.data = np.frombuffer(text.encode(), np.uint8)
+        graph.model.buffers.append(buffer)
+        entry.name, entry.buffer = NAME.encode(), len(graph.model.buffers) - 1
+        graph.model.metadata = [*(one for one in graph.model.metadata or [] if one.name != NAME.encode()), entry]
+        graph.write(path)
+    elif path.suffix == ".onnx":
+        onnx = need("onnx", "onnx", "writing an .onnx file")
+        model = onnx.load(str(path))
+        onnx.helper.set_model_props(model, {NAME: text})
+        model.producer_name = NAME
+        onnx.save(model, str(path))
+    else:
+        file, spec = _specification(path)
+        spec.description.metadata.userDefined[NAME] = text
+        file.write_bytes(spec.SerializeToString())
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """What a file says of itself, or None where it says nothing or is no such file.
+
+    Raises:
+        ValueError: what it says cannot be read.
+        ModuleNotFoundError: the format's package is missing; names the extra.
+    """
+    try:
+        text = _text(path)
+    except ModuleNotFoundError:
+        raise
+    except Exception:  # each parser has its own errors: it is no such file, and says nothing
+        return None
+    if text is None:
+        return None
+    told = reading.json_text(text, f"{path}: what it says of itself", "the essentials of a card; export again")
+    if not isinstance(told, dict):
+        raise ValueError(f"{path}: what it says of itself is a {type(told).__name__}, expected an object; export again")
+    return told
+
+
+def _text(path: Path) -> str | None:
+    if path.suffix == ".tflite":
+        graph = Graph(path)
+        found = next((one for one in graph.model.metadata or [] if one.name == NAME.encode()), None)
+        return None if found is None else bytes(graph.model.buffers[found.buffer].data).decode(errors="replace")
+    if path.suffix == ".onnx":
+        model = need("onnx", "onnx", "reading an .onnx file").load(str(path), load_external_data=False)
+        return next((prop.value for prop in model.metadata_props if prop.key == NAME), None)
+    return dict(_specification(path)[1].description.metadata.userDefined).get(NAME)
+
+
+def _specification(path: Path) -> tuple[Path, Any]:
+    """(the file of a package that says all but its weights, and what it says)."""
+    tools = need("coremltools", "coreml", "reading an .mlpackage")
+    file = next(path.rglob("*.mlmodel"))
+    spec = tools.proto.Model_pb2.Model()
+    spec.ParseFromString(file.read_bytes())
+    return file, spec

@@ -1,0 +1,410 @@
+"""Find faces and their meshes in a picture, with MediaPipe's detector and landmark model, run by LiteRT.
+
+    faces = find_faces(image)
+
+The detector is BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047), trained for faces near the camera; to find smaller and
+rotated ones, it also runs on parts of the picture and on the rotated picture. Pictures are (H, W, 3) uint8 RGB;
+coordinates are as in mesh.py.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from faceeraser.face import landmark_models
+from faceeraser.face.crops import check_picture, cut, square
+from faceeraser.face.mesh import MESH_POINTS, OVAL, Face, transform
+
+_NOSE_TIP, _MOUTH_MIDDLE = 1, [13, 14]
+FLAT = 2.0  # standard deviation, in levels of 255: where there is less, in a sky or a wall, there is no face
+MESH_APART = 0.3  # in eye distances: how far a mesh may be from the detector's own points, see `_apart`
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """A face as the detector sees it.
+
+    Attributes:
+        points: (8, 2), two corners of a box, then eyes, nose, mouth and ears.
+        score: in [0, 1].
+        others: less confident detections of the same place, at other scales and rotations.
+    """
+
+    points: np.ndarray
+    score: float
+    others: Sequence[Detection] = ()
+
+    @property
+    def box(self) -> np.ndarray:
+        """Its upper left and lower right corner, (2, 2)."""
+        return self.points[:2]
+
+
+class Looked:
+    """Which places of a video have been looked at closely, and what was there: `FaceFinder.detect` looks at one again when
+    it has changed, so that a wall behind a speaker costs nothing.
+    """
+
+    CHANGED = 6.0
+    """Levels of 255 by which some place of 3 x 3 pixels of a picture 128 to 255 pixels long has to differ. Noise and a
+    codec's flicker are below 2 there, what the smallest face that is found covers is 4 pixels wide."""
+
+    def __init__(self) -> None:
+        self._then: dict[tuple[int, int, int, int], np.ndarray] = {}
+        self._now, self._scale, self._known = np.zeros((1, 1, 3), np.uint8), 1.0, np.zeros((1, 1), bool)
+
+    def begin(self, image: np.ndarray, small: np.ndarray, known: Sequence[Face]) -> None:
+        """The next frame, the same small, and the faces in it that need not be found: what changes there does not count."""
+        if small.shape != self._now.shape:
+            self._then.clear()
+        self._now, self._scale = small, small.shape[1] / image.shape[1]
+        self._known = np.zeros(small.shape[:2], bool)
+        for face in known:
+            low, high = (face.mesh.min(0) * self._scale, face.mesh.max(0) * self._scale)
+            (left, top), (right, bottom) = np.maximum(np.floor(low - 2), 0).astype(int), np.ceil(high + 3).astype(int)
+            self._known[top : max(bottom, 0), left : max(right, 0)] = True
+
+    def changed(self, window: tuple[int, int, int], quarters: int) -> bool:
+        """Whether a place (left, top and side in pixels) has changed since this said so last, or is new."""
+        x, y, side = window
+        first, last = (math.floor(each * self._scale) for each in (x, y)), (each + side for each in (x, y))
+        (left, top), (right, bottom) = first, (math.ceil(each * self._scale) for each in last)
+        now = self._now[top:bottom, left:right]
+        then = self._then.get((*window, quarters))
+        if then is not None:
+            differs = cv2.absdiff(now, then).max(axis=2).astype(np.float32)
+            differs[self._known[top:bottom, left:right]] = 0
+            if float(cv2.blur(differs, (3, 3)).max()) < self.CHANGED:
+                return False
+        self._then[(*window, quarters)] = now
+        return True
+
+
+class FaceFinder:
+    """Detector and landmark model, loaded; `find_faces` keeps one for the whole process.
+
+    `finder(image)` runs `detect`, then `landmarks` for every detection. A program that follows a face from frame to frame
+    calls `detect` now and then, and `follow` in between.
+
+    Calls are serialized by a lock, because a LiteRT interpreter holds its tensors; use one process per core for speed.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._lock = threading.Lock()
+        paths = landmark_models.fetch(folder)
+        loaded = []
+        for name in landmark_models.FILES:
+            interpreter = Interpreter(str(paths[name]), num_threads=1)
+            interpreter.allocate_tensors()
+            loaded.append(interpreter)
+        self._detector, self._landmarker = loaded
+        self._anchors = _anchors()
+
+    def __call__(
+        self, image: np.ndarray, min_score: float = 0.5, clock: Callable[[str], None] = lambda step: None
+    ) -> list[Face]:
+        """See `find_faces`. `clock` is called with "find" and "landmarks" after each has been done."""
+        detected = self.detect(image, min_score)
+        clock("find")
+        faces: list[Face] = []
+        for face in (self.landmarks(image, one) for one in detected):
+            if face is not None and not any(same_face(face, other) for other in faces):
+                faces.append(face)
+        clock("landmarks")
+        return sorted(faces, key=lambda face: -face.width)
+
+    def detect(
+        self,
+        image: np.ndarray,
+        min_score: float = 0.5,
+        closer: int = 2,
+        looked: Looked | None = None,
+        known: Sequence[Face] = (),
+    ) -> list[Detection]:
+        """Where faces are, the most confident first, without landmarks.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            min_score: the detector's threshold in [0, 1].
+            closer: 0 looks at the whole picture once; 1 also at the picture turned by 90, 180 and 270 degrees and at parts
+                of half its size, for smaller faces; 2 also at parts of a quarter.
+            looked: of a video, what has been looked at before: closer looks are at what has changed since.
+            known: faces that need not be found, for `looked`.
+
+        Raises:
+            ValueError: the picture is not (H, W, 3) uint8.
+        """
+        check_picture(image)
+        height, width = image.shape[:2]
+        longer = max(height, width)
+        levels = _halved(image, longer)
+        with self._lock:
+            seen = [Detection(*one) for one in _weighted_nms(*self._look(levels, (0, 0, longer), min_score))]
+            if not closer:
+                return seen
+            if looked is not None:
+                looked.begin(image, levels[-1], known)
+            for quarters in (1, 2, 3):
+                if looked is None or looked.changed((0, 0, longer), quarters):
+                    turned = self._look(levels, (0, 0, longer), min_score, quarters)
+                    seen += [Detection(*one) for one in _weighted_nms(*turned)]
+            # The short-range detector sees faces from about a sixth of what it looks at on.
+            for parts in (2, 4)[:closer]:
+                side = longer // parts
+                if side < 128:
+                    break
+                windows = [(x, y, side) for y in _starts(height, side) for x in _starts(width, side)]
+                looks = [
+                    self._look(levels, window, min_score)
+                    for window in windows
+                    if looked is None or looked.changed(window, 0)
+                ]
+                if looks:
+                    points, scores = (np.concatenate(values) for values in zip(*looks, strict=True))
+                    seen += [Detection(*one) for one in _weighted_nms(points, scores)]
+        return _grouped(seen)
+
+    def landmarks(self, image: np.ndarray, detection: Detection) -> Face | None:
+        """The landmarks of a detection, in two passes; None if the landmark model sees no face there.
+
+        A mesh whose eyes, nose and mouth are not where the detector saw them is wrong, as on a face that is upside down. It
+        is then tried from what else the detector saw there, and at last the place is looked at once more, turned.
+        """
+        for one in (detection, *detection.others):
+            face = self._meshed(image, one)
+            if face is not None and _apart(face, one) <= MESH_APART:
+                return face
+        side = 2.0 * float(np.ptp(detection.box, axis=0).max())
+        left, top = np.round(detection.box.mean(0) - side / 2).astype(int)
+        x, y = max(0, left), max(0, top)
+        view = image[y : max(y + 1, top + int(side)), x : max(x + 1, left + int(side))]
+        if min(view.shape[:2]) < 8:
+            return None
+        longer = max(view.shape[:2])
+        levels, best = _halved(view, longer), list[tuple[float, Face]]()
+        for quarters in (1, 2, 3):
+            with self._lock:
+                looks = _weighted_nms(*self._look(levels, (0, 0, longer), 0.5, quarters))
+            for points, score in looks:
+                one = Detection(points + np.array([x, y]), score)
+                face = self._meshed(image, one) if _overlap(one, detection) else None
+                if face is not None and _apart(face, one) <= MESH_APART:
+                    best.append((score, face))
+        return max(best, key=lambda each: each[0])[1] if best else None
+
+    def _meshed(self, image: np.ndarray, detection: Detection) -> Face | None:
+        """The mesh where a face was detected, whether or not it is right."""
+        centre, side = detection.box.mean(0), 1.5 * float(np.ptp(detection.box, axis=0).max())
+        roll = math.degrees(math.atan2(*(detection.points[3] - detection.points[2])[::-1]))
+        face = self._pass(image, centre, side, roll)
+        # The second crop, taken from the first mesh, is centred better than the detector's. Only its opinion counts.
+        face = face and self._pass(image, *_around(face))
+        return replace(face, score=detection.score) if face and face.score >= 0.5 else None
+
+    def follow(self, image: np.ndarray, face: Face) -> Face | None:
+        """The same face in the next frame of a video, in one pass that starts at its last mesh; None if it is lost.
+
+        The score of the face that comes back is the landmark model's own: how sure it is, in [0, 1], that this is a face.
+        """
+        check_picture(image)
+        followed = self._pass(image, *_around(face))
+        return followed if followed and followed.score >= 0.5 else None
+
+    def _look(
+        self, levels: Sequence[np.ndarray], window: tuple[int, int, int], min_score: float, quarters: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the detector sees in a square of the picture: points (N, 8, 2) in the picture's pixels, and scores (N,).
+
+        Args:
+            levels: the picture, halved again and again.
+            window: left, top and side.
+            min_score: see `detect`.
+            quarters: by how many quarters the square is turned first, against the clock.
+        """
+        x, y, side = window
+        height, width = levels[0].shape[:2]
+        # 128 pixels for `side`, the rest black on both sides, as the model was trained.
+        halvings = min(len(levels) - 1, max(0, math.floor(math.log2(side / 128))))
+        if side == max(height, width) and not quarters:
+            halvings = 0  # as the page and the app see a whole picture, to the level
+        level, times = levels[halvings], 2**halvings
+        piece = level[y // times : -(-(y + side) // times), x // times : -(-(x + side) // times)]
+        wide, tall = min(side, width - x), min(side, height - y)
+        size = (max(1, round(wide * 128 / side)), max(1, round(tall * 128 / side)))
+        small = cv2.resize(piece, size, interpolation=cv2.INTER_AREA)
+        left, top = (128 - size[0]) // 2, (128 - size[1]) // 2
+        if float(small.std()) < FLAT:
+            return np.zeros((0, 8, 2)), np.zeros(0)
+        canvas = np.zeros((128, 128, 3), np.float32)
+        canvas[top : top + size[1], left : left + size[0]] = small
+        raw, logits = _invoke(self._detector, np.ascontiguousarray(np.rot90(canvas, quarters)) / 127.5 - 1)
+        logits = logits.reshape(-1)
+        keep = logits >= math.log(min_score / (1 - min_score))
+        scores = 1 / (1 + np.exp(-np.clip(logits[keep], -80, 80)))
+        numbers = raw.reshape(-1, 16)[keep] / 128
+        anchors = self._anchors[keep]
+        centres, extent = numbers[:, None, :2] + anchors[:, None], numbers[:, None, 2:4] / 2
+        keypoints = numbers[:, 4:].reshape(-1, 6, 2) + anchors[:, None]
+        points = np.concatenate([centres - extent, centres + extent, keypoints], axis=1) * 128
+        for _ in range(quarters):  # back: what was turned against the clock
+            points = np.stack([128 - points[..., 1], points[..., 0]], axis=-1)
+        points[:, :2] = np.sort(points[:, :2], axis=1)  # the corners of the box
+        factors = np.array([size[0] / wide, size[1] / tall])
+        points = (points - [left, top]) / factors - 0.5 + [x, y]
+        # A face that is cut by the window's own border is whole in the next window.
+        inner = np.array([x > 0, y > 0, x + side < width, y + side < height])
+        beyond = np.concatenate([points[:, 0] < [x, y], points[:, 1] > [x + side, y + side]], axis=1) & inner
+        whole = ~beyond.any(1)
+        return points[whole], scores[whole]
+
+    def _pass(self, image: np.ndarray, centre: np.ndarray, side: float, roll: float) -> Face | None:
+        """The mesh in a square of the picture, its score the model's own; None for a square that cannot be meant."""
+        if not 4 <= side <= 8 * max(image.shape):
+            return None
+        matrix = square(centre, side, roll, 192)
+        patch = cut(image, matrix, (192, 192))
+        with self._lock:
+            raw, logit = _invoke(self._landmarker, np.multiply(patch, np.float32(1 / 255), dtype=np.float32))
+        mesh = raw.reshape(MESH_POINTS, 3).astype(np.float64)
+        picture = transform(cv2.invertAffineTransform(matrix), mesh[:, :2])
+        across = mesh[454] - mesh[234]  # ear to ear; z grows away from the camera
+        yaw = math.degrees(math.atan2(-across[2], across[0]))
+        presence = 1 / (1 + math.exp(-min(80.0, max(-80.0, float(logit.reshape(-1)[0])))))
+        return Face(picture.astype(np.float32), presence, -yaw)
+
+
+def _around(face: Face) -> tuple[np.ndarray, float, float]:
+    """Centre, side and roll of the square that the landmark model looks at, for a face whose mesh is known."""
+    along = face.mesh[263] - face.mesh[33]
+    roll = math.degrees(math.atan2(along[1], along[0]))
+    turn = square(np.zeros(2), 1.0, roll, 1)[:, :2]
+    level = face.mesh @ turn.T
+    low, high = level.min(0), level.max(0)
+    return np.linalg.solve(turn, (low + high) / 2), 1.5 * float((high - low).max()), roll
+
+
+def _invoke(interpreter: Any, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Run a model on (H, W, 3) float32; both models have one input and two outputs, the larger one first."""
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], picture[None].astype(np.float32))
+    interpreter.invoke()
+    first, second = (interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details())
+    return first, second
+
+
+def _anchors() -> np.ndarray:
+    """Anchor centres of the detector, (896, 2) in [0, 1]: 16 x 16 cells twice, then 8 x 8 cells six times."""
+    grids = []
+    for cells, repeats in ((16, 2), (8, 6)):
+        line = (np.arange(cells) + 0.5) / cells
+        x, y = np.meshgrid(line, line)
+        grids.append(np.repeat(np.stack([x.ravel(), y.ravel()], axis=1), repeats, axis=0))
+    return np.concatenate(grids)
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Where windows of `side` begin so that they cover `length` and overlap by a third at least.
+
+    What is larger than a third of a window has been seen in one twice as large.
+    """
+    last = max(0, length - side)
+    count = math.ceil(last / (side * 2 / 3)) + 1
+    return sorted({round(last * k / max(1, count - 1)) for k in range(count)})
+
+
+def _halved(image: np.ndarray, longer: int) -> list[np.ndarray]:
+    """The picture and its halves, down to 128 pixels: whole factors average areas many times faster than others."""
+    levels = [image]
+    while longer >= 256:
+        longer //= 2
+        above = levels[-1]
+        size = (max(1, above.shape[1] // 2), max(1, above.shape[0] // 2))
+        even = above[: max(1, above.shape[0] // 2 * 2), : max(1, above.shape[1] // 2 * 2)]
+        levels.append(cv2.resize(even, size, interpolation=cv2.INTER_AREA))
+    return levels
+
+
+def _overlap(one: Detection, other: Detection) -> bool:
+    """Whether two boxes show the same face: half of the smaller one lies in the other."""
+    shared = np.clip(np.minimum(one.box[1], other.box[1]) - np.maximum(one.box[0], other.box[0]), 0, None).prod()
+    areas = [np.ptp(each.box, axis=0).prod() for each in (one, other)]
+    return bool(shared > 0.5 * min(areas))
+
+
+def _grouped(seen: Sequence[Detection]) -> list[Detection]:
+    """One detection a face: the surest, with the others at its place. The detector is less sure of a face that is turned,
+    or too small or too large for it.
+    """
+    groups: list[list[Detection]] = []
+    for one in sorted(seen, key=lambda one: -one.score):
+        there = next((group for group in groups if _overlap(one, group[0])), None)
+        if there is None:
+            groups.append([one])
+        else:
+            there.append(one)
+    return [replace(first, others=rest) for first, *rest in groups]
+
+
+def _apart(face: Face, detection: Detection) -> float:
+    """How far the mesh's eyes, nose and mouth are from where the detector saw them, in eye distances, the farthest."""
+    places = np.stack([*face.eyes, face.mesh[_NOSE_TIP], face.mesh[_MOUTH_MIDDLE].mean(0)])
+    unit = max(face.eye_distance, 0.25 * face.width, 1.0)
+    return float(np.linalg.norm(places - detection.points[2:6], axis=1).max() / unit)
+
+
+def same_face(one: Face, other: Face) -> bool:
+    """Whether two meshes show the same face: their centres are closer than 0.4 of the wider one's width."""
+    middles = [(face.mesh[OVAL].min(0) + face.mesh[OVAL].max(0)) / 2 for face in (one, other)]
+    return float(np.hypot(*(middles[0] - middles[1]))) < 0.4 * max(one.width, other.width)
+
+
+def _weighted_nms(points: np.ndarray, scores: np.ndarray, overlap: float = 0.3) -> list[tuple[np.ndarray, float]]:
+    """Merge overlapping candidates into their average weighted by score (BlazeFace's blending), best first."""
+    order = np.argsort(-scores, kind="stable")
+    points, scores = points[order], scores[order]
+    merged = []
+    while scores.size:
+        low, high = points[:, 0], points[:, 1]
+        shared = np.clip(np.minimum(high, high[0]) - np.maximum(low, low[0]), 0, None).prod(1)
+        areas = (high - low).clip(0).prod(1)
+        same = shared / np.maximum(areas + areas[0] - shared, 1e-9) > overlap
+        same[0] = True
+        merged.append((np.average(points[same], axis=0, weights=scores[same]), float(scores[0])))
+        points, scores = points[~same], scores[~same]
+    return merged
+
+
+_shared: FaceFinder | None = None
+_shared_lock = threading.Lock()
+
+
+def find_faces(image: np.ndarray, min_score: float = 0.5) -> list[Face]:
+    """Find every face of a picture, the largest first.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        min_score: the detector's threshold in [0, 1].
+
+    Raises:
+        ValueError: the picture is not (H, W, 3) uint8.
+        FileNotFoundError: the landmark models are missing and cannot be downloaded.
+    """
+    return shared()(image, min_score)
+
+
+def shared() -> FaceFinder:
+    """The `FaceFinder` of this process, loaded on first use; raises as `find_faces` does."""
+    global _shared
+    with _shared_lock:
+        if _shared is None:
+            _shared = FaceFinder()
+    return _shared

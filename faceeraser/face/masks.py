@@ -1,0 +1,48 @@
+"""The mask of what is erased from a face. This is the only place where it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from faceeraser.face.crops import align_matrix
+from faceeraser.face.glasses import glasses_score, worn_glasses
+from faceeraser.face.mesh import Face
+from faceeraser.face.parts import DILATION_ERASED, GLASSES, PARTS, parts_map
+from faceeraser.face.profiles import FEATURES
+
+_SLIT = 0.2  # in eye distances: what of a face is narrower and lies between erased parts is erased with them
+
+
+def face_mask(
+    image: np.ndarray, face: Face, size: int, parts: Sequence[str] = FEATURES, glasses: str = "auto"
+) -> tuple[np.ndarray, bool]:
+    """What to erase of a face, in the coordinates of `align(image, face, size)`.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, the whole photograph.
+        face: in its coordinates.
+        size: edge length of the crop.
+        parts: any of brows, eyes, nose and mouth.
+        glasses: 'on', 'off', or 'auto': when the face seems to wear some and the eyes are to go.
+
+    Returns:
+        (size, size) bool, and whether glasses are in it.
+    """
+    wears = glasses == "on" or (glasses == "auto" and "eyes" in parts and glasses_score(image, face) >= 0.5)
+    bits, pair = sum(PARTS[name] for name in set(parts)), None
+    level = face.moved(align_matrix(face, size))
+    if wears:
+        bits |= GLASSES
+        pair = worn_glasses(image, face, size)
+    mask = (parts_map(level, size, glasses=pair, dilation=DILATION_ERASED) & np.uint8(bits)).clip(0, 1)
+    # A slit between two parts keeps a crease or the rim of a lens, which then looks like a scar: close what is narrow.
+    width = 2 * round(_SLIT * level.eye_distance / 2) + 1  # odd: an even disc has no middle and would move the mask
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    x, y, w, h = cv2.boundingRect(mask)  # closing adds nothing beyond it
+    closed = np.zeros_like(mask)
+    there = (slice(y, y + h), slice(x, x + w))
+    closed[there] = cv2.morphologyEx(np.pad(mask[there], width), cv2.MORPH_CLOSE, disc)[width:-width, width:-width]
+    return closed > 0, wears
