@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from faceeraser.artifacts import artifact
-from faceeraser.measurement import metrics
+from faceeraser.measurement import metrics, results
 from faceeraser.model import pairs
 from faceeraser.system import chain, script
 from faceeraser.system.history import read_history
@@ -98,9 +97,9 @@ def run(args: Namespace) -> None:
         rows.append({"name": name, "aim": "classical", **{key: scored.row[key] for key in metrics.FIGURES}, "n": len(look)})
     described = pairs.describe(args.data)
     data = {key: described[key] for key in ("name", "source", "size", "eval_sha256")} | {"n": len(look), "list": "tune"}
-    result = artifact.result(rows, data, args.command)
+    result = results.result(rows, data, args.command)
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     shown = ("name", *metrics.FIGURES, *(f"{key}_gain" for key in metrics.FIGURES), "flow_in_hole", "gmacs")
     script.finish(f"{args.steps} steps at {args.size} pixels", [{k: row.get(k) for k in shown} for row in rows], result)
 

@@ -90,15 +90,16 @@ def took(timing: Any, delegate: str) -> str | None:
 
 def timed_row(device: Any, model: Path, delegate: str, threads: int, args: argparse.Namespace) -> dict[str, Any]:
     """One row; a delegate that fails leaves its reason in `error` and lets the others go on."""
-    from faceeraser.artifacts import artifact
+    from faceeraser.artifacts.files import sha256_of
     from faceeraser.measurement import device as layer
+    from faceeraser.measurement import results
 
     state = device.state()
     row: dict[str, Any] = {
         "name": f"{model.stem} {delegate} {threads}",
         "model": model.stem,
-        "file": artifact.portable(model),
-        "sha256": artifact.sha256_of(model),
+        "file": results.portable(model),
+        "sha256": sha256_of(model),
         "bytes": model.stat().st_size,
         "runtime": "benchmark_model",
         "delegate": delegate,
@@ -129,8 +130,8 @@ def timed_row(device: Any, model: Path, delegate: str, threads: int, args: argpa
 
 def checked_row(device: Any, model: Path, args: argparse.Namespace) -> dict[str, Any]:
     """The outputs there against those here, by our own runner."""
-    from faceeraser.artifacts import artifact
-    from faceeraser.measurement import runner
+    from faceeraser.artifacts.files import sha256_of
+    from faceeraser.measurement import results, runner
 
     given = runner.sample_inputs(model)
     ran = runner.run_on(device, model, given, timeout_s=args.timeout)
@@ -139,9 +140,9 @@ def checked_row(device: Any, model: Path, args: argparse.Namespace) -> dict[str,
     row = {
         "name": f"{model.stem} parity",
         "model": model.stem,
-        "file": artifact.portable(model),
+        "file": results.portable(model),
         "runtime": "litert_runner",
-        "sha256": artifact.sha256_of(model),
+        "sha256": sha256_of(model),
         **device.state().row(),
         **compared,
         "tolerance": tolerance,
@@ -189,7 +190,7 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Do it, print, write. 1 when an output differs or nothing could be timed."""
-    from faceeraser.artifacts import artifact
+    from faceeraser.measurement import results
     from faceeraser.measurement.device import Device
 
     if args.benchmark_model is None and args.runner is None:
@@ -207,9 +208,9 @@ def run(args: argparse.Namespace) -> int:
     with Device.open(args.serial, args.place) as device:
         rows = work(device, args, tool)
         title = f"{device.state().model or device.serial}{' (emulated)' if device.state().emulated else ''}"
-    result = artifact.result(rows, None, args.command)
+    result = results.result(rows, None, args.command)
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     script.finish(title, [shown(row) for row in rows], result)
     if wrong := [row["name"] for row in rows if row.get("passed") is False]:
         raise script.GateFailed(f"the device computes something else than this machine: {', '.join(wrong)}; see max_abs")

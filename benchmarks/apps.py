@@ -36,7 +36,6 @@ import numpy as np
 from tqdm import tqdm
 
 from faceeraser import shipped
-from faceeraser.artifacts import artifact
 from faceeraser.erasing import Eraser, shares
 from faceeraser.face import finder, tracking, video
 from faceeraser.face.crops import align, paste_back
@@ -48,7 +47,7 @@ from faceeraser.face.picture import write as write_picture
 from faceeraser.face.picture import writing as writing_picture
 from faceeraser.face.profiles import FEATURES
 from faceeraser.face.tracking import Tracker
-from faceeraser.measurement import metrics
+from faceeraser.measurement import metrics, results
 from faceeraser.model import pairs
 from faceeraser.system import script
 
@@ -357,10 +356,10 @@ def run(args: Namespace) -> None:
             row |= {"goal": goal, "met": bool(row[figure] >= goal if figure == "fps" else row[figure] <= goal)}
     about = {"name": args.photos.resolve().name, "n": args.faces, "eval_sha256": None}
     photo = "skimage.data.astronaut" if args.photo is None else args.photo.name
-    about |= {"photo": photo, "model": artifact.portable(args.model)}
-    result = artifact.result(rows, about, args.command)
+    about |= {"photo": photo, "model": results.portable(args.model)}
+    result = results.result(rows, about, args.command)
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     columns = ("name", "ms", "fps", "fps_files", "ours", "navier_stokes", "ratio", "n", "goal", "met")
     script.finish(f"{args.model.name}; shares are in the JSON", [{c: row.get(c) for c in columns} for row in rows], result)
 

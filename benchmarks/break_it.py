@@ -50,11 +50,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from faceeraser import cli, inspecting, serve, shipped
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts import contents
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.card import SCHEMA_FILE, card_path, read_card
+from faceeraser.artifacts.runtimes import describe
 from faceeraser.erasing import Eraser
 from faceeraser.face import effects, landmarks, picture, video
 from faceeraser.face.mesh import Face
-from faceeraser.measurement import device, timings
+from faceeraser.measurement import device, results, timings
 from faceeraser.model import checkpoint, networks, pairs
 from faceeraser.system import script
 from faceeraser.training import splits
@@ -301,13 +304,13 @@ def read_effects(path: Path, _whole: bytes) -> str:
     return ""
 
 
-def read_card(path: Path, whole: bytes) -> str:
+def card_beside(path: Path, whole: bytes) -> str:
     """A card beside a model that is whole."""
     from jsonschema import Draft202012Validator
 
     model = path.with_suffix("")
-    card = artifact.read_card(model)
-    schema = json.loads((ROOT / "faceeraser" / "artifacts" / "card.schema.json").read_text())
+    card = read_card(model)
+    schema = json.loads(SCHEMA_FILE.read_text())
     if error := next(Draft202012Validator(schema).iter_errors(card), None):
         return f"a card that its schema refuses: {error.message[:100]}"
     inspecting._card_facts(card, {"operators": {}})
@@ -316,14 +319,14 @@ def read_card(path: Path, whole: bytes) -> str:
 
 def read_model(path: Path, whole: bytes) -> str:
     """A model whose card is whole: refused, unless it is the same."""
-    artifact.Artifact(path, threads=1)
+    Artifact(path, threads=1)
     return "" if path.read_bytes() == whole else "a damaged model was loaded"
 
 
 def read_bare_model(path: Path, whole: bytes) -> str:
     """A model without a card: described, if it can be loaded at all; the command lives on."""
-    artifact.describe(path)
-    artifact.contents(path)
+    describe(path)
+    contents.contents(path)
     return ""
 
 
@@ -439,7 +442,7 @@ def kinds(folder: Path) -> list[Kind]:
     small_data(folder / "data")
     model = shutil.copy(shipped.OCCLUSION, rooms["bare"] / "m.tflite")
     carded = Path(shutil.copy(shipped.PLAN, rooms["models"] / "m.tflite"))
-    card = Path(shutil.copy(artifact.card_path(shipped.PLAN), artifact.card_path(carded)))
+    card = Path(shutil.copy(card_path(shipped.PLAN), card_path(carded)))
     onnx = write_onnx(rooms["onnx"] / "m.onnx")
     texts = {
         "l.json": json.dumps({"format": landmarks.FORMAT, "version": landmarks.VERSION, "layout": "ibug68", "frames": [
@@ -457,7 +460,7 @@ def kinds(folder: Path) -> list[Kind]:
         Kind("videos", whole_videos(rooms["videos"]), read_video, 12),
         Kind("landmarks", [rooms["texts"] / "l.json"], read_landmarks, 8, absurd_json),
         Kind("effects", [rooms["texts"] / "e.json"], read_effects, 6, absurd_json),
-        Kind("cards", [card], read_card, 8, absurd_json),
+        Kind("cards", [card], card_beside, 8, absurd_json),
         Kind("models with a card", [carded], read_model, 4),
         Kind("models without a card", [Path(model), onnx], read_bare_model, 1),
         Kind("safetensors", [run / "generators.safetensors"], read_weights, 4),
@@ -1131,13 +1134,13 @@ def run(args: argparse.Namespace) -> int:
                 rows.append(server(args.count or 500, 10.0, args.seed, until))
             else:
                 rows += soak(args.count or FRAMES, args.count or CALLS, until)
-    result = artifact.result(rows, None, args.command)
+    result = results.result(rows, None, args.command)
     rows = [{**row, "by": result["command"], "commit": result["commit"]} for row in rows]  # parts may be run one by one
     result["rows"] = rows
     if args.json:
-        kept = artifact.read_result(args.json)["rows"] if args.json.is_file() else []
+        kept = results.read_result(args.json)["rows"] if args.json.is_file() else []
         made = {row["name"] for row in rows}
-        artifact.write_result(args.json, {**result, "rows": [row for row in kept if row["name"] not in made] + rows})
+        results.write_result(args.json, {**result, "rows": [row for row in kept if row["name"] not in made] + rows})
     bad = ("lost", "survivors", "tracebacks", "hangs", "over_2gb", "believed", "wrong")
     shown = [{"name": row["name"], "n": row["n"], **{key: row.get(key) for key in (*bad, "growth")}} for row in rows]
     script.finish("Broken, and what came of it", shown, result)

@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from faceeraser.artifacts import artifact
 from faceeraser.artifacts.edges import HYSTERESIS_STEPS, canny, canny_tensor, traceable_canny
+from faceeraser.measurement import results
 from faceeraser.system import script
 
 STEPS = (0, 8, 16, 24, 32, 48, 64, 96)
@@ -195,9 +195,9 @@ def run(args: argparse.Namespace) -> None:
         {"name": f"K={k}", **{key: round(value, 6) for key, value in (agreement[k] | timings[k]).items()}} for k in STEPS
     ]
     data = {"name": args.photos.resolve().name, "n": len(files), "eval_sha256": digest.hexdigest()}
-    result = artifact.result(rows, data, args.command)
+    result = results.result(rows, data, args.command)
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     print(f"\n{len(files)} photographs of {args.photos} at {args.size} px; in use: K={HYSTERESIS_STEPS}")
     print(tabulate(rows, headers="keys", floatfmt=".5f"))
     print(json.dumps(result), flush=True)

@@ -29,8 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser.artifacts import artifact
-from faceeraser.measurement import metrics, plots
+from faceeraser.measurement import metrics, plots, results
 from faceeraser.measurement.seeds import mean_and_spread
 from faceeraser.model import checkpoint
 from faceeraser.model.networks import Config, FaceEraser, count
@@ -236,7 +235,7 @@ def run(args: Namespace) -> None:
     if not source.is_file() or not (args.release / "small" / "int8").is_dir():
         raise ValueError(f"{args.release}: expected what benchmarks/release.py leaves, with result.json and small/int8")
     args.data = args.release / "faces"
-    result = artifact.read_result(source)
+    result = results.read_result(source)
     plan = commands(args)
     # What continues another run comes after all the others.
     for later in () if args.no_training else (False, True):
@@ -249,7 +248,7 @@ def run(args: Namespace) -> None:
     if scratch:
         command = ["--reference", str(args.release / "fp32"), "--data", str(args.data), "--json", str(measured)]
         chain.run_all([["benchmarks/fidelity.py", *scratch, *command]], ROOT)
-        control_rows = [row for row in artifact.read_result(measured)["rows"] if row["name"].startswith("scratch")]
+        control_rows = [row for row in results.read_result(measured)["rows"] if row["name"].startswith("scratch")]
     rows = of_chain(args, result)
     for row in control_rows:
         command = plan["control", "scratch", int(row["name"].split("-")[1])]
@@ -259,9 +258,9 @@ def run(args: Namespace) -> None:
         rows.append({"name": name, "kind": "published", "fewer_macs": macs, "fewer_params": params, "source": origin})
     ratios(rows)
     goals = verdict(rows)
-    whole = artifact.result(rows, result["data"], args.command) | {"goals": goals}
+    whole = results.result(rows, result["data"], args.command) | {"goals": goals}
     if args.json:
-        artifact.write_result(args.json, whole)
+        results.write_result(args.json, whole)
     if args.plot:
         plot(rows, args.plot)
     shown = ("name", *metrics.FIGURES, "gmacs", "params", "bytes", "ms", "fewer_macs_than_paper", "steps")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from faceeraser import WEIGHTS
-from faceeraser.artifacts import artifact
+from faceeraser.measurement import results
 from faceeraser.system import chain, script
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,11 +86,11 @@ def run(args: argparse.Namespace) -> None:
     taken = chain.run_all(commands(args), ROOT)
     seconds = round(time.monotonic() - began, 1)
     result = json.loads((args.target / "result.json").read_text())
-    result |= {"command": f"python benchmarks/demo.py{f' --faces {artifact.portable(args.faces)}' if args.faces else ''}"}
+    result |= {"command": f"python benchmarks/demo.py{f' --faces {results.portable(args.faces)}' if args.faces else ''}"}
     result |= {"seconds": seconds, "steps": taken}
-    artifact.write_result(args.target / "result.json", result)
+    results.write_result(args.target / "result.json", result)
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     source = "photographs" if args.faces else "synthetic skin: shows that the chain works, not how good it is on faces"
     script.finish(
         f"{args.target / 'report.html'}: {seconds / 60:.1f} minutes. {result['data']['n']} validation pairs of {source}",

@@ -488,7 +488,7 @@ def old_adb(tools: Path) -> Path | None:
 
 def loopback_row(tools: Path, adb: Path) -> dict[str, Any]:
     """The whole path without a fault: connect, read the state, push, run, pull, clean up."""
-    from faceeraser.artifacts import artifact
+    from faceeraser.artifacts.files import sha256_of
     from faceeraser.measurement.device import Device
 
     with World(tools, adb) as world:
@@ -506,7 +506,7 @@ def loopback_row(tools: Path, adb: Path) -> dict[str, Any]:
                 "adbd": adbd_version(tools),
                 "serial": serial,
                 "bytes": payload.stat().st_size,
-                "sha256_equal": artifact.sha256_of(back) == artifact.sha256_of(payload),
+                "sha256_equal": sha256_of(back) == sha256_of(payload),
                 "exit_code": code.code,
                 "output": code.text.split(),
                 "machine": state.machine,
@@ -602,11 +602,11 @@ def qemu_row(name: str, model: Path, native: Path, emulated: Path, pictures: int
     """The model by the same program on x86-64 and on an emulated ARM, and by Python's LiteRT, on the same inputs."""
     import numpy as np
 
-    from faceeraser.artifacts import artifact
-    from faceeraser.measurement import runner
+    from faceeraser.artifacts.files import sha256_of
+    from faceeraser.measurement import results, runner
 
     int8, after_warp = name == "qemu_int8", {}
-    row: dict[str, Any] = {"name": name, "file": artifact.portable(model), "sha256": artifact.sha256_of(model)}
+    row: dict[str, Any] = {"name": name, "file": results.portable(model), "sha256": sha256_of(model)}
     pairs = []
     with tempfile.TemporaryDirectory() as scratch:
         run = model
@@ -624,7 +624,7 @@ def qemu_row(name: str, model: Path, native: Path, emulated: Path, pictures: int
     floats = [n for n, k in whole.items() if k == "f"]
     if not floats:
         what = "gives no float outputs, and rounded ones hide how far apart two machines are; export it with --flavour web"
-        raise ValueError(f"{artifact.portable(model)} {what}")
+        raise ValueError(f"{results.portable(model)} {what}")
 
     def over(names: Sequence[str], a: int, b: int) -> list[dict[str, Any]]:
         return [runner.compare({n: p[a][n] for n in names}, {n: p[b][n] for n in names}) for p in pairs if names]
@@ -677,8 +677,7 @@ def parser_row() -> dict[str, Any]:
 
 def measure(args: argparse.Namespace) -> int:
     """Do it all, print, write. 1 when a figure is not what it has to be."""
-    from faceeraser.artifacts import artifact
-    from faceeraser.measurement import device
+    from faceeraser.measurement import device, results
 
     adb = device.find_adb()
     rows = [loopback_row(args.tools, adb)]
@@ -694,9 +693,9 @@ def measure(args: argparse.Namespace) -> int:
     if old:
         lost = fault_rows(args.tools, old, (lost_in_push, lost_in_run))
         rows += [{**row, "name": f"{row['name']}_debian_adb", "adb": adb_version(old)} for row in lost]
-    result = artifact.result(rows, None, args.command)
+    result = results.result(rows, None, args.command)
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     script.finish("the device layer, without a phone", [{"name": r["name"], "": summary(r)} for r in rows], result)
     by_name = {row["name"]: row for row in rows}
     wrong = [row["name"] for row in rows if row.get("python_max", 0) > TOLERANCE or not within(row)]

@@ -25,7 +25,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts.card import read_card
+from faceeraser.measurement import results
 from faceeraser.system import chain, script
 from faceeraser.system.history import read_history
 
@@ -41,7 +42,7 @@ def export_all(args: Namespace, plugin: Path) -> dict[str, Path]:
 
     def current(path: Path, source: Path) -> bool:
         try:
-            made_from = artifact.read_card(path)["history"]
+            made_from = read_card(path)["history"]
         except (ValueError, OSError):
             return False
         return bool(made_from == read_history(source))
@@ -67,7 +68,7 @@ def timed(args: Namespace, files: Mapping[str, Path], plugin: Path, folder: Path
     runtimes = ["torch", "onnxruntime", "litert"]
     arguments = [*models, "--runtimes", *runtimes, "--threads", str(threads), "--delegate", str(plugin)]
     chain.run_all([["benchmarks/latency.py", *arguments, "--json", str(result)]], ROOT)
-    return {row["model"]: row["median_ms"] for row in artifact.read_result(result)["rows"]}
+    return {row["model"]: row["median_ms"] for row in results.read_result(result)["rows"]}
 
 
 def rows_of(args: Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -80,7 +81,7 @@ def rows_of(args: Namespace, folder: Path) -> list[dict[str, Any]]:
     one, two = (timed(args, files, plugin, folder, threads) for threads in (1, 2))
     rows = []
     for name, path in files.items():
-        card = artifact.read_card(path)
+        card = read_card(path)
         row = {
             "name": name,
             "file": path.name,
@@ -94,7 +95,7 @@ def rows_of(args: Namespace, folder: Path) -> list[dict[str, Any]]:
             "ms_2": two[name],
         }
         if path.suffix == ".tflite":
-            nodes = delegated[artifact.portable(path)]
+            nodes = delegated[results.portable(path)]
             row |= {"delegates": card["delegates"], "checker": "tf-2.15.1"}
             row |= {key: nodes[key] for key in ("delegated_share", "control_refused", "refused_operators", "litert")}
         rows.append(row)
@@ -110,7 +111,7 @@ def measured(command: Sequence[str], folder: Path) -> list[dict[str, Any]]:
     done = subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:], "--json", str(result)], check=False)
     if done.returncode not in (0, 1):
         raise ValueError(f"{command[0]} ended with {done.returncode}; its message stands above")
-    rows: list[dict[str, Any]] = artifact.read_result(result)["rows"]
+    rows: list[dict[str, Any]] = results.read_result(result)["rows"]
     return rows
 
 
@@ -170,9 +171,9 @@ def run(args: Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = rows_of(args, Path(folder))
     goals = verdict(rows)
-    result = artifact.result(rows, None, args.command) | {"goals": goals}
+    result = results.result(rows, None, args.command) | {"goals": goals}
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     columns = ("name", "bytes", "ops", "delegated_share", "control_refused", "parity_max", "parity_psnr", "ms", "ms_2")
     script.finish(str(args.release), [{key: row.get(key) for key in columns} for row in rows], {"goals": goals})
     if missed := [f"{name}: {goal['measured']}" for name, goal in goals.items() if not goal["met"]]:

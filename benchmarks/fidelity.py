@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from faceeraser.artifacts import artifact
+from faceeraser.measurement import results
 from faceeraser.model import quality
 from faceeraser.system import script
 
@@ -65,7 +65,7 @@ def run(args: Namespace) -> None:
     result = quality.fidelity([*args.models, *args.rows], script.options(quality.Fidelity, args), args.command)
     rows, data = result["rows"], result["data"]
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     shown = [c for c in COLUMNS if any(row.get(c) is not None for row in rows)]
     script.finish(title(data), [{"name": row["name"], **{c: row.get(c) for c in shown}} for row in rows], result)
     if args.max_drop is not None:

@@ -301,14 +301,14 @@ def time_all(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Load everything, warm it up, let it take turns; returns the rows in the order given."""
     from tqdm import tqdm
 
-    from faceeraser.artifacts import artifact
+    from faceeraser.measurement import results
     from faceeraser.system.legacy import find_python
 
     second = find_python(args.legacy_python)
     workers: list[Worker] = []
     try:
         for name, runtime, path in tqdm(jobs(args), desc="load", unit="model", leave=False):
-            where = artifact.portable(path)
+            where = results.portable(path)
             row = {
                 "name": f"{name} {runtime}",
                 "model": name,
@@ -346,7 +346,7 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> int:
     """Time, print, write. 1 when no row could be timed."""
-    from faceeraser.artifacts import artifact
+    from faceeraser.measurement import results
     from faceeraser.system import script
 
     if args.warmup < 10 or args.runs < 50 or args.rounds < 1 or args.threads < 1:
@@ -355,9 +355,9 @@ def run(args: argparse.Namespace) -> int:
             "expected at least 10, 50, 1 and 1: fewer make no figure to report"
         )
     rows = time_all(args)
-    result = artifact.result(rows, None, args.command)
+    result = results.result(rows, None, args.command)
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     script.finish(f"{args.threads} thread(s), {args.rounds} rounds, interleaved", [shown(row) for row in rows], result)
     if not any(row["runs"] for row in rows):
         raise script.GateFailed("no model could be timed; the table says why")

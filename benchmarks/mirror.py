@@ -40,10 +40,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts import contents
 from faceeraser.artifacts.edges import HIGH_THRESHOLD, HYSTERESIS_STEPS, LOW_THRESHOLD, SIGMA
 from faceeraser.artifacts.flatbuffer import Graph
 from faceeraser.conversion import formats, gate, tflite
+from faceeraser.measurement import results
 from faceeraser.model import checkpoint, quant
 from faceeraser.model.networks import DETAIL_GAIN, RESIDUAL_GAIN, STRONGEST_DETAIL, Config, FaceEraser, RefineBlock, count
 from faceeraser.model.quant import FakeQuant, QuantConv2d
@@ -570,7 +571,7 @@ def compare(name: str, pipeline: FaceEraser, args: argparse.Namespace) -> list[d
                     # latency.py's ratio is of each to the first, the file, round by round.
                     **({"ratio": 1 / row["ratio"],
                         "counts": bool(row["xnnpack"]) and per_gmac <= MS_PER_GMAC} if mirrored else {}),
-                    "operators": {op["type"]: op["n"] for op in artifact.operators(files[kind])},
+                    "operators": {op["type"]: op["n"] for op in contents.operators(files[kind])},
                 })  # fmt: skip
     return rows
 
@@ -586,9 +587,9 @@ def run(args: argparse.Namespace) -> int:
     if args.wide:
         wide = random_network(args.wide, gate.gate_pictures(256)[:4])
         rows += compare(f"wide {args.wide}", wide, args)
-    result = artifact.result(rows, None, args.command) | {"goal": {"ratio": GOAL, "ms_per_gmac": MS_PER_GMAC}}
+    result = results.result(rows, None, args.command) | {"goal": {"ratio": GOAL, "ms_per_gmac": MS_PER_GMAC}}
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     shown = [
         {
             "": row["name"], "ms": row["ms"], "p90": row["p90_ms"], "ms/GMAC": row["ms_per_gmac"],

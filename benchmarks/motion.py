@@ -23,11 +23,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser.artifacts import artifact
 from faceeraser.erasing import Eraser
 from faceeraser.face import finder, picture
 from faceeraser.face.tracking import Tracker
-from faceeraser.measurement import looks
+from faceeraser.measurement import looks, results
 from faceeraser.model import opening, pairs
 from faceeraser.system import script
 
@@ -152,9 +151,9 @@ def run(args: Namespace) -> None:
         medians = {figure: row[figure]["median"] for figure in GOALS}
         row["goals"] = {figure: low <= medians[figure] <= high for figure, (low, high) in GOALS.items()}
     about = {"name": args.photos.resolve().name, "n": done, "eval_sha256": None}
-    result = artifact.result(rows, about, args.command)
+    result = results.result(rows, about, args.command)
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     shown = [
         {"name": row["name"], **{figure: row[figure]["median"] for figure in GOALS}, "met": all(row["goals"].values())}
         for row in rows

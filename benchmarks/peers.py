@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser.artifacts import artifact
-from faceeraser.measurement import metrics, plots
+from faceeraser.measurement import metrics, plots, results
 from faceeraser.measurement.seeds import mean_and_spread
 from faceeraser.model import pairs, peers
 from faceeraser.model.networks import COMPARED, Config
@@ -105,7 +104,7 @@ def measured(args: Namespace) -> list[dict[str, Any]]:
          ["benchmarks/fidelity.py", *named[1:], "--reference", named[0], "--data", str(args.data), "--latency", str(took),
           "--json", str(fidelity)]], ROOT,
     )  # fmt: skip
-    result = artifact.read_result(fidelity)
+    result = results.read_result(fidelity)
     by_name = {row["name"]: row for row in result["rows"]}
     rows: list[dict[str, Any]] = []
     for model in COMPARED:
@@ -164,9 +163,9 @@ def run(args: Namespace) -> None:
         raise ValueError(f"--seeds {args.seeds}: expected at least 1")
     train_all(args)
     rows = measured(args)
-    result = artifact.result(rows, args.described, args.command) | {"faceeraser_against": verdict(rows)}
+    result = results.result(rows, args.described, args.command) | {"faceeraser_against": verdict(rows)}
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     if args.plot:
         plot(rows, args.plot)
     shown = ("name", *FIGURES, "gmacs", "params", "bytes", "ms", "steps", "seeds")

@@ -45,7 +45,6 @@ import numpy as np
 from tqdm import tqdm
 
 from faceeraser import erasing
-from faceeraser.artifacts import artifact
 from faceeraser.face import picture
 from faceeraser.face.crops import align, paste_back
 from faceeraser.face.finder import find_faces
@@ -53,7 +52,7 @@ from faceeraser.face.glasses import glasses_score
 from faceeraser.face.masks import face_mask
 from faceeraser.face.mesh import OVAL, Face
 from faceeraser.face.occluders import Occluders, trimmed
-from faceeraser.measurement import judge, looks, metrics, patches
+from faceeraser.measurement import judge, looks, metrics, patches, results
 from faceeraser.model import opening, pairs
 from faceeraser.system import script, writing
 
@@ -511,9 +510,9 @@ def run(args: Namespace) -> None:
         "real_skin": {size: len(found) for size, found in real.items()},
         "without_own_skin": without,
     }
-    result = artifact.result(rows, data, args.command)
+    result = results.result(rows, data, args.command)
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     title = f"{len(measured)} photographs of {args.photos}, all parts erased, {len(without)} with too little bare skin"
     script.finish(title, table(rows), result)
     if passed := [row["name"] for row in rows if row["name"] in CONTROLS and not row["painting_misses"]]:

@@ -8,7 +8,7 @@ An estimate, not a measurement: every row says so (`estimate: true`, `estimate_m
 
     ms = rate of the device * (GMAC * q + r * GB)
 
-GB is what all operators read and write (`faceeraser.artifact.operators`), so the hundreds of small operators around the
+GB is what all operators read and write (`contents.operators`), so the hundreds of small operators around the
 convolutions count as well; r, one for all devices, says how many GMAC take as long as moving 10^9 bytes; q is 1 for floats,
 and for int8 one number for cores without and one for cores with a dot product of bytes. All are fitted, in the logarithm,
 to `PUBLISHED`: times that others have published of known networks on known devices. The networks were built with random
@@ -41,7 +41,9 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts import contents
+from faceeraser.artifacts.card import read_card
+from faceeraser.measurement import results
 from faceeraser.system import script
 
 # Network -> GMAC and 10^6 bytes moved by its fp32 .tflite, as `--recount` prints them.
@@ -194,19 +196,19 @@ def as_factor(ratios: Sequence[float]) -> list[float]:
 
 def measured_work(path: Path, card: Mapping[str, Any]) -> tuple[float, float]:
     """(GMAC, 10^9 bytes moved) of an exported file."""
-    return float(card["gmacs"]), sum(row["moved_mb"] for row in artifact.operators(path)) / 1e3
+    return float(card["gmacs"]), sum(row["moved_mb"] for row in contents.operators(path)) / 1e3
 
 
 def estimates(name: str, path: Path, fitted: Fit) -> list[dict[str, Any]]:
     """The file's rows, one for each class of phone."""
-    card = artifact.read_card(path)
+    card = read_card(path)
     gmacs, gb = measured_work(path, card)
     rows = []
     for label, (place, about) in CLASSES.items():
         int8 = ("dot" if place[1] in DOT_PRODUCT else "plain") if card["precision"] == "int8" else None
         ms = fitted.rates[place] * fitted.work(gmacs, gb, int8)
         rows.append({
-            "name": f"{name}, {label}", "model": name, "file": artifact.portable(path), "class": label, "about": about,
+            "name": f"{name}, {label}", "model": name, "file": results.portable(path), "class": label, "about": about,
             "threads": place[2], "precision": card["precision"], "gmacs": gmacs, "moved_mb": gb * 1e3,
             "estimate": True, "estimate_ms": ms, "low_ms": ms / RANGE, "high_ms": ms * RANGE,
         })  # fmt: skip
@@ -218,11 +220,11 @@ def check(path: Path, models: Mapping[str, Path], fitted: Fit) -> dict[str, Any]
 
     Floats only: an int8 file's q on that computer is not known. Raises ValueError when fewer than two are left.
     """
-    result = artifact.read_result(path)
+    result = results.read_result(path)
     timed = {row["name"]: row["ms"] for row in result["rows"] if row.get("ms") and row["name"] in models}
     work: dict[str, float] = {}
     for name in timed:
-        card = artifact.read_card(models[name])
+        card = read_card(models[name])
         if card["precision"] == "fp32":
             work[name] = fitted.work(*measured_work(models[name], card), None)
     if len(work) < 2:
@@ -230,7 +232,7 @@ def check(path: Path, models: Mapping[str, Path], fitted: Fit) -> dict[str, Any]
     rate = float(np.exp(np.mean([np.log(timed[name] / work[name]) for name in work])))
     rows = [{"name": name, "ms": timed[name], "fitted_ms": rate * work[name]} for name in work]
     worst = max(as_factor([row["fitted_ms"] / row["ms"] for row in rows]))
-    return {"file": artifact.portable(path), "hardware": result["hardware"], "rows": rows, "max_factor": worst}
+    return {"file": results.portable(path), "hardware": result["hardware"], "rows": rows, "max_factor": worst}
 
 
 def recount(names: Sequence[str] = tuple(NETWORKS)) -> int:
@@ -277,8 +279,8 @@ def recount(names: Sequence[str] = tuple(NETWORKS)) -> int:
             path = Path(folder) / f"{name}.tflite"
             with redirect_stdout(io.StringIO()):  # Keras tells every variable that it saves
                 path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(builders[name]()).convert())
-            moved = sum(row["moved_mb"] for row in artifact.operators(path))
-            print(f'    "{name}": ({artifact.count(path)["gmacs"]:.4f}, {moved:.2f}),', flush=True)
+            moved = sum(row["moved_mb"] for row in contents.operators(path))
+            print(f'    "{name}": ({contents.count(path)["gmacs"]:.4f}, {moved:.2f}),', flush=True)
             keras.backend.clear_session()
     return 0
 
@@ -316,9 +318,9 @@ def run(args: Namespace) -> int:
     }  # fmt: skip
     if args.check:
         summary["check"] = check(args.check, models, fitted)
-    result = artifact.result(rows, None, args.command) | summary
+    result = results.result(rows, None, args.command) | summary
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     shown = [{"model": row["model"], "class": row["class"], "estimate, ms": row["estimate_ms"], "from": row["low_ms"],
               "to": row["high_ms"], "GMAC": row["gmacs"], "MB moved": row["moved_mb"]} for row in rows]  # fmt: skip
     error = summary["error"]

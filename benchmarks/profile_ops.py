@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser.artifacts import artifact
 from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.measurement import results
 from faceeraser.system import script
 
 BETWEEN = "(between)"
@@ -398,7 +398,7 @@ def run(args: argparse.Namespace) -> int:
         rows.append(
             {
                 "name": name,
-                "file": artifact.portable(path),
+                "file": results.portable(path),
                 "threads": args.threads,
                 "runs": args.runs,
                 **profiled,
@@ -413,9 +413,9 @@ def run(args: argparse.Namespace) -> int:
             for row in profiled["operators"]
         ]
         print(tabulate(shown, headers="keys", floatfmt=("", "", ".3f", ".1f")))
-    result = artifact.result(rows, None, args.command)
+    result = results.result(rows, None, args.command)
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     largest = [
         {
             "file": row["name"],

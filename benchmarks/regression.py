@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from faceeraser.artifacts import artifact
+from faceeraser.measurement import results
 from faceeraser.system import script
 from faceeraser.system.writing import whole_file
 
@@ -187,10 +187,10 @@ def run(args: Namespace) -> int:
     for flag, least in (("max_drop", 0), ("max_texture", 0), ("max_slower", 1), ("max_bigger", 1)):
         if not getattr(args, flag) >= least:  # NaN too
             raise ValueError(f"--{flag.replace('_', '-')} is {getattr(args, flag)}; expected {least} or more")
-    new, old = artifact.read_result(args.result), artifact.read_result(args.baseline)
+    new, old = results.read_result(args.result), results.read_result(args.baseline)
     cases = compare_all(new, old, args)
     if args.junit:
-        title = f"{artifact.portable(args.result)} against {artifact.portable(args.baseline)}"
+        title = f"{results.portable(args.result)} against {results.portable(args.baseline)}"
         with whole_file(args.junit) as partial:
             partial.write_bytes(junit(cases, title))
     worse = [case for case in cases if case.failed]

@@ -19,9 +19,10 @@ import sys
 from pathlib import Path
 
 from faceeraser import WEIGHTS
-from faceeraser.artifacts import artifact
-from faceeraser.measurement import metrics
+from faceeraser.artifacts.card import card_path, read_card
+from faceeraser.measurement import metrics, results
 from faceeraser.system import chain, script
+from faceeraser.system.writing import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 # What ships of the exports, and what each is called there: float pictures in and out, for a browser as well as a phone.
@@ -97,8 +98,8 @@ def publish(work: Path, target: Path) -> None:
     for name, exported in EXPORTED.items():
         source = work / "exports" / f"{exported}.tflite"
         shutil.copyfile(source, target / f"{name}.tflite")
-        card = artifact.card_path(target / f"{name}.tflite")
-        artifact.write_json(card, {**artifact.read_card(source), "file": f"{name}.tflite"})
+        card = card_path(target / f"{name}.tflite")
+        write_json(card, {**read_card(source), "file": f"{name}.tflite"})
 
 
 def run(args: argparse.Namespace) -> None:
@@ -107,10 +108,10 @@ def run(args: argparse.Namespace) -> None:
     plan = commands(args)
     taken = chain.run_all(missing(plan), ROOT)
     found = json.loads((args.target / "result.json").read_text())
-    found |= {"command": f"python benchmarks/release.py {artifact.portable(args.photos)}", "steps": taken}
-    artifact.write_result(args.target / "result.json", found)
+    found |= {"command": f"python benchmarks/release.py {results.portable(args.photos)}", "steps": taken}
+    results.write_result(args.target / "result.json", found)
     if args.json:
-        artifact.write_result(args.json, found)
+        results.write_result(args.json, found)
     publish(args.target, args.publish)
     shown = (*metrics.FIGURES, "texture_swd", "psnr_vs_fp32", "gmacs", "params", "bytes", "ms")
     rows = [{"name": row["name"], **{name: row.get(name) for name in shown}} for row in found["rows"]]

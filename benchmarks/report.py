@@ -32,13 +32,15 @@ import numpy as np
 from jinja2 import Environment
 from tqdm import tqdm
 
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts import contents
+from faceeraser.artifacts.card import card_path, read_card
+from faceeraser.artifacts.files import KINDS, bytes_of, kind_of
 from faceeraser.face.crops import align, paste_back
 from faceeraser.face.finder import find_faces
 from faceeraser.face.masks import face_mask
 from faceeraser.face.mesh import Face
 from faceeraser.face.picture import read as read_picture
-from faceeraser.measurement import metrics
+from faceeraser.measurement import metrics, results
 from faceeraser.model import pairs
 from faceeraser.model.opening import Model, open_model
 from faceeraser.system import script
@@ -617,7 +619,7 @@ def placement(paths: Mapping[str, Path], cards: Mapping[str, Row], timed: Sequen
         card = cards.get(name) or {}
         listed: list[Fields] = []
         if path.suffix == ".tflite":
-            listed = artifact.operators(path)
+            listed = contents.operators(path)
         elif counted := (card.get("checked") or {}).get("operators"):
             listed = [{"type": kind, "n": n, "moved_mb": None} for kind, n in counted.items()]
         runs = []
@@ -722,12 +724,12 @@ def about_models(paths: Mapping[str, Path]) -> tuple[dict[str, Fields], dict[str
     cards: dict[str, Fields] = {}
     known: dict[str, Sequence[Row]] = {}
     for name, path in paths.items():
-        if path.is_dir() and path.suffix not in artifact.KINDS:
+        if path.is_dir() and path.suffix not in KINDS:
             known[name] = read_history(path)
         else:
-            beside = artifact.card_path(path).is_file() or not path.exists()
-            counted = {"kind": artifact.kind_of(path), "bytes": artifact.bytes_of(path)} if not beside else {}
-            cards[name] = artifact.read_card(path) if beside else {**counted, "history": []}
+            beside = card_path(path).is_file() or not path.exists()
+            counted = {"kind": kind_of(path), "bytes": bytes_of(path)} if not beside else {}
+            cards[name] = read_card(path) if beside else {**counted, "history": []}
             known[name] = cards[name]["history"]
     return cards, known
 
@@ -788,7 +790,7 @@ def run(args: Namespace) -> int:
     """Read, paint, write."""
     if args.target is None:
         raise ValueError("no TARGET.html; expected it as the last word of the command")
-    result, timings, guesses = sort_results({path: artifact.read_result(path) for path in args.results})
+    result, timings, guesses = sort_results({path: results.read_result(path) for path in args.results})
     paths = model_paths(args.models)
     if args.data is not None:
         about = pairs.describe(args.data)

@@ -17,7 +17,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts.card import read_card
+from faceeraser.measurement import results
 from faceeraser.system import chain, script
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,13 +82,13 @@ def goals_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def run(args: Namespace) -> None:
     named = dict(model.split("=", 1) if "=" in model else (Path(model).stem, model) for model in args.models)
     files = {"previous": args.previous, **{name: Path(path) for name, path in named.items()}}
-    cards = {name: artifact.read_card(path) for name, path in files.items()}
+    cards = {name: read_card(path) for name, path in files.items()}
     with tempfile.TemporaryDirectory() as folder:
         one, two = (timed(files, threads, args, Path(folder)) for threads in (1, 2))
     rows = [
         {
             "name": name,
-            "file": artifact.portable(files[name]),
+            "file": results.portable(files[name]),
             "painted": card["resolution"],
             "precision": card["precision"],
             "ms": one[name]["median_ms"],
@@ -102,9 +103,9 @@ def run(args: Namespace) -> None:
         for name, card in cards.items()
     ]
     goals = goals_of(rows)
-    result = {**artifact.result(rows, {"name": None, "n": 0, "eval_sha256": None}, args.command), "goals": goals}
+    result = {**results.result(rows, {"name": None, "n": 0, "eval_sha256": None}, args.command), "goals": goals}
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     for goal in goals:
         met = "met" if goal["met"] else "NOT met"
         print(f"{goal['goal']}: {goal['found']:.3f}, at most {goal['at_most']:g} asked: {met}")

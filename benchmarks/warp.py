@@ -29,9 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from faceeraser.artifacts import artifact
 from faceeraser.artifacts.flatbuffer import Graph
 from faceeraser.conversion import tflite, tflite_edits
+from faceeraser.measurement import results
 from faceeraser.model.warp import warp
 from faceeraser.system import script
 from faceeraser.system.extras import need
@@ -172,9 +172,9 @@ def run(args: argparse.Namespace) -> None:
     if args.size < 2 or args.rounds < 5 or args.each < 5:
         raise ValueError(f"--size {args.size} --rounds {args.rounds} --each {args.each}: expected at least 2, 5 and 5")
     rows = measure(args.size, args.rounds, args.each)
-    result = artifact.result(rows, None, args.command)
+    result = results.result(rows, None, args.command)
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     script.finish(f"the warp of {args.size} x {args.size} x 3, one thread, in turns", rows, result)
     if wrong := [row for row in rows if not row["max_abs"] <= 1e-4]:
         raise script.GateFailed(f"{wrong[0]['name']} is {wrong[0]['max_abs']:.2g} from torch, expected 1e-4")

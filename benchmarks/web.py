@@ -34,8 +34,8 @@ from pathlib import Path
 from typing import Any
 
 from faceeraser import WEIGHTS, serve
-from faceeraser.artifacts import artifact
 from faceeraser.face import effects
+from faceeraser.measurement import results
 from faceeraser.system import script
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -207,9 +207,9 @@ def run(args: Namespace) -> None:
         else:
             place = Here(args.browser)
         rows = measured(place, servers, posted, args)
-    result = artifact.result(rows, None, args.command)
+    result = results.result(rows, None, args.command)
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     shown = (
         "name",
         "fps",

@@ -40,7 +40,7 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from faceeraser import cli
-from faceeraser.artifacts import artifact
+from faceeraser.measurement import results
 
 SIDE = 600
 EYE = (202, 256)  # of the portrait, y and x
@@ -1502,7 +1502,7 @@ def work(args: Namespace) -> int:
         print(f"{row['name']:<{width}}  {row['verdict']:<7}  {row['why']}")
     counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("right", "refused", "wrong")}
     if args.json:
-        artifact.write_result(args.json, artifact.result(rows, None, args.command))
+        results.write_result(args.json, results.result(rows, None, args.command))
     print(json.dumps(counts))
     return 1 if counts["wrong"] else 0
 

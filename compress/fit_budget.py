@@ -27,13 +27,15 @@ from typing import Any
 
 from tabulate import tabulate
 
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.files import sha256_of
 from faceeraser.measurement import metrics
 from faceeraser.model import checkpoint, inference
 from faceeraser.model.networks import Inpainter, count
 from faceeraser.model.pairs import describe, evaluation_pairs
 from faceeraser.system import chain, script, writing
 from faceeraser.system.history import read_history
+from faceeraser.system.writing import write_json
 from faceeraser.training.channels import Budget, least_cost
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -119,7 +121,7 @@ def row_of(folder: Path, name: str) -> dict[str, Any]:
 
 def exported(file: Path, args: argparse.Namespace, resolution: int) -> dict[str, Any]:
     """The file's own figures, on the same slice of train as the stages'."""
-    model = artifact.Artifact(file)
+    model = Artifact(file)
     look = evaluation_pairs(args.data, "tune", resolution, 24)
     row = metrics.score(model.erase, look).row
     return {
@@ -159,7 +161,7 @@ def unchanged(work: Path, source: Path, plan: Mapping[str, Sequence[str]]) -> se
     """
     file = work / "plan.json"
     before = json.loads(file.read_text()) if file.is_file() else {}
-    plan = {"source": [artifact.sha256_of(source / "generators.safetensors")], **plan}
+    plan = {"source": [sha256_of(source / "generators.safetensors")], **plan}
     kept: set[str] = set()
     stale = before.get("source") != plan["source"]
     for name, command in list(plan.items())[1:]:
@@ -169,7 +171,7 @@ def unchanged(work: Path, source: Path, plan: Mapping[str, Sequence[str]]) -> se
         elif (work / name).is_dir():
             print(f"{name}: made by another command, or after a round that was; made again")
             shutil.rmtree(work / name)
-    artifact.write_json(file, plan)
+    write_json(file, plan)
     return kept
 
 
@@ -275,7 +277,7 @@ def run(args: argparse.Namespace) -> None:
         missed = misses(args, rows[0], file)
         rows.append({"round": "int8.tflite", **file})
         asked = {name: getattr(args, f"max_{name}") for name in ("gmacs", "params", "mb", "ms", "drop", "texture")}
-        artifact.write_json(work / "budget.json", {"asked": asked, "missed": missed, "rows": rows})
+        write_json(work / "budget.json", {"asked": asked, "missed": missed, "rows": rows})
         if missed:
             raise script.GateFailed(f"{'; '.join(missed)}. What was made is in {work}")
     summary = {"target": str(args.target), "source": described["source"], "asked": asked, "file": file}

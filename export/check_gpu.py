@@ -24,10 +24,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts.files import kind_of
 from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.artifacts.runtimes import RESAMPLER
 from faceeraser.conversion import gpu_delegate
-from faceeraser.measurement import runner
+from faceeraser.measurement import results, runner
 from faceeraser.system import legacy, script
 
 MAX_ABS = 1e-3
@@ -87,7 +88,7 @@ def analyze(python: Path, files: list[Path]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         controls = [Path(folder) / f"{k}.tflite" for k in range(len(files))]
         for path, control in zip(files, controls, strict=True):
-            doctored(path, control, CONTROL, ("GATHER", artifact.RESAMPLER))
+            doctored(path, control, CONTROL, ("GATHER", RESAMPLER))
         command = [str(python), "-c", ANALYZE, *(str(path) for path in (*files, *controls))]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         parts = done.stdout.split("FILE\n")[1:]
@@ -115,7 +116,7 @@ def delegated(path: Path, pictures: int, plugin: Path) -> dict[str, Any]:
     row["control_refused"] = any(text.startswith(CONTROL_LITERT) for text in gpu_delegate.run(control, []).refused)
     if ran.refused:
         return row
-    if Graph(path).ops(artifact.RESAMPLER) and not plugin.is_file():
+    if Graph(path).ops(RESAMPLER) and not plugin.is_file():
         subprocess.run(["bash", str(Path(__file__).with_name("build_resampler.sh")), str(plugin)], check=True)
     on_cpu = [runner.reference(path, inputs, plugin if plugin.is_file() else None) for inputs in given]
     row["max_abs"] = max(runner.compare(a, b)["max_abs"] for a, b in zip(ran.outputs, on_cpu, strict=True))
@@ -125,7 +126,7 @@ def delegated(path: Path, pictures: int, plugin: Path) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> int:
     """Both checks, the table, one line for each refused node, the JSON line. 1 when anything was refused."""
     for path in args.files:
-        if not path.is_file() or artifact.kind_of(path) != "tflite":
+        if not path.is_file() or kind_of(path) != "tflite":
             raise ValueError(f"{path}: expected a .tflite file, such as export/to_tflite.py makes")
     python = legacy.find_python(args.legacy_python)
     if python is None:
@@ -133,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
     rows = analyze(python, args.files)
     with tempfile.TemporaryDirectory() as folder:
         for path, row in zip(tqdm(args.files, desc="on the delegate", unit="file", leave=False), rows, strict=True):
-            row |= {"name": path.stem, "file": artifact.portable(path)}
+            row |= {"name": path.stem, "file": results.portable(path)}
             try:
                 row["litert"] = delegated(path, args.pictures, Path(folder) / "resampler.so")
             except RuntimeError as error:  # no Vulkan here: said in the table, and no verdict
@@ -159,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     script.finish("TensorFlow 2.15.1's check for GPUs, and LiteRT's GPU delegate on this machine", table, {"files": rows})
     if args.json:
-        artifact.write_result(args.json, artifact.result(rows, None, args.command))
+        results.write_result(args.json, results.result(rows, None, args.command))
     blind = [row["file"] for row in rows if not (row["control_refused"] and row["litert"].get("control_refused", True))]
     if blind:
         raise script.GateFailed(f"a check let pass what no GPU takes, in {', '.join(blind)}: its verdict is worth nothing")

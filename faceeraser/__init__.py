@@ -94,7 +94,7 @@ def load(
         glasses: 'on', 'off', or 'auto': erased with the eyes where a face seems to wear some.
         front: 'keep' what hangs in front of the parts (hair, hands, things), or 'erase' it with them.
         most: erase only the so many largest faces of a picture; None: all.
-        runtime: for .tflite, one of `artifact.TFLITE_RUNTIMES`.
+        runtime: for .tflite, one of `runtimes.TFLITE_RUNTIMES`.
         delegate: for .tflite, a plugin that runs some of it.
         workers: how many frames of a video are erased at a time, each on one thread.
 

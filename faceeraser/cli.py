@@ -31,7 +31,7 @@ from faceeraser.face.profiles import FEATURES, PROFILES
 from faceeraser.system import script
 
 RUNTIMES = ("ai_edge_litert", "tensorflow", "tflite_runtime")
-"""What may run a .tflite file: `artifact.TFLITE_RUNTIMES`, which a help text does not wait for."""
+"""What may run a .tflite file: `runtimes.TFLITE_RUNTIMES`, which a help text does not wait for."""
 BLENDS = ("poisson", "fast")
 """`effects.BLENDS`."""
 EFFECTS = Path(__file__).with_name("face") / "effects.json"

@@ -27,7 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from faceeraser import shipped
-from faceeraser.artifacts.artifact import KINDS, Artifact
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.files import KINDS
 from faceeraser.artifacts.painting import Held, paint_by_plan
 from faceeraser.face import finder
 from faceeraser.face.crops import align, align_matrix, check_picture, cut, mark, paste_back

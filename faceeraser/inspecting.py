@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts import contents
+from faceeraser.artifacts.card import read_card
+from faceeraser.artifacts.files import KINDS, sha256_of
 from faceeraser.measurement.metrics import FIGURES
 from faceeraser.system.history import read_history
 from faceeraser.system.reading import json_object
@@ -18,9 +20,9 @@ from faceeraser.system.reading import json_object
 def inspect(args: argparse.Namespace) -> int:
     """`faceeraser inspect`: a card, or a checkpoint's structure, and the history of either."""
     path: Path = args.path
-    if path.suffix in artifact.KINDS:
-        found = artifact.read_card(path)
-        inside = artifact.contents(path)
+    if path.suffix in KINDS:
+        found = read_card(path)
+        inside = contents.contents(path)
         facts, tables = _card_facts(found, inside), {"weights by layer": inside["layers"]}
         found = found | {"contents": inside}
     elif path.is_dir():
@@ -28,7 +30,7 @@ def inspect(args: argparse.Namespace) -> int:
         facts, tables = _checkpoint_facts(found), {"generators": found["generators"]}
     else:
         what = "is neither" if path.exists() else "no such file or folder"
-        endings = ", ".join(artifact.KINDS)
+        endings = ", ".join(KINDS)
         raise FileNotFoundError(f"{path}: {what}; expected a checkpoint folder, or a file ending in {endings}")
     if args.json:
         print(json.dumps(found, indent=1))
@@ -59,7 +61,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
             raise ValueError(f"{folder}: found no {name}, expected a checkpoint folder; {remedy}")
     again, scales = "make the folder again", folder / "quantization.json"
     history, weights = read_history(folder), folder / "generators.safetensors"
-    if weights.is_file() and (found := artifact.sha256_of(weights)) != (told := history[-1]["sha256"]):
+    if weights.is_file() and (found := sha256_of(weights)) != (told := history[-1]["sha256"]):
         raise ValueError(
             f"{weights}: sha256 is {found[:12]}..., its history says {told[:12]}...: damaged or exchanged; fetch it again"
         )

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from faceeraser import shipped
-from faceeraser.artifacts import artifact, painting
+from faceeraser.artifacts import painting
+from faceeraser.artifacts.card import read_card
 from faceeraser.face import effects, landmark_models, occluders, tracking
 from faceeraser.face.mesh import LEFT_EYE, MESH_POINTS, OVAL, RIGHT_EYE
 from faceeraser.face.parts import DILATION_ERASED, DILATION_EYE_DISTANCE, PARTS, POLYGONS
@@ -99,7 +100,7 @@ def _checked(model: Path) -> dict[str, Any]:
         ValueError: it is none: of another kind, or of a form that LiteRT.js does not take.
         FileNotFoundError: there is no such file, or no card beside it.
     """
-    card = artifact.read_card(model)
+    card = read_card(model)
     if card["kind"] != "tflite":
         raise ValueError(f"{model}: is {card['kind']}; a browser runs .tflite: make one with export/to_tflite.py")
     if card["edges"] != "inside":

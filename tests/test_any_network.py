@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample  # bound early, as many networks have it
 
 import faceeraser
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.card import SCHEMA_FILE, read_card
 from faceeraser.artifacts.flatbuffer import Graph
 from faceeraser.conversion import convert
 from faceeraser.conversion.coreml import CoreML
@@ -27,7 +28,7 @@ from faceeraser.model.warp import MODES, PADDINGS, Sampling, round_half_even
 from faceeraser.system.script import GateFailed
 
 ASKED = list(itertools.product(MODES, PADDINGS, (True, False)))
-CARD = Draft202012Validator(json.loads((Path(artifact.__file__).parent / "card.schema.json").read_text()))
+CARD = Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
 
 
 class EveryWarp(nn.Module):
@@ -162,7 +163,7 @@ FORMATS = [TFLite(flavour="gpu"), ONNX(), CoreML(bound=60.0)]
 def test_a_file_gives_what_its_module_gives(how, exported) -> None:
     """Measured here again, on inputs that the gate did not see; a .tflite or .onnx file to 1e-5."""
     path, module = exported(how), EveryWarp().eval()
-    card = artifact.read_card(path)
+    card = read_card(path)
     CARD.validate(card)
     figures = card["evaluated_parity"] if how.KIND == "coreml" else card["parity"]
     assert figures["passed"] is True and figures["n"] == 3
@@ -190,13 +191,13 @@ def test_coordinates_are_floats_and_nothing_is_gather_nd(exported) -> None:
 
 
 def test_the_card_says_what_the_inputs_are(exported) -> None:
-    card = artifact.read_card(exported(ONNX()))
+    card = read_card(exported(ONNX()))
     ports = {port["name"]: port for port in card["inputs"]}
     assert ports["image"]["shape"] == [1, 3, 17, 23] and ports["grid"]["shape"] == [1, 9, 31, 2]
     low, high = ports["grid"]["range"]
     assert -2.5 <= low < -2.3 and 2.3 < high <= 2.5
     with pytest.raises(ValueError, match="no face eraser"):
-        artifact.Artifact(exported(ONNX()))
+        Artifact(exported(ONNX()))
 
 
 def test_a_file_that_is_not_its_module_is_not_published(tmp_path, monkeypatch) -> None:
@@ -249,7 +250,7 @@ def test_a_network_of_ones_own_is_exported_by_the_script(my_net, stage, tmp_path
     words = ["export/to_onnx.py", "--module", f"{my_net}:build", tmp_path / "exports"]
     assert stage(*words) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[-1])["files"][0]
-    card = artifact.read_card(tmp_path / "exports" / "my_net.onnx")
+    card = read_card(tmp_path / "exports" / "my_net.onnx")
     assert row["file"] == "my_net.onnx" and card["network"] == {"name": "my_net", "made_by": "my_net.py:build"}
     assert card["params"] == 5 * 3 * 9 + 5 and card["inputs"][0]["range"] == [0.0, 1.0]
     assert card["gmacs"] == pytest.approx(5 * 3 * 9 * 36 / 1e9)

@@ -17,7 +17,7 @@ from PIL import Image
 
 import faceeraser
 from faceeraser import cli
-from faceeraser.artifacts.artifact import card_path
+from faceeraser.artifacts.card import card_path
 from faceeraser.face import picture, video
 from faceeraser.model import checkpoint
 from faceeraser.model.networks import Config, FaceEraser

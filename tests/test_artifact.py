@@ -13,8 +13,21 @@ from jsonschema import Draft202012Validator
 from onnx import TensorProto, helper
 
 from faceeraser import WEIGHTS, cli
-from faceeraser.artifacts import artifact, embedded
+from faceeraser.artifacts import contents, embedded, runtimes
 from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.card import (
+    ANY_CARD_NEEDS,
+    CARD_FORMAT,
+    CARD_NEEDS,
+    PRECISIONS,
+    SCHEMA_FILE,
+    card_path,
+    read_card,
+    write_card,
+)
+from faceeraser.artifacts.files import KINDS, sha256_of
+from faceeraser.artifacts.runtimes import describe
+from faceeraser.measurement import results
 from faceeraser.system import extras
 
 SIZE = 16
@@ -62,7 +75,7 @@ def write_onnx(path: Path, inputs=("mask", "image"), batch=1, extra=(), outputs=
     constants = [helper.make_tensor(n, TensorProto.FLOAT, [], [v]) for n, v in (("one", one), ("grey", 0.25))]
     graph = helper.make_graph(nodes, "tiny", ports, made, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
-    artifact.write_card(path, FACTS | facts)
+    write_card(path, FACTS | facts)
     return path
 
 
@@ -92,7 +105,7 @@ def torch_toy(tmp_path_factory):
     path = tmp_path_factory.mktemp("toy") / "toy.tflite"
     sample = {"image": torch.zeros(1, SIZE, SIZE, 3), "mask": torch.zeros(1, SIZE, SIZE, 1)}
     litert_torch.convert(toy, sample_kwargs=sample).export(str(path))
-    artifact.write_card(path, FACTS)
+    write_card(path, FACTS)
     return toy, path
 
 
@@ -122,7 +135,7 @@ def tensorflow_toys(tmp_path_factory) -> dict[str, Path]:
             converter.inference_input_type = converter.inference_output_type = tf.int8
         found[name] = folder / f"{name}.tflite"
         found[name].write_bytes(converter.convert())
-        artifact.write_card(found[name], FACTS | {"precision": name})
+        write_card(found[name], FACTS | {"precision": name})
     return found
 
 
@@ -167,7 +180,7 @@ def test_batches_and_mask_shapes(tmp_path: Path, batch) -> None:
 
 def test_quantized_inputs_and_outputs_follow_the_files_own_scales(tensorflow_toys) -> None:
     path = tensorflow_toys["int8"]
-    card = artifact.read_card(path)
+    card = read_card(path)
     assert {port["dtype"] for port in (*card["inputs"], *card["outputs"])} == {"int8"}
     assert all(
         port["quantization"]["scale"] > 0 > port["quantization"]["zero_point"]
@@ -246,10 +259,10 @@ def test_coreml_is_described_but_refuses_to_predict_away_from_macos(tmp_path: Pa
 
     path = tmp_path / "m.mlpackage"
     ct.convert(program, convert_to="mlprogram", compute_precision=ct.precision.FLOAT32).save(str(path))
-    described = artifact.describe(path)
+    described = describe(path)
     with pytest.raises(ValueError, match="lacks gmacs, params"):
-        artifact.write_card(path, FACTS | described)
-    card = artifact.write_card(path, FACTS | described | {"gmacs": 0.1, "params": 3})
+        write_card(path, FACTS | described)
+    card = write_card(path, FACTS | described | {"gmacs": 0.1, "params": 3})
     assert card["kind"] == "coreml" and card["bytes"] == sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
     assert [(p["name"], p["layout"]) for p in card["inputs"]] == [("image", "NCHW"), ("mask", "NCHW")]
     with pytest.raises(RuntimeError, match="CoreML predicts on macOS only"):
@@ -269,7 +282,7 @@ def test_a_missing_runtime_is_named_with_the_extra_to_install(torch_toy, tmp_pat
     def absent(name: str):
         raise ModuleNotFoundError(name, name=name)
 
-    for module in (artifact, extras):
+    for module in (runtimes, extras):
         monkeypatch.setattr(module, "import_module", absent)
     with pytest.raises(ModuleNotFoundError, match=f"{missing} is not installed.*pip install .*{extra}"):
         Artifact(path)
@@ -280,7 +293,7 @@ def test_a_missing_runtime_is_named_with_the_extra_to_install(torch_toy, tmp_pat
 
 def test_a_card_has_every_field_and_describes_the_file(torch_toy) -> None:
     path = torch_toy[1]
-    card = json.loads(artifact.card_path(path).read_text())
+    card = json.loads(card_path(path).read_text())
     assert sorted(card) == sorted(
         [
             "format",
@@ -329,7 +342,7 @@ def test_missing_files_and_unreadable_cards_say_what_to_do(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="cannot tell what this is"):
         Artifact(tmp_path / "model.pt")
     path = write_onnx(tmp_path / "m.onnx")
-    card = artifact.card_path(path)
+    card = card_path(path)
     told = json.loads(card.read_text())
     for text, message in (
         ("{", "this is not JSON"),
@@ -352,7 +365,7 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path, name: st
     path = tmp_path / name
     path.write_bytes(b"not a model at all")
     port = {"name": "a", "shape": [1], "layout": "?", "dtype": "float32", "range": [0, 1], "quantization": None}
-    artifact.write_card(path, FACTS | {"inputs": [port, port], "outputs": [port], "gmacs": 0, "params": 0})
+    write_card(path, FACTS | {"inputs": [port, port], "outputs": [port], "gmacs": 0, "params": 0})
     with pytest.raises(ValueError, match="cannot load it") as caught:
         Artifact(path)
     assert "\n" not in str(caught.value)
@@ -360,50 +373,50 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path, name: st
 
 def test_a_card_is_whole_or_not_there(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx")
-    before = artifact.card_path(path).read_text()
+    before = card_path(path).read_text()
     with pytest.raises(ValueError, match="not JSON compliant"):
-        artifact.write_card(path, FACTS | {"parity": {"psnr_hole_min": float("inf")}})
-    assert artifact.card_path(path).read_text() == before
+        write_card(path, FACTS | {"parity": {"psnr_hole_min": float("inf")}})
+    assert card_path(path).read_text() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "m.onnx.json"]
 
 
-@pytest.mark.parametrize("field", artifact.CARD_NEEDS)
+@pytest.mark.parametrize("field", CARD_NEEDS)
 def test_a_card_lacking_a_field_is_refused(tmp_path: Path, field: str) -> None:
     path = write_onnx(tmp_path / "m.onnx")
     with pytest.raises(ValueError, match=f"lacks {field}"):
-        artifact.write_card(path, {key: value for key, value in FACTS.items() if key != field})
+        write_card(path, {key: value for key, value in FACTS.items() if key != field})
 
 
 def test_the_exporter_cannot_claim_another_sha256_or_size(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", sha256="0" * 64, bytes=1)
-    assert artifact.read_card(path)["bytes"] == path.stat().st_size
+    assert read_card(path)["bytes"] == path.stat().st_size
 
 
 def test_weights_beside_the_onnx_file_are_refused(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx")
     (tmp_path / "m.onnx.data").write_bytes(b"weights")
     with pytest.raises(ValueError, match="external_data=False"):
-        artifact.write_card(path, FACTS)
+        write_card(path, FACTS)
 
 
-SCHEMA = json.loads((Path(artifact.__file__).parent / "card.schema.json").read_text())
+SCHEMA = json.loads(SCHEMA_FILE.read_text())
 CARD = Draft202012Validator(SCHEMA)
 
 
 def test_the_schema_is_one_and_its_lists_are_the_codes_own() -> None:
     Draft202012Validator.check_schema(SCHEMA)
-    assert SCHEMA["properties"]["format"]["const"] == artifact.CARD_FORMAT
-    assert tuple(SCHEMA["properties"]["precision"]["enum"]) == artifact.PRECISIONS
-    assert set(SCHEMA["properties"]["kind"]["enum"]) == set(artifact.KINDS.values())
-    assert set(artifact.CARD_NEEDS) <= {*SCHEMA["required"], *SCHEMA["else"]["required"]}
-    assert set(artifact.ANY_CARD_NEEDS) <= {*SCHEMA["required"], *SCHEMA["if"]["required"]}
+    assert SCHEMA["properties"]["format"]["const"] == CARD_FORMAT
+    assert tuple(SCHEMA["properties"]["precision"]["enum"]) == PRECISIONS
+    assert set(SCHEMA["properties"]["kind"]["enum"]) == set(KINDS.values())
+    assert set(CARD_NEEDS) <= {*SCHEMA["required"], *SCHEMA["else"]["required"]}
+    assert set(ANY_CARD_NEEDS) <= {*SCHEMA["required"], *SCHEMA["if"]["required"]}
 
 
 def test_cards_here_and_the_one_that_ships_are_of_the_schemas_form(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", delegates=["xnnpack", {"name": "gpu", "nodes": 3, "of": 3, "by": "hand"}])
-    CARD.validate(artifact.read_card(path))
+    CARD.validate(read_card(path))
     for name in ("int8.tflite", "plan.tflite"):
-        CARD.validate(artifact.read_card(WEIGHTS / name))
+        CARD.validate(read_card(WEIGHTS / name))
 
 
 @pytest.mark.parametrize(
@@ -425,7 +438,7 @@ def test_cards_here_and_the_one_that_ships_are_of_the_schemas_form(tmp_path: Pat
     ],
 )
 def test_a_card_of_another_form_is_seen(tmp_path: Path, change, where: str) -> None:
-    card = artifact.read_card(write_onnx(tmp_path / "m.onnx"))
+    card = read_card(write_onnx(tmp_path / "m.onnx"))
     CARD.validate(card)
     errors = list(CARD.iter_errors(card | change))
     assert errors and {error.path[0] if error.path else "" for error in errors} == {where}
@@ -433,7 +446,7 @@ def test_a_card_of_another_form_is_seen(tmp_path: Path, change, where: str) -> N
 
 @pytest.mark.parametrize("field", SCHEMA["required"])
 def test_a_card_without_a_field_is_seen(tmp_path: Path, field: str) -> None:
-    card = artifact.read_card(write_onnx(tmp_path / "m.onnx"))
+    card = read_card(write_onnx(tmp_path / "m.onnx"))
     del card[field]
     assert not CARD.is_valid(card)
 
@@ -441,12 +454,12 @@ def test_a_card_without_a_field_is_seen(tmp_path: Path, field: str) -> None:
 def test_inspect_tells_operators_and_weights_and_refuses_a_changed_file(torch_toy, tmp_path: Path, capsys) -> None:
     path = tmp_path / "toy.tflite"
     path.write_bytes(torch_toy[1].read_bytes())
-    artifact.write_card(path, FACTS | {"flavour": "cpu", "delegates": ["xnnpack"]})
+    write_card(path, FACTS | {"flavour": "cpu", "delegates": ["xnnpack"]})
     assert cli.main(["inspect", str(path)]) == 0
     said = capsys.readouterr().out
     for part in ("CONV_2D 1", "DEPTHWISE_CONV_2D 1", "TRANSPOSE_CONV 1", "xnnpack", "1 = erase, 0 = keep"):
         assert part in said, said
-    layers = artifact.contents(path)["layers"]
+    layers = contents.contents(path)["layers"]
     assert [(layer["operator"], layer["stored"], layer["bytes"]) for layer in layers] == [
         ("CONV_2D", "float32", 4 * 8 * 4 * 9),
         ("DEPTHWISE_CONV_2D", "float32", 4 * 8 * 9),
@@ -459,7 +472,7 @@ def test_inspect_tells_operators_and_weights_and_refuses_a_changed_file(torch_to
 
 
 def test_float16_weights_are_told_as_they_are_stored(tensorflow_toys) -> None:
-    (layer,) = artifact.contents(tensorflow_toys["fp16"])["layers"]
+    (layer,) = contents.contents(tensorflow_toys["fp16"])["layers"]
     assert (layer["stored"], layer["bytes"]) == ("float16", 2 * 108)
 
 
@@ -467,7 +480,7 @@ def test_contents_of_what_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "broken.tflite"
     path.write_bytes(b"not a model at all")
     with pytest.raises(ValueError, match="this is not a TFLite model"):
-        artifact.contents(path)
+        contents.contents(path)
 
 
 def test_a_file_of_any_size_takes_what_its_card_allows_and_is_counted_at_its_resolution(tmp_path: Path) -> None:
@@ -484,7 +497,7 @@ def test_a_file_of_any_size_takes_what_its_card_allows_and_is_counted_at_its_res
     graph = helper.make_graph(nodes, "open", ports, outs, [weight("w", 3, 3, 3, 3)])
     path = tmp_path / "m.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
-    card = artifact.write_card(path, FACTS | {"sizes": {"multiple_of": 8, "min": 8, "max": 32}})
+    card = write_card(path, FACTS | {"sizes": {"multiple_of": 8, "min": 8, "max": 32}})
     assert card["gmacs"] * 1e9 == pytest.approx(SIZE * SIZE * 81) and card["params"] == 81
     CARD.validate(card)
     model = Artifact(path)
@@ -502,14 +515,14 @@ def test_tflite_is_counted_as_the_closed_form_says(torch_toy) -> None:
     half = (SIZE // 2) ** 2
     macs = half * 8 * 4 * 9 + half * 8 * 9 + 8 * 8 + half * 8 * 3 * 16  # the transposed one by its input positions
     toy, path = torch_toy
-    found = artifact.count(path)
+    found = contents.count(path)
     assert found["gmacs"] * 1e9 == pytest.approx(macs)
     assert found["params"] == sum(p.numel() for p in toy.parameters())
 
 
 @pytest.mark.parametrize("name", ["fp16", "int8"])
 def test_quantized_weights_count_like_float_ones(tensorflow_toys, name: str) -> None:
-    found = artifact.count(tensorflow_toys[name])
+    found = contents.count(tensorflow_toys[name])
     assert found["gmacs"] * 1e9 == pytest.approx(SIZE * SIZE * 3 * 4 * 9)
     assert found["params"] in (108, 111)  # the converter adds a bias of zeros to some
 
@@ -540,7 +553,7 @@ def test_onnx_is_counted_alike_and_shared_weights_once(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     graph = helper.make_graph(nodes, "count", ports, outs, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
-    found = artifact.count(path)
+    found = contents.count(path)
     assert found["gmacs"] * 1e9 == pytest.approx(2 * 64 * 4 * 36 + 64 * 4 * 9 + 64 * 4 * 2 * 16 + 10)
     assert found["params"] == 144 + 4 + 36 + 128 + 10 + 5
 
@@ -563,7 +576,7 @@ def test_a_result_has_the_one_form_and_no_machine_paths(tmp_path: Path, monkeypa
         "two words",
     ]
     data = {"name": "photos", "n": 2, "eval_sha256": "ab", "source": "photos"}
-    found = artifact.result([{"name": "fp32", "psnr": 1.5}], data, words)
+    found = results.result([{"name": "fp32", "psnr": 1.5}], data, words)
     assert list(found) == ["command", "commit", "hardware", "versions", "data", "rows"]
     assert found["command"] == (
         "python x.py exports/a.tflite --data faces --rows=int8=../b.tflite int8=c.tflite 'two words'"
@@ -571,17 +584,17 @@ def test_a_result_has_the_one_form_and_no_machine_paths(tmp_path: Path, monkeypa
     assert {"cpu", "cores", "ram_gb"} <= set(found["hardware"])
     assert found["versions"]["numpy"] == np.__version__ and "torch" in found["versions"]
     target = home / "results" / "a.json"
-    artifact.write_result(target, found)
+    results.write_result(target, found)
     assert json.loads(target.read_text()) == found and [p.name for p in target.parent.iterdir()] == ["a.json"]
 
 
 def test_a_result_without_names_or_with_nan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="row has no name"):
-        artifact.result([{"psnr": 1.0}], None, ["python"])
+        results.result([{"psnr": 1.0}], None, ["python"])
     with pytest.raises(ValueError, match="lacks n, eval_sha256"):
-        artifact.result([], {"name": "photos"}, ["python"])
+        results.result([], {"name": "photos"}, ["python"])
     with pytest.raises(ValueError):
-        artifact.write_result(tmp_path / "a.json", {"rows": [{"name": "a", "psnr": float("nan")}]})
+        results.write_result(tmp_path / "a.json", {"rows": [{"name": "a", "psnr": float("nan")}]})
     assert not list(tmp_path.iterdir())
 
 
@@ -592,18 +605,18 @@ def test_the_commit_is_gits_or_uncommitted(tmp_path: Path) -> None:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
         subprocess.run(["git", *identity, "-C", str(tmp_path), *words], check=True, capture_output=True)
 
-    assert artifact.commit(tmp_path) == "uncommitted"
+    assert results.commit(tmp_path) == "uncommitted"
     git("init")
-    assert artifact.commit(tmp_path) == "uncommitted"
+    assert results.commit(tmp_path) == "uncommitted"
     (tmp_path / "a").write_text("1")
     git("add", "a")
     git("commit", "-m", "a")
-    clean = artifact.commit(tmp_path)
+    clean = results.commit(tmp_path)
     assert len(clean) == 40
     (tmp_path / "result.json").write_text("untracked files do not count: the result itself is one")
-    assert artifact.commit(tmp_path) == clean
+    assert results.commit(tmp_path) == clean
     (tmp_path / "a").write_text("2")
-    assert artifact.commit(tmp_path) == clean + "+changes"
+    assert results.commit(tmp_path) == clean + "+changes"
 
 
 # --- a card that is lost ----------------------------------------------------------------------------------------------
@@ -616,20 +629,20 @@ def test_a_file_that_lost_its_card_still_says_what_it_is_and_how_it_is_fed(kind,
         write_onnx(path)
     else:
         path.write_bytes(torch_toy[1].read_bytes())
-        artifact.write_card(path, FACTS)
-    card = artifact.read_card(path)
+        write_card(path, FACTS)
+    card = read_card(path)
     image = np.random.default_rng(0).random((SIZE, SIZE, 3), np.float32)
     mask = np.zeros((SIZE, SIZE), np.float32)
     mask[2:9, 3:8] = 1
     expected = Artifact(path, threads=1).run(image, mask)
     embedded.write(path, embedded.essentials(card))
-    artifact.write_card(path, FACTS)
+    write_card(path, FACTS)
     assert np.array_equal(Artifact(path, threads=1).run(image, mask), expected), "what it computes has changed"
     embedded.write(path, embedded.essentials(card))  # again: in the place of what it had
-    artifact.card_path(path).unlink()
-    told = artifact.read_card(path)
+    card_path(path).unlink()
+    told = read_card(path)
     assert all(told[name] == card[name] for name in ("precision", "resolution", "edges", "warp", "inputs", "outputs"))
-    assert told["sha256"] == artifact.sha256_of(path) and told["parity"] == {"n": 0, "passed": None}
+    assert told["sha256"] == sha256_of(path) and told["parity"] == {"n": 0, "passed": None}
     assert any("lost" in note for note in told["notes"])
     assert np.array_equal(Artifact(path, threads=1).run(image, mask), expected)
     assert cli.main(["inspect", str(path)]) == 0 and "lost" in capsys.readouterr().out
@@ -637,10 +650,10 @@ def test_a_file_that_lost_its_card_still_says_what_it_is_and_how_it_is_fed(kind,
 
 def test_what_a_file_says_of_itself_is_not_believed_when_it_is_damaged(tmp_path) -> None:
     path = write_onnx(tmp_path / "toy.onnx")
-    embedded.write(path, embedded.essentials(artifact.read_card(path)))
+    embedded.write(path, embedded.essentials(read_card(path)))
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, {embedded.NAME: '{"precision": "fp32", '})
     onnx.save(model, str(path))
-    artifact.card_path(path).unlink()
+    card_path(path).unlink()
     with pytest.raises(ValueError, match="what it says of itself"):
-        artifact.read_card(path)
+        read_card(path)

@@ -14,8 +14,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from faceeraser.artifacts import artifact
-from faceeraser.measurement import looks
+from faceeraser.artifacts.card import write_card
+from faceeraser.measurement import looks, results
 from faceeraser.system import writing
 from faceeraser.system.legacy import find_python
 from faceeraser.system.script import GateFailed
@@ -74,7 +74,7 @@ def write_model(path: Path, colour: float, size: int = SIZE, precision: str = "f
     constants = [helper.make_tensor(n, TensorProto.FLOAT, [], [v]) for n, v in (("one", 1.0), ("grey", colour))]
     graph = helper.make_graph(nodes, "grey", ports, out, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
-    artifact.write_card(
+    write_card(
         path,
         {
             "precision": precision,
@@ -199,7 +199,7 @@ def test_milliseconds_are_those_of_the_row_s_file_or_else_of_its_name(place, cap
         {"model": "fp32", "file": "fp32.onnx", "runtime": "litert", "threads": 1, "median_ms": None},
     ]
     rows = [{"name": row["model"], **row} for row in timed]
-    artifact.write_result(Path("l.json"), artifact.result(rows, None, ["latency.py"]))
+    results.write_result(Path("l.json"), results.result(rows, None, ["latency.py"]))
     assert call(fidelity, "near.onnx --reference fp32.onnx --data faces --limit 1 --latency l.json") == 0
     fp32, near, *_ = last_line(capsys)["rows"]
     assert (near["ms"], near["ms_torch"]) == (4.5, 9.0) and "ms" not in fp32

@@ -16,7 +16,10 @@ import pytest
 from conftest import script as stage_script
 
 from faceeraser import serve, shipped
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts import contents
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.card import card_path
+from faceeraser.artifacts.runtimes import describe
 from faceeraser.system import trial
 
 break_it = stage_script("benchmarks/break_it.py")
@@ -174,24 +177,24 @@ def test_a_model_that_ends_its_process_does_not_end_the_command(tmp_path: Path, 
     monkeypatch.setattr(trial, "_PROGRAM", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     os.utime(path, (1, 1))
     with pytest.raises(ValueError, match=r"m\.tflite: ends the process that loads it \(signal 11\)"):
-        artifact.describe(path)
+        describe(path)
     monkeypatch.setattr(trial, "_PROGRAM", "import time; time.sleep(60)")
     monkeypatch.setattr(trial, "PATIENCE_S", 0.5)
     os.utime(path, (2, 2))
     with pytest.raises(ValueError, match=r"takes more than 0\.5 s"):
-        artifact.describe(path)
+        describe(path)
 
 
 def test_a_damaged_model_is_one_line_with_a_card_and_without(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     path.write_bytes(shipped.OCCLUSION.read_bytes()[:4096])
-    for read in (artifact.describe, artifact.contents, artifact.count):
+    for read in (describe, contents.contents, contents.count):
         with pytest.raises(ValueError) as refused:
             read(path)
         assert str(refused.value).startswith(str(path)) and "\n" not in str(refused.value)
-    artifact.card_path(path).write_bytes(artifact.card_path(shipped.PLAN).read_bytes())
+    card_path(path).write_bytes(card_path(shipped.PLAN).read_bytes())
     with pytest.raises(ValueError, match="do not belong together"):
-        artifact.Artifact(path)
+        Artifact(path)
 
 
 def test_a_slow_client_blocks_nobody_and_too_many_are_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_networks import lively, quantized
 
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts.files import sha256_of
 from faceeraser.model import checkpoint, quant
 from faceeraser.model.networks import Config, FaceEraser
 from faceeraser.system import writing
@@ -93,7 +93,7 @@ def test_history_is_append_only(tmp_path):
         checkpoint.save(partial, pruned(), stage="prune", options={}, metrics={}, parent=tmp_path / "a")
     first, second = read_history(tmp_path / "b")
     assert [first] == read_history(tmp_path / "a")
-    assert second["parent_sha256"] == first["sha256"] == artifact.sha256_of(tmp_path / "a" / "generators.safetensors")
+    assert second["parent_sha256"] == first["sha256"] == sha256_of(tmp_path / "a" / "generators.safetensors")
 
 
 def damage_missing(folder):

@@ -16,8 +16,10 @@ from PIL import Image, ImageCms
 
 import faceeraser
 from faceeraser import cli, jobs
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts import contents
 from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.card import read_card, write_card
+from faceeraser.artifacts.runtimes import TFLITE_RUNTIMES
 from faceeraser.face import effects, mesh, picture
 from faceeraser.face.crops import align_matrix, cut
 from faceeraser.face.finder import find_faces
@@ -54,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "parity": {"n": 16, "psnr_hole_min": 90.0, "max_abs_hole": 1e-5, "gate": 1e-4, "passed": True},
         "history": [{"stage": "train-inpaint", "metrics": {"gmacs": 1.5, "params": 7, "psnr_hole_mirrored": 31.25}}],
     }
-    artifact.write_card(path, facts)
+    write_card(path, facts)
     return path
 
 
@@ -438,7 +440,7 @@ def test_importing_and_help_are_quick(code):
 
 
 def test_what_the_help_names_is_what_there_is():
-    assert tuple(artifact.TFLITE_RUNTIMES) == cli.RUNTIMES and tuple(effects.BLENDS) == cli.BLENDS
+    assert tuple(TFLITE_RUNTIMES) == cli.RUNTIMES and tuple(effects.BLENDS) == cli.BLENDS
 
 
 # --- erase: what can be wrong ----------------------------------------------------------------------------------------
@@ -551,7 +553,7 @@ def test_inspect_shows_a_card(model, capsys):
     assert run("inspect", model, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     inside = told.pop("contents")
-    assert told == artifact.read_card(model) and inside == artifact.contents(model)
+    assert told == read_card(model) and inside == contents.contents(model)
 
 
 def test_inspect_shows_a_folders_structure_and_history(run_folder, capsys):

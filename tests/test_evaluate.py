@@ -9,8 +9,7 @@ import torch
 from conftest import script
 from PIL import Image
 
-from faceeraser.artifacts import artifact
-from faceeraser.measurement import metrics
+from faceeraser.measurement import metrics, results
 from faceeraser.measurement.patchmatch import fill_patchmatch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -173,7 +172,7 @@ def tables(skin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_table_has_every_row_with_what_made_it(tables: Path):
     for table, names in ((1, [*evaluate.TABLE_1, *evaluate.CONTROLS]), (2, [f"alpha_{a}" for a in evaluate.TABLE_2])):
-        result = artifact.read_result(tables / f"table{table}.json")
+        result = results.read_result(tables / f"table{table}.json")
         rows = {row["name"]: row for row in result["rows"]}
         assert set(names) <= set(rows)
         for name in names:
@@ -184,7 +183,7 @@ def test_a_table_has_every_row_with_what_made_it(tables: Path):
             assert ("paper" in row) == (name not in evaluate.CONTROLS)
             if table == 2:
                 assert row["clone"] == float(name.removeprefix("alpha_")) and row["flow_spread"] >= 0
-    rows = {row["name"] for row in artifact.read_result(tables / "table1.json")["rows"]}
+    rows = {row["name"] for row in results.read_result(tables / "table1.json")["rows"]}
     assert {"mean", "telea", "navier_stokes", "patchmatch"} <= rows
 
 
@@ -277,7 +276,7 @@ def test_a_model_that_cannot_be_trained_so_is_refused(words, told, stage, skin, 
 
 
 def test_table_1_is_committed_with_every_row_and_says_of_every_order_whether_it_is_seen():
-    result = artifact.read_result(RESULTS / "table1.json")
+    result = results.read_result(RESULTS / "table1.json")
     rows = {row["name"]: row for row in result["rows"]}
     # skin_patches is younger than the table: a table that is made now has its row.
     assert set(rows) | {"skin_patches"} == {*evaluate.TABLE_1, *evaluate.CONTROLS, *metrics.CLASSICAL, "patchmatch"}
@@ -303,7 +302,7 @@ def test_the_paper_s_figures_are_those_of_the_paper():
 
 
 def test_table_2_is_committed_with_its_claims_judged():
-    result = artifact.read_result(RESULTS / "table2.json")
+    result = results.read_result(RESULTS / "table2.json")
     rows = {row["name"]: row for row in result["rows"]}
     assert [row["clone"] for row in rows.values()] == [float(alpha) for alpha in evaluate.TABLE_2]
     assert all(row["seeds"] >= 2 and row["steps"] == 1300 and row["std"]["psnr"] >= 0 for row in rows.values())
@@ -312,7 +311,7 @@ def test_table_2_is_committed_with_its_claims_judged():
 
 
 def test_the_peers_files_are_committed_with_what_they_cost():
-    result = artifact.read_result(RESULTS / "peers.json")
+    result = results.read_result(RESULTS / "peers.json")
     rows = {row["name"]: row for row in result["rows"] if row["kind"] == "int8"}
     assert list(rows) == ["faceeraser", "edgeconnect", "structureflow", "hifill"]
     for row in rows.values():
@@ -330,7 +329,7 @@ def test_the_page_gives_the_figures_of_the_results():
         ("table2.json", ("psnr", "psnr_hole")),
         ("peers.json", ("psnr_hole_mirrored", "psnr_hole_smooth")),
     ):
-        for row in artifact.read_result(RESULTS / file)["rows"]:
+        for row in results.read_result(RESULTS / file)["rows"]:
             for key in keys:
                 spread = row.get("std") or {}
                 shown = f"{row[key]:.2f}" + (f" ± {spread[key]:.2f}" if key in spread else "")

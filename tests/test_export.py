@@ -22,9 +22,12 @@ import torch
 from jsonschema import Draft202012Validator
 from torch import nn
 
-from faceeraser.artifacts import artifact, edges, publishing
+from faceeraser.artifacts import contents, edges, publishing
 from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.card import SCHEMA_FILE, card_path, read_card
+from faceeraser.artifacts.files import sha256_of
 from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.artifacts.runtimes import open_model
 from faceeraser.conversion import convert, coreml, gate, mil_program, onnx
 from faceeraser.conversion.coreml import CoreML
 from faceeraser.conversion.onnx import ONNX
@@ -38,7 +41,7 @@ from faceeraser.system.script import GateFailed
 
 SIZE = 64
 ROOT = Path(__file__).resolve().parent.parent
-CARD = Draft202012Validator(json.loads((ROOT / "faceeraser" / "card.schema.json").read_text()))
+CARD = Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -316,7 +319,7 @@ def test_nothing_of_the_hole_leaks(form, exported, pictures) -> None:
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: "-".join(map(str, f)))
 def test_the_card_tells_what_the_file_is(form, exported, runs) -> None:
     path = exported(*form)
-    card = artifact.read_card(path)
+    card = read_card(path)
     kind, run, precision, given = form
     assert card["kind"] == kind and card["edges"] == ("input" if given else "inside") and card["resolution"] == SIZE
     assert card["precision"] == (precision if precision != "auto" else "int8" if run in ("int8", "separable") else "fp32")
@@ -333,10 +336,10 @@ def test_the_card_tells_what_the_file_is(form, exported, runs) -> None:
 @pytest.mark.parametrize("form", FORMS, ids=lambda f: "-".join(map(str, f)))
 def test_the_card_is_of_the_schemas_form_and_the_file_has_every_layer(form, exported, runs) -> None:
     path = exported(*form)
-    card = artifact.read_card(path)
+    card = read_card(path)
     CARD.validate(card)
     assert {port["name"]: port["meaning"] for port in card["inputs"]}["mask"] == "1 = erase, 0 = keep"
-    inside = artifact.contents(path)
+    inside = contents.contents(path)
     assert inside["operators"] == card["checked"]["operators"]
     # In a .tflite file a mask for three channels is a convolution with three ones: 12 bytes, no layer of the network's.
     found = [layer for layer in inside["layers"] if layer["bytes"] > 12]
@@ -367,9 +370,9 @@ def test_float16_is_in_the_weights_and_nowhere_else(exported) -> None:
 
 
 def test_the_paper_preset_converts_as_it_is(exported) -> None:
-    operators = artifact.read_card(exported("tflite", "paper", "auto", True))["checked"]["operators"]
+    operators = read_card(exported("tflite", "paper", "auto", True))["checked"]["operators"]
     assert operators["TRANSPOSE_CONV"] == 4 and operators["MIRROR_PAD"] > 0
-    operators = artifact.read_card(exported("onnx", "paper", "auto", True))["checked"]["operators"]
+    operators = read_card(exported("onnx", "paper", "auto", True))["checked"]["operators"]
     assert operators["ConvTranspose"] == 4 and operators["GridSample"] == 1
 
 
@@ -429,7 +432,7 @@ def test_a_mask_of_any_other_value_than_0_erases_and_its_tensor_says_so(exported
     path = exported("tflite", "int8", flavour="cpu")
     names = [tensor.name for tensor in Graph(path).graph.tensors]
     assert names.count(b"mask_where_1_is_erased") == 1
-    model = artifact._open(path, 1, None)
+    model = open_model(path, 1, None)
     image, mask = np.rint(pictures[0].image * 255).astype(np.uint8)[None], pictures[0].mask.astype(np.uint8)[None, ..., None]
     given = [{3: image, 1: mask}, {3: image, 1: mask * 255}]
     one, other = (model([values[port.channels] for port in model.inputs])[0] for values in given)
@@ -438,7 +441,7 @@ def test_a_mask_of_any_other_value_than_0_erases_and_its_tensor_says_so(exported
 
 def test_the_layout_forces_few_transpositions(exported) -> None:
     """Around the warp: rows are gathered from a table of pixels, and weighted in planes."""
-    operators = artifact.read_card(exported("tflite", "int8"))["checked"]["operators"]
+    operators = read_card(exported("tflite", "int8"))["checked"]["operators"]
     assert operators["TRANSPOSE"] <= 8 and "MIRROR_PAD" not in operators and "BROADCAST_TO" not in operators
 
 
@@ -550,7 +553,7 @@ def test_a_looser_gate_passes_only_with_a_reason_which_the_card_keeps(runs, tmp_
     assert stage(*words) == 2
     assert "say why" in capsys.readouterr().err
     assert stage(*words, "--reason", "a test of the gate") == 0
-    parity = artifact.read_card(tmp_path / "small-edges.onnx")["parity"]
+    parity = read_card(tmp_path / "small-edges.onnx")["parity"]
     assert parity["looser_because"] == "a test of the gate" and 1e-4 < parity["max_abs_hole"] <= 0.5
 
 
@@ -565,15 +568,15 @@ def test_what_is_not_a_checkpoint_is_one_line_and_exit_code_2(script, stage, tmp
 
 def test_an_existing_file_is_kept_without_overwrite(exported, runs, stage, capsys) -> None:
     path = exported("onnx", "small", "auto", True)
-    before = artifact.sha256_of(path)
+    before = sha256_of(path)
     assert stage("export/to_onnx.py", runs["small"], path.parent, "--edges-input") == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and str(path) in said[0] and "--overwrite" in said[0]
-    assert artifact.sha256_of(path) == before
+    assert sha256_of(path) == before
     assert stage("export/to_onnx.py", runs["small"], path.parent, "--edges-input", "--overwrite") == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert summary["files"][0]["file"] == path.name
-    artifact.read_card(path)
+    read_card(path)
 
 
 @pytest.mark.parametrize("run, precision, said", [("fp32", "int8", "quantize.py"), ("int8", "fp16", "is quantized")])
@@ -618,7 +621,7 @@ def test_an_export_that_is_stopped_leaves_nothing_and_an_old_file_whole(kind, nu
     suffix = {"tflite": "-edges.tflite", "onnx": "-edges.onnx", "coreml": "-edges.mlpackage"}[kind]
     old = target / f"small{suffix}"
     old.write_text("an old file")
-    artifact.card_path(old).write_text("its card")
+    card_path(old).write_text("its card")
     words = command(kind, runs["small"], target, "--edges-input", "--overwrite")
     running = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), cwd=tmp_path)
     assert running.stderr is not None
@@ -634,7 +637,7 @@ def test_an_export_that_is_stopped_leaves_nothing_and_an_old_file_whole(kind, nu
     last = rest.decode().strip().splitlines()
     assert "stopped; nothing was published" in last[-1] and len(last) <= 2 and "Traceback" not in rest.decode(), rest
     assert out == b"" and {path.name for path in target.iterdir()} == {old.name, f"{old.name}.json"}
-    assert old.read_text() == "an old file" and artifact.card_path(old).read_text() == "its card"
+    assert old.read_text() == "an old file" and card_path(old).read_text() == "its card"
 
 
 def in_a_mount(options: str, folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -732,11 +735,11 @@ def test_an_old_file_comes_back_when_the_new_one_cannot_be_put_in_its_place(tmp_
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError):
         publishing.publish(staged, path)
-    assert path.read_text() == "old" and artifact.card_path(path).read_text() == "old card"
+    assert path.read_text() == "old" and card_path(path).read_text() == "old card"
     monkeypatch.setattr(Path, "replace", replace_)
     (staged.parent / "before").rmdir()
     publishing.publish(staged, path)
-    assert path.read_text() == "new" and artifact.card_path(path).read_text() == "new card"
+    assert path.read_text() == "new" and card_path(path).read_text() == "new card"
 
 
 # --- ONNX of any size -----------------------------------------------------------------------------------------------
@@ -785,7 +788,7 @@ def test_an_onnx_file_says_which_sizes_it_takes_and_refuses_others(exported) -> 
     for height, width in ((100, 64), (64, 2112), (0, 64)):
         with pytest.raises(ValueError, match="multiples of 64 from 64 to 2048"):
             file.run(np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.float32))
-    paper = artifact.read_card(exported("onnx", "paper", "auto", True))
+    paper = read_card(exported("onnx", "paper", "auto", True))
     assert paper["sizes"]["multiple_of"] == 32 and all(at["passed"] for at in paper["parity_at"])
 
 
@@ -897,7 +900,7 @@ def test_a_saved_package_computes_what_its_network_erases(form, packaged, runs, 
     """Here, from the file alone, by mil_program.py: weights as tables, scales, types, and the 0..255 of images."""
     run, precision, as_tensors = form
     path = packaged(*form)
-    card, evaluate = artifact.read_card(path), coreml.evaluator(path)
+    card, evaluate = read_card(path), coreml.evaluator(path)
     CARD.validate(card)
     assert card["precision"] == precision and card["evaluated_parity"]["passed"] and card["evaluated_parity"]["n"] >= 16
     if sys.platform != "darwin":
@@ -924,7 +927,7 @@ def test_a_package_says_what_it_takes(form, packaged, runs) -> None:
     path = packaged(*form)
     description = MLModel(str(path), skip_model_load=True).get_spec().description
     ports = {port.name: port for port in (*description.input, *description.output)}
-    card = artifact.read_card(path)
+    card = read_card(path)
     listed = {port["name"]: port for port in (*card["inputs"], *card["outputs"])}
     assert set(ports) == set(listed) == {"image", "mask", "edges", "erased"}
     for name, port in ports.items():
@@ -943,7 +946,7 @@ def test_a_package_says_what_it_takes(form, packaged, runs) -> None:
 def test_weights_are_packed_and_take_as_little_as_they_say(packaged) -> None:
     sizes = {}
     for run, precision, as_tensors in COREML[:4]:
-        layers = artifact.contents(packaged(run, precision, as_tensors))["layers"]
+        layers = contents.contents(packaged(run, precision, as_tensors))["layers"]
         flow = [layer for layer in layers if layer["layer"] == "clone.head.conv"]
         assert len(flow) == 1 and flow[0]["stored"] == "float32"
         sizes[precision] = sum(layer["bytes"] for layer in layers if layer not in flow)

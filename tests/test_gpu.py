@@ -12,9 +12,11 @@ import torch
 from conftest import script
 from torch import nn
 
-from faceeraser.artifacts import artifact, edges
+from faceeraser.artifacts import contents, edges
 from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.card import write_card
 from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.artifacts.runtimes import describe
 from faceeraser.conversion import gpu_delegate
 from faceeraser.conversion.tflite import TFLite
 from faceeraser.measurement import runner
@@ -72,7 +74,7 @@ def files(pipeline, tmp_path_factory) -> dict[str, Path]:
                 "notes": [],
                 "history": [],
             }
-            artifact.write_card(path, fields)
+            write_card(path, fields)
     return {flavour: folder / f"{flavour}.tflite" for flavour in ("gpu", "gpu-resampler")}
 
 
@@ -208,8 +210,8 @@ def test_what_a_file_needs_no_plugin_for(files, capsys) -> None:
     from faceeraser import cli
 
     assert cli.main(["inspect", str(files["gpu-resampler"])]) == 0
-    assert {row["type"]: row["n"] for row in artifact.operators(files["gpu-resampler"])}["Resampler"] == 1
-    assert [p["name"] for p in artifact.describe(files["gpu-resampler"])["inputs"]] == ["image", "mask", "edges"]
+    assert {row["type"]: row["n"] for row in contents.operators(files["gpu-resampler"])}["Resampler"] == 1
+    assert [p["name"] for p in describe(files["gpu-resampler"])["inputs"]] == ["image", "mask", "edges"]
 
 
 def test_the_build_script_says_what_is_missing(tmp_path) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import script
 
-from faceeraser.artifacts import artifact, edges
+from faceeraser.artifacts import edges
+from faceeraser.artifacts.artifact import Artifact
 from faceeraser.model import checkpoint, inference, networks, pairs, peers
 from faceeraser.model.networks import COMPARED, MODELS, Config, count
 from faceeraser.model.quant import QuantConv2d, quantized_tensors
@@ -42,7 +43,7 @@ def test_a_peer_goes_through_the_chain(model, stage, skin, tmp_path, monkeypatch
     assert card["checked"]["int8_convolutions"] == convolutions > 20
     assert card["checked"]["scales"] == sum(1 for _ in quantized_tensors(int8))
     for pair in pairs.evaluation_pairs(skin, "eval", 64)[:2]:
-        shown = np.asarray(artifact.Artifact(file).erase(pair.truth, pair.mask), np.float64)
+        shown = np.asarray(Artifact(file).erase(pair.truth, pair.mask), np.float64)
         expected = inference.as_method(int8)(pair.truth, pair.mask)
         assert np.abs(shown - expected).mean() < 0.5 and np.array_equal(shown[pair.mask == 0], pair.truth[pair.mask == 0])
 

@@ -12,8 +12,8 @@ from conftest import script
 from jsonschema import Draft202012Validator
 from torch import nn
 
-from faceeraser.artifacts import artifact
 from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.card import SCHEMA_FILE, read_card
 from faceeraser.artifacts.painting import Held, paint_by_plan
 from faceeraser.conversion import convert, gate, mil_program
 from faceeraser.conversion.coreml import CoreML, evaluator
@@ -28,7 +28,7 @@ from faceeraser.system import writing
 from faceeraser.training import channels, fit
 
 SIZE = 256
-CARD = Draft202012Validator(json.loads((Path(artifact.__file__).parent / "card.schema.json").read_text()))
+CARD = Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
 WHOLE = np.array([[1.0, 0, 0], [0, 1.0, 0]])
 
 
@@ -296,7 +296,7 @@ def exported(network, tmp_path_factory) -> dict[str, Path]:
 
 
 def test_a_file_paints_what_its_network_paints_with_the_same_sources(exported, network, pictures) -> None:
-    file, card = Artifact(exported["erased"], threads=1), artifact.read_card(exported["erased"])
+    file, card = Artifact(exported["erased"], threads=1), read_card(exported["erased"])
     assert card["parity"]["plan_share_min"] == 1.0 and card["parity"]["max_abs_hole"] < 1e-4
     assert [port["name"] for port in card["outputs"]] == ["erased"]
     for picture in pictures[:3]:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from test_benchmarks import script, tflite
 
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts import contents
+from faceeraser.artifacts.card import write_card
+from faceeraser.measurement import results
 
 __all__ = ["tflite"]  # a fixture
 predict = script("predict")
@@ -60,11 +62,11 @@ def test_the_committed_prediction_is_what_the_code_says() -> None:
 
 def test_moved_bytes_are_those_of_all_inputs_and_outputs(tflite) -> None:
     # image and mask in, their concatenation, a 3x3 convolution of 4 to 3 channels with its bias, at 64 x 64 in floats
-    pixels, rows = 64 * 64, {row["type"]: row for row in artifact.operators(tflite)}
+    pixels, rows = 64 * 64, {row["type"]: row for row in contents.operators(tflite)}
     assert rows["CONCATENATION"]["moved_mb"] == pytest.approx(pixels * 8 * 4 / 1e6)
     assert rows["CONV_2D"]["moved_mb"] == pytest.approx((pixels * 7 + 3 * 3 * 4 * 3 + 3) * 4 / 1e6)
     with pytest.raises(ValueError, match=r"\.tflite files only"):
-        artifact.operators(Path("x.onnx"))
+        contents.operators(Path("x.onnx"))
 
 
 @pytest.mark.slow
@@ -80,7 +82,7 @@ def exported(tflite, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b"):
         Path(f"{name}.tflite").write_bytes(tflite.read_bytes())
-        artifact.write_card(f"{name}.tflite", FIELDS)
+        write_card(f"{name}.tflite", FIELDS)
     return tmp_path
 
 
@@ -98,7 +100,7 @@ def test_an_estimate_is_marked_in_every_row_and_on_the_screen(exported, capsys) 
 def test_int8_costs_what_the_cores_say(exported) -> None:
     fitted = predict.fit(predict.anchors())
     floats = predict.estimates("a", Path("a.tflite"), fitted)
-    artifact.write_card("a.tflite", FIELDS | {"precision": "int8"})
+    write_card("a.tflite", FIELDS | {"precision": "int8"})
     for before, after in zip(floats, predict.estimates("a", Path("a.tflite"), fitted), strict=True):
         q = fitted.q["dot" if before["class"] == "high" else "plain"]
         gmacs, gb = before["gmacs"], before["moved_mb"] / 1e3
@@ -108,7 +110,7 @@ def test_int8_costs_what_the_cores_say(exported) -> None:
 
 def test_the_check_says_how_far_the_form_is_off_our_own_times(exported, capsys) -> None:
     rows = [{"name": name, "ms": ms} for name, ms in (("a", 10.0), ("b", 40.0), ("other", 1.0))]
-    artifact.write_result("r.json", artifact.result(rows, None, ["c"]))
+    results.write_result("r.json", results.result(rows, None, ["c"]))
     assert predict.main(["a.tflite", "b.tflite", "--check", "r.json", "--json", "p.json"]) == 0
     told = json.loads(Path("p.json").read_text())["check"]
     # One file twice: the form says one time for both, which lies in the middle, a factor of two from each.
@@ -127,7 +129,7 @@ def test_the_check_says_how_far_the_form_is_off_our_own_times(exported, capsys) 
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(exported, capsys, command: str, message: str) -> None:
-    artifact.write_result("r.json", artifact.result([{"name": "a", "ms": 10.0}], None, ["c"]))
+    results.write_result("r.json", results.result([{"name": "a", "ms": 10.0}], None, ["c"]))
     assert predict.main(command.split()) == 2
     errors = capsys.readouterr().err.strip().splitlines()
     assert message in errors[-1]

@@ -14,8 +14,7 @@ import pytest
 from chromium import Chromium
 from test_benchmarks import call, fidelity, place, script, write_data, write_model
 
-from faceeraser.artifacts import artifact
-from faceeraser.measurement import metrics
+from faceeraser.measurement import metrics, results
 
 __all__ = ["place"]  # a fixture
 report = script("report")
@@ -562,7 +561,7 @@ def test_fifty_models_and_two_hundred_pictures_open_in_two_seconds_below_ten_meg
         words.append(f"m{k}=m{k}.onnx")
     found = result_of(rows)
     found["data"]["eval_sha256"] = sha
-    artifact.write_result("r.json", found)
+    results.write_result("r.json", found)
     # Faces of 256 pixels with more detail than photographs have, so that the budget of bytes is put to the test.
     rng = np.random.default_rng(0)
     (tmp_path / "faces/faces/val").mkdir(parents=True)

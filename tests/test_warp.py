@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 from torch import Tensor, nn
 
-from faceeraser.artifacts import artifact
 from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.artifacts.runtimes import RESAMPLER
 from faceeraser.conversion import gpu_delegate, mil_program, tflite, tflite_edits
+from faceeraser.measurement import results
 from faceeraser.model.warp import landing_in_hole, offsets_to_flow, sampling_coordinates, warp, warp_by_rows
 
 FORMS = [warp, warp_by_rows]
@@ -320,7 +321,7 @@ def test_a_runtime_warps_as_the_table_says(runtime: str, golden, place) -> None:
 @pytest.mark.parametrize("form", tflite.WARPS)
 def test_the_files_have_float_coordinates_and_operators_that_gpus_take(form: str, written) -> None:
     graph = Graph(written[form])
-    taken = graph.ops(*(("GATHER",) if form == "rows" else (artifact.RESAMPLER,)))
+    taken = graph.ops(*(("GATHER",) if form == "rows" else (RESAMPLER,)))
     assert len(taken) >= len(SIZES)
     assert not graph.ops("GATHER_ND", "EMBEDDING_LOOKUP", "STABLEHLO_COMPOSITE")
     assert len(graph.model.subgraphs) == 1
@@ -335,7 +336,7 @@ def test_the_files_have_float_coordinates_and_operators_that_gpus_take(form: str
 def resampler_alone(source: Path, target: Path, picture: tuple, coordinates: tuple, samples: tuple) -> Path:
     """A file with nothing but the operator, its tensors of these shapes."""
     graph = Graph(source)
-    op = graph.ops(artifact.RESAMPLER)[0]
+    op = graph.ops(RESAMPLER)[0]
     graph.graph.operators, graph.graph.inputs, graph.graph.outputs = [op], op.inputs, op.outputs
     for tensor, shape in zip((*op.inputs, *op.outputs), (picture, coordinates, samples), strict=True):
         graph.graph.tensors[int(tensor)].shape = np.array(shape, np.int32)
@@ -380,7 +381,7 @@ def test_the_benchmark_measures_and_judges(stage, resampler, monkeypatch, tmp_pa
     monkeypatch.setattr(benchmark, "GOALS", dict.fromkeys(benchmark.GOALS, 1e9))
     words = ["benchmarks/warp.py", "--size", 24, "--rounds", 5, "--each", 5]
     assert stage(*words, "--json", tmp_path / "warp.json") == 0
-    rows = artifact.read_result(tmp_path / "warp.json")["rows"]
+    rows = results.read_result(tmp_path / "warp.json")["rows"]
     assert [row["name"] for row in rows] == ["warp_onnxruntime", "warp_torch", "warp_cpu", "warp_resampler"]
     for row in rows:
         assert row["runs"] == 25 and 0 < row["median_ms"] <= row["p90_ms"] and row["max_abs"] < 1e-5

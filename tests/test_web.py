@@ -23,8 +23,9 @@ from conftest import script
 from PIL import Image
 
 from faceeraser import WEIGHTS, cli, serve, shipped
-from faceeraser.artifacts import artifact
 from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.card import card_path
+from faceeraser.artifacts.files import sha256_of
 from faceeraser.artifacts.painting import paint_by_plan
 from faceeraser.erasing import Eraser
 from faceeraser.face import effects, parts
@@ -34,7 +35,7 @@ from faceeraser.face.glasses import segment_glasses
 from faceeraser.face.masks import face_mask
 from faceeraser.face.mesh import LEFT_BROW, LEFT_EYE, LIPS, NOSE_OUTLINE, RIGHT_BROW, RIGHT_EYE, Face
 from faceeraser.face.occluders import Occluders, trimmed
-from faceeraser.measurement import device
+from faceeraser.measurement import device, results
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "web_demo"
@@ -490,7 +491,7 @@ def test_the_benchmark_gives_its_figures_on_the_page_and_to_who_asks(page: Path,
     for step in figures["steps"].values():
         assert 0 <= step["median_ms"] <= step["p90_ms"] and step["n"] <= 8
     assert figures["steps"]["model"]["mean_ms"] > 1
-    assert figures["sha256"] == artifact.sha256_of(MODEL) and figures["runs"] == "wasm" and figures["effect"] == "mono-eye"
+    assert figures["sha256"] == sha256_of(MODEL) and figures["runs"] == "wasm" and figures["effect"] == "mono-eye"
     assert 1000 / figures["fps"] > sum(step["mean_ms"] for step in figures["steps"].values()) * 0.9
     assert not made.exceptions()
 
@@ -498,13 +499,13 @@ def test_the_benchmark_gives_its_figures_on_the_page_and_to_who_asks(page: Path,
 def test_the_benchmark_script_writes_a_result(page: Path, tmp_path: Path, stage, capsys) -> None:
     told = tmp_path / "web.json"
     assert stage("benchmarks/web.py", "--frames", 3, "--effects", "none", "small-face", "--json", told) == 0
-    rows = artifact.read_result(told)["rows"]
+    rows = results.read_result(told)["rows"]
     assert [row["effect"] for row in rows] == ["none", "small-face"]
     assert all(row["fps"] > 0 and row["model_ms"] > 1 and row["frames_with_face"] == 3 for row in rows)
     assert "small-face" in capsys.readouterr().out
     previous = ("--previous", page, MODEL, "--turns", 2, "--frames", 2, "--json", told)
     assert stage("benchmarks/web.py", *previous) == 0
-    (row,) = artifact.read_result(told)["rows"]
+    (row,) = results.read_result(told)["rows"]
     assert row["ratio"] == np.median(row["ratios"]) > 0 and len(row["ratios"]) == 2 and row["previous"]["fps"] > 0
     capsys.readouterr()
     assert stage("benchmarks/web.py", "--browser", tmp_path / "none") == 2
@@ -546,7 +547,7 @@ def test_the_benchmark_script_times_a_phones_browser(page: Path, tmp_path: Path,
     finally:
         if (left := tmp_path / "browser").exists():
             os.kill(int(left.read_text()), signal.SIGKILL)
-    (row,) = artifact.read_result(told)["rows"]
+    (row,) = results.read_result(told)["rows"]
     assert row["frames_with_face"] == 2 and "conditions" in row
     assert row["emulated"] and "fps" in row["discarded"] and "fps" not in row, "these times are no phone's"
     done = log.read_text().splitlines()
@@ -734,7 +735,7 @@ def test_the_page_is_told_of_the_mesh_what_python_knows(small: serve.Server) -> 
     assert ask(small, "/data/occlusion.tflite")[2] == shipped.OCCLUSION.read_bytes()
     assert told["pieces"]["left_eye"] == [["eyes"], 1] and told["pieces"]["face"] == [list(ALL), 0]
     card = json.loads(ask(small, "/data/model.json")[2])
-    assert card["sha256"] == artifact.sha256_of(MODEL) and "history" not in card
+    assert card["sha256"] == sha256_of(MODEL) and "history" not in card
     assert json.loads(ask(small, "/data/effects.json")[2]) == json.loads(effects.FILE.read_text())
 
 
@@ -768,10 +769,10 @@ def test_a_model_that_the_page_cannot_run_is_told(capsys, monkeypatch, tmp_path:
     shutil.copy(MODEL, copy)
     assert cli.main(["demo", "--model", str(copy)]) == 2 and "no card" in errors(capsys)
     assert cli.main(["demo", "--model", str(tmp_path / "none.tflite")]) == 2 and "no such file" in errors(capsys)
-    card = json.loads(artifact.card_path(MODEL).read_text())
+    card = json.loads(card_path(MODEL).read_text())
 
     def refused(**changes: Any) -> str:
-        artifact.card_path(copy).write_text(json.dumps({**card, **changes}))
+        card_path(copy).write_text(json.dumps({**card, **changes}))
         assert cli.main(["demo", "--model", str(copy)]) == 2
         return errors(capsys)
 

@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from faceeraser import WEIGHTS, cli, shipped
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.card import read_card
+from faceeraser.artifacts.files import sha256_of
 from faceeraser.face import occluders
 from faceeraser.measurement import metrics
 from faceeraser.model import checkpoint, networks
@@ -33,16 +35,16 @@ def test_the_whole_release_is_small_and_shows_nobody():
 @pytest.mark.parametrize("name", ["int8", "plan"])
 def test_a_file_comes_from_the_fp32_weights_by_an_unbroken_chain_of_hashes(name):
     own = read_history(WEIGHTS / "fp32")[-1]["sha256"]
-    assert own == artifact.sha256_of(WEIGHTS / "fp32" / "generators.safetensors")
-    history = artifact.read_card(WEIGHTS / f"{name}.tflite")["history"]
+    assert own == sha256_of(WEIGHTS / "fp32" / "generators.safetensors")
+    history = read_card(WEIGHTS / f"{name}.tflite")["history"]
     assert history[0]["sha256"] == own
     assert [entry["stage"] for entry in history] == ["train-inpaint", "prune", "distil", "quantize"]
     assert all(b["parent_sha256"] == a["sha256"] for a, b in itertools.pairwise(history))
 
 
 def test_the_file_that_erases_plans_is_small_and_passed_its_gate():
-    card = artifact.read_card(WEIGHTS / "plan.tflite")
-    assert shipped.PLAN == WEIGHTS / "plan.tflite" and artifact.Artifact(shipped.PLAN).plans
+    card = read_card(WEIGHTS / "plan.tflite")
+    assert shipped.PLAN == WEIGHTS / "plan.tflite" and Artifact(shipped.PLAN).plans
     assert card["precision"] == "int8" and card["parity"]["passed"] and card["parity"]["plan_share_min"] >= 0.95
     assert card["gmacs"] < 0.2 and card["params"] < 250_000 and card["bytes"] < 420_000
     assert checkpoint.load(WEIGHTS / "fp32").config.model == "patches"
@@ -53,7 +55,7 @@ def test_the_file_that_erases_plans_is_small_and_passed_its_gate():
 def test_what_is_in_front_is_said_by_a_small_file_of_the_network_beside_it():
     history = read_history(WEIGHTS / "occlusion")[-1]
     assert history["stage"] == "train-occlusion" and history["data"]["source"] == "photos"
-    assert history["sha256"] == artifact.sha256_of(WEIGHTS / "occlusion" / occlusion.WEIGHTS)
+    assert history["sha256"] == sha256_of(WEIGHTS / "occlusion" / occlusion.WEIGHTS)
     assert shipped.OCCLUSION.stat().st_size < 150_000
     picture = np.random.default_rng(0).integers(0, 256, (occluders.SIDE,) * 2 + (3,), np.uint8)
     own = occlusion.load(WEIGHTS / "occlusion")(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)[0, 0]
@@ -73,11 +75,11 @@ def test_weights_that_were_exchanged_are_refused(tmp_path):
     shutil.copyfile(WEIGHTS / "int8.tflite.json", tmp_path / "int8.tflite.json")
     file.write_bytes((WEIGHTS / "int8.tflite").read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match="its card says"):
-        artifact.Artifact(file)
+        Artifact(file)
 
 
 def test_the_results_are_those_of_the_files_that_ship():
-    card = artifact.read_card(WEIGHTS / "int8.tflite")
+    card = read_card(WEIGHTS / "int8.tflite")
     assert all(ROWS["int8"][key] == card[key] for key in ("gmacs", "params", "bytes"))
     gmacs, params = networks.count(checkpoint.load(WEIGHTS / "fp32"))
     assert ROWS["fp32"]["gmacs"] == pytest.approx(gmacs, rel=0.01) and ROWS["fp32"]["params"] <= params

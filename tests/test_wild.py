@@ -7,14 +7,14 @@ import pytest
 from conftest import script
 
 from faceeraser import cli
-from faceeraser.artifacts import artifact
+from faceeraser.measurement import results
 
 ROOT = Path(__file__).resolve().parent.parent
 wild = script("benchmarks/wild.py")
 
 
 def test_the_kept_result_has_a_row_for_every_case_and_none_is_wrong() -> None:
-    rows = artifact.read_result(ROOT / "benchmarks/results/wild.json")["rows"]
+    rows = results.read_result(ROOT / "benchmarks/results/wild.json")["rows"]
     cases = [case for case in wild.cases() if case.kind != "permission"]  # root, who may read anything, has no such case
     names = [f"{case.kind}: {case.name}" for case in cases]
     assert [row["name"] for row in rows if row["kind"] != "permission"] == names, "run it again"

@@ -30,8 +30,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from faceeraser.artifacts import artifact
-from faceeraser.measurement import metrics
+from faceeraser.measurement import metrics, results
 from faceeraser.measurement.patchmatch import fill_patchmatch
 from faceeraser.measurement.seeds import mean_and_spread
 from faceeraser.model import checkpoint, inference, pairs
@@ -326,13 +325,13 @@ def run(args: Namespace) -> None:
     if args.table == 1:
         rows += classical(listed)
     about = {key: data.get(key) for key in ("name", "source", "eval_sha256")} | {"size": args.size, "n": len(listed)}
-    result = artifact.result(rows, about, args.command)
+    result = results.result(rows, about, args.command)
     if args.table == 1:
         result["order"] = order(figures)
     else:
         result["claims"] = claims(rows)
     if args.json:
-        artifact.write_result(args.json, result)
+        results.write_result(args.json, result)
     if args.table == 2 and (args.flows or args.sheet):
         draw(args, folders, listed[:4])
     more = ("flow_spread", "flow_in_hole", "dots") if args.table == 2 else ("cloned_psnr_hole_mirrored", "gmacs", "params")

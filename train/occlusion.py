@@ -11,10 +11,11 @@ import sys
 
 from PIL import Image
 
-from faceeraser.artifacts.artifact import versions, write_json
+from faceeraser.measurement import results
 from faceeraser.model import pairs
 from faceeraser.system import script, writing
 from faceeraser.system.history import NAME
+from faceeraser.system.writing import write_json
 from faceeraser.training import occlusion
 
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
             "file": file,
             "sha256": sha256,
             "data": {name: described.get(name) for name in ("name", "source", "sha256")},
-            "versions": versions(),
+            "versions": results.versions(),
         }
         write_json(folder / NAME, [entry])
     row = {"name": args.target.name, **figures, "bytes": file["bytes"]}

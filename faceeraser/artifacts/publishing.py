@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from faceeraser.artifacts import artifact
+from faceeraser.artifacts.card import card_path
 from faceeraser.system.script import GateFailed
 from faceeraser.system.writing import scratch
 
@@ -159,7 +159,7 @@ def publish(made: Path, path: Path) -> None:
 
     The file goes first and comes last: who kills this halfway leaves a card without a file, which is no export at all.
     """
-    pairs = [(made, path), (artifact.card_path(made), artifact.card_path(path))]
+    pairs = [(made, path), (card_path(made), card_path(path))]
     aside = made.parent / "before"
     aside.mkdir()
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGALRM})

@@ -33,7 +33,9 @@ from typing import Any
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from faceeraser.artifacts import artifact, embedded, publishing
+from faceeraser.artifacts import embedded, publishing
+from faceeraser.artifacts.card import write_card
+from faceeraser.artifacts.runtimes import describe
 from faceeraser.conversion import formats, tflite
 from faceeraser.conversion.coreml import CoreML
 from faceeraser.conversion.formats import Format, Written
@@ -41,6 +43,7 @@ from faceeraser.conversion.gate import Gate, gate_pictures, parity_of_outputs
 from faceeraser.conversion.mil_program import UnknownOperator
 from faceeraser.conversion.onnx import ONNX
 from faceeraser.conversion.tflite import TFLite
+from faceeraser.measurement import results
 from faceeraser.model import any_task, checkpoint, quant
 from faceeraser.model.any_network import AnyNetwork
 from faceeraser.model.networks import Inpainter, count
@@ -48,7 +51,7 @@ from faceeraser.model.warp import Sampling
 from faceeraser.system.history import read_history
 from faceeraser.system.script import GateFailed, finish
 
-MADE_BY = f"faceeraser {artifact.versions().get('faceeraser', '')}".strip()
+MADE_BY = f"faceeraser {results.versions().get('faceeraser', '')}".strip()
 FORMATS: dict[str, type[Format]] = {form.KIND: form for form in (TFLite, ONNX, CoreML)}
 
 
@@ -90,15 +93,15 @@ def export(
             checked = how.check(staged, pipeline)
         with publishing.step("reading it back"):
             about = _about(how, pipeline, source)
-            fields = {**about, "checked": checked, "parity": {"n": 0, "passed": False}, **artifact.describe(staged)}
+            fields = {**about, "checked": checked, "parity": {"n": 0, "passed": False}, **describe(staged)}
             embedded.write(staged, embedded.essentials(fields))
-            artifact.write_card(staged, fields)
+            write_card(staged, fields)
             if written.planned is not None:
-                artifact.write_card(written.planned, fields | artifact.describe(written.planned))
+                write_card(written.planned, fields | describe(written.planned))
         measured, failures = how.compare(written, pipeline, pictures)
         if failures:
             raise GateFailed(f"{path.name} was not published: " + "; ".join(failures))
-        card = artifact.write_card(staged, fields | measured)
+        card = write_card(staged, fields | measured)
         publishing.publish(staged, path)
     return card
 
@@ -184,7 +187,7 @@ def export_module(network: AnyNetwork, target: Path | str, how: Format, *, overw
             measured = _compared(how, network, staged, gate)
         if failures := measured["parity"].get("failures"):
             raise GateFailed(f"{path.name} was not published: " + "; ".join(failures[:4]))
-        card = artifact.write_card(staged, fields | measured)
+        card = write_card(staged, fields | measured)
         publishing.publish(staged, path)
     return card
 
@@ -227,7 +230,7 @@ def _about_any(how: Format, network: AnyNetwork, warps: Sequence[Sampling]) -> d
 
 def _ports(network: AnyNetwork, path: Path) -> dict[str, Any]:
     """Inputs and outputs as a card lists them, with the ranges that the network's samples have."""
-    found = artifact.describe(path)
+    found = describe(path)
     given = network.outputs(network.samples[0])
     for port in found["inputs"]:
         low, high = network.range_of(port["name"])

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from faceeraser.artifacts.artifact import IMAGE_MEANINGS, MEANINGS
+from faceeraser.artifacts.runtimes import IMAGE_MEANINGS, MEANINGS
 from faceeraser.conversion import formats, mil_program
 from faceeraser.conversion.gate import File, Painted, Picture, Reference, edges_of, parity, unchanged
 from faceeraser.model import paint, quant

@@ -203,7 +203,7 @@ def _part_mask(resolution: int, seed: int) -> np.ndarray:
 
 
 def edges_of(picture: Picture) -> np.ndarray:
-    """Edges as `artifact.Artifact` computes them for a file that takes them as an input: (R, R) float32."""
+    """Edges as `Artifact` computes them for a file that takes them as an input: (R, R) float32."""
     return canny(picture.image @ np.array(LUMA, np.float32), picture.mask)
 
 

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faceeraser.artifacts.artifact import MEANINGS, Artifact
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.runtimes import MEANINGS
 from faceeraser.conversion import formats
 from faceeraser.conversion.gate import Gate, Reference, as_file, cut, gate_pictures, parity
 from faceeraser.model import paint, quant

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from faceeraser.artifacts.artifact import RESAMPLER, Artifact
+from faceeraser.artifacts.artifact import Artifact
 from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.artifacts.runtimes import RESAMPLER
 from faceeraser.conversion import formats, tflite_edits
 from faceeraser.measurement.runner import reference
 from faceeraser.model import paint, quant

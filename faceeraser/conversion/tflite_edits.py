@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from faceeraser.artifacts.artifact import RESAMPLER
 from faceeraser.artifacts.flatbuffer import Graph
+from faceeraser.artifacts.runtimes import RESAMPLER
 
 COMPOSITE = "faceeraser.resampler"
 """What the warp is marked as for `resampler_for_the_mark` to find it."""

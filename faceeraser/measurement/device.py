@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faceeraser.artifacts.artifact import sha256_of
+from faceeraser.artifacts.files import sha256_of
 
 PLACE = "/data/local/tmp"  # the one place on a phone where the shell may write and execute
 MOST_OUTPUT = 64 << 20  # bytes that a program may print before it is stopped

@@ -27,12 +27,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from faceeraser.artifacts.artifact import sha256_of, versions, write_json
+from faceeraser.artifacts.files import sha256_of
+from faceeraser.measurement import results
 from faceeraser.model import peers, quant
 from faceeraser.model.networks import Config, Inpainter, shape_to
 from faceeraser.system.history import NAME, read_history
 from faceeraser.system.reading import json_object
-from faceeraser.system.writing import first_process, whole_file
+from faceeraser.system.writing import first_process, whole_file, write_json
 
 
 def save(
@@ -82,7 +83,7 @@ def save(
                 "parent_sha256": sha256_of(Path(parent) / "generators.safetensors") if parent else None,
                 "sha256": sha256_of(folder / "generators.safetensors"),
                 "data": {k: data.get(k) for k in ("name", "source", "sha256", "eval_sha256")} if data else None,
-                "versions": versions(),
+                "versions": results.versions(),
                 "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 **extra,
             },

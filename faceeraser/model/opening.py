@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faceeraser.artifacts import artifact
-from faceeraser.measurement import metrics
+from faceeraser.artifacts.artifact import Artifact
+from faceeraser.artifacts.files import KINDS
+from faceeraser.measurement import metrics, results
 from faceeraser.system import extras
 from faceeraser.system.history import read_history
 
@@ -45,7 +46,7 @@ def open_model(path: Path, name: str) -> Model:
         FileNotFoundError: it is not there.
         ModuleNotFoundError: its runtime, or torch for a folder, is not installed; names the extra.
     """
-    if path.is_dir() and path.suffix not in artifact.KINDS:
+    if path.is_dir() and path.suffix not in KINDS:
         with extras.needed_for("a checkpoint folder", "train"):
             from faceeraser.model import checkpoint, inference
             from faceeraser.model.networks import count
@@ -54,13 +55,13 @@ def open_model(path: Path, name: str) -> Model:
         about = {"kind": "checkpoint", "precision": None, "gmacs": gmacs, "params": params, "bytes": None}
         method, resolution = inference.as_method(pipeline), pipeline.config.resolution
     else:
-        exported = artifact.Artifact(path)
+        exported = Artifact(path)
         if exported.card["kind"] == "coreml" and sys.platform != "darwin":
             raise ValueError(f"{path}: CoreML predicts on macOS only; measure the .tflite or .onnx export here")
         about = {key: exported.card.get(key) for key in ("kind", "precision", "gmacs", "params", "bytes")}
         stages = exported.card["history"]
         method, resolution = exported.erase, exported.resolution[0] or int(exported.card["resolution"])
     perceptual = [entry["options"]["features"] for entry in stages if "features" in entry.get("options", {})]
-    where = artifact.portable(path)
+    where = results.portable(path)
     about = {"file": where, **about, "perceptual": perceptual[-1] if perceptual else None}
     return Model(name, path, method, resolution, about)

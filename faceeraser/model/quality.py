@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from faceeraser.artifacts import artifact
-from faceeraser.measurement import metrics
+from faceeraser.measurement import metrics, results
 from faceeraser.model import opening, pairs
 
 
@@ -91,7 +90,7 @@ def _timings(path: Path | None) -> dict[tuple[str, str], float]:
     if path is None:
         return {}
     try:
-        rows = artifact.read_result(path)["rows"]
+        rows = results.read_result(path)["rows"]
         timed = [row for row in rows if row["threads"] == 1 and row["median_ms"] is not None]
         return {(row[key], row["runtime"]): row["median_ms"] for key in ("model", "file") for row in timed}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -153,4 +152,4 @@ def measure(models: Sequence[opening.Model], options: Fidelity, command: Sequenc
     navier_stokes = np.asarray(classical["navier_stokes"].figures["psnr_hole_mirrored"])
     ita = [pair.ita for pair in lists[size]]
     tones = {name: metrics.by_tone(np.asarray(values) - navier_stokes, ita) for name, values in gained.items()}
-    return artifact.result(rows, about, list(command)) | {"gain_over_navier_stokes": tones}
+    return results.result(rows, about, list(command)) | {"gain_over_navier_stokes": tones}

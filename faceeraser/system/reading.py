@@ -77,3 +77,8 @@ def _finite(text: str) -> float:
 
 def _refused(text: str) -> float:
     raise ValueError(f"{text} is no number")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, or its name, in at most 200 characters."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import platform
 import re
@@ -11,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 _NUMBERS = itertools.count()
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
@@ -40,6 +42,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all. Raises ValueError when a number is NaN or infinite, which JSON cannot say."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    with whole_file(path) as partial:
+        partial.write_text(text)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faceeraser.artifacts import artifact
+from faceeraser.measurement import results
 from faceeraser.model import checkpoint
 from faceeraser.model.inference import measure, sample_sheet
 from faceeraser.model.networks import Inpainter
@@ -204,7 +204,7 @@ class FineTuning:
         shared = {
             "steps": own.steps,
             "lr": own.lr,
-            "teacher": artifact.portable(Path(own.teacher)) if own.teacher else None,
+            "teacher": results.portable(Path(own.teacher)) if own.teacher else None,
             "distil": own.distil,
             "distil_features": own.distil_features,
             "online": own.online,

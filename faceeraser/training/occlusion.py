@@ -24,7 +24,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from faceeraser.artifacts.artifact import sha256_of
+from faceeraser.artifacts.files import sha256_of
 from faceeraser.artifacts.flatbuffer import Graph
 from faceeraser.face.occluders import IN_FRONT, SIDE, Occluders
 from faceeraser.model import pairs
