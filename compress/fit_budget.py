@@ -202,8 +202,8 @@ def planned(
         if goal.gmacs is None and goal.params is None:
             continue
         blocks = ["--drop-blocks", str(args.drop_blocks)] if args.drop_blocks and not plan else []
-        how = ["--allocate", "sensitivity", *flags_of(goal), "--rounds", "1", "--trial-steps", str(args.trial_steps)]
-        then(f"{number}-pruned", "prune", *how, *blocks, "--steps", str(args.steps))
+        goal_flags = ["--allocate", "sensitivity", *flags_of(goal), "--rounds", "1", "--trial-steps", str(args.trial_steps)]
+        then(f"{number}-pruned", "prune", *goal_flags, *blocks, "--steps", str(args.steps))
     then("slim", "slim", *flags_of(budget), "--steps", str(args.steps))
     then("student", "distil", "--steps", str(args.distil_steps))
     then("int8", "quantize", "--steps", str(args.qat_steps), "--lr", str(args.qat_lr))

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     if args.module:
         if args.target_gmacs is None:
             raise ValueError("how much is to go? give --target-gmacs")
-        told = AnyPruning(
+        options = AnyPruning(
             target_gmacs=args.target_gmacs,
             rounds=args.rounds,
             steps=args.steps,
@@ -64,8 +64,9 @@ def run(args: argparse.Namespace) -> None:
             distil=args.distil,
             seed=args.seed,
         )
-        made = any_compressing.prune(args.source, args.target, told, args.overwrite)
-        script.finish(f"{args.source} -> {args.target}", any_compressing.states(made), {"target": str(args.target), **made})
+        outcome = any_compressing.prune(args.source, args.target, options, args.overwrite)
+        states = any_compressing.states(outcome)
+        script.finish(f"{args.source} -> {args.target}", states, {"target": str(args.target), **outcome})
         return
     finetuning.need_data(args)
     done = prune(args.source, args.target, script.options(Pruning, args), args.overwrite)

@@ -45,9 +45,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     if args.module:
-        told = AnyQuantizing(keep_float=args.keep_float, steps=args.steps, lr=args.lr, distil=args.distil, seed=args.seed)
-        made = any_compressing.quantize(args.source, args.target, told, args.overwrite)
-        script.finish(f"{args.source} -> {args.target}", any_compressing.states(made), {"target": str(args.target), **made})
+        options = AnyQuantizing(keep_float=args.keep_float, steps=args.steps, lr=args.lr, distil=args.distil, seed=args.seed)
+        outcome = any_compressing.quantize(args.source, args.target, options, args.overwrite)
+        states = any_compressing.states(outcome)
+        script.finish(f"{args.source} -> {args.target}", states, {"target": str(args.target), **outcome})
         return
     finetuning.need_data(args)
     done = quantize(args.source, args.target, script.options(Quantizing, args), args.overwrite)

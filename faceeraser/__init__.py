@@ -126,7 +126,7 @@ def export(
     network: torch.nn.Module | str | Path,
     inputs: Mapping[str, torch.Tensor] | Sequence[Mapping[str, torch.Tensor]] | None,
     target: str | Path,
-    how: Format | None = None,
+    format: Format | None = None,
     *,
     overwrite: bool = False,
     **about: Any,
@@ -139,7 +139,7 @@ def export(
         inputs: of a module, a sample of its inputs by name, or several, on which the file is compared with it; of a
             checkpoint folder None.
         target: folder for exported files; made if needed.
-        how: the format and its options: tflite.TFLite, onnx.ONNX or coreml.CoreML; by default TFLite(flavour="web").
+        format: the format and its options: tflite.TFLite, onnx.ONNX or coreml.CoreML; by default TFLite(flavour="web").
         overwrite: replace a file that is there.
         about: `name` of the file; of a module `ranges`, (least, largest) of its inputs by name.
 
@@ -152,10 +152,10 @@ def export(
 
     with needed_for("exporting a network", "train"):
         from faceeraser.conversion import convert
-    how = how or convert.TFLite(flavour="web")
+    format = format or convert.TFLite(flavour="web")
     if isinstance(network, str | Path):
-        return convert.export(network, target, how, overwrite=overwrite, **about)
-    return convert.export_module(convert.AnyNetwork.of(network, inputs or {}, **about), target, how, overwrite=overwrite)
+        return convert.export(network, target, format, overwrite=overwrite, **about)
+    return convert.export_module(convert.AnyNetwork.of(network, inputs or {}, **about), target, format, overwrite=overwrite)
 
 
 if not TYPE_CHECKING:  # a type checker sees the names above, and an error in any other

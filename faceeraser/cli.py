@@ -64,62 +64,62 @@ def _quality(text: str) -> int:
     raise argparse.ArgumentTypeError(f"found {text!r}; expected 1 to 100")
 
 
-def _add_erasing(made: argparse.ArgumentParser) -> None:
+def _add_erasing(parser: argparse.ArgumentParser) -> None:
     """What every command that erases takes."""
-    made.add_argument("paths", type=Path, nargs="*", metavar="IN", help="photographs, videos, or folders of them")
-    made.add_argument(
+    parser.add_argument("paths", type=Path, nargs="*", metavar="IN", help="photographs, videos, or folders of them")
+    parser.add_argument(
         "-o", "--output", type=Path, metavar="OUT",
         help="a file or a folder; after a single IN it may also be the last argument, if no such file exists. .png and .tif "
         "keep a photograph's pixels outside the masks exactly, .mkv a video's "
         "(default: beside IN, photo-erased.png, clip-erased.mp4 or folder-erased)",
     )  # fmt: skip
-    made.add_argument(
+    parser.add_argument(
         "--camera", nargs="?", const="0", metavar="INDEX",
         help="use a camera instead of IN, until Ctrl-C (default: the first one); without OUT, show it in a window",
     )  # fmt: skip
-    made.add_argument(
+    parser.add_argument(
         "--model", type=Path, default=shipped.PLAN, metavar="FILE",
         help="an exported file, such as export/to_tflite.py makes, or a checkpoint folder, which needs torch "
         "(default: the one that comes with the package)",
     )  # fmt: skip
-    made.add_argument(
+    parser.add_argument(
         "--landmarks", type=Path, metavar="FILE",
         help="use the points of your own tracker: a JSON file with points for each frame (docs/landmarks.md)",
     )  # fmt: skip
-    made.add_argument(
+    parser.add_argument(
         "--glasses", choices=("auto", "off", "on"), default="auto",
         help="erase glasses too (default: auto, if the face seems to wear some and its eyes are erased)",
     )  # fmt: skip
-    made.add_argument(
+    parser.add_argument(
         "--front", choices=("keep", "erase"), default="keep",
         help="keep what is in front of the parts, such as hair and hands, or erase it with them (default: %(default)s)",
     )  # fmt: skip
-    made.add_argument(
+    parser.add_argument(
         "--runtime", choices=RUNTIMES,
         help="the runtime for .tflite files (default: the first one that is installed)",
     )  # fmt: skip
-    made.add_argument(
+    parser.add_argument(
         "--delegate", type=Path, metavar="FILE",
         help="a plugin for it; a -gpu-resampler file needs the one from export/build_resampler.sh to run on a CPU",
     )  # fmt: skip
-    made.add_argument(
+    parser.add_argument(
         "--faces", type=_how_many, default=None, metavar="largest|all|N",
         help="which faces to erase: the largest, all, or the N largest (default: all)",
     )  # fmt: skip
-    made.add_argument(
+    parser.add_argument(
         "--mask-out", type=Path, metavar="FILE",
         help="also write what was erased, white on black, as a picture or a video; for several files, a folder",
     )  # fmt: skip
-    made.add_argument(
+    parser.add_argument(
         "--quality", type=_quality, metavar="1-100",
         help="of lossy formats: .jpg, .avif, .heic (default: 95), .mp4, .mov, .avi (default: 65, a rate factor of 18), "
         "and .webp, which is lossless without this option",
     )  # fmt: skip
-    made.add_argument(
+    parser.add_argument(
         "--keep-metadata", action="store_true", help="keep date, camera, artist and resolution (default: drop them)"
     )
-    made.add_argument("--keep-gps", action="store_true", help="keep the place where it was taken (default: drop it)")
-    made.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    parser.add_argument("--keep-gps", action="store_true", help="keep the place where it was taken (default: drop it)")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
 
 
 def _erase(args: argparse.Namespace) -> int:
@@ -148,15 +148,15 @@ def _demo(args: argparse.Namespace) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `faceeraser`, with a parser for each command."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="faceeraser", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = made.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    one = commands.add_parser("erase", help="erase the parts of every face in a photograph or a video")
-    one.set_defaults(run=_erase)
-    _add_erasing(one)
-    one.add_argument(
+    erase = commands.add_parser("erase", help="erase the parts of every face in a photograph or a video")
+    erase.set_defaults(run=_erase)
+    _add_erasing(erase)
+    erase.add_argument(
         "--parts",
         type=_parts,
         default=FEATURES,
@@ -165,7 +165,7 @@ def build_parser() -> argparse.ArgumentParser:
         + ", ".join(f"{name} ({','.join(parts)})" for name, parts in PROFILES.items() if name != "all")
         + " (default: all)",
     )
-    one.add_argument(
+    erase.add_argument(
         "--mask", type=Path, metavar="FILE",
         help="erase what a picture of the same size marks in white, instead of the faces' parts",
     )  # fmt: skip
@@ -196,7 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--model", type=Path, default=shipped.PLAN, metavar="FILE",
         help="an exported .tflite file with its card (default: the one that comes with the package)",
     )  # fmt: skip
-    return made
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -47,7 +47,7 @@ class Run:
     mask: np.ndarray | None
     written: Mapping[str, Any]
 
-    def told(self, erased: Erased) -> str:
+    def summary(self, erased: Erased) -> str:
         """'2 faces (1 with glasses)', or '3 % of it'."""
         if self.mask is not None:
             return f"{100 * float(erased.mask.mean()):.1f} % of it"
@@ -96,7 +96,7 @@ def _photograph(job: Job, run: Run) -> tuple[str, Sequence[str]]:
                 if mark is not None:
                     mark(picture.Page(_shades(erased.mask), "L", 255.0, None, page.seconds))
                 faces_seen = max(faces_seen, len(erased.faces))
-                summary = run.told(erased) if len(erased.faces) == faces_seen else summary
+                summary = run.summary(erased) if len(erased.faces) == faces_seen else summary
             if not faces_seen and run.mask is None:
                 raise ValueError(f"{job.source}: {NO_FACE}")
         several = f" in {source.frames} {'frames' if source.many == 'animation' else 'pages'}" if source.many else ""
@@ -145,7 +145,7 @@ class _Frames:
     def close(self) -> None:
         self._bar.close()
 
-    def told(self, following: Tracker | landmarks.Landmarks | None) -> str:
+    def counts(self, following: Tracker | landmarks.Landmarks | None) -> str:
         """'1 face in 298 of 300 frames, looked for in 31, 24.3 frames a second'; with a mask, frames alone."""
         speed = f"{self.frames / max(time.monotonic() - self._began, 1e-9):.1f} frames a second"
         if following is None:
@@ -197,7 +197,7 @@ def _video(job: Job, run: Run) -> tuple[str, Sequence[str]]:
             f"{job.source}: ends after {clip.read} frames: {clip.damage}; what could be read is in {job.target}; "
             "fetch or export it again"
         )
-    return frames.told(following if run.mask is None else None), clip.notes
+    return frames.counts(following if run.mask is None else None), clip.notes
 
 
 def _erased_frames(
@@ -240,7 +240,7 @@ def _camera(index: int, target: Path | None, eraser: Eraser, finish: Finish | No
         except KeyboardInterrupt:
             if not frames.frames:
                 raise
-    print(f"camera {index}: {frames.told(tracker)}{f' -> {target}' if target else ''}", flush=True)
+    print(f"camera {index}: {frames.counts(tracker)}{f' -> {target}' if target else ''}", flush=True)
     return 0
 
 

@@ -269,8 +269,8 @@ class Eraser:
                 while waiting:
                     yield waiting.popleft().result()
             finally:
-                for one in waiting:
-                    one.cancel()
+                for future in waiting:
+                    future.cancel()
 
     if not TYPE_CHECKING:  # until 0.3: what `faceeraser.load` gave in v0.1 was the file or the network itself
 
@@ -302,8 +302,8 @@ class Eraser:
             image, seconds = taken
             if isinstance(known, Tracker):
                 tracked = chosen.of(known(image, seconds, self.clock))
-                around: Sequence[Face] = [one.face for one in tracked]
-                numbers = [one.number for one in tracked]
+                around: Sequence[Face] = [track.face for track in tracked]
+                numbers = [track.number for track in tracked]
             else:
                 around = known[number][: self.most]
                 numbers = list(range(len(around)))
@@ -412,9 +412,9 @@ class _Largest:
         if self._most is None:
             return tracked
         # Who was chosen counts as half as large again.
-        order = sorted(tracked, key=lambda one: -one.face.width * (1.5 if one.number in self._numbers else 1.0))
-        self._numbers = {one.number for one in order[: self._most]}
-        return [one for one in tracked if one.number in self._numbers]
+        order = sorted(tracked, key=lambda track: -track.face.width * (1.5 if track.number in self._numbers else 1.0))
+        self._numbers = {track.number for track in order[: self._most]}
+        return [track for track in tracked if track.number in self._numbers]
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,25 +21,25 @@ def inspect(args: argparse.Namespace) -> int:
     """`faceeraser inspect`: a card, or a checkpoint's structure, and the history of either."""
     path: Path = args.path
     if path.suffix in KINDS:
-        found = read_card(path)
+        description = read_card(path)
         inside = contents.contents(path)
-        facts, tables = _card_facts(found, inside), {"weights by layer": inside["layers"]}
-        found = found | {"contents": inside}
+        facts, tables = _card_facts(description, inside), {"weights by layer": inside["layers"]}
+        description = description | {"contents": inside}
     elif path.is_dir():
-        found = read_checkpoint(path)
-        facts, tables = _checkpoint_facts(found), {"generators": found["generators"]}
+        description = read_checkpoint(path)
+        facts, tables = _checkpoint_facts(description), {"generators": description["generators"]}
     else:
         what = "is neither" if path.exists() else "no such file or folder"
         endings = ", ".join(KINDS)
         raise FileNotFoundError(f"{path}: {what}; expected a checkpoint folder, or a file ending in {endings}")
     if args.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(description, indent=1))
         return 0
     print(path)
     width = max(map(len, facts))
     for name, value in facts.items():
         print(f"  {name:<{width}}  {value}")
-    tables["history (figures on a slice of train, GMACs at 256 x 256)"] = _history_rows(found["history"])
+    tables["history (figures on a slice of train, GMACs at 256 x 256)"] = _history_rows(description["history"])
     for title, rows in tables.items():
         print(f"\n{title}")
         print(_table(rows) if rows else "  none")
@@ -61,9 +61,9 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
             raise ValueError(f"{folder}: found no {name}, expected a checkpoint folder; {remedy}")
     again, scales = "make the folder again", folder / "quantization.json"
     history, weights = read_history(folder), folder / "generators.safetensors"
-    if weights.is_file() and (found := sha256_of(weights)) != (told := history[-1]["sha256"]):
+    if weights.is_file() and (digest := sha256_of(weights)) != (listed := history[-1]["sha256"]):
         raise ValueError(
-            f"{weights}: sha256 is {found[:12]}..., its history says {told[:12]}...: damaged or exchanged; fetch it again"
+            f"{weights}: sha256 is {digest[:12]}..., its history says {listed[:12]}...: damaged or exchanged; fetch it again"
         )
     config = json_object(folder / "config.json", f"the structure of a network; {again}")
     return {
@@ -109,11 +109,11 @@ def _card_facts(card: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str,
             for port in listed
         )
 
-    def told(figures: Mapping[str, Any]) -> str:
+    def in_words(figures: Mapping[str, Any]) -> str:
         return ", ".join(f"{name} {_cell(value)}" for name, value in figures.items())
 
     notes, sizes, delegates = card["notes"], card.get("sizes"), card.get("delegates", ())
-    said = [delegate if isinstance(delegate, str) else told(delegate) for delegate in delegates]
+    said = [delegate if isinstance(delegate, str) else in_words(delegate) for delegate in delegates]
     return {
         "kind": f"{card['kind']}, {card['precision']}",
         **({"flavour": card["flavour"]} if "flavour" in card else {}),
@@ -128,9 +128,9 @@ def _card_facts(card: Mapping[str, Any], inside: Mapping[str, Any]) -> dict[str,
         "edges": card["edges"],
         "warp": card["warp"],
         "operators": ", ".join(f"{name} {count}" for name, count in inside["operators"].items()),
-        "parity": told(card["parity"]),
-        **({"computed parity": told(card["evaluated_parity"])} if "evaluated_parity" in card else {}),
-        **{f"parity at {at['width']} x {at['height']}": told(at) for at in card.get("parity_at", ())},
+        "parity": in_words(card["parity"]),
+        **({"computed parity": in_words(card["evaluated_parity"])} if "evaluated_parity" in card else {}),
+        **{f"parity at {at['width']} x {at['height']}": in_words(at) for at in card.get("parity_at", ())},
         "sha256": card["sha256"],
         **({"notes": notes if isinstance(notes, str) else "; ".join(map(str, notes))} if notes else {}),
     }

@@ -141,19 +141,19 @@ def table(model: str | Path, page: str | Path) -> dict[str, tuple[str, bytes | P
             "installed, run: make web"
         )
     card = _checked(model)
-    found: dict[str, tuple[str, bytes | Path]] = {}
+    served: dict[str, tuple[str, bytes | Path]] = {}
     for file in sorted(page.rglob("*")):
         if file.is_file() and file.suffix in TYPES:
-            found[f"/{file.relative_to(page).as_posix()}"] = (TYPES[file.suffix], file)
-    found["/"] = found["/index.html"]
+            served[f"/{file.relative_to(page).as_posix()}"] = (TYPES[file.suffix], file)
+    served["/"] = served["/index.html"]
     # The history says how a model was trained, and with it what somebody's folders are called.
     shown = {name: value for name, value in card.items() if name != "history"}
     for name, value in {"model": shown, "faces": known()}.items():
-        found[f"/data/{name}.json"] = (TYPES[".json"], json.dumps(value).encode())
+        served[f"/data/{name}.json"] = (TYPES[".json"], json.dumps(value).encode())
     for path in (effects.FILE, tracking.FILE):
-        found[f"/data/{path.name}"] = (TYPES[".json"], path)
+        served[f"/data/{path.name}"] = (TYPES[".json"], path)
     files = {"model.tflite": model, "occlusion.tflite": shipped.OCCLUSION, **landmark_models.fetch()}
-    return found | {f"/data/{name}": (TYPES[".tflite"], path) for name, path in files.items()}
+    return served | {f"/data/{name}": (TYPES[".tflite"], path) for name, path in files.items()}
 
 
 class Server(ThreadingHTTPServer):

@@ -77,8 +77,8 @@ def run(args: Namespace) -> None:
         train_only=args.train_only,
         hair=args.hair,
     )
-    how = preparing.Run(args.workers, (int(shard[1]), int(shard[2])), args.resume, args.overwrite)
-    report = preparing.prepare(args.photos, args.target, options, how)
+    run_options = preparing.Run(args.workers, (int(shard[1]), int(shard[2])), args.resume, args.overwrite)
+    report = preparing.prepare(args.photos, args.target, options, run_options)
     if "waiting" in report:
         others = ", ".join(report["waiting"])
         print(

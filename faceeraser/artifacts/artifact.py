@@ -34,8 +34,8 @@ def _roles(path: Path, ports: Sequence[Port]) -> list[str]:
             # One single-channel input is the mask whatever it is called; of two, the name has to tell.
             roles.append("edges" if len(single) > 1 and "edge" in port.name.lower() else "mask")
     if sorted(roles) not in (["image", "mask"], ["edges", "image", "mask"]) or len(roles) != len(ports):
-        found = ", ".join(f"{port.name} {port.shape}" for port in ports)
-        raise ValueError(f"{path}: its inputs are {found}; expected an image, a mask and perhaps 'edges'")
+        listed = ", ".join(f"{port.name} {port.shape}" for port in ports)
+        raise ValueError(f"{path}: its inputs are {listed}; expected an image, a mask and perhaps 'edges'")
     return roles
 
 
@@ -72,8 +72,8 @@ class Artifact:
         named = [port for port in pictures if "erased" in port.name.lower()] or pictures
         self.plans = set(PLAN) <= {port.name for port in self._model.outputs} and "erased" not in named[0].name
         if len(named) != 1:
-            found = ", ".join(f"{port.name} {port.shape}" for port in self._model.outputs)
-            raise ValueError(f"{self.path}: its outputs are {found}; expected one picture, or one named 'erased'")
+            listed = ", ".join(f"{port.name} {port.shape}" for port in self._model.outputs)
+            raise ValueError(f"{self.path}: its outputs are {listed}; expected one picture, or one named 'erased'")
         self._erased = -1 if self.plans else self._model.outputs.index(named[0])
         self.wants_edges = "edges" in self._roles
         if self.wants_edges != (self.card["edges"] == "input"):
@@ -107,7 +107,7 @@ class Artifact:
         pictures, masks = self._checked(np.asarray(image), np.asarray(mask))
         values = self._values(pictures[:1], masks[:1])
         given = self._packed(values, self._at_once or 1)
-        return {p.name: p.unpack(made)[0] for p, made in zip(self._model.outputs, self._model(given), strict=True)}
+        return {p.name: p.unpack(value)[0] for p, value in zip(self._model.outputs, self._model(given), strict=True)}
 
     def plan(self, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
         """Of a file that only plans (`plans`): `skin`, `shading` and `sources` for a picture (H, W, 3) uint8 and a mask
@@ -130,8 +130,8 @@ class Artifact:
         for start in range(0, len(pictures), step):
             part = slice(start, start + step)
             given = self._packed({role: value[part] for role, value in values.items()}, step)
-            made = self._model.outputs[self._erased].unpack(self._model(given)[self._erased])
-            erased[part] = made[: len(pictures[part])]
+            painted = self._model.outputs[self._erased].unpack(self._model(given)[self._erased])
+            erased[part] = painted[: len(pictures[part])]
         return erased if image.ndim == 4 else erased[0]
 
     @property
@@ -154,9 +154,9 @@ class Artifact:
             raise ValueError(f"image has shape {image.shape}; expected (H, W, 3) or (N, H, W, 3)")
         if mask.shape not in (image.shape[:-1], (*image.shape[:-1], 1)):
             raise ValueError(f"mask has shape {mask.shape}; expected {image.shape[:-1]}, the image's")
-        for wanted, found, side in zip(self.resolution, image.shape[-3:-1], ("high", "wide"), strict=True):
-            if wanted is not None and found != wanted:
-                raise ValueError(f"image is {found} pixels {side}; {self.path.name} takes {wanted}: resize it first")
+        for wanted, length, side in zip(self.resolution, image.shape[-3:-1], ("high", "wide"), strict=True):
+            if wanted is not None and length != wanted:
+                raise ValueError(f"image is {length} pixels {side}; {self.path.name} takes {wanted}: resize it first")
         if allowed := self.card.get("sizes"):
             self._check_size(image.shape[-3:-1], allowed)
         image = image if image.ndim == 4 else image[None]
@@ -189,5 +189,5 @@ def _edges(pictures: np.ndarray, masks: np.ndarray) -> np.ndarray:
     from faceeraser.artifacts import edges
 
     grey = pictures @ np.array(LUMA, np.float32)
-    found = [edges.canny(g, m[..., 0]) for g, m in zip(grey, masks, strict=True)]
-    return np.asarray(found, np.float32).reshape(masks.shape)
+    maps = [edges.canny(g, m[..., 0]) for g, m in zip(grey, masks, strict=True)]
+    return np.asarray(maps, np.float32).reshape(masks.shape)

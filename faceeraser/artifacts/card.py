@@ -90,9 +90,9 @@ def read_card(path: str | Path) -> Fields:
     members(path)
     beside = card_path(path)
     if not beside.is_file():
-        if told := embedded.read(path):
+        if essentials := embedded.read(path):
             lost: Fields = {
-                **told,
+                **essentials,
                 "format": CARD_FORMAT,
                 "file": path.name,
                 "kind": kind,
@@ -108,11 +108,11 @@ def read_card(path: str | Path) -> Fields:
         raise FileNotFoundError(f"{path}: no card beside it; expected {beside.name}; export again")
     card: Fields = json_object(beside, "the card of an exported file; export again")
     if card.get("format") != CARD_FORMAT:
-        found = str(card.get("format"))[:40]
-        raise ValueError(f"{beside}: the card's format is {found!r}, this version reads {CARD_FORMAT}; export again")
-    if (found := sha256_of(path)) != card.get("sha256"):
+        version = str(card.get("format"))[:40]
+        raise ValueError(f"{beside}: the card's format is {version!r}, this version reads {CARD_FORMAT}; export again")
+    if (digest := sha256_of(path)) != card.get("sha256"):
         raise ValueError(
-            f"{path}: sha256 is {found[:12]}..., its card says {str(card.get('sha256'))[:12]}...: "
+            f"{path}: sha256 is {digest[:12]}..., its card says {str(card.get('sha256'))[:12]}...: "
             "the file and the card do not belong together; export again"
         )
     if why := _misfit(card):
@@ -139,5 +139,5 @@ def _schema() -> Callable[[Fields], Fields]:
     import fastjsonschema
 
     schema = json.loads(SCHEMA_FILE.read_text())
-    made: Callable[[Fields], Fields] = fastjsonschema.compile(schema)
-    return made
+    check: Callable[[Fields], Fields] = fastjsonschema.compile(schema)
+    return check

@@ -75,16 +75,16 @@ def operators(path: str | Path) -> list[Fields]:
         shape = graph.Tensors(tensor).ShapeAsNumpy() if graph.Tensors(tensor).ShapeLength() else []
         return _size(shape) * TENSOR_BYTES[kind]
 
-    found: dict[str, Fields] = {}
+    rows: dict[str, Fields] = {}
     for op in (graph.Operators(i) for i in range(graph.OperatorsLength())):
         code = model.OperatorCodes(op.OpcodeIndex())
         custom = code.CustomCode()
         name = custom.decode() if custom else names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
         tensors = [op.Inputs(i) for i in range(op.InputsLength())] + [op.Outputs(i) for i in range(op.OutputsLength())]
-        row = found.setdefault(name, {"type": name, "n": 0, "moved_mb": 0.0})
+        row = rows.setdefault(name, {"type": name, "n": 0, "moved_mb": 0.0})
         row["n"] += 1
         row["moved_mb"] += 0.0 if name == "RESHAPE" else sum(moved(t) for t in tensors if t >= 0) / 1e6
-    return sorted(found.values(), key=lambda row: (-row["moved_mb"], row["type"]))
+    return sorted(rows.values(), key=lambda row: (-row["moved_mb"], row["type"]))
 
 
 def _tflite_schema() -> Any:
@@ -227,8 +227,8 @@ def _tflite_contents(path: Path) -> tuple[list[str], list[Fields]]:
         scales = tensor.quantization.scale if tensor.quantization is not None else None
         size = len(graph.model.buffers[tensor.buffer].data) + (0 if scales is None else 4 * len(scales))
         # The path of modules that made it: '.../_pipeline/...EdgeGenerator_edge/...Conv_stem/...'.
-        made = bytes(graph.graph.tensors[int(op.outputs[0])].name).decode().split("_pipeline/")[-1].split(";")[0]
-        name = ".".join(part.rpartition("_")[2] for part in made.split("/"))
+        origin = bytes(graph.graph.tensors[int(op.outputs[0])].name).decode().split("_pipeline/")[-1].split(";")[0]
+        name = ".".join(part.rpartition("_")[2] for part in origin.split("/"))
         layers.append(_layer(name, graph.name(op), graph.type(weights).lower(), size))
     return [graph.name(op) for op in graph.graph.operators], layers
 

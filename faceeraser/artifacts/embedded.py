@@ -44,16 +44,16 @@ def essentials(card: Mapping[str, Any]) -> dict[str, Any]:
     return {name: card[name] for name in FIELDS if name in card}
 
 
-def write(path: Path, told: Mapping[str, Any]) -> None:
+def write(path: Path, essentials: Mapping[str, Any]) -> None:
     """Put them into the file, in place of what it had. Nothing that it computes changes."""
-    text = json.dumps(dict(told), separators=(",", ":"), allow_nan=False)
+    text = json.dumps(dict(essentials), separators=(",", ":"), allow_nan=False)
     if path.suffix == ".tflite":
         graph = Graph(path)
         buffer, entry = graph.schema.BufferT(), graph.schema.MetadataT()
         buffer.data = np.frombuffer(text.encode(), np.uint8)
         graph.model.buffers.append(buffer)
         entry.name, entry.buffer = NAME.encode(), len(graph.model.buffers) - 1
-        graph.model.metadata = [*(one for one in graph.model.metadata or [] if one.name != NAME.encode()), entry]
+        graph.model.metadata = [*(other for other in graph.model.metadata or [] if other.name != NAME.encode()), entry]
         graph.write(path)
     elif path.suffix == ".onnx":
         onnx = need("onnx", "onnx", "writing an .onnx file")
@@ -82,17 +82,17 @@ def read(path: Path) -> dict[str, Any] | None:
         return None
     if text is None:
         return None
-    told = reading.json_text(text, f"{path}: what it says of itself", "the essentials of a card; export again")
-    if not isinstance(told, dict):
-        raise ValueError(f"{path}: what it says of itself is a {type(told).__name__}, expected an object; export again")
-    return told
+    card = reading.json_text(text, f"{path}: what it says of itself", "the essentials of a card; export again")
+    if not isinstance(card, dict):
+        raise ValueError(f"{path}: what it says of itself is a {type(card).__name__}, expected an object; export again")
+    return card
 
 
 def _text(path: Path) -> str | None:
     if path.suffix == ".tflite":
         graph = Graph(path)
-        found = next((one for one in graph.model.metadata or [] if one.name == NAME.encode()), None)
-        return None if found is None else bytes(graph.model.buffers[found.buffer].data).decode(errors="replace")
+        entry = next((metadata for metadata in graph.model.metadata or [] if metadata.name == NAME.encode()), None)
+        return None if entry is None else bytes(graph.model.buffers[entry.buffer].data).decode(errors="replace")
     if path.suffix == ".onnx":
         model = need("onnx", "onnx", "reading an .onnx file").load(str(path), load_external_data=False)
         return next((prop.value for prop in model.metadata_props if prop.key == NAME), None)

@@ -97,9 +97,9 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def step(words: str) -> Iterator[None]:
+def step(description: str) -> Iterator[None]:
     """One line for one step, with the seconds it took."""
-    print(f"  {words} ...", end="", file=sys.stderr, flush=True)
+    print(f"  {description} ...", end="", file=sys.stderr, flush=True)
     began = time.monotonic()
     try:
         with quiet():
@@ -154,13 +154,13 @@ def staged(path: Path) -> Iterator[Path]:
         yield folder / path.name
 
 
-def publish(made: Path, path: Path) -> None:
+def publish(staged: Path, path: Path) -> None:
     """Put a file and its card in their places; an old file stays whole until then, and comes back if that fails.
 
     The file goes first and comes last: who kills this halfway leaves a card without a file, which is no export at all.
     """
-    pairs = [(made, path), (card_path(made), card_path(path))]
-    aside = made.parent / "before"
+    pairs = [(staged, path), (card_path(staged), card_path(path))]
+    aside = staged.parent / "before"
     aside.mkdir()
     held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGALRM})
     placed: list[tuple[Path, Path]] = []

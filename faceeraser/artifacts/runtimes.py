@@ -231,9 +231,11 @@ class _CoreML:
         for port in self.inputs:
             if port.image:
                 given[port.name] = Image.fromarray(np.squeeze(given[port.name][0]))
-        found = self._model.predict(given)
+        predicted = self._model.predict(given)
         # An image comes back with an alpha channel.
-        return [np.asarray(found[p.name])[None, ..., :3] if p.image else np.asarray(found[p.name]) for p in self.outputs]
+        return [
+            np.asarray(predicted[p.name])[None, ..., :3] if p.image else np.asarray(predicted[p.name]) for p in self.outputs
+        ]
 
 
 def open_model(

@@ -56,14 +56,14 @@ FORMATS: dict[str, type[Format]] = {form.KIND: form for form in (TFLite, ONNX, C
 
 
 def export(
-    source: Path | str, target: Path | str, how: Format, *, name: str | None = None, overwrite: bool = False
+    source: Path | str, target: Path | str, format: Format, *, name: str | None = None, overwrite: bool = False
 ) -> dict[str, Any]:
     """Convert a stage's folder into a file with its card in the folder `target`; returns the card.
 
     Args:
         source: checkpoint folder.
         target: folder for exported files; made if needed.
-        how: the format and its options.
+        format: the format and its options.
         name: file name without suffixes; the source folder's name by default.
         overwrite: replace a file that is there.
 
@@ -76,29 +76,29 @@ def export(
     pipeline = _trained(source)
     publishing.check_target(target, _needs(pipeline))
     _check_phase(pipeline, source)
-    how = how.settled(pipeline, source)
-    how.gate()  # a bound that is not to be had, before minutes of conversion
-    if how.painted is not None:
-        pipeline.config = replace(pipeline.config, resolution=how.painted)
+    format = format.settled(pipeline, source)
+    format.gate()  # a bound that is not to be had, before minutes of conversion
+    if format.painted is not None:
+        pipeline.config = replace(pipeline.config, resolution=format.painted)
     if pipeline.config.quantized:
         quant.round_biases(pipeline, *formats.sample(pipeline.config.resolution, False, False).values())
-    path = target / how.file_name(name or source.resolve().name, pipeline)
+    path = target / format.file_name(name or source.resolve().name, pipeline)
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already; choose another --name, or --overwrite to replace it")
-    print(f"{path} ({how.precision})", file=sys.stderr)
-    pictures = gate_pictures(pipeline.config.resolution, how.data)
+    print(f"{path} ({format.precision})", file=sys.stderr)
+    pictures = gate_pictures(pipeline.config.resolution, format.data)
     with publishing.staged(path) as staged:
-        written = _written(how, pipeline, staged)
+        written = _written(format, pipeline, staged)
         with publishing.step("checking the file"):
-            checked = how.check(staged, pipeline)
+            checked = format.check(staged, pipeline)
         with publishing.step("reading it back"):
-            about = _about(how, pipeline, source)
+            about = _about(format, pipeline, source)
             fields = {**about, "checked": checked, "parity": {"n": 0, "passed": False}, **describe(staged)}
             embedded.write(staged, embedded.essentials(fields))
             write_card(staged, fields)
             if written.planned is not None:
                 write_card(written.planned, fields | describe(written.planned))
-        measured, failures = how.compare(written, pipeline, pictures)
+        measured, failures = format.compare(written, pipeline, pictures)
         if failures:
             raise GateFailed(f"{path.name} was not published: " + "; ".join(failures))
         card = write_card(staged, fields | measured)
@@ -127,40 +127,40 @@ def _needs(network: nn.Module) -> int:
     return 12 * sum(p.numel() for p in network.parameters()) + (4 << 20)
 
 
-def _written(how: Format, pipeline: Inpainter, staged: Path) -> Written:
+def _written(format: Format, pipeline: Inpainter, staged: Path) -> Written:
     """The file, converted; and where its gate is to hold a plan fixed, beside it the same with the plan as an output."""
-    splits = how.splits(pipeline)
+    splits = format.splits(pipeline)
     planned = staged.with_name(f"planned-{staged.name}") if splits else None
     with publishing.step("converting"):
-        how.write(pipeline, planned or staged, with_plan=splits)
+        format.write(pipeline, planned or staged, with_plan=splits)
         if planned is not None:
-            how.without(planned, staged, pipeline.PLAN)
+            format.without(planned, staged, pipeline.PLAN)
     return Written(staged, planned)
 
 
-def _about(how: Format, pipeline: Inpainter, source: Path) -> dict[str, Any]:
+def _about(format: Format, pipeline: Inpainter, source: Path) -> dict[str, Any]:
     """What a card says of the network and of how it was written."""
     # Counted on the network, which a file has too: what a head computes in phases is zeros beyond that.
     folded = pipeline if pipeline.config.quantized else formats.frozen(pipeline)
     gmacs, params = count(folded, pipeline.config.resolution)
     return {
-        "precision": how.precision,
+        "precision": format.precision,
         "resolution": pipeline.config.resolution,
-        "edges": "input" if how.edges_input else "inside",
-        "warp": how.warp() if pipeline.WARPS else "none",
-        "notes": how.notes(pipeline),
+        "edges": "input" if format.edges_input else "inside",
+        "warp": format.warp() if pipeline.WARPS else "none",
+        "notes": format.notes(pipeline),
         "made_by": MADE_BY,
         "history": read_history(source),
         "gmacs": gmacs,
         "params": params,
-        **how.card_fields(pipeline),
+        **format.card_fields(pipeline),
     }
 
 
 # --- any network ----------------------------------------------------------------------------------------------------
 
 
-def export_module(network: AnyNetwork, target: Path | str, how: Format, *, overwrite: bool = False) -> dict[str, Any]:
+def export_module(network: AnyNetwork, target: Path | str, format: Format, *, overwrite: bool = False) -> dict[str, Any]:
     """Convert any network into a file with its card in the folder `target`, as `export` does a checkpoint; returns the card.
 
     Raises:
@@ -169,22 +169,22 @@ def export_module(network: AnyNetwork, target: Path | str, how: Format, *, overw
     """
     target, module = Path(target), network.module
     publishing.check_target(target, _needs(module))
-    how = how.settled_for(network)
-    gate = how.gate()
-    path = target / how.name_for(network)
+    format = format.settled_for(network)
+    gate = format.gate()
+    path = target / format.name_for(network)
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already; choose another name, or --overwrite to replace it")
     _, warps = network.traced(None)  # what cannot be written is said before minutes of conversion
-    print(f"{path} ({how.precision}, {len(warps)} warps)", file=sys.stderr)
+    print(f"{path} ({format.precision}, {len(warps)} warps)", file=sys.stderr)
     with publishing.staged(path) as staged:
         with publishing.step("converting"):
-            how.write_network(network, staged)
+            format.write_network(network, staged)
         with publishing.step("checking the file"):
-            checked = how.check_network(staged, network, warps)
-            fields = {**_about_any(how, network, warps), "checked": checked, **_ports(network, staged)}
+            checked = format.check_network(staged, network, warps)
+            fields = {**_about_any(format, network, warps), "checked": checked, **_ports(network, staged)}
             embedded.write(staged, embedded.essentials(fields))
         with publishing.step("comparing it"):
-            measured = _compared(how, network, staged, gate)
+            measured = _compared(format, network, staged, gate)
         if failures := measured["parity"].get("failures"):
             raise GateFailed(f"{path.name} was not published: " + "; ".join(failures[:4]))
         card = write_card(staged, fields | measured)
@@ -192,64 +192,64 @@ def export_module(network: AnyNetwork, target: Path | str, how: Format, *, overw
     return card
 
 
-def _compared(how: Format, network: AnyNetwork, staged: Path, gate: Gate) -> dict[str, Any]:
+def _compared(format: Format, network: AnyNetwork, staged: Path, gate: Gate) -> dict[str, Any]:
     """`parity` on the samples; of a CoreML package away from a Mac `evaluated_parity`, or a note where it has operators that
     cannot be computed here.
     """
-    away = how.KIND == "coreml" and sys.platform != "darwin"
+    away = format.KIND == "coreml" and sys.platform != "darwin"
     try:
-        parity = parity_of_outputs(how.runner(staged), network, gate)
+        parity = parity_of_outputs(format.runner(staged), network, gate)
     except UnknownOperator as error:
         note = f"computed nowhere: CoreML predicts on macOS only, and {error}"
         return {"parity": {"n": 0, "passed": None}, "notes": [note]}
     if not away:
         return {"parity": parity}
-    told = {"n": 0, "passed": None, **{key: parity[key] for key in ("failures",) if key in parity}}
-    return {"parity": told, "evaluated_parity": parity}
+    unknown = {"n": 0, "passed": None, **{key: parity[key] for key in ("failures",) if key in parity}}
+    return {"parity": unknown, "evaluated_parity": parity}
 
 
-def _about_any(how: Format, network: AnyNetwork, warps: Sequence[Sampling]) -> dict[str, Any]:
+def _about_any(format: Format, network: AnyNetwork, warps: Sequence[Sampling]) -> dict[str, Any]:
     """What a card says of any network and of how it was written."""
     sampled = Counter(f"{warp.mode}, {warp.padding_mode}, align_corners {warp.align_corners}" for warp in warps)
-    asked = "; ".join(f"{n} x ({words})" for words, n in sampled.items())
+    asked = "; ".join(f"{n} x ({sampling})" for sampling, n in sampled.items())
     counted = FlopCounterMode(display=False)
     with counted:
         network.outputs(network.samples[0])
     return {
-        "precision": how.precision,
+        "precision": format.precision,
         "network": {"name": network.name, "made_by": network.made_by},
-        "warp": f"{asked}: {how.warp()}" if warps else "none",
+        "warp": f"{asked}: {format.warp()}" if warps else "none",
         "notes": [],
         "history": [],
         "made_by": MADE_BY,
         "gmacs": counted.get_total_flops() / 2e9,
         "params": sum(p.numel() for p in network.module.parameters()),
-        **how.fields_for(network),
+        **format.fields_for(network),
     }
 
 
 def _ports(network: AnyNetwork, path: Path) -> dict[str, Any]:
     """Inputs and outputs as a card lists them, with the ranges that the network's samples have."""
-    found = describe(path)
+    ports = describe(path)
     given = network.outputs(network.samples[0])
-    for port in found["inputs"]:
+    for port in ports["inputs"]:
         low, high = network.range_of(port["name"])
         port |= {"range": [low, high], "meaning": f"input {port['name']!r} of {network.name}"}
-    for port in found["outputs"]:
+    for port in ports["outputs"]:
         value = given[port["name"]]
         port |= {"range": [float(value.min()), float(value.max())], "meaning": f"output {port['name']!r} of {network.name}"}
-    return found
+    return ports
 
 
 # --- what the three scripts share -----------------------------------------------------------------------------------
 
 
-def add_flags(made: argparse.ArgumentParser, kind: str) -> argparse.ArgumentParser:
+def add_flags(parser: argparse.ArgumentParser, kind: str) -> argparse.ArgumentParser:
     """The flags of an exporting script, added to a stage's parser; returns it."""
-    made.add_argument(
+    parser.add_argument(
         "--module", action="store_true", help="SOURCE is a network of your own, FILE.py:FUNCTION: docs/any-network.md"
     )
-    made.add_argument(
+    parser.add_argument(
         "--precision",
         nargs="+",
         choices=("auto", *FORMATS[kind].PRECISIONS),
@@ -257,46 +257,46 @@ def add_flags(made: argparse.ArgumentParser, kind: str) -> argparse.ArgumentPars
         metavar="P",
         help=f"one or more of auto, {', '.join(FORMATS[kind].PRECISIONS)} (default: auto)",
     )
-    made.add_argument("--edges-input", action="store_true", help="edges are an input of the file, instead of Canny inside")
+    parser.add_argument("--edges-input", action="store_true", help="edges are an input of the file, instead of Canny inside")
     if kind == "tflite":
-        told = "; ".join(f"{name}: {flavour.told}" for name, flavour in tflite.FLAVOURS.items())
-        made.add_argument(
+        flavours = "; ".join(f"{name}: {flavour.help}" for name, flavour in tflite.FLAVOURS.items())
+        parser.add_argument(
             "--flavour",
             nargs="+",
             choices=tuple(tflite.FLAVOURS),
             default=["cpu"],
             metavar="F",
-            help=f"one or more of {told} (default: cpu)",
+            help=f"one or more of {flavours} (default: cpu)",
         )
-        made.add_argument(
+        parser.add_argument(
             "--delegate",
             type=Path,
             metavar="FILE",
             help="the plugin that gpu-resampler needs on a CPU, for its gate: bash export/build_resampler.sh FILE",
         )
-    made.add_argument(
+    parser.add_argument(
         "--output",
         choices=("erased", "refined", "plan"),
         default="erased",
         help="the whole picture; what is painted, to be laid into the picture outside the file; or, of a network that "
         "plans, the plan alone, by which `faceeraser erase` paints at a photograph's own resolution (default: erased)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--painted",
         type=int,
         nargs="+",
         metavar="PX",
         help="of a network that plans, edge lengths of what is painted, such as 256 512 1024 (default: the network's)",
     )
-    made.add_argument("--batch", type=int, default=1, metavar="N", help="pictures at once (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="pictures at once (default: %(default)s)")
     if kind == "coreml":
-        told = "float tensors in and out, in place of images (CVPixelBuffer)"
-        made.add_argument("--tensors", action="store_true", help=told)
-    made.add_argument("--data", type=Path, help="prepared folder: its tune list adds faces to the gate's pictures")
-    made.add_argument("--name", help="file name without suffixes (default: the source folder's name)")
-    made.add_argument("--gate", type=float, metavar="BOUND", help="another gate: dB, or for fp32 the largest difference")
-    made.add_argument("--reason", help="why the gate is looser than the usual one; goes into the card")
-    return made
+        flavours = "float tensors in and out, in place of images (CVPixelBuffer)"
+        parser.add_argument("--tensors", action="store_true", help=flavours)
+    parser.add_argument("--data", type=Path, help="prepared folder: its tune list adds faces to the gate's pictures")
+    parser.add_argument("--name", help="file name without suffixes (default: the source folder's name)")
+    parser.add_argument("--gate", type=float, metavar="BOUND", help="another gate: dB, or for fp32 the largest difference")
+    parser.add_argument("--reason", help="why the gate is looser than the usual one; goes into the card")
+    return parser
 
 
 def run(args: argparse.Namespace, kind: str) -> int:
@@ -324,9 +324,11 @@ def _asked_for(args: argparse.Namespace, kind: str) -> list[Format]:
     own: list[dict[str, Any]] = [{"tensors": args.tensors}] if kind == "coreml" else [{}]
     if kind == "tflite":
         own = [{"delegate": args.delegate, "flavour": flavour} for flavour in dict.fromkeys(args.flavour)]
-    chosen = [{**one, "painted": px} for one in own for px in args.painted or [None]]
-    form = FORMATS[kind]
-    return [form(precision, **shared, **one) for precision in dict.fromkeys(args.precision) for one in chosen]
+    chosen = [{**options, "painted": px} for options in own for px in args.painted or [None]]
+    format_class = FORMATS[kind]
+    return [
+        format_class(precision, **shared, **options) for precision in dict.fromkeys(args.precision) for options in chosen
+    ]
 
 
 def _export_all(args: argparse.Namespace, kind: str) -> None:
@@ -334,10 +336,10 @@ def _export_all(args: argparse.Namespace, kind: str) -> None:
     if args.module:
         network = any_task.opened(str(args.source))
         network = replace(network, name=args.name or network.name)
-        cards = [export_module(network, args.target, how, overwrite=args.overwrite) for how in asked]
+        cards = [export_module(network, args.target, format, overwrite=args.overwrite) for format in asked]
     else:
-        cards = [export(args.source, args.target, how, name=args.name, overwrite=args.overwrite) for how in asked]
-    figures = [card.get("evaluated_parity", card["parity"]) for card in cards]
+        cards = [export(args.source, args.target, format, name=args.name, overwrite=args.overwrite) for format in asked]
+    parities = [card.get("evaluated_parity", card["parity"]) for card in cards]
     rows = [
         {
             "file": card["file"],
@@ -345,10 +347,10 @@ def _export_all(args: argparse.Namespace, kind: str) -> None:
             "bytes": card["bytes"],
             "gmacs": card["gmacs"],
             "params": card["params"],
-            **{name: found[name] for name in _FIGURES if name in found},
+            **{name: parity[name] for name in _FIGURES if name in parity},
         }
-        for card, found in zip(cards, figures, strict=True)
+        for card, parity in zip(cards, parities, strict=True)
     ]
     by = ", computed from the saved program, not by CoreML" if "evaluated_parity" in cards[0] else ""
-    where = f"of {figures[0]['n']} samples" if args.module else f"inside the hole, worst of {figures[0]['n']} pictures"
+    where = f"of {parities[0]['n']} samples" if args.module else f"inside the hole, worst of {parities[0]['n']} pictures"
     finish(f"{args.target} (parity {where}{by})", rows, {"files": rows})

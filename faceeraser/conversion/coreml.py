@@ -93,11 +93,11 @@ class _Images(nn.Module):
         self.inside, self.outputs = inside, tuple(outputs)
 
     def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> Any:
-        made = self.inside(*(x if x is None else x / 255.0 for x in (image, mask, edges)))
-        made = made if isinstance(made, tuple) else (made,)
+        outputs = self.inside(*(x if x is None else x / 255.0 for x in (image, mask, edges)))
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         packed = tuple(
             torch.round(value * 255.0) if name in ("erased", "refined") else value
-            for name, value in zip(self.outputs, made, strict=True)
+            for name, value in zip(self.outputs, outputs, strict=True)
         )
         return packed[0] if len(packed) == 1 else packed
 
@@ -140,8 +140,8 @@ class CoreML(formats.Format):
 
     def check_precision(self, pipeline: Inpainter, source: Path) -> None:
         if stores_activations(self.precision) and not pipeline.config.quantized:
-            made = f"python compress/quantize.py {source} TARGET"
-            raise ValueError(f"{source} is not quantized, so it has no int8 activations: {made}")
+            command = f"python compress/quantize.py {source} TARGET"
+            raise ValueError(f"{source} is not quantized, so it has no int8 activations: {command}")
 
     def marks(self) -> str:
         return super().marks() + ("-tensors" if self.tensors else "")
@@ -206,12 +206,12 @@ class CoreML(formats.Format):
             given = {"image": torch.from_numpy(image).permute(2, 0, 1)[None], "mask": torch.from_numpy(mask)[None, None]}
             if self.edges_input:
                 given["edges"] = torch.from_numpy(edges_of(Picture("", image, mask)))[None, None]
-            made = evaluate({name: value.repeat(self.batch, 1, 1, 1) for name, value in given.items()})
-            found = {name: (x[0].permute(1, 2, 0) if x.ndim == 4 else x[0]).numpy() for name, x in made.items()}
+            outputs = evaluate({name: value.repeat(self.batch, 1, 1, 1) for name, value in given.items()})
+            arrays = {name: (x[0].permute(1, 2, 0) if x.ndim == 4 else x[0]).numpy() for name, x in outputs.items()}
             if self.output == "plan":
-                return Painted(reference(Picture("", image, mask), found).image, found)
-            picture = found.pop(self.output)
-            return Painted(picture, found or None)
+                return Painted(reference(Picture("", image, mask), arrays).image, arrays)
+            picture = arrays.pop(self.output)
+            return Painted(picture, arrays or None)
 
         return run
 
@@ -275,7 +275,7 @@ class CoreML(formats.Format):
         read = set(block.outputs)
         alive = []
         for op in reversed(block.operations):
-            if any(made.name in read for made in op.outputs):
+            if any(output.name in read for output in op.outputs):
                 alive.append(op)
                 read |= {given.name for taken in op.inputs.values() for given in taken.arguments if given.name}
         del block.operations[:]
@@ -294,12 +294,12 @@ class CoreML(formats.Format):
         program = mil_program.Program(path)
         block = program.operators
 
-        def wrong(words: str) -> GateFailed:
-            return GateFailed(f"{path.name}: {words}")
+        def wrong(reason: str) -> GateFailed:
+            return GateFailed(f"{path.name}: {reason}")
 
         plans = isinstance(pipeline, PatchEraser)
-        if (found := sum(op.op_type == "resample" for op in block)) != (0 if plans else 1):
-            raise wrong(f"{found} resample operators, expected {0 if plans else 1}")
+        if (number := sum(op.op_type == "resample" for op in block)) != (0 if plans else 1):
+            raise wrong(f"{number} resample operators, expected {0 if plans else 1}")
         heads = _check_painting(block, wrong) if plans else _check_resampling(block, wrong)
         convolutions = [op for op in block if is_convolution(op, plans)]
         packed = Counter(getattr(op.inputs["weight"].op, "op_type", "const") for op in convolutions)
@@ -329,8 +329,8 @@ class CoreML(formats.Format):
 
     def settled_for(self, network: AnyNetwork) -> Self:
         if quant.is_quantized(network.module):
-            told = "export the network that it was made from, with --precision int8"
-            raise ValueError(f"{network.name} is quantized, which a CoreML package of any network cannot be: {told}")
+            remedy = "export the network that it was made from, with --precision int8"
+            raise ValueError(f"{network.name} is quantized, which a CoreML package of any network cannot be: {remedy}")
         return super().settled_for(network)
 
     def write_network(self, network: AnyNetwork, path: Path) -> None:
@@ -367,10 +367,10 @@ class CoreML(formats.Format):
                 picture or coordinates are not float32.
         """
         block = mil_program.Program(path).operators
-        found = [op for op in block if op.op_type == "resample"]
-        if len(found) != len(warps):
-            raise GateFailed(f"{path.name}: {len(found)} resample operators, expected {len(warps)}")
-        _check_resampling(block, lambda words: GateFailed(f"{path.name}: {words}"))
+        samplers = [op for op in block if op.op_type == "resample"]
+        if len(samplers) != len(warps):
+            raise GateFailed(f"{path.name}: {len(samplers)} resample operators, expected {len(warps)}")
+        _check_resampling(block, lambda reason: GateFailed(f"{path.name}: {reason}"))
         return {"operators": dict(Counter(op.op_type for op in block if op.op_type != "const").most_common())}
 
     def runner(self, path: Path) -> Callable[[Sample], dict[str, np.ndarray]]:
@@ -392,8 +392,8 @@ def _check_resampling(block: list[Any], wrong: Callable[[str], GateFailed]) -> l
     }
     for op in block:
         for key, expected in wanted.items() if op.op_type == "resample" else ():
-            if (found := op.inputs[key].val) != expected:
-                raise wrong(f"resample has {key} = {found}, expected {expected}")
+            if (value := op.inputs[key].val) != expected:
+                raise wrong(f"resample has {key} = {value}, expected {expected}")
     # The flow's head is float32 itself; its input may be float16, cast before it.
     leading, heads = before_warp(block)
     for op in leading:
@@ -432,11 +432,13 @@ def _pack_weights(path: Path, precision: str, plans: bool = False) -> None:
     import coremltools.optimize.coreml as optimize
     from coremltools.models import MLModel
 
-    how: Any
+    weights_config: Any
     if precision == "int8":
-        how = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
+        weights_config = optimize.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=0)
     else:
-        how = optimize.OpPalettizerConfig(mode="kmeans", nbits=int(precision.removeprefix("palette")), weight_threshold=0)
+        weights_config = optimize.OpPalettizerConfig(
+            mode="kmeans", nbits=int(precision.removeprefix("palette")), weight_threshold=0
+        )
     block = mil_program.Program(path).operators
     heads = before_warp(block)[1]
     if plans:
@@ -444,7 +446,8 @@ def _pack_weights(path: Path, precision: str, plans: bool = False) -> None:
         heads += [op for op in block if is_convolution(op, False) and not is_convolution(op, True)]
     # By operator: a rule for all of them would pack the grid of pixels that the flow is added to as well.
     config = optimize.OptimizationConfig(
-        op_type_configs=dict.fromkeys(_HalfInside.CONVOLUTIONS, how), op_name_configs={op.name: None for op in heads}
+        op_type_configs=dict.fromkeys(_HalfInside.CONVOLUTIONS, weights_config),
+        op_name_configs={op.name: None for op in heads},
     )
     pack = optimize.linear_quantize_weights if precision == "int8" else optimize.palettize_weights
     pack(MLModel(str(path), skip_model_load=True), config).save(str(path))
@@ -452,14 +455,14 @@ def _pack_weights(path: Path, precision: str, plans: bool = False) -> None:
 
 def before_warp(operators: list[Any]) -> tuple[list[Any], list[Any]]:
     """(what the warp's picture and coordinates are computed by, back to convolutions; the convolutions reached)."""
-    found: dict[str, Any] = {}
+    seen_ops: dict[str, Any] = {}
     waiting = [op for op in operators if op.op_type == "resample"]
     while waiting:
         op = waiting.pop()
-        if op.name not in found:
-            found[op.name] = op
+        if op.name not in seen_ops:
+            seen_ops[op.name] = op
             waiting.extend([] if op.op_type in _HalfInside.CONVOLUTIONS else makers(op))
-    return list(found.values()), [op for op in found.values() if op.op_type in _HalfInside.CONVOLUTIONS]
+    return list(seen_ops.values()), [op for op in seen_ops.values() if op.op_type in _HalfInside.CONVOLUTIONS]
 
 
 def makers(op: Any) -> list[Any]:
@@ -543,11 +546,11 @@ def _check_scales(block: list[Any], pipeline: Inpainter, precision: str, wrong: 
     activations = {stored for op in block if op.op_type in ("quantize", "dequantize") for stored in _scale(op)}
     weights = [np.atleast_1d(op.inputs["scale"].val) for op in block if op.op_type == "constexpr_affine_dequantize"]
 
-    def same(found: Any, learnt: Any) -> bool:
-        found = np.asarray(found)
-        if halved and np.array_equal(found.astype(np.float16), learnt.astype(np.float16)):
+    def same(stored: Any, learnt: Any) -> bool:
+        stored = np.asarray(stored)
+        if halved and np.array_equal(stored.astype(np.float16), learnt.astype(np.float16)):
             return True
-        return np.allclose(found.astype(np.float64), learnt, rtol=1e-6, atol=0)
+        return np.allclose(stored.astype(np.float64), learnt, rtol=1e-6, atol=0)
 
     unknown, count = set(activations), 0
     for name, scale, zero_point in quant.quantized_tensors(pipeline):

@@ -1,7 +1,7 @@
 """What every format of exported files shares: its options, what it has to be able to do, and a network ready to be traced.
 
-    how = TFLite(precision="fp16", flavour="gpu")        # tflite.py; ONNX is onnx.py's, CoreML coreml.py's
-    convert.export("runs/student", "exports", how)
+    format = TFLite(precision="fp16", flavour="gpu")        # tflite.py; ONNX is onnx.py's, CoreML coreml.py's
+    convert.export("runs/student", "exports", format)
 
 A format owns its options, how its files are called, what their cards say, how they are written, what is asserted on them and
 how they are compared with their network. `convert.export` asks for these in turn, whichever format it is.
@@ -100,12 +100,12 @@ class Format(ABC):
 
     def check_precision(self, pipeline: Inpainter, source: Path) -> None:
         """Raises ValueError when the network of a folder cannot have the precision."""
-        made = f"python compress/quantize.py {source} TARGET"
+        command = f"python compress/quantize.py {source} TARGET"
         if self.precision == "int8" and not pipeline.config.quantized:
-            raise ValueError(f"{source} is not quantized, so it has no int8 form: {made}")
+            raise ValueError(f"{source} is not quantized, so it has no int8 form: {command}")
         if self.precision != "int8" and pipeline.config.quantized:
-            found = f"found --precision {self.precision}"
-            raise ValueError(f"{source} is quantized, {found}: export the folder it was made from")
+            asked = f"found --precision {self.precision}"
+            raise ValueError(f"{source} is quantized, {asked}: export the folder it was made from")
 
     def file_name(self, stem: str, pipeline: Inpainter) -> str:
         """What the file is called: what differs from the network's own form is in it."""
@@ -210,8 +210,10 @@ class Format(ABC):
             expected = ", ".join(self.PRECISIONS)
             raise ValueError(f"{settled.precision} is not a precision for {self.KIND}: expected one of {expected}")
         if "fp32" in self.PRECISIONS and (settled.precision == "int8") != quantized:
-            told = "quantized" if quantized else "not quantized"
-            raise ValueError(f"{network.name} is {told}, found precision {settled.precision}: compress/quantize.py --module")
+            state = "quantized" if quantized else "not quantized"
+            raise ValueError(
+                f"{network.name} is {state}, found precision {settled.precision}: compress/quantize.py --module"
+            )
         return settled
 
     def name_for(self, network: AnyNetwork) -> str:
@@ -251,11 +253,11 @@ class Form(nn.Module):
 
     def forward(self, image: Tensor, mask: Tensor, edges: Tensor | None = None) -> Any:
         if not self.channels_last:
-            made = self.pipeline(image, mask, edges)
-            return made[self.outputs[0]] if len(self.outputs) == 1 else tuple(made[name] for name in self.outputs)
+            outputs = self.pipeline(image, mask, edges)
+            return outputs[self.outputs[0]] if len(self.outputs) == 1 else tuple(outputs[name] for name in self.outputs)
         first = (x if x is None else x.permute(0, 3, 1, 2) for x in (image, mask, edges))
-        made = self.pipeline(*first)
-        return {name: x.permute(0, 2, 3, 1) if (x := made[name]).ndim == 4 else x for name in self.outputs}
+        outputs = self.pipeline(*first)
+        return {name: x.permute(0, 2, 3, 1) if (x := outputs[name]).ndim == 4 else x for name in self.outputs}
 
 
 def frozen(pipeline: Inpainter) -> Inpainter:

@@ -98,10 +98,10 @@ class Gate:
         return Gate(100 * self.max_abs, 60.0, 0.5, self.plan_share, self.reason)
 
     def __str__(self) -> str:
-        told = ([] if self.max_abs is None else [f"max abs <= {self.max_abs:g}"]) + (
+        bounds = ([] if self.max_abs is None else [f"max abs <= {self.max_abs:g}"]) + (
             [] if self.psnr is None else [f"PSNR >= {self.psnr:g} dB"]
         )
-        return " and ".join(told)
+        return " and ".join(bounds)
 
     @property
     def of_plan(self) -> str:
@@ -157,7 +157,7 @@ def gate_pictures(resolution: int, data: Path | str | None = None) -> list[Pictu
         from skimage import data as photographs
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("the parity gate needs scikit-image: pip install 'faceeraser[train]'") from error
-    found = []
+    pictures = []
     for k, (name, down, right) in enumerate(_TEXTURED):
         whole = getattr(photographs, name)()
         whole = np.repeat(whole[..., None], 3, 2) if whole.ndim == 2 else whole[..., :3]
@@ -167,10 +167,10 @@ def gate_pictures(resolution: int, data: Path | str | None = None) -> list[Pictu
             whole = cv2.resize(whole, side, interpolation=cv2.INTER_CUBIC)
         top, left = (int(share * (n - resolution)) for share, n in zip((down, right), whole.shape[:2], strict=True))
         crop = whole[top : top + resolution, left : left + resolution]
-        found.append(Picture(f"{name}-{k}", crop.astype(np.float32) / 255, _part_mask(resolution, k)))
+        pictures.append(Picture(f"{name}-{k}", crop.astype(np.float32) / 255, _part_mask(resolution, k)))
     for pair in evaluation_pairs(data, "tune", resolution, PICTURES) if data is not None else []:
-        found.append(Picture(pair.name, pair.truth.astype(np.float32) / 255, pair.mask.astype(np.float32)))
-    return found
+        pictures.append(Picture(pair.name, pair.truth.astype(np.float32) / 255, pair.mask.astype(np.float32)))
+    return pictures
 
 
 def cut(pictures: Sequence[Picture], height: int, width: int) -> list[Picture]:
@@ -223,21 +223,21 @@ class Reference:
         """What it makes of a picture, with a plan of somebody else's where one is given."""
         image = torch.from_numpy(picture.image).permute(2, 0, 1)[None]
         edges = torch.from_numpy(edges_of(picture))[None, None] if self.edges_input else None
-        told = {} if plan is None else {"plan": tensors_of(plan)}
+        given_plan = {} if plan is None else {"plan": tensors_of(plan)}
         with torch.no_grad():
-            made = self.network.eval()(image, torch.from_numpy(picture.mask)[None, None], edges, **told)
-        painted = made[self.output][0].permute(1, 2, 0).numpy()
+            outputs = self.network.eval()(image, torch.from_numpy(picture.mask)[None, None], edges, **given_plan)
+        painted = outputs[self.output][0].permute(1, 2, 0).numpy()
         painted = np.rint(painted * 255) / 255 if self.in_levels else painted
-        own = {name: made[name][0] for name in self.network.PLAN}
+        own = {name: outputs[name][0] for name in self.network.PLAN}
         return Painted(painted, {k: (x.permute(1, 2, 0) if x.ndim == 3 else x).numpy() for k, x in own.items()} or None)
 
     def agreement(
-        self, one: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray], picture: Picture, pixels: float
+        self, other: Mapping[str, np.ndarray], own: Mapping[str, np.ndarray], picture: Picture, pixels: float
     ) -> dict[str, float]:
         """How much of somebody's plan for a picture is the network's own, by name: `Inpainter.agreement`."""
         image = torch.from_numpy(picture.image).permute(2, 0, 1)[None]
         hole = torch.from_numpy(picture.mask)[None, None].float()
-        return self.network.agreement(tensors_of(one), tensors_of(own), image, hole, pixels)
+        return self.network.agreement(tensors_of(other), tensors_of(own), image, hole, pixels)
 
 
 def tensors_of(plan: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -256,12 +256,12 @@ def as_file(file: Artifact, reference: Reference | None = None) -> File:
     """
 
     def run(image: np.ndarray, mask: np.ndarray) -> Painted:
-        made = file.outputs(image, mask)
+        outputs = file.outputs(image, mask)
         if file.plans:
             assert reference is not None
-            return Painted(reference(Picture("", image, mask), made).image, made)
-        picture = made.pop("erased" if "erased" in made else "refined")
-        return Painted(picture, made or None)
+            return Painted(reference(Picture("", image, mask), outputs).image, outputs)
+        picture = outputs.pop("erased" if "erased" in outputs else "refined")
+        return Painted(picture, outputs or None)
 
     return run
 
@@ -270,8 +270,8 @@ def unchanged(planned: File, published: File, pictures: Sequence[Picture]) -> li
     """That a file paints the same bits as the one with its plan as an output, which the gate looked at; what differs."""
     failures = []
     for picture in pictures:
-        one, other = (file(picture.image, picture.mask).image for file in (planned, published))
-        if not np.array_equal(one, other):
+        before, after = (file(picture.image, picture.mask).image for file in (planned, published))
+        if not np.array_equal(before, after):
             failures.append(f"{picture.name}: without the plan as an output the file paints another picture")
     return failures
 
@@ -280,10 +280,10 @@ def together(file: Artifact, pictures: Sequence[Picture]) -> list[str]:
     """That pictures which a file takes at once do not change one another; what differs."""
     if file.plans:
         return []
-    images, masks = (np.stack([getattr(one, name) for one in pictures]) for name in ("image", "mask"))
+    images, masks = (np.stack([getattr(picture, name) for picture in pictures]) for name in ("image", "mask"))
     failures = []
-    for picture, made in zip(pictures, file.run(images, masks), strict=True):
-        if (apart := float(np.abs(made - file.run(picture.image, picture.mask)).max())) > 1e-4:
+    for picture, painted in zip(pictures, file.run(images, masks), strict=True):
+        if (apart := float(np.abs(painted - file.run(picture.image, picture.mask)).max())) > 1e-4:
             failures.append(f"{picture.name}: in a batch of others it comes out otherwise (by {apart:.2g})")
     return failures
 
@@ -334,26 +334,27 @@ def parity_of_outputs(
     """
     expected = [network.outputs(sample) for sample in network.samples]
     spans = {
-        name: max(float(np.ptp([f(one[name]) for one in expected for f in (np.min, np.max)])), 1e-6) for name in expected[0]
+        name: max(float(np.ptp([f(one_sample[name]) for one_sample in expected for f in (np.min, np.max)])), 1e-6)
+        for name in expected[0]
     }
     worst: dict[str, Any] = {"psnr_min": 200.0, "max_abs": 0.0}
     failures = []
     for k, (sample, truth) in enumerate(zip(network.samples, expected, strict=True)):
-        found = run(sample)
+        outputs = run(sample)
         for name, value in truth.items():
-            made = found.get(name)
-            if made is None or made.shape != value.shape:
-                given = None if made is None else made.shape
+            output = outputs.get(name)
+            if output is None or output.shape != value.shape:
+                given = None if output is None else output.shape
                 failures.append(f"sample {k}: output {name} is {given}, expected {value.shape}")
                 continue
             whole = np.ones(value.shape)
-            psnr, largest = _apart(made / spans[name], value.astype(np.float64) / spans[name], whole)
+            psnr, largest = _apart(output / spans[name], value.astype(np.float64) / spans[name], whole)
             if psnr < worst["psnr_min"]:
                 worst |= {"psnr_min": psnr, "worst_output": name}
             worst["max_abs"] = max(worst["max_abs"], largest if math.isfinite(largest) else 1e9)
             if not gate.passes(psnr, largest):
-                told = f"{psnr:.1f} dB, max abs {largest:.2g} of its span"
-                failures.append(f"sample {k}: output {name} {told}, expected {gate}")
+                measured = f"{psnr:.1f} dB, max abs {largest:.2g} of its span"
+                failures.append(f"sample {k}: output {name} {measured}, expected {gate}")
     return {
         "n": len(expected),
         **{k: round(v, 8) if isinstance(v, float) else v for k, v in worst.items()},
@@ -370,9 +371,9 @@ def _leaks(file: File, pictures: Sequence[Picture]) -> list[str]:
     for k, picture in enumerate(pictures):
         noise = np.random.default_rng(k).random(picture.image.shape, np.float32)
         hidden = np.where(picture.mask[..., None] > 0.5, noise, picture.image)
-        one, other = (file(image, picture.mask).image for image in (picture.image, hidden))
-        if not np.array_equal(one, other):
-            apart = np.abs(one - other).max()
+        plain, changed = (file(image, picture.mask).image for image in (picture.image, hidden))
+        if not np.array_equal(plain, changed):
+            apart = np.abs(plain - changed).max()
             failures.append(f"{picture.name}: pixels inside the hole change the output (by {apart:.2g})")
     return failures
 

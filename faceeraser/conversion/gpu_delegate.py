@@ -68,8 +68,8 @@ def run(model: Path | str, inputs: Sequence[Mapping[str, np.ndarray]], timeout_s
             environment |= {"VK_ICD_FILENAMES": str(browser / _MANIFEST), "LD_LIBRARY_PATH": os.pathsep.join(paths)}
         for k, given in enumerate(inputs):
             np.savez(folder / f"{k}-in.npz", **given)  # type: ignore[arg-type]
-        words = [str(model.absolute()), scratch, str(len(inputs))]
-        command = [sys.executable, "-m", "faceeraser.conversion.gpu_delegate", *words]
+        arguments = [str(model.absolute()), scratch, str(len(inputs))]
+        command = [sys.executable, "-m", "faceeraser.conversion.gpu_delegate", *arguments]
         done = subprocess.run(
             command,
             env=environment,

@@ -111,8 +111,8 @@ class Program:
         with torch.no_grad():
             for op in self.operators:
                 if op.op_type != "const":
-                    made = self._compute(op, values)
-                    values |= {var.name: value.to(type_of(var)) for var, value in zip(op.outputs, made, strict=True)}
+                    computed = self._compute(op, values)
+                    values |= {var.name: value.to(type_of(var)) for var, value in zip(op.outputs, computed, strict=True)}
                 for var in _given(op):  # a picture at full size is large, and nobody reads it again
                     left[var.name] -= 1
                     if left[var.name] == 0 and var.name not in outputs:
@@ -172,8 +172,8 @@ class Program:
         if kind in ("upsample_nearest_neighbor", "upsample_bilinear"):
             return [self._enlarged(op, tensor("x"), fixed)]
         if kind == "resample":
-            how = {"sampling_mode": "bilinear", "coordinates_mode": "normalized_minus_one_to_one"}
-            self._expect(op, how, fixed)
+            supported = {"sampling_mode": "bilinear", "coordinates_mode": "normalized_minus_one_to_one"}
+            self._expect(op, supported, fixed)
             padding = {"border": "border", "constant": "zeros", "reflection": "reflection"}[fixed("padding_mode")]
             corners = bool(fixed("align_corners"))
             return [F.grid_sample(tensor("x"), tensor("coordinates"), "bilinear", padding, corners)]
@@ -194,8 +194,8 @@ class Program:
         if op.op_type == "linear":
             return F.linear(tensor("x"), tensor("weight"), tensor("bias") if op.inputs.get("bias") is not None else None)
         sides = [(name, bool(fixed(f"transpose_{name}", False))) for name in ("x", "y")]
-        one, other = (tensor(name).transpose(-1, -2) if turned else tensor(name) for name, turned in sides)
-        return one @ other
+        left, right = (tensor(name).transpose(-1, -2) if turned else tensor(name) for name, turned in sides)
+        return left @ right
 
     def _stored(self, op: Any, x: Tensor, fixed: Callable[..., Any]) -> Tensor:
         """`quantize`: clip(round(x / scale) + zero point); `dequantize`: (x - zero point) * scale."""

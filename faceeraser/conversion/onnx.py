@@ -50,8 +50,8 @@ def other_sizes(pipeline: Inpainter) -> list[tuple[int, int]]:
 
 def warp_any_size(image: Tensor, flow: Tensor) -> Tensor:
     """`warp.warp` for pictures (N, C, H, W) of any H and W of at least 2, without a size in the graph."""
-    one = flow[:, :1].float() * 0.0 + 1.0
-    columns, rows = one.cumsum(3) - 1.0, one.cumsum(2) - 1.0
+    ones = flow[:, :1].float() * 0.0 + 1.0
+    columns, rows = ones.cumsum(3) - 1.0, ones.cumsum(2) - 1.0
     right, bottom = columns[:, :, -1:, -1:], rows[:, :, -1:, -1:]
     x = torch.minimum((flow[:, 0:1].float() + columns).clamp(min=0.0), right)
     y = torch.minimum((flow[:, 1:2].float() + rows).clamp(min=0.0), bottom)
@@ -61,8 +61,8 @@ def warp_any_size(image: Tensor, flow: Tensor) -> Tensor:
 
 def flow_any_size(offsets: Tensor) -> Tensor:
     """`warp.offsets_to_flow` of offsets (N, 2, H, W), without a size in the graph."""
-    one = offsets[:1, :1] * 0.0 + 1.0
-    width, height = one[:, :, :1].sum(3, keepdim=True), one[:, :, :, :1].sum(2, keepdim=True)
+    ones = offsets[:1, :1] * 0.0 + 1.0
+    width, height = ones[:, :, :1].sum(3, keepdim=True), ones[:, :, :, :1].sum(2, keepdim=True)
     return offsets * ((torch.cat([width, height], 1) - 1.0) / 2.0)
 
 
@@ -89,8 +89,8 @@ def fill_any_size(multiple: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Ten
         filled = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
         goes_on = None
         if level >= sure:
-            one = seen[0, 0] * 0.0 + 1.0
-            rows, columns = one[:, 0].cumsum(0), one[0].cumsum(0)
+            ones = seen[0, 0] * 0.0 + 1.0
+            rows, columns = ones[:, 0].cumsum(0), ones[0].cumsum(0)
             height, width = rows[-1:], columns[-1:]
             goes_on = (torch.minimum(height, width) > 2.0) & (height % 2 + width % 2 < 0.5)
             filled = filled.index_select(2, rows.long() - 1).index_select(3, columns.long() - 1)
@@ -140,7 +140,7 @@ class ONNX(formats.Format):
             some = cut(gate_pictures(max(height, width))[:2], height, width)
             measured = parity(as_file(file, reference), some, reference, gate.elsewhere())
             compared.append({"height": height, "width": width, **measured})
-            failures += [f"at {height} x {width}, {words}" for words in measured.get("failures", [])]
+            failures += [f"at {height} x {width}, {failure}" for failure in measured.get("failures", [])]
         return {"parity_at": compared}, failures
 
     def write(self, pipeline: Inpainter, path: Path, *, with_plan: bool = False) -> None:
@@ -196,10 +196,10 @@ class ONNX(formats.Format):
         if int8 != expected:
             raise GateFailed(f"{path.name}: {int8} convolutions have int8 weights, expected {expected}")
         operators = dict(Counter(node.op_type for node in graph.node).most_common())
-        found: dict[str, Any] = {"operators": operators, "int8_convolutions": int8}
+        checked: dict[str, Any] = {"operators": operators, "int8_convolutions": int8}
         if self.precision == "int8":
-            found["scales"] = _check_scales(graph, pipeline, path)
-        return found
+            checked["scales"] = _check_scales(graph, pipeline, path)
+        return checked
 
     # --- any network --------------------------------------------------------------------------------------------------
 
@@ -213,23 +213,23 @@ class ONNX(formats.Format):
         """As of every format. Raises GateFailed: there is not one GridSample for each warp, sampling as it was asked."""
         onnx = need("onnx", "onnx", "checking an .onnx file")
         graph = onnx.load(str(path)).graph
-        found = [
+        samplers = [
             {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             for node in graph.node
             if node.op_type == "GridSample"
         ]
         modes = {b"linear": "bilinear"}
-        told = Counter(
+        sampled = Counter(
             (
-                modes.get(how.get("mode", b"bilinear"), how.get("mode", b"bilinear").decode()),
-                how.get("padding_mode", b"zeros").decode(),
-                bool(how.get("align_corners", 0)),
+                modes.get(attributes.get("mode", b"bilinear"), attributes.get("mode", b"bilinear").decode()),
+                attributes.get("padding_mode", b"zeros").decode(),
+                bool(attributes.get("align_corners", 0)),
             )
-            for how in found
+            for attributes in samplers
         )
         asked = Counter((warp.mode, warp.padding_mode, warp.align_corners) for warp in warps)
-        if told != asked:
-            raise GateFailed(f"{path.name}: samples {dict(told)}, expected {dict(asked)}")
+        if sampled != asked:
+            raise GateFailed(f"{path.name}: samples {dict(sampled)}, expected {dict(asked)}")
         return {"operators": dict(Counter(node.op_type for node in graph.node).most_common())}
 
     def runner(self, path: Path) -> Callable[[Sample], dict[str, np.ndarray]]:
@@ -286,11 +286,11 @@ def _check_warp(graph: Any, path: Path) -> None:
     samples = [node for node in graph.node if node.op_type == "GridSample"]
     if len(samples) != 1:
         raise GateFailed(f"{path.name}: {len(samples)} GridSample operators, expected one")
-    how = {a.name: helper.get_attribute_value(a) for a in samples[0].attribute}
+    attributes = {a.name: helper.get_attribute_value(a) for a in samples[0].attribute}
     wanted = {"mode": (b"linear", b"bilinear"), "padding_mode": (b"border",), "align_corners": (1,)}
     for key, allowed in wanted.items():
-        if how.get(key) not in allowed:
-            raise GateFailed(f"{path.name}: GridSample has {key} = {how.get(key)!r}, expected {allowed[0]!r}")
+        if attributes.get(key) not in allowed:
+            raise GateFailed(f"{path.name}: GridSample has {key} = {attributes.get(key)!r}, expected {allowed[0]!r}")
     _check_floats(maker, samples[0].input, path)
 
 
@@ -298,10 +298,10 @@ def _check_lookups(graph: Any, expected: int, path: Path) -> None:
     """A plan's windows are laid by so many look-ups with numbers that are computed, in float."""
     constants = {t.name for t in graph.initializer}
     maker = {name: node for node in graph.node for name in node.output}
-    found = [node for node in graph.node if node.op_type == "Gather" and not set(node.input) & constants]
-    if len(found) != expected:
-        raise GateFailed(f"{path.name}: {len(found)} look-ups by computed numbers, expected {expected}")
-    for node in found:
+    lookups = [node for node in graph.node if node.op_type == "Gather" and not set(node.input) & constants]
+    if len(lookups) != expected:
+        raise GateFailed(f"{path.name}: {len(lookups)} look-ups by computed numbers, expected {expected}")
+    for node in lookups:
         _check_floats(maker, node.input[1:], path)
 
 

@@ -34,7 +34,7 @@ class Flavour:
 
     delegates: tuple[str, ...]
     """What it is for."""
-    told: str
+    help: str
     """What it is, in words."""
     eight_bit: bool = False
     """uint8 pictures in and out, the mask uint8 too, any non-zero = erase; else float32 in [0, 1]."""
@@ -134,8 +134,8 @@ class TFLite(formats.Format):
         """As of every format, and without what only those outputs need."""
         graph = Graph(path)
         signature = graph.model.signatureDefs[0]
-        signature.outputs = [made for made in signature.outputs if made.name.decode() not in names]
-        kept = {int(made.tensorIndex) for made in signature.outputs}
+        signature.outputs = [output for output in signature.outputs if output.name.decode() not in names]
+        kept = {int(output.tensorIndex) for output in signature.outputs}
         graph.graph.outputs = np.array([t for t in graph.graph.outputs if int(t) in kept], np.int32)
         tflite_edits.unread_operators(graph)
         graph.write(target)
@@ -150,8 +150,8 @@ class TFLite(formats.Format):
         """
         graph = Graph(path)
 
-        def wrong(words: str) -> GateFailed:
-            return GateFailed(f"{path.name}: {words}")
+        def wrong(reason: str) -> GateFailed:
+            return GateFailed(f"{path.name}: {reason}")
 
         _check_lookups(graph, pipeline, self.batch, wrong)
         if carried := [op for op in graph.ops("DEQUANTIZE") if graph.moved_back(op)]:
@@ -162,10 +162,10 @@ class TFLite(formats.Format):
         if len(whole) != expected:
             raise wrong(f"{len(whole)} of {len(convolutions)} convolutions are int8 throughout, expected {expected}")
         counted = Counter(graph.name(op) for op in graph.graph.operators)
-        found: dict[str, Any] = {"operators": dict(counted.most_common()), "int8_convolutions": len(whole)}
+        checked: dict[str, Any] = {"operators": dict(counted.most_common()), "int8_convolutions": len(whole)}
         if self.precision == "int8":
-            found["scales"] = _check_scales(graph, pipeline, wrong)
-        return found
+            checked["scales"] = _check_scales(graph, pipeline, wrong)
+        return checked
 
     # --- any network --------------------------------------------------------------------------------------------------
 
@@ -191,12 +191,12 @@ class TFLite(formats.Format):
         """
         graph = Graph(path)
         if FLAVOURS[self.flavour].warp == "resampler":
-            found, expected = graph.ops(RESAMPLER), len(warps)
+            lookups, expected = graph.ops(RESAMPLER), len(warps)
         else:
-            found, expected = graph.ops("GATHER"), sum(1 if warp.mode == "nearest" else 4 for warp in warps)
-        if len(found) < expected:
-            raise GateFailed(f"{path.name}: {len(found)} look-ups for {len(warps)} warps, expected at least {expected}")
-        for op in found:
+            lookups, expected = graph.ops("GATHER"), sum(1 if warp.mode == "nearest" else 4 for warp in warps)
+        if len(lookups) < expected:
+            raise GateFailed(f"{path.name}: {len(lookups)} look-ups for {len(warps)} warps, expected at least {expected}")
+        for op in lookups:
             for maker, t in graph.before(int(op.inputs[1]), ("CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")):
                 fed = graph.constant(t) or t in graph.graph.inputs
                 if warps and graph.type(t) not in ("FLOAT32", "INT32", "INT64", "BOOL") and not fed:
@@ -278,8 +278,8 @@ def _check_lookups(graph: Graph, pipeline: Inpainter, batch: int, wrong: Callabl
         expected = 8 if any(given.name in (b"erased", b"refined") for given in graph.model.signatureDefs[0].outputs) else 0
     expected *= batch
     if len(lookups) != expected or graph.ops("GATHER_ND"):
-        told = "the warp as 4, or as one" if pipeline.WARPS else f"{expected}, nor any"
-        raise wrong(f"{len(lookups)} look-ups, expected {told} {RESAMPLER}, and no GATHER_ND")
+        alternatives = "the warp as 4, or as one" if pipeline.WARPS else f"{expected}, nor any"
+        raise wrong(f"{len(lookups)} look-ups, expected {alternatives} {RESAMPLER}, and no GATHER_ND")
     # Back from the sampled rows to the flow's convolution and to the picture; then on to the warped picture.
     around = {int(t) for op in lookups for t in op.outputs}
     warped = set(around)

@@ -60,11 +60,11 @@ def floats_for_float_readers(graph: Graph) -> None:
             op.inputs = np.array(first.inputs, np.int32)
     kept: list[Any] = []
     for op in graph.graph.operators:
-        found = graph.moved_back(op) if graph.name(op) == "DEQUANTIZE" else None
-        if found is None:
+        path_back = graph.moved_back(op) if graph.name(op) == "DEQUANTIZE" else None
+        if path_back is None:
             kept.append(op)
             continue
-        source, between = found
+        source, between = path_back
         for k, moved in enumerate(between):
             again = copy.copy(moved)
             again.inputs = np.array([source, *moved.inputs[1:]], np.int32)
@@ -92,14 +92,14 @@ def resampling_in_float(graph: Graph) -> None:
     kept: list[Any] = []
     for op in operators:
         name = graph.name(op)
-        found = graph.moved_back(op) if name == "AVERAGE_POOL_2D" and graph.type(int(op.outputs[0])) == "INT8" else None
+        path_back = graph.moved_back(op) if name == "AVERAGE_POOL_2D" and graph.type(int(op.outputs[0])) == "INT8" else None
         source = maker.get(int(op.inputs[0])) if name == "DEQUANTIZE" else None
-        if found is not None:
-            at, between = found
+        if path_back is not None:
+            at, between = path_back
             for moved in (*between, op):
-                again, made = copy.copy(moved), graph.as_float(int(moved.outputs[0]))
+                again, floats = copy.copy(moved), graph.as_float(int(moved.outputs[0]))
                 again.inputs = np.array([at, *moved.inputs[1:]], np.int32)
-                again.outputs, at = np.array([made], np.int32), made
+                again.outputs, at = np.array([floats], np.int32), floats
                 kept.append(again)
             stored = copy.copy(quantize)
             stored.inputs, stored.outputs = np.array([at], np.int32), np.array([op.outputs[0]], np.int32)
@@ -172,11 +172,11 @@ def heads_in_phases(graph: Graph) -> None:
             continue
         source, weight, bias = (int(i) for i in op.inputs[:3])
         channels, rows, columns, depth = graph.shape(weight)
-        how, (_, height, width, _) = op.builtinOptions, graph.shape(int(op.outputs[0]))
-        plain = how.strideH == how.strideW == how.dilationHFactor == how.dilationWFactor == 1
+        options, (_, height, width, _) = op.builtinOptions, graph.shape(int(op.outputs[0]))
+        plain = options.strideH == options.strideW == options.dilationHFactor == options.dilationWFactor == 1
         if not plain or channels > 4 or rows != columns or rows < 3 or rows % 2 == 0 or height % 2 or width % 2:
             continue
-        if how.padding != graph.schema.Padding.SAME or not (graph.constant(weight) and graph.constant(bias)):
+        if options.padding != graph.schema.Padding.SAME or not (graph.constant(weight) and graph.constant(bias)):
             continue
         held = np.zeros((2, 2, channels, rows + 1, columns + 1, depth), graph.values(weight).dtype)
         for down, right in np.ndindex(2, 2):
@@ -184,7 +184,7 @@ def heads_in_phases(graph: Graph) -> None:
         held = held.reshape(4 * channels, rows + 1, columns + 1, depth)
         biases = np.tile(graph.values(bias), 4)
         op.inputs = np.array([source, graph.tensor(weight, values=held), graph.tensor(bias, values=biases)], np.int32)
-        op.builtinOptions = copy.copy(how)
+        op.builtinOptions = copy.copy(options)
         op.builtinOptions.strideH = op.builtinOptions.strideW = 2
         phases = graph.tensor(int(op.outputs[0]), shape=(1, height // 2, width // 2, 4 * channels))
         kept.append(graph.new("DEPTH_TO_SPACE", [phases], int(op.outputs[0]), _blocks_of_two(graph)))
@@ -201,11 +201,11 @@ def copies_by_convolution(graph: Graph) -> None:
         source, target, times = int(op.inputs[0]), int(op.outputs[0]), len(op.inputs)
         alike = len({int(i) for i in op.inputs}) == 1 and graph.type(target) == "FLOAT32"
         if alike and len(graph.shape(target)) == 4 and (graph.shape(source)[3], graph.shape(target)[3]) == (1, times):
-            how = graph.schema.Conv2DOptionsT()
-            how.strideH = how.strideW = how.dilationHFactor = how.dilationWFactor = 1
+            options = graph.schema.Conv2DOptionsT()
+            options.strideH = options.strideW = options.dilationHFactor = options.dilationWFactor = 1
             ones = graph.tensor(target, values=np.ones((times, 1, 1, 1), np.float32))
             zeros = graph.tensor(target, values=np.zeros(times, np.float32))
-            graph.make(op, "CONV_2D", [source, ones, zeros], how)
+            graph.make(op, "CONV_2D", [source, ones, zeros], options)
 
 
 def enlarging_in_channels(graph: Graph) -> None:
@@ -229,9 +229,9 @@ def enlarging_in_channels(graph: Graph) -> None:
 
 
 def _blocks_of_two(graph: Graph) -> Any:
-    made = graph.schema.DepthToSpaceOptionsT()
-    made.blockSize = 2
-    return made
+    options = graph.schema.DepthToSpaceOptionsT()
+    options.blockSize = 2
+    return options
 
 
 # --- pictures of 8 bits ---------------------------------------------------------------------------------------------
@@ -244,9 +244,9 @@ def pictures_in_eight_bits(graph: Graph) -> None:
     signature = graph.model.signatureDefs[0]
 
     def cast(source: int, target: int) -> Any:
-        how = graph.schema.CastOptionsT()
-        how.inDataType, how.outDataType = graph.graph.tensors[source].type, graph.graph.tensors[target].type
-        return graph.new("CAST", [source], target, how)
+        options = graph.schema.CastOptionsT()
+        options.inDataType, options.outDataType = graph.graph.tensors[source].type, graph.graph.tensors[target].type
+        return graph.new("CAST", [source], target, options)
 
     for given in signature.inputs:
         inside = int(given.tensorIndex)

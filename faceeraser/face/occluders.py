@@ -35,7 +35,8 @@ class Occluders:
         self._interpreter = Interpreter(str(path), num_threads=1)
         self._interpreter.allocate_tensors()
         self._input, self._output = (
-            one[0]["index"] for one in (self._interpreter.get_input_details(), self._interpreter.get_output_details())
+            details[0]["index"]
+            for details in (self._interpreter.get_input_details(), self._interpreter.get_output_details())
         )
 
     def __call__(self, crop: np.ndarray) -> np.ndarray:

@@ -681,10 +681,10 @@ def _save_png(file: io.BufferedWriter, pages: Sequence[Page], kind: Kind, facts:
 
         deep = first.samples if first.mode != "LA" else first.samples[..., [0, 0, 0, 1]]
         order = [2, 1, 0, 3][: deep.shape[2]] if deep.ndim == 3 else None
-        done, made = cv2.imencode(".png", deep if order is None else np.ascontiguousarray(deep[..., order]))
+        done, buffer = cv2.imencode(".png", deep if order is None else np.ascontiguousarray(deep[..., order]))
         if not done:
             raise OSError("this PNG could not be made")
-        encoded = made.tobytes()
+        encoded = buffer.tobytes()
     else:
         written = io.BytesIO()
         options: dict[str, Any] = {}
@@ -701,7 +701,7 @@ def _save_png(file: io.BufferedWriter, pages: Sequence[Page], kind: Kind, facts:
     elif facts.source is not None:
         extra += facts.source.colour_chunks()
     if facts.dpi is not None:
-        extra.append((b"pHYs", struct.pack(">IIB", *(round(one / 0.0254) for one in facts.dpi), 1)))
+        extra.append((b"pHYs", struct.pack(">IIB", *(round(pixels_per_inch / 0.0254) for pixels_per_inch in facts.dpi), 1)))
     if facts.exif:
         extra.append((b"eXIf", facts.exif.removeprefix(b"Exif\0\0")))
     head = 8 + 25  # signature and IHDR

@@ -117,17 +117,19 @@ class Tracker:
             closer = lost or self._since >= self.constants.detect_every or self.frames == 1
             if lost:
                 self._looked = Looked()  # who was lost may still be where he was
-            how = (2 if self._closer % 3 == 0 else 1) if closer else 0
-            detected = self._finder.detect(image, closer=how, looked=self._looked, known=[track.seen for track in kept])
+            closeness = (2 if self._closer % 3 == 0 else 1) if closer else 0
+            detected = self._finder.detect(
+                image, closer=closeness, looked=self._looked, known=[track.seen for track in kept]
+            )
             if closer:
                 self._since = 0
                 self._closer += 1
             self.looks += 1
             clock("find")
-            for one in detected:
-                if any(_covers(track.seen, one) for track in kept):
+            for detection in detected:
+                if any(_covers(track.seen, detection) for track in kept):
                     continue
-                seen = self._finder.landmarks(image, one)
+                seen = self._finder.landmarks(image, detection)
                 if seen is not None and not any(same_face(seen, track.seen) for track in kept):
                     kept.append(self._begun(seen, seconds))
             clock("landmarks")

@@ -288,12 +288,12 @@ def read_state(text: str) -> State:
         raise DeviceError("the device did not say what it is; expected the answer of `uname -m`; check `adb shell uname -m`")
 
     def word(name: str) -> str | None:
-        found = sections.get(name, "").strip().splitlines()
-        return found[0].strip() or None if found else None
+        lines = sections.get(name, "").strip().splitlines()
+        return lines[0].strip() or None if lines else None
 
     def number(pattern: str, section: str, least: float, most: float) -> float | None:
-        found = re.search(pattern, sections.get(section, ""), re.M | re.A)
-        return value if found and least <= (value := _float(found[1])) <= most else None
+        match = re.search(pattern, sections.get(section, ""), re.M | re.A)
+        return value if match and least <= (value := _float(match[1])) <= most else None
 
     max_mhz: dict[int, int] = {}
     allowed: dict[int, int] = {}

@@ -149,7 +149,7 @@ def distance(painted: Sequence[np.ndarray], real: Sequence[np.ndarray]) -> Dista
         raise ValueError(f"found {len(painted)} photographs and {len(real)} to compare with; expected at least two of each")
     scale = np.concatenate(list(real)).std(0) + 1e-9
     sides = [np.concatenate(list(side)) / scale for side in (painted, real)]
-    means = [_averages([len(one) for one in side]) for side in (painted, real)]
+    means = [_averages([len(patches) for patches in side]) for side in (painted, real)]
 
     def between(a: int, b: int) -> np.ndarray:
         kernel = (sides[a] @ sides[b].T / sides[a].shape[1] + 1) ** DEGREE
@@ -169,14 +169,14 @@ def skin_kid(distances: Sequence[Distance], draws: int = 500) -> dict[str, float
 
     Has `median` (the distance), `p90` (None: a set has no percentile), `low`, `high` and `n` (photographs painted).
     """
-    counts = np.array([len(one.painted) for one in distances])
+    counts = np.array([len(size.painted) for size in distances])
     share, rng = counts / counts.sum(), np.random.default_rng(0)
 
-    def drawn(one: Distance) -> float:
-        return one.value(*(rng.integers(len(side), size=len(side)) for side in (one.painted, one.real)))
+    def drawn(size: Distance) -> float:
+        return size.value(*(rng.integers(len(side), size=len(side)) for side in (size.painted, size.real)))
 
-    resampled = [float(share @ [drawn(one) for one in distances]) for _ in range(draws)]
+    resampled = [float(share @ [drawn(size) for size in distances]) for _ in range(draws)]
     low, high = np.nanpercentile(resampled, [2.5, 97.5])
-    value = float(share @ [one.value() for one in distances])
+    value = float(share @ [size.value() for size in distances])
     row = {"median": value, "low": low, "high": high}
-    return {**{name: round(float(one), 3) for name, one in row.items()}, "p90": None, "n": int(counts.sum())}
+    return {**{name: round(float(figure), 3) for name, figure in row.items()}, "p90": None, "n": int(counts.sum())}

@@ -421,11 +421,14 @@ def row_of(figures: Sequence[Mapping[str, float]], members: Mapping[str, np.ndar
         members: from `groups`, over the same photographs.
     """
 
-    def told(chosen: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-        return {name: summary([one[name] for one in chosen]) for name in chosen[0]} if chosen else {}
+    def summaries(chosen: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+        return {name: summary([face[name] for face in chosen]) for name in chosen[0]} if chosen else {}
 
     by_group = {
-        name: {"n": int(chosen.sum()), **told([one for one, keep in zip(figures, chosen, strict=True) if keep])}
+        name: {
+            "n": int(chosen.sum()),
+            **summaries([face for face, keep in zip(figures, chosen, strict=True) if keep]),
+        }
         for name, chosen in members.items()
     }
-    return {"n": len(figures), **told(figures), "groups": by_group}
+    return {"n": len(figures), **summaries(figures), "groups": by_group}

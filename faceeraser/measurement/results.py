@@ -68,21 +68,21 @@ def hardware() -> Fields:
 
 def versions() -> dict[str, str]:
     """Version of Python and of every package of `PACKAGES` that is installed."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def commit(folder: str | Path | None = None) -> str:
     """The commit of the checkout this package lies in, '+changes' if tracked files differ from it, or 'uncommitted'."""
     folder = Path(folder) if folder is not None else Path(__file__).parent
 
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
     try:
@@ -98,14 +98,14 @@ def portable(path: str | Path) -> str:
     return os.path.basename(near) if near.startswith(os.path.join("..", "..")) else near
 
 
-def _command_line(words: Sequence[str]) -> str:
+def _command_line(command: Sequence[str]) -> str:
     """What was typed, with portable paths; `name=path` and `--flag=path` are treated as paths are."""
 
     def shorten(word: str) -> str:
         head, equals, tail = word.rpartition("=")
         return head + equals + (portable(tail) if tail.startswith((os.sep, os.pardir + os.sep)) else tail)
 
-    return shlex.join(shorten(word) for word in words)
+    return shlex.join(shorten(word) for word in command)
 
 
 def result(rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any] | None, command: Sequence[str]) -> Fields:
@@ -137,21 +137,21 @@ def read_result(path: str | Path) -> Fields:
     """
     wanted = "expected a result of benchmarks/fidelity.py --json or of another benchmark"
     try:
-        found = json_value(Path(path), wanted.removeprefix("expected "))
+        measured = json_value(Path(path), wanted.removeprefix("expected "))
     except FileNotFoundError as error:
         raise ValueError(f"{path}: {wanted} ({error})") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: {wanted}, found a {type(found).__name__}")
-    if missing := [key for key in ("command", "commit", "hardware", "versions", "data", "rows") if not found.get(key)]:
+    if not isinstance(measured, dict):
+        raise ValueError(f"{path}: {wanted}, found a {type(measured).__name__}")
+    if missing := [key for key in ("command", "commit", "hardware", "versions", "data", "rows") if not measured.get(key)]:
         raise ValueError(f"{path}: {wanted}, it lacks {', '.join(missing)}")
-    rows = found["rows"]
+    rows = measured["rows"]
     if not isinstance(rows, list) or not all(isinstance(row, dict) and row.get("name") for row in rows):
         raise ValueError(f"{path}: {wanted}, its rows are not objects that have a name")
-    if not isinstance(found["data"], dict):
+    if not isinstance(measured["data"], dict):
         raise ValueError(f"{path}: {wanted}, its data is not an object")
-    return found
+    return measured
 
 
-def write_result(path: str | Path, found: Mapping[str, Any]) -> None:
+def write_result(path: str | Path, measured: Mapping[str, Any]) -> None:
     """Write a `result` atomically. Raises ValueError when a figure is NaN or infinite, which JSON cannot say."""
-    write_json(Path(path), found)
+    write_json(Path(path), measured)

@@ -58,14 +58,14 @@ class AnyNetwork:
         samples = [inputs] if isinstance(inputs, Mapping) else list(inputs)
         if not isinstance(module, nn.Module):
             raise ValueError(f"expected a torch.nn.Module, found {type(module).__name__}")
-        if not samples or not all(isinstance(one, Mapping) and one for one in samples):
+        if not samples or not all(isinstance(sample, Mapping) and sample for sample in samples):
             expected = "sample inputs by name, such as {'image': torch.rand(1, 3, 256, 256)}, or a list of such"
             raise ValueError(f"expected {expected}")
-        for one in samples:
-            for name, value in one.items():
+        for sample in samples:
+            for name, value in sample.items():
                 if not isinstance(value, Tensor):
                     raise ValueError(f"input {name!r} of the samples is {type(value).__name__}, expected a torch.Tensor")
-            shapes = {name: (tuple(value.shape), value.dtype) for name, value in one.items()}
+            shapes = {name: (tuple(value.shape), value.dtype) for name, value in sample.items()}
             first = {name: (tuple(value.shape), value.dtype) for name, value in samples[0].items()}
             if shapes != first:
                 raise ValueError(f"samples differ: {shapes} after {first}; expected the same names, shapes and types")
@@ -76,7 +76,7 @@ class AnyNetwork:
         if name in self.ranges:
             low, high = self.ranges[name]
             return float(low), float(high)
-        values = [one[name].double() for one in self.samples]
+        values = [sample[name].double() for sample in self.samples]
         return min(float(v.min()) for v in values), max(float(v.max()) for v in values)
 
     def outputs(self, sample: Sample) -> dict[str, np.ndarray]:
@@ -112,10 +112,10 @@ class AnyNetwork:
             said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ValueError(f"{self.name}: torch.export cannot follow it ({said})") from None
         assert isinstance(graph, GraphModule)
-        found = []
+        warps = []
         for number, node in enumerate([node for node in graph.graph.nodes if samples_pictures(node)]):
             sampling = _asked(node)
-            found.append(sampling)
+            warps.append(sampling)
             if write is not None:
                 graph.add_submodule(f"warp_{number}", _Warp(sampling, write))
                 with graph.graph.inserting_before(node):
@@ -125,7 +125,7 @@ class AnyNetwork:
         for node in [node for node in graph.graph.nodes if node.target == "_guards_fn"]:  # what held of the sample alone
             graph.graph.erase_node(node)
         # A plain module of that graph: torch.export's own refuses train() and eval().
-        return GraphModule(graph, graph.graph), found
+        return GraphModule(graph, graph.graph), warps
 
 
 def named(given: Any) -> dict[str, Tensor]:
@@ -134,8 +134,8 @@ def named(given: Any) -> dict[str, Tensor]:
         return dict(given)
     if isinstance(given, Tensor):
         return {"output": given}
-    if isinstance(given, Sequence) and all(isinstance(one, Tensor) for one in given):
-        return {f"output_{k}": one for k, one in enumerate(given)}
+    if isinstance(given, Sequence) and all(isinstance(output, Tensor) for output in given):
+        return {f"output_{k}": output for k, output in enumerate(given)}
     expected = "expected a tensor, a tuple of tensors or a dictionary of them"
     raise ValueError(f"the module gives {type(given).__name__}, {expected}")
 
@@ -230,13 +230,13 @@ def built(text: str) -> AnyNetwork:
     """
     build = load(text)
     try:
-        made = build()
+        parts = build()
     except Exception as error:
         raise ValueError(f"--module {text}: it raises {type(error).__name__}: {error}") from error
-    if not isinstance(made, tuple) or len(made) not in (2, 3):
+    if not isinstance(parts, tuple) or len(parts) not in (2, 3):
         expected = "(module, inputs) or (module, inputs, ranges)"
-        raise ValueError(f"--module {text}: it gives {type(made).__name__}, expected {expected}")
-    ranges = made[2] if len(made) == 3 else {}
+        raise ValueError(f"--module {text}: it gives {type(parts).__name__}, expected {expected}")
+    ranges = parts[2] if len(parts) == 3 else {}
     path, _, function = text.rpartition(":")
     file = Path(path)
-    return AnyNetwork.of(made[0], made[1], ranges=ranges, name=file.stem, made_by=f"{file.name}:{function}")
+    return AnyNetwork.of(parts[0], parts[1], ranges=ranges, name=file.stem, made_by=f"{file.name}:{function}")

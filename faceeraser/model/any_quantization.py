@@ -37,15 +37,15 @@ def quantized(network: AnyNetwork, float_layers: Collection[str] = ()) -> GraphM
     graph, _ = replace(network, module=copy.deepcopy(network.module)).traced(None, any_batch=True)
     skipped = {*float_layers, *coordinate_layers(graph)}
     stores: dict[Node, Node] = {}
-    made = set[str]()
+    names = set[str]()
     for node in list(graph.graph.nodes):
         if _kind(node) != "conv2d" or not _plain(node) or layer_of(node) in skipped:
             continue
         name = name_in_int8(layer_of(node))
-        name += f"_{len(made)}" if name in made else ""  # a layer that is used twice
+        name += f"_{len(names)}" if name in names else ""  # a layer that is used twice
         _replace(graph, node, stores, name, network)
-        made.add(name)
-    if not made:
+        names.add(name)
+    if not names:
         raise ValueError(f"{network.name}: no 2-D convolution that could be quantized")
     graph.graph.eliminate_dead_code()
     graph.graph.lint()
@@ -69,16 +69,16 @@ def calibrate(module: nn.Module, network: AnyNetwork) -> None:
 
 def coordinate_layers(graph: GraphModule) -> set[str]:
     """Convolutions from which a way leads to the grid of a warp without another convolution."""
-    found = set()
+    layers = set()
     for sampler in (node for node in graph.graph.nodes if samples_pictures(node)):
-        found |= {layer_of(node) for node in _back_to_convolutions([sampler.args[1]])}
-    return found
+        layers |= {layer_of(node) for node in _back_to_convolutions([sampler.args[1]])}
+    return layers
 
 
 def last_layers(graph: GraphModule) -> set[str]:
     """Convolutions from which a way leads to an output, or to a warp's grid, without another convolution."""
     ends = [node for node in graph.graph.nodes if node.op == "output"]
-    given = [one for end in ends for one in end.all_input_nodes]
+    given = [source for end in ends for source in end.all_input_nodes]
     return {layer_of(node) for node in _back_to_convolutions(given)} | coordinate_layers(graph)
 
 
@@ -123,10 +123,10 @@ def _plain(node: Node) -> bool:
 def _tensor(graph: GraphModule, node: Any) -> Tensor | None:
     if node is None:
         return None
-    found: Any = graph
+    attribute: Any = graph
     for part in str(node.target).split("."):
-        found = getattr(found, part)
-    return found.detach()
+        attribute = getattr(attribute, part)
+    return attribute.detach()
 
 
 def _replace(graph: GraphModule, node: Node, stores: dict[Node, Node], name: str, network: AnyNetwork) -> None:
@@ -137,7 +137,7 @@ def _replace(graph: GraphModule, node: Node, stores: dict[Node, Node], name: str
     assert weight is not None
     after = _only_reader(last)
     if after is not None and _kind(after) == "batch_norm":
-        norm = [_tensor(graph, one) for one in after.args[1:5]]
+        norm = [_tensor(graph, argument) for argument in after.args[1:5]]
         epsilon: Any = after.args[7]
         weight, bias = fuse_conv_bn_weights(weight, bias, norm[2], norm[3], epsilon, norm[0], norm[1])
         last, after = after, _only_reader(after)

@@ -64,10 +64,10 @@ def task_of(source: str | Path) -> Task:
     path = Path(source)
     if path.is_dir():
         return _opened(path)
-    found = {name: any_network.load(f"{path}:{name}") for name in _NAMES}
-    if not isinstance(found["batches"](), Iterable):
+    functions = {name: any_network.load(f"{path}:{name}") for name in _NAMES}
+    if not isinstance(functions["batches"](), Iterable):
         raise ValueError(f"{path}: batches() gives no batches; expected something to go through, such as a DataLoader")
-    return Task(any_network.built(f"{path}:build"), found["loss"], found["batches"], path)
+    return Task(any_network.built(f"{path}:build"), functions["loss"], functions["batches"], path)
 
 
 def opened(text: str) -> AnyNetwork:
@@ -79,13 +79,13 @@ def _opened(folder: Path) -> Task:
     about = folder / "network.json"
     if not about.is_file():
         raise ValueError(f"{folder}: no network.json in it; expected what compress/prune.py --module makes, or FILE.py")
-    told = reading.json_object(about, "what compress/prune.py --module writes; make the folder again")
-    if told.get("format") != FORMAT:
-        raise ValueError(f"{about}: its format is {told.get('format')!r}, this version reads {FORMAT}")
-    task = task_of(told["file"])
+    description = reading.json_object(about, "what compress/prune.py --module writes; make the folder again")
+    if description.get("format") != FORMAT:
+        raise ValueError(f"{about}: its format is {description.get('format')!r}, this version reads {FORMAT}")
+    task = task_of(description["file"])
     state = load_file(str(folder / "weights.safetensors"))
     module = copy.deepcopy(task.network.module)
-    layers = told["float_layers"]
+    layers = description["float_layers"]
     if layers is None:
         shape_to(module, state)
         module.load_state_dict(state)
@@ -98,7 +98,7 @@ def _opened(folder: Path) -> Task:
         module.load_state_dict(own)
     network = replace(task.network, module=module.eval().requires_grad_(False), name=folder.resolve().name)
     kept = None if layers is None else tuple(layers)
-    return replace(task, network=network, history=tuple(told["history"]), float_layers=kept)
+    return replace(task, network=network, history=tuple(description["history"]), float_layers=kept)
 
 
 def save(folder: Path, task: Task, module: nn.Module, before: nn.Module | None, done: Mapping[str, Any]) -> None:
@@ -108,13 +108,13 @@ def save(folder: Path, task: Task, module: nn.Module, before: nn.Module | None, 
         tensors = {f"after.{name}": value for name, value in tensors.items()}
         tensors |= {f"before.{name}": value.detach().clone().contiguous() for name, value in before.state_dict().items()}
     (folder / "weights.safetensors").write_bytes(to_bytes(tensors))
-    told = {
+    description = {
         "format": FORMAT,
         "file": str(task.file.resolve()),
         "history": [*task.history, dict(done)],
         "float_layers": None if task.float_layers is None else list(task.float_layers),
     }
-    (folder / "network.json").write_text(json.dumps(told, indent=1, allow_nan=False) + "\n")
+    (folder / "network.json").write_text(json.dumps(description, indent=1, allow_nan=False) + "\n")
 
 
 def loss_of(module: nn.Module, task: Task, batch: Any) -> Tensor:
@@ -124,8 +124,8 @@ def loss_of(module: nn.Module, task: Task, batch: Any) -> Tensor:
     except Exception as error:
         raise ValueError(f"{task.file}: loss(network, batch) raises {type(error).__name__}: {error}") from error
     if not isinstance(loss, Tensor) or loss.numel() != 1 or not torch.isfinite(loss).all():
-        told = f"a tensor of {tuple(loss.shape)}" if isinstance(loss, Tensor) and loss.numel() != 1 else loss
-        raise ValueError(f"{task.file}: loss(network, batch) gave {told}, expected one finite number")
+        given = f"a tensor of {tuple(loss.shape)}" if isinstance(loss, Tensor) and loss.numel() != 1 else loss
+        raise ValueError(f"{task.file}: loss(network, batch) gave {given}, expected one finite number")
     return loss
 
 

@@ -328,8 +328,8 @@ class Completion(nn.Module):
                 x = F.avg_pool2d(x.float(), 2)
         x = self.stem(self.store(x))
         stored_by: Any = self.stem
-        for stage in (*self.down, *self.blocks):
-            x, stored_by = stage(x), stage
+        for layer in (*self.down, *self.blocks):
+            x, stored_by = layer(x), layer
         for up in self.up:
             x, stored_by = up(x, stored_by.out), up.conv
         x = self.head(x)
@@ -596,7 +596,7 @@ class Inpainter(nn.Module):
         return {}
 
     def agreement(
-        self, one: Mapping[str, Tensor], own: Mapping[str, Tensor], image: Tensor, mask: Tensor, pixels: float
+        self, other: Mapping[str, Tensor], own: Mapping[str, Tensor], image: Tensor, mask: Tensor, pixels: float
     ) -> dict[str, float]:
         """How much of somebody's plan for a picture (1, 3, H, W) and a mask (1, 1, H, W) is this network's own, {name: share
         of what the hole has of it}; of what says where to copy from, to so many pixels.
@@ -721,11 +721,11 @@ class FaceEraser(Inpainter):
         return self.clone(guide, image, mask).float() if plan is None else plan["offsets_seen"]
 
     def agreement(
-        self, one: Mapping[str, Tensor], own: Mapping[str, Tensor], image: Tensor, mask: Tensor, pixels: float
+        self, other: Mapping[str, Tensor], own: Mapping[str, Tensor], image: Tensor, mask: Tensor, pixels: float
     ) -> dict[str, float]:
         """Of the cells that the hole touches, those whose flow is the same to so many pixels of the picture."""
         half = (torch.tensor(mask.shape[:-3:-1], dtype=torch.float64) - 1.0).view(1, 2, 1, 1) / 2.0
-        apart = ((one["offsets_seen"] - own["offsets_seen"]) * half).abs().amax(1, keepdim=True)
+        apart = ((other["offsets_seen"] - own["offsets_seen"]) * half).abs().amax(1, keepdim=True)
         cells = apart[self._touched(mask) > 0.5]
         return {"offsets_seen": float((cells <= pixels).double().mean()) if len(cells) else 1.0}
 
@@ -775,9 +775,9 @@ def count(network: nn.Module, resolution: int = 256) -> tuple[float, int]:
             )
     finally:
         network.train(training)
-    found, aten = counter.get_flop_counts(), torch.ops.aten
+    flops_of, aten = counter.get_flop_counts(), torch.ops.aten
     # By module: a filter that nobody learnt, such as Canny's, is no layer.
     layers = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
-    flops = sum(found[f"{type(network).__name__}.{name}"][aten.convolution] for name in layers)
-    flops += found["Global"].get(aten.bmm, 0)
+    flops = sum(flops_of[f"{type(network).__name__}.{name}"][aten.convolution] for name in layers)
+    flops += flops_of["Global"].get(aten.bmm, 0)
     return flops / 2e9, sum(p.numel() for n, p in network.named_parameters() if not n.endswith("scale"))

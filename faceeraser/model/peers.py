@@ -225,11 +225,11 @@ class TextureGenerator(nn.Module):
         sample(features, offsets): the warp.
         """
         x = self.stem(self.store(x))
-        for stage in self.down:
-            x = stage(x)
+        for layer in self.down:
+            x = layer(x)
         seen = x
-        for stage in self.blocks:
-            x = stage(x)
+        for layer in self.blocks:
+            x = layer(x)
         with torch.autocast(x.device.type, enabled=False):
             offsets = self.flow(x.float()) * torch.cat([hole, hole], 1)
             blurred = F.avg_pool2d(F.avg_pool2d(seen.float(), 3, 1, 1), 3, 1, 1)  # two boxes: sigma 1.2
@@ -369,10 +369,10 @@ class CoarseNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(self.store(x))
         stored_by: Any = self.stem
-        for stage in (*self.down, *self.middle):
-            x, stored_by = stage(x), stage
-        for stage in self.up:
-            x, stored_by = stage(stored_by.out(F.interpolate(x, scale_factor=2.0, mode="nearest"))), stage
+        for layer in (*self.down, *self.middle):
+            x, stored_by = layer(x), layer
+        for layer in self.up:
+            x, stored_by = layer(stored_by.out(F.interpolate(x, scale_factor=2.0, mode="nearest"))), layer
         return self.head(x)
 
 
@@ -436,19 +436,19 @@ class HiFillRefine(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """(head's output, attention); x (N, 4, W, W), mask (N, 1, W / 2, W / 2) with 1 = hole."""
         skips = [self.stem(self.store(x))]
-        for stage in self.down:
-            skips.append(stage(skips[-1]))
+        for layer in self.down:
+            skips.append(layer(skips[-1]))
         with torch.autocast(x.device.type, enabled=False):
             attention = attention_of(skips[-1], touched(mask, 8))
         x = skips[-1]
         stored_by: Any = self.down[-1]
-        for stage in self.middle:
-            x, stored_by = stage(x), stage
-        for stage, joined, skip, size in zip(self.up, self.joined, (skips[3], skips[2], skips[1]), (4, 2, 1), strict=True):
+        for layer in self.middle:
+            x, stored_by = layer(x), layer
+        for layer, joined, skip, size in zip(self.up, self.joined, (skips[3], skips[2], skips[1]), (4, 2, 1), strict=True):
             with torch.autocast(x.device.type, enabled=False):
                 taken = self.transfer(skip, attention, touched(mask, size))
             x = stored_by.out(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-            x, stored_by = stage(joined(torch.cat([x, taken.to(x.dtype)], 1))), stage
+            x, stored_by = layer(joined(torch.cat([x, taken.to(x.dtype)], 1))), layer
         x = self.last(stored_by.out(F.interpolate(x, scale_factor=2.0, mode="nearest")))
         return self.head(x), attention
 

@@ -101,12 +101,12 @@ class PatchEraser(Inpainter):
         visible = image * (1.0 - hole)
         with torch.autocast(image.device.type, enabled=False):
             seen, hidden = self.look(visible.float(), mask.float())
-        made = self.plan(seen, hidden) if plan is None else dict(plan)
+        planned = self.plan(seen, hidden) if plan is None else dict(plan)
         with torch.autocast(image.device.type, enabled=False):
-            refined = self.paint(visible.float(), mask.float(), seen, made)
+            refined = self.paint(visible.float(), mask.float(), seen, planned)
         return {
-            **made,
-            "flow": paint.flow_of(made["sources"], image.shape[-1]),
+            **planned,
+            "flow": paint.flow_of(planned["sources"], image.shape[-1]),
             "refined": refined,
             "erased": visible + refined * hole,
         }
@@ -127,8 +127,8 @@ class PatchEraser(Inpainter):
         (N, 1, S, S), 1 = erase; seen (N, 3, 128, 128).
         """
         skin, side = plan["skin"], mask.shape[-1]
-        found = paint.detail(visible, 1.0 - mask, paint.own_shading(seen, skin), skin)
-        texture = paint.lay(found, plan["sources"])
+        detail = paint.detail(visible, 1.0 - mask, paint.own_shading(seen, skin), skin)
+        texture = paint.lay(detail, plan["sources"])
         return (paint.enlarged(plan["shading"], side) + three(texture)).clamp(0.0, 1.0)
 
     def look(self, visible: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,9 +141,9 @@ class PatchEraser(Inpainter):
 
     def plan(self, seen: Tensor, hidden: Tensor) -> dict[str, Tensor]:
         """A plan for what is seen: `skin`, `shading`, `sources`; `logits`, `membrane` and `lacking` beside them."""
-        made = self.smooth_plan(seen, hidden)
+        planned = self.smooth_plan(seen, hidden)
         with torch.autocast(seen.device.type, enabled=False):
-            return {**made, "sources": paint.choose(seen.detach(), made["skin"].detach())}
+            return {**planned, "sources": paint.choose(seen.detach(), planned["skin"].detach())}
 
     def smooth_plan(self, seen: Tensor, hidden: Tensor) -> dict[str, Tensor]:
         """A plan without its sources, which follow from its skin and from what is seen."""
@@ -159,18 +159,18 @@ class PatchEraser(Inpainter):
         return {"logits": logits, "skin": skin, "membrane": membrane, "lacking": lacking, "shading": shading}
 
     def agreement(
-        self, one: Mapping[str, Tensor], own: Mapping[str, Tensor], image: Tensor, mask: Tensor, pixels: float
+        self, other: Mapping[str, Tensor], own: Mapping[str, Tensor], image: Tensor, mask: Tensor, pixels: float
     ) -> dict[str, float]:
         """Of skin what is the same to a tenth; of shading, inside the hole, to two levels of 255; of the windows that the
-        hole touches, those that copy what this network would for the skin that `one` says. For other skin, on pictures
+        hole touches, those that copy what this network would for the skin that `other` says. For other skin, on pictures
         that are no skin, as many as one window in ten takes another source that is as good.
         """
         block, cell = mask.shape[-1] // painting.BLOCKS, mask.shape[-1] // painting.SHADED
         near = F.max_pool2d(F.pad(mask, (block,) * 4), 2 * block, block).flatten() > 0.5  # (17 x 17)
         seen, _ = self.look(image * three(1.0 - mask), mask)
-        same = one["sources"].flatten() == paint.choose(seen, one["skin"]).flatten()
+        same = other["sources"].flatten() == paint.choose(seen, other["skin"]).flatten()
         inside = three(F.max_pool2d(mask, cell)) > 0.5
-        apart = {name: (one[name] - own[name]).abs() for name in ("skin", "shading")}
+        apart = {name: (other[name] - own[name]).abs() for name in ("skin", "shading")}
         return {
             "sources": float(same[near].double().mean()) if near.any() else 1.0,
             "skin": float((apart["skin"] <= 0.1).double().mean()),
@@ -184,9 +184,9 @@ class PatchEraser(Inpainter):
         """
         hole = torch.from_numpy(mask > 0)[None, None].float()
         picture = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255.0
-        made = self.eval().plan(*self.look(picture * three(1.0 - hole), hole))
-        found = {name: made[name][0] for name in self.PLAN}
-        return {name: (x.permute(1, 2, 0) if x.ndim == 3 else x).numpy() for name, x in found.items()}
+        planned = self.eval().plan(*self.look(picture * three(1.0 - hole), hole))
+        first = {name: planned[name][0] for name in self.PLAN}
+        return {name: (x.permute(1, 2, 0) if x.ndim == 3 else x).numpy() for name, x in first.items()}
 
     def own_terms(
         self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, where: Tensor | None
@@ -198,8 +198,8 @@ class PatchEraser(Inpainter):
         unknown = (mask - where).clamp(min=0.0)
         added = paint.enlarged(SHADING_GAIN * outputs["lacking"].float(), truth.shape[-1]).abs()
         cell = mask.shape[-1] // outputs["logits"].shape[-1]
-        seen, told = 1.0 - F.max_pool2d(mask, cell), F.avg_pool2d(skin, cell)
-        entropy = F.binary_cross_entropy_with_logits(outputs["logits"].float(), told, reduction="none")
+        seen, target = 1.0 - F.max_pool2d(mask, cell), F.avg_pool2d(skin, cell)
+        entropy = F.binary_cross_entropy_with_logits(outputs["logits"].float(), target, reduction="none")
         error = paint.enlarged(outputs["shading"], truth.shape[-1]) - blurred(truth)
         known, all_known = three(where), 3.0 * where.sum() + 1.0
         return {

@@ -62,7 +62,7 @@ def each_of(sample: Callable[[Tensor, Tensor, Tensor], Tensor], image: Tensor, x
     """`sample` of each picture of a batch at its coordinates, together again: a table of rows is one picture's."""
     if len(image) == 1:
         return sample(image, x, y)
-    return torch.cat([sample(*one) for one in zip(image.split(1), x.split(1), y.split(1), strict=True)])
+    return torch.cat([sample(*picture) for picture in zip(image.split(1), x.split(1), y.split(1), strict=True)])
 
 
 def sample_rows(image: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -111,17 +111,17 @@ def run_all(plan: Sequence[Sequence[str]], root: Path, independent: bool = False
     position = 0
     while position < len(plan):
         # Exports do not need one another and use one core each; everything else takes its turn.
-        exports = list(takewhile(lambda words: words[0].startswith("export/"), plan[position:]))
+        exports = list(takewhile(lambda command: command[0].startswith("export/"), plan[position:]))
         group = list(plan) if independent else exports or [plan[position]]
-        for number, one in enumerate(group, position + 1):
-            print(f"\n[{number}/{len(plan)}, {time.monotonic() - began:.0f} s] $ python {shlex.join(one)}", flush=True)
+        for number, command in enumerate(group, position + 1):
+            print(f"\n[{number}/{len(plan)}, {time.monotonic() - began:.0f} s] $ python {shlex.join(command)}", flush=True)
         with ThreadPoolExecutor(processes) as pool:
             quiet = [len(group) > 1] * len(group)
-            for one, (code, spent, printed) in zip(group, pool.map(do, group, quiet), strict=True):
+            for command, (code, spent, printed) in zip(group, pool.map(do, group, quiet), strict=True):
                 if printed:
-                    print(f"\n$ python {shlex.join(one)}\n{printed}", flush=True)
-                taken.append({"step": one[0], "seconds": spent})
+                    print(f"\n$ python {shlex.join(command)}\n{printed}", flush=True)
+                taken.append({"step": command[0], "seconds": spent})
                 if code:
-                    raise GateFailed(f"`{one[0]}` ended with exit code {code}; its own message is above")
+                    raise GateFailed(f"`{command[0]}` ended with exit code {code}; its own message is above")
         position += len(group)
     return taken

@@ -71,9 +71,9 @@ def stoppable() -> Iterator[None]:
 
 def _end_children() -> None:
     """End child processes that are left: one may have been started in the moment in which the signal came. (Linux tells.)"""
-    for told in Path("/proc/self/task").glob("*/children"):
+    for children in Path("/proc/self/task").glob("*/children"):
         with suppress(OSError):
-            for pid in told.read_text().split():
+            for pid in children.read_text().split():
                 os.kill(int(pid), signal.SIGTERM)
 
 
@@ -106,9 +106,9 @@ def stage_parser(file: str, doc: str | None, source: str = "SOURCE", target: str
     return built
 
 
-def add_json(made: ArgumentParser) -> None:
+def add_json(parser: ArgumentParser) -> None:
     """The flag of a benchmark whose result can be kept."""
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
 
 
 def options(kind: type[Options], args: Namespace) -> Options:
@@ -116,26 +116,28 @@ def options(kind: type[Options], args: Namespace) -> Options:
     return kind(**{field.name: getattr(args, field.name) for field in fields(kind)})  # type: ignore[arg-type]
 
 
-def execute(work: Callable[[Namespace], int | None], made: ArgumentParser, argv: Sequence[str] | None) -> int:
+def execute(work: Callable[[Namespace], int | None], parser: ArgumentParser, argv: Sequence[str] | None) -> int:
     """Parse, run, and turn an error of the user's into one clear line and exit code 2, a failed gate into 1.
 
     argv: the words after the script's name; None for those of this process. `work` gets what was parsed and, as `command`,
     all words of the command line: what a result says that it was made by. It returns an exit code, or None for 0.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    args = made.parse_intermixed_args(arguments)  # an option may stand between two positional arguments
-    args.command = ["python", getattr(args, "script", made.prog), *arguments]
+    args = parser.parse_intermixed_args(arguments)  # an option may stand between two positional arguments
+    args.command = ["python", getattr(args, "script", parser.prog), *arguments]
     try:
         with stoppable():
             return work(args) or 0
     except GateFailed as failure:
-        print(f"{made.prog}: gate failed: {failure}", file=sys.stderr)
+        print(f"{parser.prog}: gate failed: {failure}", file=sys.stderr)
         return 1
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"{made.prog}: {error}", file=sys.stderr)
+        print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"{made.prog}: stopped; what a training run saved is beside its target, go on with --resume", file=sys.stderr)
+        print(
+            f"{parser.prog}: stopped; what a training run saved is beside its target, go on with --resume", file=sys.stderr
+        )
         return code_of(stop)
 
 

@@ -41,16 +41,16 @@ def check(path: Path) -> None:
     trusted with the file.
     """
     if sys.platform != "win32" and path.suffix in (".tflite", ".onnx"):
-        told = path.stat()
-        if why := _tried(str(path), told.st_mtime_ns, told.st_size):
+        facts = path.stat()
+        if why := _tried(str(path), facts.st_mtime_ns, facts.st_size):
             raise ValueError(f"{path}: {why}; it is damaged, or no model; export it again")
 
 
 @cache
 def _tried(path: str, _time: int, _size: int) -> str:
-    words = [sys.executable, "-c", _PROGRAM, path]
+    command = [sys.executable, "-c", _PROGRAM, path]
     try:
-        done = subprocess.run(words, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE_S, check=False)
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE_S, check=False)
     except subprocess.TimeoutExpired:
         return f"loading it takes more than {PATIENCE_S} s"
     return f"ends the process that loads it (signal {-done.returncode})" if done.returncode < 0 else ""

@@ -98,7 +98,7 @@ def prune(source: str | Path, target: str | Path, options: AnyPruning, overwrite
         losses += any_training.fine_tune(network.module, task, each, options.lr, options.distil, f"prune {done + 1}")
     for row in rows:
         row["share"] = shares[row["layer"]]
-    told = {
+    outcome = {
         "stage": "prune",
         "before": before,
         "unrepaired": unrepaired,
@@ -107,8 +107,8 @@ def prune(source: str | Path, target: str | Path, options: AnyPruning, overwrite
         "steps": len(losses),
     }
     with writing.whole_folder(target, overwrite) as folder:
-        any_task.save(folder, task, network.module, None, told)
-    return told
+        any_task.save(folder, task, network.module, None, outcome)
+    return outcome
 
 
 def quantize(source: str | Path, target: str | Path, options: AnyQuantizing, overwrite: bool = False) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def quantize(source: str | Path, target: str | Path, options: AnyQuantizing, ove
     calibrated = any_task.mean_loss(module, task)
     losses = any_training.fine_tune(module, task, options.steps, options.lr, options.distil, "quantize")
     quant.round_biases(module, **{name: value for name, value in network.samples[0].items()})
-    told = {
+    outcome = {
         "stage": "quantize",
         "before": any_task.mean_loss(network.module, task),
         "calibrated": calibrated,
@@ -142,8 +142,8 @@ def quantize(source: str | Path, target: str | Path, options: AnyQuantizing, ove
         "apart": apart(replace(network, module=module), network),
     }
     with writing.whole_folder(target, overwrite) as folder:
-        any_task.save(folder, replace(task, float_layers=kept), module, network.module, told)
-    return told
+        any_task.save(folder, replace(task, float_layers=kept), module, network.module, outcome)
+    return outcome
 
 
 def _figures(network: AnyNetwork, task: Task) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _graph(network: AnyNetwork) -> Iterator[tp.DependencyGraph]:
         graph = tp.DependencyGraph().build_dependency(
             network.module,
             dict(network.samples[0]),
-            output_transform=lambda made: [*named(made).values(), *mode.grids],
+            output_transform=lambda output: [*named(output).values(), *mode.grids],
         )
     yield graph
 
@@ -259,10 +259,10 @@ def sensitivity(network: AnyNetwork, cut: float = 0.25) -> list[dict[str, Any]]:
     return rows
 
 
-def apart(one: AnyNetwork, other: AnyNetwork) -> float:
+def apart(network: AnyNetwork, reference: AnyNetwork) -> float:
     """How far two networks' outputs are apart on the samples (`any_training.distance`)."""
     with torch.no_grad():
-        values = [distance(named(one.module(**s)), named(other.module(**s))) for s in other.samples]
+        values = [distance(named(network.module(**s)), named(reference.module(**s))) for s in reference.samples]
     return float(torch.stack(values).mean())
 
 
@@ -301,7 +301,7 @@ def kept_in_float(rows: Sequence[Mapping[str, Any]], network: AnyNetwork) -> tup
     return tuple(kept)
 
 
-def states(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+def states(outcome: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What a stage did, as rows of a table."""
-    found = {name: told[name] for name in ("before", "unrepaired", "calibrated", "after") if name in told}
-    return [{"name": name, **(row if isinstance(row, Mapping) else {"loss": row})} for name, row in found.items()]
+    kept = {name: outcome[name] for name in ("before", "unrepaired", "calibrated", "after") if name in outcome}
+    return [{"name": name, **(row if isinstance(row, Mapping) else {"loss": row})} for name, row in kept.items()]

@@ -24,19 +24,19 @@ class Student(nn.Module):
         self.apart = torch.zeros(())
 
     def forward(self, **given: Tensor) -> Any:
-        made = self.network(**given)
+        outputs = self.network(**given)
         if self.teacher[0] is not None:
             with torch.no_grad():
                 expected = self.teacher[0](**given)
-            self.apart = self.apart + distance(named(made), named(expected))
-        return made
+            self.apart = self.apart + distance(named(outputs), named(expected))
+        return outputs
 
 
-def distance(made: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Tensor:
+def distance(outputs: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Tensor:
     """Mean squared difference of outputs, each in shares of its own variance, so that a flow counts as much as a picture."""
     return torch.stack(
         [
-            (made[name].float() - value.float()).square().mean() / value.float().var().clamp(min=1e-8)
+            (outputs[name].float() - value.float()).square().mean() / value.float().var().clamp(min=1e-8)
             for name, value in expected.items()
         ]
     ).mean()

@@ -223,9 +223,9 @@ def _averaging(pipeline: Inpainter, most: float) -> AveragedModel:
         else:
             torch._foreach_copy_(averaged, current)
 
-    made = AveragedModel(pipeline, multi_avg_fn=move, use_buffers=True)
-    made.n_averaged.fill_(1)
-    return made
+    averaged = AveragedModel(pipeline, multi_avg_fn=move, use_buffers=True)
+    averaged.n_averaged.fill_(1)
+    return averaged
 
 
 class _Terms:

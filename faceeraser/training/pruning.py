@@ -107,11 +107,11 @@ def prune(network: str | Path, target: str | Path, options: Pruning, overwrite: 
             widths=channels.widths(pipeline),
             **plan.measured(),
         )
-    how = f"{options.drop_blocks} blocks fewer; "
+    description = f"{options.drop_blocks} blocks fewer; "
     if plan.keep or plan.ratios:
-        how = f"keep {plan.keep:.2f}; " if plan.keep else "by sensitivity; "
+        description = f"keep {plan.keep:.2f}; " if plan.keep else "by sensitivity; "
     states = {"before": before, "pruned": unrepaired, "fine-tuned": after}
-    return tuning.outcome(target, states, how, keep=plan.keep, before=before, after=after)
+    return tuning.outcome(target, states, description, keep=plan.keep, before=before, after=after)
 
 
 @dataclass
