@@ -195,7 +195,7 @@ def test_drawn_glasses_fit_the_face() -> None:
 
 def test_importing_is_light() -> None:
     heavy = ("torch", "tensorflow", "ai_edge_litert", "skimage")
-    code = f"import sys, faceeraser.masks, faceeraser.finder; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, faceeraser.face.masks, faceeraser.face.finder; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

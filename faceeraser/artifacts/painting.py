@@ -11,7 +11,7 @@ where torch is not needed.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -74,33 +74,84 @@ def paint_by_plan(
     view = image[y : y + height, x : x + width]
     local = np.asarray(matrix, np.float64).copy()
     local[:, 2] += local[:, :2] @ [x, y]  # from the box's pixels to the crop's
-    sampled = functools.partial(_sampled, local=local, side=side, where=(0, 0, width, height))
-    hole = sampled((mask > 0).astype(np.float32)) > 0.5
+    hole, beyond = _covered(mask, share, local, (height, width))
     if not hole.any():
         return image, painted_there
-    beyond = _beyond(share, sampled)
     painted_on = hole if beyond is None else hole | (beyond > LEAST_SHARE)
-    skin = plan["skin"][..., 0]
-    clean = sampled(np.clip(CLEAN_SLOPE * skin - CLEAN_OFFSET, 0, 1)) * ~hole
-    luma = (view @ _LUMA) / np.float32(255)
-    detail = (luma - sampled(_own_shading(crop, mask, skin))) * clean
-    deviation = DEVIATION * float(np.abs(detail).mean()) / (float(clean.mean()) + 1e-4)
-    detail = np.clip(detail, -BOUND * deviation, BOUND * deviation)
-    inner = cv2.boundingRect(painted_on.view(np.uint8))
-    part = (slice(inner[1], inner[1] + inner[3]), slice(inner[0], inner[0] + inner[2]))
-    on, view = painted_on[part], view[part]
-    colours = _sampled(plan["shading"], cv2.INTER_CUBIC, local=local, side=side, where=inner)[on]
-    if not (crop[..., :1] != crop[..., 1:]).any():  # a grey picture stays grey: a network has a tint for every skin
-        colours = np.repeat((colours @ _LUMA)[..., None], 3, axis=1)
-    colours += _laid(detail, painted_on, plan["sources"].astype(int), local, side)[:, None]
-    colours = np.clip(colours, 0, 1, out=colours) * np.float32(255)
-    if beyond is not None:
-        faint = on & ~hole[part]
-        own = beyond[part][faint][:, None]
-        colours[faint[on]] = colours[faint[on]] * own + view[faint] * (1 - own)
-    view[on] = np.rint(colours, out=colours).astype(np.uint8)
+    detail = _detail(view, crop, mask, plan["skin"][..., 0], hole, local)
+    texture = _Texture(detail, plan["sources"].astype(int), local, side)
+    shading = plan["shading"]
+    if _grey(crop):  # a grey picture stays grey: a network has a tint for every skin
+        shading = np.repeat((shading @ _LUMA)[..., None], 3, axis=2)
+    for where in _bands(painted_on):
+        part = _slices(where)
+        colours = _sampled(shading, cv2.INTER_CUBIC, local=local, side=side, where=where)
+        colours = cv2.add(colours, cv2.merge([texture(*where)] * 3))
+        np.clip(colours, 0, 1, out=colours)
+        colours *= np.float32(255)
+        if beyond is not None and (faint := np.flatnonzero(painted_on[part] & ~hole[part])).size:
+            own, flat = beyond[part].reshape(-1)[faint][:, None], colours.reshape(-1, 3)
+            flat[faint] = flat[faint] * own + view[part].reshape(-1, 3)[faint] * (1 - own)
+        result = np.rint(colours, out=colours).astype(np.uint8)
+        view[part] = cv2.copyTo(result, painted_on[part].view(np.uint8), np.ascontiguousarray(view[part]))
     painted_there[y : y + height, x : x + width] = painted_on
     return image, painted_there
+
+
+def _detail(
+    view: np.ndarray, crop: np.ndarray, mask: np.ndarray, skin: np.ndarray, hole: np.ndarray, local: np.ndarray
+) -> np.ndarray:
+    """`paint.detail` on the box's grid, (H, W) float32, of what of a photograph, (H, W, 3) uint8, is beside its hole."""
+    ramp, own = np.clip(CLEAN_SLOPE * skin - CLEAN_OFFSET, 0, 1), _own_shading(crop, mask, skin)
+    detail, strength, share = np.empty(hole.shape, np.float32), 0.0, 0.0
+    for where in _rows((0, 0, *hole.shape[::-1])):
+        part = _slices(where)
+        clean = _sampled(ramp, local=local, side=len(mask), where=where)
+        clean[hole[part]] = 0
+        seen = _luma(view[part])
+        seen -= _sampled(own, local=local, side=len(mask), where=where)
+        seen *= clean
+        detail[part] = seen
+        strength += float(cv2.norm(seen, cv2.NORM_L1)) / hole.size
+        share += float(cv2.sumElems(clean)[0]) / hole.size
+    deviation = DEVIATION * strength / (share + 1e-4)
+    return np.clip(detail, -BOUND * deviation, BOUND * deviation, out=detail)
+
+
+def _slices(where: Sequence[int]) -> tuple[slice, slice]:
+    """Rows and columns of x, y, width, height."""
+    x, y, width, height = where
+    return slice(y, y + height), slice(x, x + width)
+
+
+def _luma(picture: np.ndarray) -> np.ndarray:
+    """Rec. 601 of (H, W, 3) uint8: (H, W) float32 in [0, 1]."""
+    luma: np.ndarray = cv2.cvtColor(picture.astype(np.float32), cv2.COLOR_RGB2GRAY)
+    luma *= np.float32(1 / 255)
+    return luma
+
+
+def _grey(picture: np.ndarray) -> bool:
+    """Whether (H, W, 3) uint8 has no colour anywhere."""
+    red, green, blue = cv2.split(picture)
+    return np.array_equal(red, green) and np.array_equal(red, blue)
+
+
+def _rows(where: Sequence[int]) -> Iterator[tuple[int, int, int, int]]:
+    """x, y, width, height as strips of its rows of about AT_ONCE pixels."""
+    x, y, width, height = where
+    rows = max(1, AT_ONCE // max(width, 1))
+    for top in range(y, y + height, rows):
+        yield x, top, width, min(rows, y + height - top)
+
+
+def _bands(where: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
+    """x, y, width and height of strips that hold all that is true in (H, W) bool, none much larger than AT_ONCE."""
+    _, y, width, height = cv2.boundingRect(where.view(np.uint8))
+    for _, top, _, rows in _rows((0, y, width, height)):
+        left, low, across, down = cv2.boundingRect(where[top : top + rows].view(np.uint8))
+        if across:
+            yield left, top + low, across, down
 
 
 def _sampled(
@@ -114,11 +165,46 @@ def _sampled(
     return cv2.warpAffine(field, there, tuple(where[2:]), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _beyond(share: np.ndarray | None, sampled: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
-    """The share of what is painted on the box's grid where it fades out, and near there; None where it does not."""
-    if share is None or not (fading := (share > 0) & (share < 1)).any():
+def _covered(
+    mask: np.ndarray, share: np.ndarray | None, local: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """On the box's grid, (H, W): where the mask is, bool, and the share of what is painted where it fades out and near
+    there; None where it does not.
+    """
+    hole = np.zeros(shape, bool)
+    marked = mask > 0 if share is None else (mask > 0) | (share > 0)
+    if (where := _reach(marked, local, shape)) is None:
+        return hole, None
+    inside = (mask > 0).astype(np.float32)
+    fading = None if share is None else (share > 0) & (share < 1)
+    beyond = None if fading is None or not fading.any() else np.zeros(shape, np.float32)
+    for strip in _rows(where):
+        part = _slices(strip)
+        sampled = functools.partial(_sampled, local=local, side=len(mask), where=strip)
+        hole[part] = sampled(inside) > 0.5
+        if beyond is not None and share is not None and fading is not None:
+            beyond[part] = sampled(share) * (sampled(fading) > 0)
+    return hole, beyond
+
+
+def _reach(marked: np.ndarray, local: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """x, y, width, height of the part of the box's grid, (H, W), that samples of a map see anything of which `marked` (R, R)
+    is true.
+    """
+    x, y, width, height = cv2.boundingRect(marked.view(np.uint8))
+    if not width:
         return None
-    return sampled(share) * (sampled(fading) > 0)
+    side = len(marked)
+    # What lies at the crop's border is repeated beyond it.
+    low = [first - (1 if first else side) for first in (x, y)]
+    high = [last + (0 if last < side else side) for last in (x + width, y + height)]
+    corners = np.array([[a, b] for a in (low[0], high[0]) for b in (low[1], high[1])])
+    there = corners @ (back := cv2.invertAffineTransform(local))[:, :2].T + back[:, 2]
+    first = np.clip(np.floor(there.min(0)).astype(int), 0, shape[::-1])
+    last = np.clip(np.ceil(there.max(0)).astype(int) + 1, 0, shape[::-1])
+    if (last <= first).any():
+        return None
+    return int(first[0]), int(first[1]), int(last[0] - first[0]), int(last[1] - first[1])
 
 
 def skin_of(skin: np.ndarray, sources: np.ndarray) -> float:
@@ -161,52 +247,52 @@ def _box(side: int, back: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int,
 
 def _own_shading(crop: np.ndarray, mask: np.ndarray, skin: np.ndarray) -> np.ndarray:
     """`paint.own_shading` of a crop (R, R, 3) uint8: luma (64, 64)."""
-    visible = (crop @ _LUMA) / np.float32(255) * (mask == 0)
-    seen = cv2.resize(visible.astype(np.float32), (SEEN, SEEN), interpolation=cv2.INTER_AREA)
+    visible = _luma(crop)
+    visible[mask > 0] = 0
+    seen = cv2.resize(visible, (SEEN, SEEN), interpolation=cv2.INTER_AREA)
     value, weight = (cv2.resize(f, (SHADED,) * 2, interpolation=cv2.INTER_AREA) for f in (seen * skin, skin))
     for _ in range(2):
         value, weight = (cv2.blur(f, (3, 3), borderType=cv2.BORDER_REFLECT_101) for f in (value, weight))
     return value / (weight + 1e-4)
 
 
-def _laid(detail: np.ndarray, where: np.ndarray, sources: np.ndarray, local: np.ndarray, side: int) -> np.ndarray:
-    """Texture of the pixels `where` (H, W) bool is true, in their order: (P,) float32.
+class _Texture:
+    """What sources make of detail (H, W) float32 on the box's grid: `texture(x, y, width, height)` is a part of it, (h, w).
 
     A pixel lies in four windows, one around each corner of its block. Under Hann windows that overlap by half, what two
     neighbours count is the squared cosine and sine of how far along it lies, so nothing goes through windows one by one.
     """
-    block = side / BLOCKS
-    numbers = np.arange(CORNERS**2)
-    corners = np.stack([numbers % CORNERS, numbers // CORNERS], 1)
-    moved = (np.stack([sources % HALVES, sources // HALVES], 1) + 2) * (block / 2) - corners * block
-    shifts = np.rint(moved @ cv2.invertAffineTransform(local)[:, :2].T).astype(np.intp)
-    blocks = np.hstack([local[:, :2], local[:, 2:] + 0.5]) / block
-    far = np.array([[0, 0, 1], [BLOCKS, 0, 1], [0, BLOCKS, 1], [BLOCKS, BLOCKS, 1]]) @ cv2.invertAffineTransform(blocks).T
-    whole = bool((far >= 0).all() and (far <= np.array(detail.shape[::-1]) - 1).all())
-    rows, columns = np.nonzero(where)
-    parts = [slice(first, first + AT_ONCE) for first in range(0, len(rows), AT_ONCE)]
-    return np.concatenate([_copied(detail, rows[part], columns[part], shifts, blocks, whole) for part in parts])
 
+    def __init__(self, detail: np.ndarray, sources: np.ndarray, local: np.ndarray, side: int) -> None:
+        """sources: (289,) int, of each window; local: 2x3, from the box's pixels to the crop's of `side` pixels."""
+        block = side / BLOCKS
+        numbers = np.arange(CORNERS**2)
+        corners = np.stack([numbers % CORNERS, numbers // CORNERS], 1)
+        moved = (np.stack([sources % HALVES, sources // HALVES], 1) + 2) * (block / 2) - corners * block
+        # How far x and y of each window are moved, and from pixels to blocks.
+        self._shifts = np.rint(moved @ cv2.invertAffineTransform(local)[:, :2].T).astype(np.intp)
+        self._blocks = np.hstack([local[:, :2], local[:, 2:] + 0.5]) / block
+        ends = np.array([[0, 0, 1], [BLOCKS, 0, 1], [0, BLOCKS, 1], [BLOCKS, BLOCKS, 1]])
+        far = ends @ cv2.invertAffineTransform(self._blocks).T
+        # All of the crop is there to be copied, so that nothing has to be asked of each pixel.
+        self._whole = bool((far >= 0).all() and (far <= np.array(detail.shape[::-1]) - 1).all())
+        self._detail = detail
 
-def _copied(
-    detail: np.ndarray, rows: np.ndarray, columns: np.ndarray, shifts: np.ndarray, blocks: np.ndarray, whole: bool
-) -> np.ndarray:
-    """Texture of some pixels, (P,) float32. shifts: (289, 2), how far x and y of each window are moved; blocks: 2x3, from
-    pixels to blocks; whole: all of the crop is there to be copied, so that nothing has to be asked of each pixel.
-    """
-    height, width = detail.shape
-    u, v = ((blocks[k, 0] * columns + (blocks[k, 1] * rows + blocks[k, 2])).astype(np.float32) for k in (0, 1))
-    left, top = (np.clip(np.floor(x), 0, BLOCKS - 1) for x in (u, v))
-    across, along = (np.cos((x - low) * np.float32(np.pi / 2)) ** 2 for x, low in ((u, left), (v, top)))
-    first, own = (top * CORNERS + left).astype(np.intp), rows * width + columns
-    moved = shifts[:, 1] * width + shifts[:, 0]
-    laid, squares = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.float32)
-    for down, tall in enumerate((along, 1 - along)):
-        for right, wide in enumerate((across, 1 - across)):
-            window, weight = first + (CORNERS * down + right), wide * tall
-            if not whole:
-                x, y = columns + shifts[window, 0], rows + shifts[window, 1]
-                weight *= (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            laid += weight * np.take(detail, own + moved[window], mode="clip")
-            squares += weight * weight
-    return laid / np.sqrt(np.maximum(squares, 1e-3))
+    def __call__(self, x: int, y: int, width: int, height: int) -> np.ndarray:
+        detail, shifts = self._detail, self._shifts
+        rows, columns = np.arange(y, y + height)[:, None], np.arange(x, x + width)
+        u, v = ((of[0] * columns + (of[1] * rows + of[2])).astype(np.float32) for of in self._blocks)
+        left, top = (np.clip(np.floor(place), 0, BLOCKS - 1) for place in (u, v))
+        across, along = (np.cos((place - low) * np.float32(np.pi / 2)) ** 2 for place, low in ((u, left), (v, top)))
+        first, own = (top * CORNERS + left).astype(np.intp), rows * detail.shape[1] + columns
+        moved = shifts[:, 1] * detail.shape[1] + shifts[:, 0]
+        laid, squares = np.zeros(own.shape, np.float32), np.zeros(own.shape, np.float32)
+        for down, tall in enumerate((along, 1 - along)):
+            for right, wide in enumerate((across, 1 - across)):
+                window, weight = first + (CORNERS * down + right), wide * tall
+                if not self._whole:
+                    seen_x, seen_y = columns + shifts[window, 0], rows + shifts[window, 1]
+                    weight *= (seen_x >= 0) & (seen_x < detail.shape[1]) & (seen_y >= 0) & (seen_y < detail.shape[0])
+                laid += weight * np.take(detail, own + moved[window], mode="clip")
+                squares += weight * weight
+        return laid / np.sqrt(np.maximum(squares, 1e-3))

@@ -37,18 +37,31 @@ def cut(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndar
     there = transform(cv2.invertAffineTransform(matrix), corners)
     left, top = np.clip(np.floor(there.min(0)).astype(int) - 2, 0, [image.shape[1] - 1, image.shape[0] - 1])
     right, bottom = np.clip(np.ceil(there.max(0)).astype(int) + 3, [left + 1, top + 1], [image.shape[1], image.shape[0]])
-    piece = image[top:bottom, left:right]
     scale = float(np.linalg.svd(matrix[:, :2], compute_uv=False)[0])
+    # What is far larger than the patch is halved first: areas of whole pixels are averaged many times faster than others.
+    halvings = math.floor(math.log2(min(max(0.5 / max(scale, 1e-6), 1.0), right - left, bottom - top)))
+    left, right = _in_whole(left, right, 2**halvings, image.shape[1])
+    top, bottom = _in_whole(top, bottom, 2**halvings, image.shape[0])
+    piece = image[top:bottom, left:right]
     factors = np.ones(2)
     if scale < 0.75:  # sampling a large face directly skips pixels, and the mesh then jitters: average areas first
         small = (max(1, round(piece.shape[1] * scale)), max(1, round(piece.shape[0] * scale)))
         factors = np.array([small[0] / piece.shape[1], small[1] / piece.shape[0]])
+        for _ in range(halvings):
+            piece = cv2.resize(piece, (piece.shape[1] // 2, piece.shape[0] // 2), interpolation=cv2.INTER_AREA)
         piece = cv2.resize(piece, small, interpolation=cv2.INTER_AREA)
     back = np.diag(1 / factors)  # from the piece's pixels to the picture's: p = (q + 0.5) / factor - 0.5 + corner
     offset = 0.5 / factors - 0.5 + [left, top]
     local = np.hstack([matrix[:, :2] @ back, (matrix[:, :2] @ offset + matrix[:, 2])[:, None]])
     smooth = cv2.INTER_CUBIC if scale > 1.0 else cv2.INTER_LINEAR
     return cv2.warpAffine(piece, local, (width, height), flags=smooth, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _in_whole(first: int, last: int, unit: int, length: int) -> tuple[int, int]:
+    """A range of pixels, at least `unit`, as one of a multiple of it: longer, or shorter where a picture ends."""
+    last = min(length, last + -(last - first) % unit)
+    first = max(0, first - -(last - first) % unit)
+    return first, first + (last - first) // unit * unit
 
 
 def square(centre: np.ndarray, side: float, roll: float, size: int) -> np.ndarray:

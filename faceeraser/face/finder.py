@@ -24,6 +24,7 @@ from faceeraser.face.crops import check_picture, cut, square
 from faceeraser.face.mesh import MESH_POINTS, OVAL, Face, transform
 
 _NOSE_TIP, _MOUTH_MIDDLE = 1, [13, 14]
+_EXACT = 3  # halvings that a look at a whole picture does without: those of pictures below 2,048 pixels
 FLAT = 2.0  # standard deviation, in levels of 255: where there is less, in a sky or a wall, there is no face
 MESH_APART = 0.3  # in eye distances: how far a mesh may be from the detector's own points, see `_apart`
 
@@ -236,7 +237,8 @@ class FaceFinder:
         # 128 pixels for `side`, the rest black on both sides, as the model was trained.
         halvings = min(len(levels) - 1, max(0, math.floor(math.log2(side / 128))))
         if side == max(height, width) and not quarters:
-            halvings = 0  # as the page and the app see a whole picture, to the level
+            # As the page and the app see a whole picture, to the level; none of theirs is larger.
+            halvings = max(0, halvings - _EXACT)
         level, times = levels[halvings], 2**halvings
         piece = level[y // times : -(-(y + side) // times), x // times : -(-(x + side) // times)]
         wide, tall = min(side, width - x), min(side, height - y)
