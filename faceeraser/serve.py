@@ -27,7 +27,7 @@ from typing import Any
 from faceeraser import shipped
 from faceeraser.artifacts import painting
 from faceeraser.artifacts.card import read_card
-from faceeraser.face import effects, landmark_models, occluders, tracking
+from faceeraser.face import effects, landmark_models, masks, occluders, tracking
 from faceeraser.face.mesh import LEFT_EYE, MESH_POINTS, OVAL, RIGHT_EYE
 from faceeraser.face.parts import DILATION_ERASED, DILATION_EYE_DISTANCE, PARTS, POLYGONS
 from faceeraser.system.reading import json_text
@@ -61,8 +61,8 @@ LARGEST_POST = 1 << 20
 
 
 def known() -> dict[str, Any]:
-    """What a port of finder.py, parts.py, painting.py and effects.py has to know: indices of the mesh, dilations by part,
-    the grids of a plan.
+    """What a port of finder.py, parts.py, masks.py, painting.py and effects.py has to know: indices of the mesh, dilations
+    by part, the grids of a plan.
     """
     names = {bit: name for name, bit in PARTS.items()}
     return {
@@ -73,6 +73,8 @@ def known() -> dict[str, Any]:
         "polygons": {names[bit]: polygons for bit, polygons in POLYGONS.items()},
         "dilation_eye_distance": DILATION_EYE_DISTANCE,
         "dilation_erased": {names[bit]: radius for bit, radius in DILATION_ERASED.items()},
+        "margin": masks.MARGIN,
+        "least_dilation": masks.LEAST,
         "pieces": {
             piece: [[name for bit, name in names.items() if bit & bits], side]
             for piece, (bits, side) in effects.PIECES.items()
@@ -84,12 +86,18 @@ def known() -> dict[str, Any]:
             "blocks": painting.BLOCKS,
             "bound": painting.BOUND,
             "deviation": painting.DEVIATION,
+            "most_deviation": painting.MOST_DEVIATION,
             "luma": painting.LUMA,
             "least_share": painting.LEAST_SHARE,
             "clean": {"slope": painting.CLEAN_SLOPE, "offset": painting.CLEAN_OFFSET},
             "held": {"least": painting.Held.LEAST, "share": painting.Held.SHARE},
         },
-        "occluders": {"side": occluders.SIDE, "in_front": occluders.IN_FRONT, "wholly": occluders.WHOLLY},
+        "occluders": {
+            "side": occluders.SIDE,
+            "in_front": occluders.IN_FRONT,
+            "wholly": occluders.WHOLLY,
+            "fades": occluders.FADES,
+        },
     }
 
 

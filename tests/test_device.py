@@ -400,7 +400,7 @@ def test_ctrl_c_leaves_nothing_behind(world) -> None:
     code = (
         # What was started in the background has inherited that Ctrl-C is not for it.
         "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from pathlib import Path\nfrom faceeraser.device import Device\n"
+        "from pathlib import Path\nfrom faceeraser.measurement.device import Device\n"
         "with Device.open(sys.argv[1], sys.argv[2], Path(sys.argv[3])) as d:\n    d.run(['sleep', '300'], 300)\n"
     )
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceeraser.face import landmark_models, picture
+from faceeraser.face import landmark_models, landmarks, masks, picture
 from faceeraser.face.crops import align, align_matrix, cut, paste_back
 from faceeraser.face.finder import Detection, Looked, find_faces, shared
 from faceeraser.face.glasses import draw_glasses, glasses_score, segment_glasses
+from faceeraser.face.masks import face_mask
 from faceeraser.face.mesh import (
     LEFT_BROW,
     LEFT_EYE,
@@ -159,6 +160,23 @@ def test_parts_are_their_polygons_grown_by_their_dilation(scale: float, roll: fl
         if points.min() > reach + 2 and (points < [337 - reach, 327 - reach]).all():  # nothing is cut off
             far = cv2.distanceTransform(1 - drawn, cv2.DIST_L2, 5)
             assert reach - 1.5 <= far[part].max() <= reach + 1e-3
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_mask_ends_inside_the_face_and_covers_every_part(turned: bool) -> None:
+    mesh = 90 * landmarks._mean_face() + 300
+    if turned:  # the outline comes close to the eye on one side
+        mesh[:, 0] = np.minimum(mesh[:, 0], mesh[LEFT_EYE + LEFT_BROW, 0].max() + 2)
+    face, image = Face(mesh.astype(np.float32)), np.full((600, 600, 3), 150, np.uint8)
+    mask, _ = face_mask(image, face, 256, glasses="off")
+    level = face.moved(align_matrix(face, 256))
+    outline, parts = np.zeros((256, 256), np.uint8), parts_map(level, 256, dilate=0) > 0
+    cv2.fillPoly(outline, [np.round(level.mesh[OVAL] * 16).astype(np.int32)], 1, shift=4)
+    near = parts_map(level, 256, dilation=dict.fromkeys((1, 2, 4, 8), masks.LEAST)) > 0
+    depth = cv2.distanceTransform(outline, cv2.DIST_L2, 5)
+    assert mask[parts].all() and (depth[mask & ~near] > masks.MARGIN * level.eye_distance / 90).all()
+    arms, _ = face_mask(image, face, 256, glasses="on")
+    assert (depth[arms] <= masks.MARGIN).any(), "the arms of glasses reach up to the outline"
 
 
 def test_parts_have_the_bits_that_the_data_contract_names() -> None:

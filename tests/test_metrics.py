@@ -295,7 +295,8 @@ def test_classical_rows_are_computed_once_for_a_list_and_again_for_another(monke
 
 def test_metrics_and_artifact_load_no_training_framework() -> None:
     heavy = ("torch", "tensorflow", "onnxruntime", "ai_edge_litert", "scipy", "skimage")
-    code = f"import sys, faceeraser.metrics, faceeraser.artifact; print([m for m in {heavy} if m in sys.modules])"
+    light = "faceeraser.measurement.metrics, faceeraser.artifacts.artifact"
+    code = f"import sys, {light}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from faceeraser.artifacts.painting import paint_by_plan
-from faceeraser.face.occluders import SIDE, trimmed
+from faceeraser.face.occluders import FADES, SIDE, trimmed
 from faceeraser.system import writing
 from faceeraser.training import occlusion
 
@@ -30,10 +30,11 @@ def mask_of(size: int) -> np.ndarray:
 def test_a_mask_loses_what_is_in_front_and_its_edge_is_soft(size) -> None:
     mask = mask_of(size)
     bare, share = trimmed(mask, fringe())
-    column = share[:, size // 2]
+    column = share[: -size // 8, size // 2]
     assert bare.dtype == bool and not (bare & ~mask).any()
     assert not bare[: int(0.45 * size)].any() and bare[size // 2 : -size // 8 - 1, size // 2].all()
-    assert (share[bare] == 1).all() and (share[~mask] == 0).all() and (share[: int(0.3 * size)] == 0).all()
+    beside = (cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) < FADES * size) & ~mask
+    assert (share[bare] == 1).all() and (share[~mask & ~beside] == 0).all() and (share[: int(0.3 * size)] == 0).all()
     fading = column[(column > 0) & (column < 1)]
     assert len(fading) >= size // 12 and (np.diff(fading) > 0).all()
 
@@ -41,7 +42,18 @@ def test_a_mask_loses_what_is_in_front_and_its_edge_is_soft(size) -> None:
 def test_a_face_without_anything_in_front_keeps_its_mask() -> None:
     mask = mask_of(256)
     bare, share = trimmed(mask, np.zeros((SIDE, SIDE), np.float32))
-    assert np.array_equal(bare, mask) and np.array_equal(share > 0, mask)
+    assert np.array_equal(bare, mask) and (share[mask] == 1).all()
+    below = share[-33:, 128]  # the mask's last row, and what is below it
+    assert below[0] == 1 and below[1:3] == pytest.approx([2 / 3, 1 / 3], abs=0.01) and not below[3:].any()
+
+
+def test_a_mark_inside_the_mask_is_erased_and_what_reaches_in_stays() -> None:
+    front = np.zeros((SIDE, SIDE), np.float32)
+    front[60:66, 62:68] = 1.0  # a highlight on the nose
+    front[80:84, 20:60] = 1.0  # a straw, from beside the mouth
+    bare, share = trimmed(mask_of(256), front)
+    assert bare[110:140, 110:150].all() and (share[110:140, 110:150] == 1).all()
+    assert not bare[162:166, 70:110].any() and not share[162:166, 70:110].any()
 
 
 def test_a_face_that_is_hidden_wholly_has_no_mask_left() -> None:

@@ -123,6 +123,31 @@ def test_a_little_more_or_less_skin_moves_few_windows() -> None:
     assert float((paint.choose(seen, skin) == paint.choose(seen, other)).double().mean()) >= 0.95
 
 
+def test_where_no_window_is_whole_more_than_a_few_are_taken() -> None:
+    """A lined face: skin between creases, and one spot of it that is whole."""
+    rng = np.random.default_rng(0)
+    seen = torch.from_numpy(0.5 + 0.02 * rng.standard_normal((1, 3, 128, 128))).float()
+    skin = torch.zeros(1, 1, 128, 128)
+    skin[..., ::3, 20:108] = 1.0
+    skin[..., 1::3, 20:108] = 0.5
+    skin[..., 56:72, 20:36] = 1.0
+    assert len(paint.choose(seen, skin).unique()) > 20
+
+
+def test_creased_skin_is_copied_fainter() -> None:
+    rng = np.random.default_rng(0)
+    noise = torch.from_numpy(rng.standard_normal((1, 1, 128, 128))).float().expand(1, 3, 128, 128)
+    keep = skin = torch.ones(1, 1, 128, 128)
+
+    def deviation(strength: float) -> float:
+        seen = 0.5 + strength * noise
+        return float(paint.detail(seen, keep, paint.own_shading(seen, skin), skin).std())
+
+    assert deviation(0.02) == pytest.approx(2 * deviation(0.01), rel=0.01)
+    assert deviation(0.1) == pytest.approx(deviation(0.05), rel=0.01)
+    assert deviation(0.1) < paint.MOST_DEVIATION
+
+
 def test_a_membrane_sees_skin_alone() -> None:
     seen = torch.zeros(1, 3, 128, 128)
     seen[:, :, :, :64], seen[:, :, :, 64:] = 0.6, 0.1  # skin, and hair beside it

@@ -26,6 +26,7 @@ from faceeraser import WEIGHTS, cli, serve, shipped
 from faceeraser.artifacts.artifact import Artifact
 from faceeraser.artifacts.card import card_path
 from faceeraser.artifacts.files import sha256_of
+from faceeraser.artifacts.flatbuffer import Graph
 from faceeraser.artifacts.painting import paint_by_plan
 from faceeraser.erasing import Eraser
 from faceeraser.face import effects, parts
@@ -766,9 +767,12 @@ def test_a_model_that_the_page_cannot_run_is_told(capsys, monkeypatch, tmp_path:
     monkeypatch.setattr(serve, "PAGE", tmp_path)
     monkeypatch.delattr(serve, "Server")  # what is not refused would be served until somebody stops it
     copy = tmp_path / "copy.tflite"
-    shutil.copy(MODEL, copy)
+    graph = Graph(MODEL)
+    graph.model.metadata = []  # a file that says nothing of itself
+    graph.write(copy)
     assert cli.main(["demo", "--model", str(copy)]) == 2 and "no card" in errors(capsys)
     assert cli.main(["demo", "--model", str(tmp_path / "none.tflite")]) == 2 and "no such file" in errors(capsys)
+    shutil.copy(MODEL, copy)
     card = json.loads(card_path(MODEL).read_text())
 
     def refused(**changes: Any) -> str:

@@ -9,10 +9,16 @@ import numpy as np
 
 from faceeraser.face.crops import align_matrix
 from faceeraser.face.glasses import glasses_score, worn_glasses
-from faceeraser.face.mesh import Face
-from faceeraser.face.parts import DILATION_ERASED, GLASSES, PARTS, parts_map
+from faceeraser.face.mesh import OVAL, Face
+from faceeraser.face.parts import DILATION_ERASED, DILATION_EYE_DISTANCE, GLASSES, PARTS, POLYGONS, parts_map
 from faceeraser.face.profiles import FEATURES
 
+MARGIN = 4.0
+"""How far inside the face's outline a mask ends, in pixels of a 256-pixel crop: MediaPipe's outline lies up to so far beyond
+the face, and skin painted on hair or a wall is a lobe.
+"""
+LEAST = 3.0
+"""How far from a part's polygon it nevertheless reaches: of a face that is turned, an eye lies near the outline."""
 _SLIT = 0.2  # in eye distances: what of a face is narrower and lies between erased parts is erased with them
 
 
@@ -45,4 +51,15 @@ def face_mask(
     closed = np.zeros_like(mask)
     there = (slice(y, y + h), slice(x, x + w))
     closed[there] = cv2.morphologyEx(np.pad(mask[there], width), cv2.MORPH_CLOSE, disc)[width:-width, width:-width]
-    return closed > 0, wears
+    keep = _well_inside(level, size) | (parts_map(level, size, dilation=dict.fromkeys(POLYGONS, LEAST)) > 0)
+    if pair is not None:
+        keep |= pair > 0
+    return (closed > 0) & keep, wears
+
+
+def _well_inside(level: Face, size: int) -> np.ndarray:
+    """(size, size) bool, what lies MARGIN inside the outline of a face in the coordinates of its crop."""
+    outline = np.zeros((size, size), np.uint8)
+    cv2.fillPoly(outline, [np.round(level.mesh[OVAL] * 16).astype(np.int32)], 1, shift=4)
+    depth = cv2.distanceTransform(outline, cv2.DIST_L2, 5)
+    return depth > MARGIN * level.eye_distance / DILATION_EYE_DISTANCE

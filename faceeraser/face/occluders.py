@@ -4,7 +4,8 @@
     mask, share = trimmed(mask, front)
 
 Hair, hands and things in front of the face are taken out of the mask before anything is erased. At their edge, which is
-strands and not a line, what is painted fades out over the occluder, so that no lobe of skin lies on hair.
+strands and not a line, what is painted fades out over the occluder, so that no lobe of skin lies on hair; and it fades out
+over a few pixels of what lies beside the mask.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ SIDE = 128
 """Edge in pixels of what the network sees and says."""
 IN_FRONT, WHOLLY = 0.5, 0.9
 """From what on something is in front, and so surely that nothing is painted over it."""
+FADES = 3 / 256
+"""Of the crop's side, over which paint fades out beside the mask: at temples, where shadow or hair begins, a hard end looks
+like the rim of a mask. At 4/256 a tenth of photographs have a border with more `step` than own skin, here fewer.
+"""
 
 
 class Occluders:
@@ -53,13 +58,28 @@ def trimmed(mask: np.ndarray, front: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
     Args:
         mask: (R, R) bool, true = erase.
-        front: (128, 128) in [0, 1], from `Occluders`, of the same crop.
+        front: (128, 128) in [0, 1], from `Occluders`, of the same crop. What does not hang together with something
+            outside the mask is a highlight, a nostril or a mark, and no occluder.
 
     Returns:
         The mask where nothing is in front, (R, R) bool; and (R, R) float32 in [0, 1], the share that what is painted has
-        of a pixel: 1 in that mask, less and less in what the mask has lost, 0 where something is surely in front.
+        of a pixel: 1 in that mask, less and less in what the mask has lost and beside it, 0 where something is surely in
+        front.
     """
-    there = cv2.resize(front, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    there = cv2.resize(_reaching_in(front, mask), mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
     bare = mask & (there <= IN_FRONT)
-    beyond = np.clip((WHOLLY - there) / (WHOLLY - IN_FRONT), 0, 1) * (mask if bare.any() else False)
-    return bare, np.where(bare, 1, beyond).astype(np.float32)
+    if not bare.any():
+        return bare, np.zeros(mask.shape, np.float32)
+    over = np.clip((WHOLLY - there) / (WHOLLY - IN_FRONT), 0, 1)
+    away = cv2.distanceTransform((~bare).astype(np.uint8), cv2.DIST_L2, 5)
+    beside = np.clip(1 - away / (FADES * len(mask)), 0, 1) * np.clip(1 - there / IN_FRONT, 0, 1)
+    return bare, np.where(bare, 1, np.where(mask, over, beside)).astype(np.float32)
+
+
+def _reaching_in(front: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """`front` without what lies wholly inside the mask."""
+    outside = cv2.resize(mask.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA) < 0.5
+    sure = front > IN_FRONT
+    labels = cv2.connectedComponents(sure.astype(np.uint8), connectivity=8)[1]
+    kept = np.isin(labels, np.unique(labels[sure & outside]))
+    return np.where(sure & ~kept, np.float32(0), front)

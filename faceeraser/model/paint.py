@@ -27,7 +27,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faceeraser.artifacts.painting import BLOCKS, BOUND, CLEAN_OFFSET, CLEAN_SLOPE, CORNERS, DEVIATION, HALVES, LUMA, SEEN
+from faceeraser.artifacts.painting import (
+    BLOCKS,
+    BOUND,
+    CLEAN_OFFSET,
+    CLEAN_SLOPE,
+    CORNERS,
+    DEVIATION,
+    HALVES,
+    LUMA,
+    MOST_DEVIATION,
+    SEEN,
+)
 from faceeraser.model.warp import round_half_even
 
 
@@ -102,7 +113,7 @@ def cleanly(skin: Tensor) -> Tensor:
 
 
 def detail(visible: Tensor, keep: Tensor, own: Tensor, skin: Tensor) -> Tensor:
-    """What skin has beyond its shading, bounded, (N, 1, S, S); 0 where it may not be copied.
+    """What skin has beyond its shading, bounded, fainter where it is creased, (N, 1, S, S); 0 where it may not be copied.
 
     visible (N, 3, S, S), zero in the hole; keep (N, 1, S, S), 0 in the hole; own and skin as of `own_shading`.
     """
@@ -111,26 +122,28 @@ def detail(visible: Tensor, keep: Tensor, own: Tensor, skin: Tensor) -> Tensor:
     found = (luma(visible) - enlarged(own, side)) * (enlarged(clean, side) * keep)
     deviation = DEVIATION * found.abs().mean((2, 3), keepdim=True) / (clean.mean((2, 3), keepdim=True) + 1e-4)
     bound = BOUND * deviation
-    return torch.minimum(torch.maximum(found, -bound), bound)
+    return torch.minimum(torch.maximum(found, -bound), bound) * (deviation.clamp(max=MOST_DEVIATION) / (deviation + 1e-6))
 
 
 def costs(seen: Tensor, skin: Tensor) -> Tensor:
     """What each source costs on this face, whoever takes it: (N, 841), of seen (N, 3, 128, 128) and skin (N, 1, 128, 128).
 
-    What its window lacks of clean skin, and how much stronger or weaker its detail is than usual here: a crease, a strand
-    of hair, a rim; a highlight, a smear. What is usual is a harmonic mean, which a few strong windows do not raise. Whole
-    1/64, so that sums that are only nearly the same give the same choice.
+    What its window lacks of the clean skin that a good window of this face has, and how much stronger or weaker its detail
+    is than usual here: a crease, a strand of hair, a rim; a highlight, a smear. What is usual is a harmonic mean, which a
+    few strong windows do not raise. Whole 1/64, so that sums that are only nearly the same give the same choice.
     """
     block = SEEN // BLOCKS
     clean = cleanly(skin)
     covered = F.avg_pool2d(clean, 2 * block, block // 2)
     strength = F.avg_pool2d((luma(seen) - enlarged(own_shading(seen, skin), SEEN)).abs() * clean, 2 * block, block // 2)
-    relative, weight = strength / (covered + 1e-4), F.relu(covered - 0.5)
+    mean = covered.mean((2, 3), keepdim=True)
+    whole = (ENOUGH * covered.square().mean((2, 3), keepdim=True) / (mean + 1e-4)).clamp(max=WHOLE)
+    relative, weight = strength / (covered + 1e-4), F.relu(covered - SOUND * whole)
     usual = (weight.mean((2, 3), keepdim=True) + 1e-6) / ((weight / (relative + 1e-4)).mean((2, 3), keepdim=True) + 1e-4)
     odd = relative / (usual + 1e-4) - 1.0
     unlike = STRONGER * F.relu(odd).clamp(max=4.0) + WEAKER * F.relu(-odd)
     # As torch.round, which no GPU delegate has.
-    return round_half_even((LACKING * F.relu(WHOLE - covered) + unlike) * 64.0).flatten(1) / 64.0
+    return round_half_even((LACKING * F.relu(whole - covered) + unlike) * 64.0).flatten(1) / 64.0
 
 
 def choose(seen: Tensor, skin: Tensor) -> Tensor:
@@ -148,6 +161,10 @@ def choose(seen: Tensor, skin: Tensor) -> Tensor:
 
 
 WHOLE, LACKING, STRONGER, WEAKER = 0.85, 30.0, 8.0, 2.0
+ENOUGH, SOUND = 1.25, 0.6
+"""A window is good with so much more skin than windows that have some; and one with so much of that says what is usual. On
+lined faces few windows are whole: these were taken again and again, and were seen as polka dots.
+"""
 DISTANCE = 1 / 64
 """What a squared distance costs, in halves of a block: a quarter of the picture away costs 1."""
 CHANCES = 509

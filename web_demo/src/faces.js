@@ -284,11 +284,24 @@ export function alignMatrix(face, size) {
  */
 export function faceMask(face, size, parts) {
   const level = face.moved(alignMatrix(face, size));
-  const {polygons, dilation_erased: dilation} = face.known;
+  const {polygons, dilation_erased: dilation, least_dilation: least} = face.known;
   const mask = partsMap(level, size, size, parts.filter((part) => part in polygons), dilation);
-  if (parts.includes('glasses')) drawnGlasses(face, size).forEach((worn, k) => (mask[k] |= worn));
+  const glasses = parts.includes('glasses') ? drawnGlasses(face, size) : [];
+  glasses.forEach((worn, k) => (mask[k] |= worn));
+  const all = Object.keys(polygons);
+  const near = partsMap(level, size, size, all, Object.fromEntries(all.map((part) => [part, least])));
+  const inside = wellInside(level, size);
   // A slit between two parts keeps a crease or the rim of a lens, which then looks like a scar: close what is narrow.
-  return closed(mask, size, size, 2 * rounded((SLIT * level.eyeDistance) / 2) + 1);
+  return closed(mask, size, size, 2 * rounded((SLIT * level.eyeDistance) / 2) + 1)
+    .map((on, k) => (on && (inside[k] || near[k] || glasses[k]) ? 1 : 0));
+}
+
+/** What lies some way inside the outline of a face, where no skin is painted on hair or a wall. */
+function wellInside(level, size) {
+  const {oval, margin, dilation_eye_distance: distance} = level.known;
+  const outline = new Uint8Array(size * size);
+  fillPolygon(outline, size, size, oval.map((k) => level.mesh[k]), 1);
+  return depths(outline, size, size).map((depth) => (depth > (margin * level.eyeDistance) / distance ? 1 : 0));
 }
 
 /** A pair of glasses that fits the landmarks, and all that it encloses: what glasses.py erases where no frame stands out. */

@@ -1,15 +1,15 @@
-// What hangs in front of a face, hair, hands, things, is taken out of its mask: faceeraser/face/occluders.py, with the constants
-// that /data/faces.json has of it.
+// What hangs in front of a face, hair, hands, things, is taken out of its mask, whose edge is soft: faceeraser/face/occluders.py,
+// with the constants that /data/faces.json has of it.
 
 import {Sampled} from './painting.js';
-import {averaged, scaled} from './picture.js';
+import {averaged, depths, scaled} from './picture.js';
 
 /** @typedef {import('./picture.js').Picture} Picture */
 /**
  * @typedef {Object} Trimmed
  * @property {Uint8Array} mask (size, size), 1 = erase: where nothing is in front
  * @property {Float32Array} share (size, size) in [0, 1] of a pixel that what is painted has: 1 in the mask, less and less in
- *   what the mask has lost, 0 where something is surely in front
+ *   what the mask has lost and beside it, 0 where something is surely in front
  */
 
 /**
@@ -29,23 +29,42 @@ export async function inFront(run, crop, {side}) {
  * @param {Uint8Array} mask (size, size), 1 = erase
  * @param {number} size
  * @param {Float32Array} front of `inFront`, for the same crop
- * @param {{side: number, in_front: number, wholly: number}} constants
+ * @param {{side: number, in_front: number, wholly: number, fades: number}} constants
  * @returns {Trimmed}
  */
-export function trimmed(mask, size, front, {side, in_front: from, wholly}) {
-  const there = new Sampled(front, side, [1, 0, 0, 0, 1, 0], size);
-  const bare = new Uint8Array(mask.length);
+export function trimmed(mask, size, front, {side, in_front: from, wholly, fades}) {
+  const there = new Sampled(reachingIn(front, mask, size, side, from), side, [1, 0, 0, 0, 1, 0], size);
+  const sure = new Float32Array(mask.length);
+  for (let y = 0, k = 0; y < size; y++) for (let x = 0; x < size; x++, k++) sure[k] = there.linear(x, y);
+  const bare = mask.map((on, k) => (on && sure[k] <= from ? 1 : 0));
   const share = new Float32Array(mask.length);
-  let any = false;
-  for (let y = 0, k = 0; y < size; y++) {
-    for (let x = 0; x < size; x++, k++) {
-      if (!mask[k]) continue;
-      const sure = there.linear(x, y);
-      bare[k] = sure <= from ? 1 : 0;
-      share[k] = bare[k] ? 1 : Math.max((wholly - sure) / (wholly - from), 0);
-      any ||= bare[k] === 1;
+  if (!bare.includes(1)) return {mask: bare, share};
+  const away = depths(bare.map((on) => 1 - on), size, size);
+  for (let k = 0; k < share.length; k++) {
+    if (bare[k]) share[k] = 1;
+    else if (mask[k]) share[k] = Math.max((wholly - sure[k]) / (wholly - from), 0);
+    else share[k] = Math.max(1 - away[k] / (fades * size), 0) * Math.max(1 - sure[k] / from, 0);
+  }
+  return {mask: bare, share};
+}
+
+/** What is in front, without what lies wholly inside the mask: a highlight, a nostril or a mark is no occluder. */
+function reachingIn(front, mask, size, side, from) {
+  const covered = averaged({width: size, height: size, channels: 1, data: Float32Array.from(mask)}, side, side).data;
+  const reached = new Uint8Array(front.length);
+  const open = [];
+  const visit = (k) => {
+    if (reached[k] || front[k] <= from) return;
+    reached[k] = 1;
+    open.push(k);
+  };
+  covered.forEach((share, k) => share < 0.5 && visit(k));
+  while (open.length) {
+    const k = open.pop();
+    const [x, y] = [k % side, Math.floor(k / side)];
+    for (let row = Math.max(y - 1, 0); row <= Math.min(y + 1, side - 1); row++) {
+      for (let column = Math.max(x - 1, 0); column <= Math.min(x + 1, side - 1); column++) visit(row * side + column);
     }
   }
-  if (!any) share.fill(0);
-  return {mask: bare, share};
+  return front.map((sure, k) => (sure > from && !reached[k] ? 0 : sure));
 }

@@ -139,9 +139,9 @@ function boxOf(size, back, image) {
   return {left, top, width, height};
 }
 
-/** The bounded detail of skin, 0 where none may be copied, and which pixels are to be painted; both of the box. */
+/** The bounded detail of skin, fainter where it is creased, 0 where none may be copied, and which pixels are to be painted; both of the box. */
 function detailed(image, box, mask, crop, skin, local, constants) {
-  const {seen, shaded, bound, deviation, clean: {slope, offset}, luma: [red, green, blue]} = constants;
+  const {seen, shaded, bound, deviation, clean: {slope, offset}, luma: [red, green, blue], most_deviation: creased} = constants;
   const {width, height} = box;
   const size = crop.width;
   const holes = new Sampled(Float32Array.from(mask), size, local, size);
@@ -166,8 +166,10 @@ function detailed(image, box, mask, crop, skin, local, constants) {
       clear += clean;
     }
   }
-  const most = (bound * deviation * (all / detail.length)) / (clear / detail.length + CLEAR);
-  for (let k = 0; k < detail.length; k++) detail[k] = Math.min(Math.max(detail[k], -most), most);
+  const usual = (deviation * (all / detail.length)) / (clear / detail.length + CLEAR);
+  const most = bound * usual;
+  const kept = creased / Math.max(usual, creased);
+  for (let k = 0; k < detail.length; k++) detail[k] = Math.min(Math.max(detail[k], -most), most) * kept;
   return {detail, hole};
 }
 

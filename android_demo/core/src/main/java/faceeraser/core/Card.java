@@ -9,7 +9,7 @@ import org.json.JSONArray;
 import org.json.JSONException;
 import org.json.JSONObject;
 
-/** What an exported file says of itself, FILE.json beside it (see faceeraser/artifacts/card.py): how to fill it and read it. */
+/** What an exported file says of itself, FILE.json beside it (see docs/cards.md): how to fill it and read it. */
 public final class Card {
     private static final int FORMAT = 1;
 

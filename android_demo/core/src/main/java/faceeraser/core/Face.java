@@ -3,7 +3,7 @@ package faceeraser.core;
 /**
  * One face in a picture: MediaPipe's mesh of 468 points (Kartynnik et al. 2019, arXiv:1907.06724) in pixels.
  *
- * <p>The lists of points are those of faceeraser/face/mesh.py. "Right" is the person's right, so it lies on the picture's left.
+ * <p>The lists of points are those of face/mesh.py. "Right" is the person's right, so it lies on the picture's left.
  */
 public final class Face {
     public static final int MESH_POINTS = 468;

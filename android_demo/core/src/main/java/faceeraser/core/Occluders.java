@@ -2,13 +2,18 @@ package faceeraser.core;
 
 import java.io.IOException;
 
-/** What hangs in front of a face, hair, hands, things, is taken out of its mask, as faceeraser/face/occluders.py does it. */
+/**
+ * What hangs in front of a face, hair, hands, things, is taken out of its mask, whose edge is soft, as
+ * faceeraser/face/occluders.py does it.
+ */
 public final class Occluders {
     /** Edge in pixels of what the network sees and says. */
     static final int SIDE = 128;
     /** From what on something is in front, and so surely that nothing is painted over it. */
     static final double IN_FRONT = 0.5;
     static final double WHOLLY = 0.9;
+    /** Of the crop's side, over which paint fades out beside the mask. */
+    static final double FADES = 3 / 256.0;
 
     private final Model model;
 
@@ -40,21 +45,66 @@ public final class Occluders {
 
     /** @param front how surely each of SIDE x SIDE pixels is in front of the face */
     static Trimmed trimmed(Mask mask, float[] front) {
-        float[] there = new Grid(SIDE, SIDE, 1, front).enlarged(mask.width, mask.height).values;
+        float[] there = new Grid(SIDE, SIDE, 1, reachingIn(front, mask)).enlarged(mask.width, mask.height).values;
         Mask bare = new Mask(mask.width, mask.height);
+        byte[] open = new byte[there.length];
         boolean any = false;
         for (int i = 0; i < there.length; i++) {
             bare.on[i] = (byte) (mask.on[i] != 0 && there[i] <= IN_FRONT ? 1 : 0);
+            open[i] = (byte) (1 - bare.on[i]);
             any |= bare.on[i] != 0;
         }
         float[] share = new float[there.length];
+        if (!any) {
+            return new Trimmed(bare, share);
+        }
+        float[] away = Shapes.distance(open, mask.width, mask.height);
         for (int i = 0; i < there.length; i++) {
             if (bare.on[i] != 0) {
                 share[i] = 1;
-            } else if (any && mask.on[i] != 0) {
+            } else if (mask.on[i] != 0) {
                 share[i] = (float) Math.min(Math.max((WHOLLY - there[i]) / (WHOLLY - IN_FRONT), 0), 1);
+            } else {
+                share[i] = (float) (Math.max(1 - away[i] / (FADES * mask.width), 0) * Math.max(1 - there[i] / IN_FRONT, 0));
             }
         }
         return new Trimmed(bare, share);
+    }
+
+    /** What is in front, without what lies wholly inside the mask: a highlight, a nostril or a mark is no occluder. */
+    private static float[] reachingIn(float[] front, Mask mask) {
+        Grid whole = new Grid(mask.width, mask.height, 1);
+        for (int i = 0; i < mask.on.length; i++) {
+            whole.values[i] = mask.on[i] != 0 ? 1 : 0;
+        }
+        float[] covered = Sampling.shrink(whole, SIDE, SIDE).values;
+        boolean[] reached = new boolean[front.length];
+        int[] waiting = new int[front.length];
+        int count = 0;
+        for (int i = 0; i < front.length; i++) {
+            if (covered[i] < 0.5f && front[i] > IN_FRONT) {
+                reached[i] = true;
+                waiting[count++] = i;
+            }
+        }
+        while (count > 0) {
+            int at = waiting[--count];
+            for (int y = Math.max(at / SIDE - 1, 0); y <= Math.min(at / SIDE + 1, SIDE - 1); y++) {
+                for (int x = Math.max(at % SIDE - 1, 0); x <= Math.min(at % SIDE + 1, SIDE - 1); x++) {
+                    int next = y * SIDE + x;
+                    if (!reached[next] && front[next] > IN_FRONT) {
+                        reached[next] = true;
+                        waiting[count++] = next;
+                    }
+                }
+            }
+        }
+        float[] kept = front.clone();
+        for (int i = 0; i < kept.length; i++) {
+            if (kept[i] > IN_FRONT && !reached[i]) {
+                kept[i] = 0;
+            }
+        }
+        return kept;
     }
 }

@@ -1,6 +1,6 @@
 package faceeraser.core;
 
-/** Paints what a plan says on a picture's own grid, whatever its resolution: faceeraser/artifacts/painting.py, which tells why. */
+/** Paints what a plan says on a picture's own grid, whatever its resolution: artifacts/painting.py, which tells why. */
 final class Painting {
     /** Pixels along the side of what a planning network sees. */
     static final int SEEN = 128;
@@ -16,6 +16,8 @@ final class Painting {
     static final double BOUND = 2.5;
     /** A normal variable's standard deviation in mean absolute deviations. */
     static final double DEVIATION = 1.2533;
+    /** Of luma: skin that deviates more is creased or stubbled rather than porous, and is copied so much fainter. */
+    static final double MOST_DEVIATION = 0.028;
     /** How clean skin is where it is sure: 0 at a weight of 0.4 and below, 1 at 0.65 and above. */
     static final float SLOPE = 4;
     static final float OFFSET = 1.6f;
@@ -136,7 +138,7 @@ final class Painting {
                 + (rgb[3 * pixel + 2] & 0xff) * LUMA[2]) / 255;
     }
 
-    /** Which pixels of the box are to be painted, and the bounded detail of skin, 0 where none may be copied. */
+    /** Which pixels are to be painted; and the bounded detail of skin, fainter where creased, 0 where none may be copied. */
     private void look() {
         float[] on = new float[mask.on.length];
         for (int i = 0; i < on.length; i++) {
@@ -167,9 +169,11 @@ final class Painting {
                 }
             }
         }
-        float most = (float) (BOUND * DEVIATION * (all / detail.length) / (clear / detail.length + CLEAR));
+        double usual = DEVIATION * (all / detail.length) / (clear / detail.length + CLEAR);
+        float most = (float) (BOUND * usual);
+        float kept = (float) (MOST_DEVIATION / Math.max(usual, MOST_DEVIATION));
         for (int i = 0; i < detail.length; i++) {
-            detail[i] = Math.min(Math.max(detail[i], -most), most);
+            detail[i] = Math.min(Math.max(detail[i], -most), most) * kept;
         }
     }
 

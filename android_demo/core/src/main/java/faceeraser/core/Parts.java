@@ -23,6 +23,10 @@ public final class Parts {
      */
     static final double[] DILATION_ERASED = {12, 20, 17, 29};
     static final double DILATION_EYE_DISTANCE = 90;
+    /** How far inside the face's outline a mask ends, in pixels of such a crop: on hair or a wall skin is a lobe. */
+    static final double MARGIN = 4;
+    /** How far from a part's polygon it nevertheless reaches. */
+    static final double LEAST = 3;
     /** In eye distances: what of a face is narrower and lies between erased parts is erased with them. */
     private static final double SLIT = 0.2;
 
@@ -92,7 +96,16 @@ public final class Parts {
         for (int i = 0; i < mask.on.length; i++) {
             mask.on[i] = (byte) (mask.on[i] != 0 || pair.on[i] != 0 ? 1 : 0);
         }
-        return Shapes.closed(mask, 2 * (int) Math.rint(SLIT * level.eyeDistance / 2) + 1);
+        Mask closed = Shapes.closed(mask, 2 * (int) Math.rint(SLIT * level.eyeDistance / 2) + 1);
+        byte[] near = map(level, size, size, FEATURES, new double[] {LEAST, LEAST, LEAST, LEAST});
+        byte[] outline = new byte[size * size];
+        Shapes.fill(outline, size, size, level.points(Face.OVAL), (byte) 1, false);
+        float[] depth = Shapes.distance(outline, size, size);
+        for (int i = 0; i < closed.on.length; i++) {
+            boolean inside = depth[i] > MARGIN * level.eyeDistance / DILATION_EYE_DISTANCE;
+            closed.on[i] = (byte) (closed.on[i] != 0 && (inside || near[i] != 0 || pair.on[i] != 0) ? 1 : 0);
+        }
+        return closed;
     }
 
     /** An average pair of glasses that fits a face: lenses, frame, bridge, and the temples as far as the face reaches. */

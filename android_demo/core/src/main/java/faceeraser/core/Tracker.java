@@ -6,7 +6,7 @@ import java.util.Arrays;
 import java.util.List;
 
 /**
- * Faces from picture to picture, as faceeraser/face/tracking.py follows them: landmarks without jitter and without lag, and a
+ * Faces from picture to picture, as face/tracking.py follows them: landmarks without jitter and without lag, and a
  * detector that rests. It runs while no face is followed, when one has just been lost, and now and then for others.
  */
 public final class Tracker {

@@ -51,6 +51,8 @@ public class EraserTest {
             assertEquals(known.getJSONObject("piece_dilation").getDouble(name), Effects.DILATION[part], 0);
         }
         assertEquals(known.getDouble("dilation_eye_distance"), Parts.DILATION_EYE_DISTANCE, 0);
+        assertEquals(known.getDouble("margin"), Parts.MARGIN, 0);
+        assertEquals(known.getDouble("least_dilation"), Parts.LEAST, 0);
     }
 
     @Test
@@ -142,6 +144,7 @@ public class EraserTest {
         assertEquals(known.getInt("blocks"), Painting.BLOCKS);
         assertEquals(known.getDouble("bound"), Painting.BOUND, 0);
         assertEquals(known.getDouble("deviation"), Painting.DEVIATION, 0);
+        assertEquals(known.getDouble("most_deviation"), Painting.MOST_DEVIATION, 0);
         assertEquals(known.getDouble("least_share"), Painting.LEAST_SHARE, 0);
         assertEquals(known.getJSONObject("clean").getDouble("slope"), Painting.SLOPE, 0);
         assertEquals(known.getJSONObject("clean").getDouble("offset"), Painting.OFFSET, 1e-7);
@@ -153,6 +156,7 @@ public class EraserTest {
         assertEquals(occluders.getInt("side"), Occluders.SIDE);
         assertEquals(occluders.getDouble("in_front"), Occluders.IN_FRONT, 0);
         assertEquals(occluders.getDouble("wholly"), Occluders.WHOLLY, 0);
+        assertEquals(occluders.getDouble("fades"), Occluders.FADES, 0);
     }
 
     @Test
@@ -229,7 +233,11 @@ public class EraserTest {
             Eraser eraser = new Eraser(Golden.card(), golden.planner(), golden.occluders());
             Picture erased = eraser.erase(picture, golden.found(), Parts.FEATURES, Eraser.ALONE);
             Close.pictures(Golden.picture(golden.of("erased")), erased, 0.002, 1);
-            Mask mask = Parts.erased(golden.found().moved(golden.matrix()), SIZE, Parts.FEATURES);
+            float[] share = Golden.floats(golden.of("share"));
+            Mask mask = new Mask(SIZE, SIZE); // and where paint fades out beside it
+            for (int i = 0; i < share.length; i++) {
+                mask.on[i] = (byte) (share[i] > 0 ? 1 : 0);
+            }
             Mask there = mask.warped(golden.matrix().inverse(), new Box(0, 0, picture.width, picture.height));
             int beside = 0;
             for (int i = 0; i < picture.rgb.length; i++) {
