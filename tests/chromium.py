@@ -25,8 +25,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 def program() -> str:
     """Where Chromium is; where it is not, the test skips visibly, or fails under FACEERASER_NO_SKIP=1."""
     for name in NAMES:
-        if found := shutil.which(name):
-            return found
+        if executable := shutil.which(name):
+            return executable
     message = f"no Chromium here (looked for {', '.join(NAMES)}): install one to see that the pages can be read"
     if os.environ.get("FACEERASER_NO_SKIP") == "1":
         pytest.fail(message)
@@ -40,7 +40,7 @@ class Chromium:
         """patience_s: how long any one answer may take; test machines have other work. flags: more of Chromium's own."""
         self.patience_s, self.number, self.events = patience_s, 0, []  # type: ignore[var-annotated]
         self.profile = tempfile.mkdtemp(prefix="chromium-")
-        words = [
+        arguments = [
             "--headless=new",
             "--no-sandbox",
             "--disable-gpu",
@@ -51,7 +51,7 @@ class Chromium:
             f"--user-data-dir={self.profile}",
         ]
         self.process = subprocess.Popen(
-            [program(), *words, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [program(), *arguments, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         self.socket = self._connect()
         target = next(t for t in self.ask("Target.getTargets")["targetInfos"] if t["type"] == "page")
@@ -72,13 +72,13 @@ class Chromium:
     session: str | None = None
 
     def _connect(self) -> socket.socket:
-        told = Path(self.profile) / "DevToolsActivePort"
+        port_file = Path(self.profile) / "DevToolsActivePort"
         end = time.monotonic() + self.patience_s
-        while not (told.is_file() and len(told.read_text().splitlines()) >= 2):
+        while not (port_file.is_file() and len(port_file.read_text().splitlines()) >= 2):
             assert self.process.poll() is None, f"Chromium ended with exit code {self.process.returncode}"
             assert time.monotonic() < end, "Chromium did not start"
             time.sleep(0.1)
-        port, path = told.read_text().splitlines()[:2]
+        port, path = port_file.read_text().splitlines()[:2]
         link = socket.create_connection(("127.0.0.1", int(port)), self.patience_s)
         key = base64.b64encode(secrets.token_bytes(16)).decode()
         link.sendall(
@@ -128,9 +128,9 @@ class Chromium:
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression on the page."""
-        found = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        answer = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
 
     def window(self, width: int, height: int = 800, dark: bool = False) -> None:
         """The size of the window in pixels, and which of the two colour schemes the reader prefers."""
@@ -171,5 +171,5 @@ class Chromium:
 
     def screenshot(self, whole: bool = False) -> bytes:
         """The window, or the whole page, as PNG."""
-        found = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        return base64.b64decode(found["data"])
+        answer = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        return base64.b64decode(answer["data"])

@@ -59,11 +59,11 @@ def script(path: str) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def stage() -> Callable[..., int]:
+def run_script() -> Callable[..., int]:
     """`stage("train/train.py", *words)` runs a script's main and returns its exit code."""
 
-    def run(path: str, *words: object) -> int:
-        return script(path).main([str(w) for w in words])
+    def run(path: str, *arguments: object) -> int:
+        return script(path).main([str(w) for w in arguments])
 
     return run
 
@@ -83,8 +83,8 @@ def landmarks() -> None:
 def resampler(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The plugin for the operator Resampler, built; without a compiler a visible skip, or a failure under NO_SKIP."""
     target = tmp_path_factory.mktemp("plugin") / "resampler.so"
-    words = ["bash", str(ROOT / "export" / "build_resampler.sh"), str(target)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    arguments = ["bash", str(ROOT / "export" / "build_resampler.sh"), str(target)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         no_compiler = "install g++" in done.stderr and os.environ.get("FACEERASER_NO_SKIP") != "1"
         (pytest.skip if no_compiler else pytest.fail)(done.stderr.strip())
@@ -95,6 +95,6 @@ def resampler(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def skin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared folder of generated skin at 64 px: 32 training and 8 validation pictures."""
     folder = tmp_path_factory.mktemp("prepared") / "skin"
-    words = [str(folder), "--source", "synthetic", "--size", "64", "--limit", "40", "--workers", "1"]
-    assert script("train/prepare.py").main(words) == 0
+    arguments = [str(folder), "--source", "synthetic", "--size", "64", "--limit", "40", "--workers", "1"]
+    assert script("train/prepare.py").main(arguments) == 0
     return folder

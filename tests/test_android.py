@@ -49,13 +49,13 @@ class Tools:
         jars = ("junit4.jar", "hamcrest.jar", "json-android.jar")
         self.test_jars = ":".join(str(self.tools / "usr/share/java" / jar) for jar in jars)
 
-    def run(self, program: str, *words: object) -> str:
+    def run(self, program: str, *arguments: object) -> str:
         """What a program of theirs prints; it must end well."""
         lib = self.tools / "usr/lib"
         paths = [lib / "x86_64-linux-gnu", lib / "x86_64-linux-gnu/android", lib, lib / "p7zip"]
         paths.append(self.tools / "lib/x86_64-linux-gnu")
-        found = {"LD_LIBRARY_PATH": ":".join(map(str, paths))}
-        return run(str(self.tools / "usr/bin" / program), *words, env=found)
+        libraries = {"LD_LIBRARY_PATH": ":".join(map(str, paths))}
+        return run(str(self.tools / "usr/bin" / program), *arguments, env=libraries)
 
 
 @pytest.fixture(scope="session")
@@ -66,10 +66,12 @@ def tools(jdk: None) -> Tools:
     return Tools(folder)
 
 
-def run(*words: object, env: dict[str, str] | None = None, code: int = 0) -> str:
+def run(*arguments: object, env: dict[str, str] | None = None, code: int = 0) -> str:
     settings = {**os.environ, **(env or {})}
-    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, env=settings, cwd=ROOT, check=False)
-    assert done.returncode == code, f"{words[0]} ended with {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    done = subprocess.run([str(w) for w in arguments], capture_output=True, text=True, env=settings, cwd=ROOT, check=False)
+    assert done.returncode == code, (
+        f"{arguments[0]} ended with {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+    )
     return done.stdout + done.stderr
 
 
@@ -80,9 +82,9 @@ def java_files(*folders: Path) -> list[Path]:
 def module(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("android_" + path.stem, path)
     assert spec and spec.loader
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 # --- the arithmetic --------------------------------------------------------------------------------------------------
@@ -111,9 +113,9 @@ def junit(tools: Tools, core: Path, golden: Path, tests: list[str], code: int = 
 
 def test_the_java_computes_what_the_python_computes(tools: Tools, core: Path, golden: Path) -> None:
     files = sorted((CORE / "src/test/java").rglob("*Test.java"))
-    told = junit(tools, core, golden, [f"faceeraser.core.{path.stem}" for path in files])
+    report = junit(tools, core, golden, [f"faceeraser.core.{path.stem}" for path in files])
     written = sum(path.read_text().count("@Test") for path in files)
-    assert f"OK ({written} tests)" in told and written > 30, told
+    assert f"OK ({written} tests)" in report and written > 30, report
 
 
 def test_another_result_of_python_would_be_seen(tools: Tools, core: Path, golden: Path, tmp_path: Path) -> None:
@@ -125,10 +127,10 @@ def test_another_result_of_python_would_be_seen(tools: Tools, core: Path, golden
     for name, content in {"camera.json": camera, "face.json": face}.items():
         (tmp_path / name).unlink()
         (tmp_path / name).write_text(json.dumps(content))
-    told = junit(tools, core, tmp_path, ["faceeraser.core.TrackerTest"], code=1)
-    assert "theFilterIsThatOfPython" in told and "Failures: 1" in told
-    told = junit(tools, core, tmp_path, ["faceeraser.core.EraserTest"], code=1)
-    assert "theMeshsListsAndTheDilationsAreThoseOfPython" in told and "Failures: 1" in told
+    report = junit(tools, core, tmp_path, ["faceeraser.core.TrackerTest"], code=1)
+    assert "theFilterIsThatOfPython" in report and "Failures: 1" in report
+    report = junit(tools, core, tmp_path, ["faceeraser.core.EraserTest"], code=1)
+    assert "theMeshsListsAndTheDilationsAreThoseOfPython" in report and "Failures: 1" in report
 
 
 def test_the_core_knows_nothing_of_android() -> None:
@@ -179,10 +181,10 @@ def linked(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_manifest_asks_for_the_camera_and_for_nothing_else(tools: Tools, linked: Path) -> None:
-    told = tools.run("aapt", "dump", "badging", linked / "app.apk")
-    assert re.findall(r"uses-permission: name='([\w.]+)'", told) == ["android.permission.CAMERA"]
-    assert "launchable-activity: name='faceeraser.demo.MainActivity'" in told
-    assert "sdkVersion:'24'" in told and "uses-feature-not-required: name='android.hardware.camera'" in told
+    badging = tools.run("aapt", "dump", "badging", linked / "app.apk")
+    assert re.findall(r"uses-permission: name='([\w.]+)'", badging) == ["android.permission.CAMERA"]
+    assert "launchable-activity: name='faceeraser.demo.MainActivity'" in badging
+    assert "sdkVersion:'24'" in badging and "uses-feature-not-required: name='android.hardware.camera'" in badging
 
 
 def test_the_app_fits_androids_classes_and_what_is_known_of_litert(tools: Tools, linked: Path, tmp_path: Path) -> None:
@@ -235,7 +237,7 @@ def test_the_shipped_model_has_the_signature_that_the_app_names() -> None:
 
 def test_the_assets_are_the_packages_own_files() -> None:
     build = (DEMO / "app/build.gradle").read_text()
-    lists = {name: re.findall(r"'([^']+)'", words) for name, words in re.findall(r"def (\w+) = \[(.*?)\]", build)}
+    lists = {name: re.findall(r"'([^']+)'", arguments) for name, arguments in re.findall(r"def (\w+) = \[(.*?)\]", build)}
     assert set(lists["landmarks"]) == set(landmark_models.FILES)
     assert all((ROOT / "faceeraser" / name).is_file() for name in lists["shipped"])
     assert WEIGHTS / "plan.tflite.json" in {ROOT / "faceeraser" / name for name in lists["shipped"]}
@@ -258,13 +260,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_packed_is_what_the_server_serves(landmarks: None, page: Path, tmp_path: Path) -> None:
     pack = module(PAGE / "pack.py")
     assert pack.main([str(tmp_path), "--page", str(page)]) == 0
-    told = json.loads((tmp_path / "site.json").read_text())
+    site = json.loads((tmp_path / "site.json").read_text())
     served = serve.table(WEIGHTS / "plan.tflite", page)
-    assert told["headers"] == serve.HEADERS
-    assert {"Cross-Origin-Opener-Policy", "Cross-Origin-Embedder-Policy"} <= set(told["headers"])
-    assert told["files"].keys() == served.keys()
+    assert site["headers"] == serve.HEADERS
+    assert {"Cross-Origin-Opener-Policy", "Cross-Origin-Embedder-Policy"} <= set(site["headers"])
+    assert site["files"].keys() == served.keys()
     for address, (kind, content) in served.items():
-        found_kind, file = told["files"][address]
+        found_kind, file = site["files"][address]
         assert found_kind == kind
         assert (tmp_path / file).read_bytes() == (content.read_bytes() if isinstance(content, Path) else content)
 
@@ -278,8 +280,8 @@ def test_a_page_that_is_not_built_is_said(landmarks: None, tmp_path: Path, capsy
 def test_the_pages_app_is_built_and_signed(tools: Tools, landmarks: None, page: Path, tmp_path: Path) -> None:
     settings = {"PYTHON": sys.executable, "PAGE": str(page), "TOOLS": str(tools.folder), "PYTHONPATH": str(ROOT)}
     apk = tmp_path / "page.apk"
-    told = run("bash", PAGE / "build.sh", apk, env=settings)
-    assert str(apk) in told.splitlines() and apk.is_file()
+    printed = run("bash", PAGE / "build.sh", apk, env=settings)
+    assert str(apk) in printed.splitlines() and apk.is_file()
     java = tools.tools / "usr/share/java"
     signer = ("java", "-cp", f"{java}/apksigner.jar:{java}/apksig.jar", "com.android.apksigner.ApkSignerTool")
     assert "v2 scheme (APK Signature Scheme v2): true" in run(*signer, "verify", "--verbose", apk)

@@ -32,10 +32,11 @@ def test_the_example_is_as_short_as_the_page_says() -> None:
 
 
 def test_channels_go_within_the_budget_and_what_says_where_or_what_comes_out_keeps_its_own(pruned, network) -> None:
-    folder, told = pruned
-    assert told["after"]["gmacs"] <= 0.009 < told["before"]["gmacs"] and told["after"]["params"] < told["before"]["params"]
-    assert {row["layer"] for row in told["layers"]} >= {"encode.0", "features.0"}
-    assert all(row["damage"] > 0 for row in told["layers"])
+    folder, outcome = pruned
+    before, after = outcome["before"], outcome["after"]
+    assert after["gmacs"] <= 0.009 < before["gmacs"] and after["params"] < before["params"]
+    assert {row["layer"] for row in outcome["layers"]} >= {"encode.0", "features.0"}
+    assert all(row["damage"] > 0 for row in outcome["layers"])
     module = any_task.opened(str(folder)).module
     assert module.flow.out_channels == 2 and module.decode[2].out_channels == 3
     widths = [m.out_channels for m in module.modules() if isinstance(m, nn.Conv2d)]
@@ -44,16 +45,16 @@ def test_channels_go_within_the_budget_and_what_says_where_or_what_comes_out_kee
 
 
 def test_fine_tuning_mends_what_pruning_broke(pruned) -> None:
-    _, told = pruned
-    assert told["before"]["apart"] == 0 < told["after"]["apart"] < told["unrepaired"]["apart"]
+    _, outcome = pruned
+    assert outcome["before"]["apart"] == 0 < outcome["after"]["apart"] < outcome["unrepaired"]["apart"]
 
 
 def test_a_folder_is_loaded_again_to_the_bit(pruned, network) -> None:
     folder, _ = pruned
-    one, other = (any_task.opened(str(folder)) for _ in range(2))
+    first, second = (any_task.opened(str(folder)) for _ in range(2))
     sample = network.samples[0]
-    assert one.name == "pruned"
-    assert all((a == b).all() for a, b in zip(one.outputs(sample).values(), other.outputs(sample).values(), strict=True))
+    assert first.name == "pruned"
+    assert all((a == b).all() for a, b in zip(first.outputs(sample).values(), second.outputs(sample).values(), strict=True))
 
 
 def test_what_leads_to_coordinates_is_never_quantized(network) -> None:
@@ -95,14 +96,14 @@ def test_batch_norms_are_folded_and_bypassed_int8_is_the_float_network(network) 
 
 
 def test_a_quantized_folder_is_loaded_again_and_says_what_harms(pruned, tmp_path, network) -> None:
-    told = any_compressing.quantize(pruned[0], tmp_path / "int8", AnyQuantizing(steps=4))
-    assert told["harm"][0]["harm"] >= told["harm"][-1]["harm"] >= 0 and told["apart"] < 0.2
-    one = any_task.opened(str(tmp_path / "int8"))
-    assert quant.is_quantized(one.module)
+    outcome = any_compressing.quantize(pruned[0], tmp_path / "int8", AnyQuantizing(steps=4))
+    assert outcome["harm"][0]["harm"] >= outcome["harm"][-1]["harm"] >= 0 and outcome["apart"] < 0.2
+    task = any_task.opened(str(tmp_path / "int8"))
+    assert quant.is_quantized(task.module)
     history = json.loads((tmp_path / "int8" / "network.json").read_text())["history"]
     assert [entry["stage"] for entry in history] == ["prune", "quantize"]
     before = any_task.opened(str(pruned[0]))
-    assert any_compressing.apart(one, before) == pytest.approx(told["apart"], rel=1e-4)
+    assert any_compressing.apart(task, before) == pytest.approx(outcome["apart"], rel=1e-4)
     with pytest.raises(ValueError, match="quantized already"):
         any_compressing.quantize(tmp_path / "int8", tmp_path / "again", AnyQuantizing())
 
@@ -145,23 +146,23 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("before, after, said", BROKEN)
-def test_a_protocol_that_is_not_kept_is_one_line(before, after, said, stage, tmp_path, capsys) -> None:
+def test_a_protocol_that_is_not_kept_is_one_line(before, after, said, run_script, tmp_path, capsys) -> None:
     file = tmp_path / "motion.py"
     file.write_text(MOTION.read_text()[::-1].replace(before[::-1], after[::-1], 1)[::-1])
-    words = ["compress/prune.py", "--module", file, tmp_path / "pruned", "--target-gmacs", 0.009, "--steps", 2]
-    assert stage(*words) == 2
+    arguments = ["compress/prune.py", "--module", file, tmp_path / "pruned", "--target-gmacs", 0.009, "--steps", 2]
+    assert run_script(*arguments) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert said in lines[-1] and not (tmp_path / "pruned").exists()
 
 
 @pytest.mark.parametrize("gmacs, said", [(9.0, "nothing to prune"), (1e-6, "cannot be reached")])
-def test_a_budget_that_cannot_be_met_is_one_line(gmacs, said, stage, tmp_path, capsys) -> None:
-    assert stage("compress/prune.py", "--module", MOTION, tmp_path / "pruned", "--target-gmacs", gmacs) == 2
+def test_a_budget_that_cannot_be_met_is_one_line(gmacs, said, run_script, tmp_path, capsys) -> None:
+    assert run_script("compress/prune.py", "--module", MOTION, tmp_path / "pruned", "--target-gmacs", gmacs) == 2
     assert said in capsys.readouterr().err.strip().splitlines()[-1]
 
 
-def test_without_a_module_data_is_asked_for(stage, tmp_path, capsys) -> None:
+def test_without_a_module_data_is_asked_for(run_script, tmp_path, capsys) -> None:
     for name in ("prune", "quantize"):
         own = ["--keep", 0.5] if name == "prune" else []
-        assert stage(f"compress/{name}.py", tmp_path, tmp_path / "target", *own) == 2
+        assert run_script(f"compress/{name}.py", tmp_path, tmp_path / "target", *own) == 2
         assert "--data is missing" in capsys.readouterr().err

@@ -42,8 +42,8 @@ class EveryWarp(nn.Module):
     def forward(self, image: Tensor, grid: Tensor) -> dict[str, Tensor]:
         x = image + 0.1 * self.before(image)
         return {
-            "_".join(map(str, how)): grid_sample(x, grid, mode=how[0], padding_mode=how[1], align_corners=how[2])
-            for how in ASKED
+            "_".join(map(str, asked)): grid_sample(x, grid, mode=asked[0], padding_mode=asked[1], align_corners=asked[2])
+            for asked in ASKED
         }
 
 
@@ -62,12 +62,12 @@ def samples(n: int = 3, height: int = 17, width: int = 23) -> list[dict[str, Ten
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """`exported(how)` -> (path, card) of EveryWarp in that format; each made once."""
-    folder, made = tmp_path_factory.mktemp("any"), {}
+    folder, files = tmp_path_factory.mktemp("any"), {}
 
-    def export(how) -> Path:
-        if how not in made:
-            made[how] = folder / faceeraser.export(EveryWarp(), samples(), folder, how, name="every")["file"]
-        return made[how]
+    def export(format) -> Path:
+        if format not in files:
+            files[format] = folder / faceeraser.export(EveryWarp(), samples(), folder, format, name="every")["file"]
+        return files[format]
 
     return export
 
@@ -75,23 +75,23 @@ def exported(tmp_path_factory):
 # --- the warp -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ASKED, ids=lambda how: "-".join(map(str, how)))
+@pytest.mark.parametrize("asked", ASKED, ids=lambda how: "-".join(map(str, how)))
 @pytest.mark.parametrize("size", [(17, 23), (64, 64), (1, 9), (5, 1)], ids=str)
-def test_each_form_samples_as_torch_does(how, size) -> None:
-    sampling = Sampling(*how)
-    for one in samples(2, *size):
-        expected = F.grid_sample(one["image"], one["grid"], how[0], how[1], how[2])
-        for form in (sampling.by_rows, sampling.on_a_grid):
-            assert torch.allclose(form(one["image"], one["grid"]), expected, atol=1e-5)
+def test_each_form_samples_as_torch_does(asked, size) -> None:
+    sampling = Sampling(*asked)
+    for sample in samples(2, *size):
+        expected = F.grid_sample(sample["image"], sample["grid"], asked[0], asked[1], asked[2])
+        for written in (sampling.by_rows, sampling.on_a_grid):
+            assert torch.allclose(written(sample["image"], sample["grid"]), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("how", ASKED, ids=lambda how: "-".join(map(str, how)))
-def test_a_batch_is_its_pictures_and_corners_are_where_torch_has_them(how) -> None:
+@pytest.mark.parametrize("asked", ASKED, ids=lambda how: "-".join(map(str, how)))
+def test_a_batch_is_its_pictures_and_corners_are_where_torch_has_them(asked) -> None:
     image = torch.rand(2, 4, 9, 5)  # sides of which halves of pixels are exact in floats
     edges = torch.tensor([-1.0, 1.0, 0.0, -0.5, 0.5, 1.5, -1.5])
     grid = torch.stack(torch.meshgrid(edges, edges, indexing="xy"), -1)[None].repeat(2, 1, 1, 1)
-    expected = F.grid_sample(image, grid, how[0], how[1], how[2])
-    assert torch.allclose(Sampling(*how).by_rows(image, grid), expected, atol=1e-5)
+    expected = F.grid_sample(image, grid, asked[0], asked[1], asked[2])
+    assert torch.allclose(Sampling(*asked).by_rows(image, grid), expected, atol=1e-5)
 
 
 @given(st.floats(-(2**21), 2**21, width=32) | st.integers(-4000, 4000).map(lambda k: k / 2))
@@ -102,10 +102,10 @@ def test_halves_are_rounded_to_the_even_neighbour(number: float) -> None:
 
 def test_a_wrong_form_would_be_seen() -> None:
     """The negative control of the bound: corners taken the other way, or the rim left out."""
-    one = samples(1)[0]
-    expected = F.grid_sample(one["image"], one["grid"], "bilinear", "zeros", False)
+    sample = samples(1)[0]
+    expected = F.grid_sample(sample["image"], sample["grid"], "bilinear", "zeros", False)
     for other in (Sampling("bilinear", "zeros", True), Sampling("bilinear", "border", False)):
-        assert (other.by_rows(**one) - expected).abs().max() > 0.1
+        assert (other.by_rows(**sample) - expected).abs().max() > 0.1
 
 
 # --- found ----------------------------------------------------------------------------------------------------------
@@ -113,11 +113,11 @@ def test_a_wrong_form_would_be_seen() -> None:
 
 def test_every_warp_is_found_however_it_was_imported() -> None:
     network = AnyNetwork.of(EveryWarp(), samples())
-    traced, found = network.traced(Sampling.by_rows)
-    assert found == [Sampling(*how) for how in ASKED]
+    traced, warps = network.traced(Sampling.by_rows)
+    assert warps == [Sampling(*asked) for asked in ASKED]
     assert "grid_sampler" not in str(traced.graph)
-    expected, made = network.outputs(samples()[0]), traced(**samples()[0])
-    assert all(np.abs(made[name].numpy() - value).max() < 1e-5 for name, value in expected.items())
+    expected, outputs = network.outputs(samples()[0]), traced(**samples()[0])
+    assert all(np.abs(outputs[name].numpy() - value).max() < 1e-5 for name, value in expected.items())
 
 
 class Volume(nn.Module):
@@ -147,10 +147,10 @@ class Zoom(nn.Module):
     ],
     ids=["5-D", "bicubic"],
 )
-@pytest.mark.parametrize("how", [TFLite(flavour="web"), ONNX(), CoreML()], ids=lambda how: how.KIND)
-def test_what_cannot_be_written_exactly_is_refused_by_name(module, said, how, tmp_path) -> None:
+@pytest.mark.parametrize("format", [TFLite(flavour="web"), ONNX(), CoreML()], ids=lambda how: how.KIND)
+def test_what_cannot_be_written_exactly_is_refused_by_name(module, said, format, tmp_path) -> None:
     with pytest.raises(ValueError, match=said):
-        faceeraser.export(module, samples(), tmp_path, how)
+        faceeraser.export(module, samples(), tmp_path, format)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -159,23 +159,23 @@ def test_what_cannot_be_written_exactly_is_refused_by_name(module, said, how, tm
 FORMATS = [TFLite(flavour="gpu"), ONNX(), CoreML(bound=60.0)]
 
 
-@pytest.mark.parametrize("how", FORMATS, ids=lambda how: how.KIND)
-def test_a_file_gives_what_its_module_gives(how, exported) -> None:
+@pytest.mark.parametrize("format", FORMATS, ids=lambda how: how.KIND)
+def test_a_file_gives_what_its_module_gives(format, exported) -> None:
     """Measured here again, on inputs that the gate did not see; a .tflite or .onnx file to 1e-5."""
-    path, module = exported(how), EveryWarp().eval()
+    path, module = exported(format), EveryWarp().eval()
     card = read_card(path)
     CARD.validate(card)
-    figures = card["evaluated_parity"] if how.KIND == "coreml" else card["parity"]
+    figures = card["evaluated_parity"] if format.KIND == "coreml" else card["parity"]
     assert figures["passed"] is True and figures["n"] == 3
     assert card["network"] == {"name": "every", "made_by": ""} and card["warp"].count("align_corners") >= 12
-    run, one = how.runner(path), samples(5)[4]
+    run, sample = format.runner(path), samples(5)[4]
     with torch.no_grad():
-        expected = module(**one)
-    found = run(one)
-    assert found.keys() == expected.keys() and len(found) == 12
+        expected = module(**sample)
+    outputs = run(sample)
+    assert outputs.keys() == expected.keys() and len(outputs) == 12
     for name, value in expected.items():
-        apart = np.abs(found[name] - value.numpy())
-        if how.KIND == "coreml":  # its convolution is float16; a nearest pixel may be the neighbour's
+        apart = np.abs(outputs[name] - value.numpy())
+        if format.KIND == "coreml":  # its convolution is float16; a nearest pixel may be the neighbour's
             assert (apart < 1e-2).mean() > 0.99, name
         else:
             assert apart.max() < 1e-5, name
@@ -246,16 +246,16 @@ def my_net(tmp_path) -> Path:
     return tmp_path / "net" / "my_net.py"
 
 
-def test_a_network_of_ones_own_is_exported_by_the_script(my_net, stage, tmp_path, capsys) -> None:
-    words = ["export/to_onnx.py", "--module", f"{my_net}:build", tmp_path / "exports"]
-    assert stage(*words) == 0
+def test_a_network_of_ones_own_is_exported_by_the_script(my_net, run_script, tmp_path, capsys) -> None:
+    arguments = ["export/to_onnx.py", "--module", f"{my_net}:build", tmp_path / "exports"]
+    assert run_script(*arguments) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[-1])["files"][0]
     card = read_card(tmp_path / "exports" / "my_net.onnx")
     assert row["file"] == "my_net.onnx" and card["network"] == {"name": "my_net", "made_by": "my_net.py:build"}
     assert card["params"] == 5 * 3 * 9 + 5 and card["inputs"][0]["range"] == [0.0, 1.0]
     assert card["gmacs"] == pytest.approx(5 * 3 * 9 * 36 / 1e9)
-    assert stage(*words) == 2 and "--overwrite" in capsys.readouterr().err
-    assert stage(*words, "--edges-input", "--name", "other") == 2
+    assert run_script(*arguments) == 2 and "--overwrite" in capsys.readouterr().err
+    assert run_script(*arguments, "--edges-input", "--name", "other") == 2
     assert "face eraser" in capsys.readouterr().err
 
 
@@ -269,14 +269,14 @@ def test_a_network_of_ones_own_is_exported_by_the_script(my_net, stage, tmp_path
         ("gives_two_sizes", "samples differ"),
     ],
 )
-def test_a_mistake_in_ones_own_file_is_one_line(function, said, my_net, stage, tmp_path, capsys) -> None:
-    assert stage("export/to_onnx.py", "--module", f"{my_net}:{function}", tmp_path / "exports") == 2
+def test_a_mistake_in_ones_own_file_is_one_line(function, said, my_net, run_script, tmp_path, capsys) -> None:
+    assert run_script("export/to_onnx.py", "--module", f"{my_net}:{function}", tmp_path / "exports") == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and re.search(said, lines[0]) and not (tmp_path / "exports").exists()
 
 
 @pytest.mark.parametrize("word", ["my_net.py", "nowhere.py:build", "my_net.txt:build"])
-def test_what_names_no_function_of_a_file_is_one_line(word, stage, tmp_path, capsys) -> None:
-    assert stage("export/to_tflite.py", "--module", word, tmp_path / "exports") == 2
+def test_what_names_no_function_of_a_file_is_one_line(word, run_script, tmp_path, capsys) -> None:
+    assert run_script("export/to_tflite.py", "--module", word, tmp_path / "exports") == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and word in lines[0]

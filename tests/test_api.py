@@ -56,10 +56,10 @@ def test_a_picture_without_a_face_comes_back_as_it_is(eraser):
     assert np.array_equal(eraser.erase(wall), wall)
 
 
-@pytest.mark.parametrize("found", ["no picture", np.zeros((4, 4)), np.zeros((9, 9, 3)), np.zeros((9, 9, 4), np.uint8)])
-def test_what_is_no_picture_is_refused_with_what_was_found(eraser, found):
+@pytest.mark.parametrize("given", ["no picture", np.zeros((4, 4)), np.zeros((9, 9, 3)), np.zeros((9, 9, 4), np.uint8)])
+def test_what_is_no_picture_is_refused_with_what_was_found(eraser, given):
     with pytest.raises(ValueError, match="expected a uint8 RGB picture"):
-        eraser.erase(found)
+        eraser.erase(given)
 
 
 def test_the_model_alone_paints_under_the_mask_and_nowhere_else(eraser, astronaut):
@@ -74,7 +74,7 @@ def test_the_model_alone_paints_under_the_mask_and_nowhere_else(eraser, astronau
 
 def test_frames_need_nothing_but_themselves(eraser, astronaut):
     erased = list(eraser.frames((astronaut, 0.04) for _ in range(2)))
-    assert [len(one.faces) for one in erased] == [1, 1] and (erased[1].image != astronaut).any()
+    assert [len(frame.faces) for frame in erased] == [1, 1] and (erased[1].image != astronaut).any()
 
 
 @pytest.mark.parametrize(("options", "says"), [({"parts": ("ears",)}, "ears"), ({"glasses": "maybe"}, "maybe")])
@@ -134,8 +134,8 @@ def test_a_type_checker_sees_what_comes_back(tmp_path):
         "faceeraser.load().nothing\n"
         "faceeraser.nothing\n"
     )
-    words = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(program)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+    arguments = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(program)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=ROOT)
     revealed = re.findall(r'Revealed type is "(.*)"', done.stdout)
     assert [re.sub(r"\[.*|builtins\.", "", name) for name in revealed] == [
         "faceeraser.erasing.Eraser",
@@ -168,7 +168,7 @@ def files(astronaut: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Pa
     network = FaceEraser(Config.of("mobile", resolution=64, shrink=1, blocks={"edge": 1, "clone": 1}), 16)
     with writing.whole_folder(folder / "runs" / "fp32") as partial:
         checkpoint.save(partial, network, stage="train-inpaint", options={"features": "off"}, metrics={})
-    (folder / "my_net.py").write_text(next(code for (code,) in (one.values for one in EXAMPLES) if "# my_net.py" in code))
+    (folder / "my_net.py").write_text(next(code for (code,) in (each.values for each in EXAMPLES) if "# my_net.py" in code))
     (folder / "my_project.py").write_text(STABILISER)
     torch.save({}, folder / "weights.pt")
     return folder
@@ -208,9 +208,9 @@ def test_the_commands_of_the_readme_run_one_after_another(files, tmp_path, monke
     lines = [line for language, block in blocks if language == "" for line in block.splitlines()]
     asked = [shlex.split(line)[1:] for line in lines if line.startswith("faceeraser ")]
     assert len(asked) == 5
-    assert [cli.main(words) for words in asked] == [0] * 5
-    made = {"photo-erased.png", "no-mouth.png", "toonized.png", "erased/photo-erased.png", "erased/clip-erased.mp4"}
-    assert all((tmp_path / name).is_file() for name in made)
+    assert [cli.main(arguments) for arguments in asked] == [0] * 5
+    written = {"photo-erased.png", "no-mouth.png", "toonized.png", "erased/photo-erased.png", "erased/clip-erased.mp4"}
+    assert all((tmp_path / name).is_file() for name in written)
 
 
 def test_every_name_that_is_promised_is_there():

@@ -48,9 +48,9 @@ def test_frames_move_and_the_face_stays_in_them(astronaut):
     frames = apps.moving(astronaut, face, 60)
     assert {frame.shape for frame in frames} == {(480, 640, 3)}
     places = [face.moved(apps.pose(face, apps.SMALL, k / apps.FPS)) for k in range(60)]
-    meshes = np.array([one.mesh for one in places])
+    meshes = np.array([face.mesh for face in places])
     assert meshes.min() > 0 and (meshes < [640, 480]).all()
-    assert np.ptp(meshes.mean(1)[:, 0]) > 20 and np.ptp([one.roll for one in places]) > 5
+    assert np.ptp(meshes.mean(1)[:, 0]) > 20 and np.ptp([face.roll for face in places]) > 5
     (seen,) = find_faces(frames[30])[:1]
     assert np.abs(seen.mesh - places[30].mesh).mean() < 0.05 * seen.eye_distance
 
@@ -58,8 +58,8 @@ def test_frames_move_and_the_face_stays_in_them(astronaut):
 def test_the_benchmark_writes_its_rows(astronaut, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     Image.fromarray(astronaut).save(tmp_path / "photos" / "astronaut.png")
-    words = [tmp_path / "photos", "--frames", 20, "--runs", 1, "--faces", 1, "--json", tmp_path / "apps.json"]
-    assert apps.main([str(word) for word in words]) == 0
+    arguments = [tmp_path / "photos", "--frames", 20, "--runs", 1, "--faces", 1, "--json", tmp_path / "apps.json"]
+    assert apps.main([str(word) for word in arguments]) == 0
     capsys.readouterr()
     rows = {row["name"]: row for row in json.loads((tmp_path / "apps.json").read_text())["rows"]}
     kinds = [f"{name}{kind}" for name in ("temporal", "temporal_model") for kind in ("", "_shift", "_turn", "_exposure")]
@@ -92,9 +92,9 @@ def test_frames_that_differ_between_cores_fail_the_gate(astronaut, tmp_path, mon
 
 
 def test_what_cannot_be_measured_is_one_line(tmp_path, capsys):
-    for words, found in (
+    for arguments, message in (
         ([tmp_path / "gone", "--frames", 3], "--frames 3"),
         ([tmp_path / "gone", "--photo", tmp_path / "gone.jpg"], "gone.jpg"),
     ):
-        assert apps.main([str(word) for word in words]) == 2
-        assert found in capsys.readouterr().err
+        assert apps.main([str(word) for word in arguments]) == 2
+        assert message in capsys.readouterr().err

@@ -60,7 +60,7 @@ def write_onnx(path: Path, inputs=("mask", "image"), batch=1, extra=(), outputs=
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, channels.get(name, 1), SIZE, SIZE])
         for name in (*inputs, *extra)
     ]
-    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, 3, SIZE, SIZE]) for name in outputs]
+    outs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, 3, SIZE, SIZE]) for name in outputs]
     nodes = [
         helper.make_node("Sub", ["one", "mask"], ["keep"]),
         helper.make_node("Mul", ["image", "keep"], ["outside"]),
@@ -73,7 +73,7 @@ def write_onnx(path: Path, inputs=("mask", "image"), batch=1, extra=(), outputs=
         last = f"{name}_sum"
     nodes += [helper.make_node("Identity", [last], [name]) for name in outputs]
     constants = [helper.make_tensor(n, TensorProto.FLOAT, [], [v]) for n, v in (("one", one), ("grey", 0.25))]
-    graph = helper.make_graph(nodes, "tiny", ports, made, constants)
+    graph = helper.make_graph(nodes, "tiny", ports, outs, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
     write_card(path, FACTS | facts)
     return path
@@ -123,7 +123,7 @@ def tensorflow_toys(tmp_path_factory) -> dict[str, Path]:
     def eraser(image, mask):
         return {"erased": tf.nn.conv2d(tf.concat([image * (1 - mask), mask], 3), kernel, 1, "SAME")}
 
-    folder, found = tmp_path_factory.mktemp("tf"), {}
+    folder, files = tmp_path_factory.mktemp("tf"), {}
     for name in ("fp16", "int8"):
         converter = tf.lite.TFLiteConverter.from_concrete_functions([eraser.get_concrete_function()])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -133,10 +133,10 @@ def tensorflow_toys(tmp_path_factory) -> dict[str, Path]:
             converter.representative_dataset = lambda: ([IMAGE[None], MASK[None, ..., None]] for _ in range(4))
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = converter.inference_output_type = tf.int8
-        found[name] = folder / f"{name}.tflite"
-        found[name].write_bytes(converter.convert())
-        write_card(found[name], FACTS | {"precision": name})
-    return found
+        files[name] = folder / f"{name}.tflite"
+        files[name].write_bytes(converter.convert())
+        write_card(files[name], FACTS | {"precision": name})
+    return files
 
 
 # --- running ---------------------------------------------------------------------------------------------------------
@@ -148,9 +148,9 @@ def test_tflite_gives_what_the_network_gives(torch_toy) -> None:
     toy, path = torch_toy
     with torch.no_grad():
         expected = toy(torch.from_numpy(IMAGE)[None], torch.from_numpy(MASK)[None, ..., None])[0].numpy()
-    found = Artifact(path).run(IMAGE, MASK)
-    assert found.dtype == np.float32 and found.shape == IMAGE.shape
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    painted = Artifact(path).run(IMAGE, MASK)
+    assert painted.dtype == np.float32 and painted.shape == IMAGE.shape
+    np.testing.assert_allclose(painted, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("runtime", ["ai_edge_litert", "tensorflow"])
@@ -343,14 +343,14 @@ def test_missing_files_and_unreadable_cards_say_what_to_do(tmp_path: Path) -> No
         Artifact(tmp_path / "model.pt")
     path = write_onnx(tmp_path / "m.onnx")
     card = card_path(path)
-    told = json.loads(card.read_text())
+    fields = json.loads(card.read_text())
     for text, message in (
         ("{", "this is not JSON"),
         ("[]", "holds a list; expected the card"),
         ('{"format": 2}', "format is '2'"),
-        (json.dumps({**told, "inputs": told["inputs"][:1]}), r"the card\.inputs must contain"),
-        (json.dumps({**told, "kind": "tflite"}), r"is the card of a tflite file, and m\.onnx is none"),
-        (json.dumps(told)[:-1] + ', "sha256": "' + told["sha256"] + '"}', "'sha256' stands in it twice"),
+        (json.dumps({**fields, "inputs": fields["inputs"][:1]}), r"the card\.inputs must contain"),
+        (json.dumps({**fields, "kind": "tflite"}), r"is the card of a tflite file, and m\.onnx is none"),
+        (json.dumps(fields)[:-1] + ', "sha256": "' + fields["sha256"] + '"}', "'sha256' stands in it twice"),
     ):
         card.write_text(text)
         with pytest.raises(ValueError, match=message):
@@ -467,8 +467,8 @@ def test_inspect_tells_operators_and_weights_and_refuses_a_changed_file(torch_to
     ]
     path.write_bytes(path.read_bytes() + b"\0")
     assert cli.main(["inspect", str(path)]) == 2
-    told = capsys.readouterr()
-    assert told.out == "" and len(told.err.strip().splitlines()) == 1 and "do not belong together" in told.err
+    printed = capsys.readouterr()
+    assert printed.out == "" and len(printed.err.strip().splitlines()) == 1 and "do not belong together" in printed.err
 
 
 def test_float16_weights_are_told_as_they_are_stored(tensorflow_toys) -> None:
@@ -515,16 +515,16 @@ def test_tflite_is_counted_as_the_closed_form_says(torch_toy) -> None:
     half = (SIZE // 2) ** 2
     macs = half * 8 * 4 * 9 + half * 8 * 9 + 8 * 8 + half * 8 * 3 * 16  # the transposed one by its input positions
     toy, path = torch_toy
-    found = contents.count(path)
-    assert found["gmacs"] * 1e9 == pytest.approx(macs)
-    assert found["params"] == sum(p.numel() for p in toy.parameters())
+    counted = contents.count(path)
+    assert counted["gmacs"] * 1e9 == pytest.approx(macs)
+    assert counted["params"] == sum(p.numel() for p in toy.parameters())
 
 
 @pytest.mark.parametrize("name", ["fp16", "int8"])
 def test_quantized_weights_count_like_float_ones(tensorflow_toys, name: str) -> None:
-    found = contents.count(tensorflow_toys[name])
-    assert found["gmacs"] * 1e9 == pytest.approx(SIZE * SIZE * 3 * 4 * 9)
-    assert found["params"] in (108, 111)  # the converter adds a bias of zeros to some
+    counted = contents.count(tensorflow_toys[name])
+    assert counted["gmacs"] * 1e9 == pytest.approx(SIZE * SIZE * 3 * 4 * 9)
+    assert counted["params"] in (108, 111)  # the converter adds a bias of zeros to some
 
 
 def test_onnx_is_counted_alike_and_shared_weights_once(tmp_path: Path) -> None:
@@ -553,9 +553,9 @@ def test_onnx_is_counted_alike_and_shared_weights_once(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     graph = helper.make_graph(nodes, "count", ports, outs, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
-    found = contents.count(path)
-    assert found["gmacs"] * 1e9 == pytest.approx(2 * 64 * 4 * 36 + 64 * 4 * 9 + 64 * 4 * 2 * 16 + 10)
-    assert found["params"] == 144 + 4 + 36 + 128 + 10 + 5
+    counted = contents.count(path)
+    assert counted["gmacs"] * 1e9 == pytest.approx(2 * 64 * 4 * 36 + 64 * 4 * 9 + 64 * 4 * 2 * 16 + 10)
+    assert counted["params"] == 144 + 4 + 36 + 128 + 10 + 5
 
 
 # --- results ---------------------------------------------------------------------------------------------------------
@@ -565,7 +565,7 @@ def test_a_result_has_the_one_form_and_no_machine_paths(tmp_path: Path, monkeypa
     home = tmp_path / "home" / "someone" / "checkout"
     home.mkdir(parents=True)
     monkeypatch.chdir(home)
-    words = [
+    arguments = [
         "python",
         "x.py",
         str(home / "exports" / "a.tflite"),
@@ -576,16 +576,16 @@ def test_a_result_has_the_one_form_and_no_machine_paths(tmp_path: Path, monkeypa
         "two words",
     ]
     data = {"name": "photos", "n": 2, "eval_sha256": "ab", "source": "photos"}
-    found = results.result([{"name": "fp32", "psnr": 1.5}], data, words)
-    assert list(found) == ["command", "commit", "hardware", "versions", "data", "rows"]
-    assert found["command"] == (
+    result = results.result([{"name": "fp32", "psnr": 1.5}], data, arguments)
+    assert list(result) == ["command", "commit", "hardware", "versions", "data", "rows"]
+    assert result["command"] == (
         "python x.py exports/a.tflite --data faces --rows=int8=../b.tflite int8=c.tflite 'two words'"
     )
-    assert {"cpu", "cores", "ram_gb"} <= set(found["hardware"])
-    assert found["versions"]["numpy"] == np.__version__ and "torch" in found["versions"]
+    assert {"cpu", "cores", "ram_gb"} <= set(result["hardware"])
+    assert result["versions"]["numpy"] == np.__version__ and "torch" in result["versions"]
     target = home / "results" / "a.json"
-    results.write_result(target, found)
-    assert json.loads(target.read_text()) == found and [p.name for p in target.parent.iterdir()] == ["a.json"]
+    results.write_result(target, result)
+    assert json.loads(target.read_text()) == result and [p.name for p in target.parent.iterdir()] == ["a.json"]
 
 
 def test_a_result_without_names_or_with_nan_is_refused(tmp_path: Path) -> None:
@@ -601,9 +601,9 @@ def test_a_result_without_names_or_with_nan_is_refused(tmp_path: Path) -> None:
 def test_the_commit_is_gits_or_uncommitted(tmp_path: Path) -> None:
     import subprocess
 
-    def git(*words: str) -> None:
+    def git(*arguments: str) -> None:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        subprocess.run(["git", *identity, "-C", str(tmp_path), *words], check=True, capture_output=True)
+        subprocess.run(["git", *identity, "-C", str(tmp_path), *arguments], check=True, capture_output=True)
 
     assert results.commit(tmp_path) == "uncommitted"
     git("init")
@@ -640,10 +640,10 @@ def test_a_file_that_lost_its_card_still_says_what_it_is_and_how_it_is_fed(kind,
     assert np.array_equal(Artifact(path, threads=1).run(image, mask), expected), "what it computes has changed"
     embedded.write(path, embedded.essentials(card))  # again: in the place of what it had
     card_path(path).unlink()
-    told = read_card(path)
-    assert all(told[name] == card[name] for name in ("precision", "resolution", "edges", "warp", "inputs", "outputs"))
-    assert told["sha256"] == sha256_of(path) and told["parity"] == {"n": 0, "passed": None}
-    assert any("lost" in note for note in told["notes"])
+    own = read_card(path)
+    assert all(own[name] == card[name] for name in ("precision", "resolution", "edges", "warp", "inputs", "outputs"))
+    assert own["sha256"] == sha256_of(path) and own["parity"] == {"n": 0, "passed": None}
+    assert any("lost" in note for note in own["notes"])
     assert np.array_equal(Artifact(path, threads=1).run(image, mask), expected)
     assert cli.main(["inspect", str(path)]) == 0 and "lost" in capsys.readouterr().out
 

@@ -28,8 +28,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def alone(script: str, *words: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-c", ALONE, str(ROOT / script), *map(str, words)]
+def alone(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-c", ALONE, str(ROOT / script), *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
@@ -67,11 +67,11 @@ def test_results_are_compared_and_shown(tmp_path: Path) -> None:
 
 
 def test_an_exported_file_is_measured(skin: Path, tmp_path: Path) -> None:
-    words = [f"other={INT8}", "--data", skin, "--limit", 2]
+    arguments = [f"other={INT8}", "--data", skin, "--limit", 2]
     copy = tmp_path / "int8.tflite"
     for file in (INT8, INT8.with_name(INT8.name + ".json")):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    done = alone("benchmarks/fidelity.py", *words, "--reference", copy)
+    done = alone("benchmarks/fidelity.py", *arguments, "--reference", copy)
     assert done.returncode == 0, done.stderr
     rows = {row["name"]: row for row in json.loads(done.stdout.splitlines()[-1])["rows"]}
     assert rows["other"]["psnr_hole_mirrored"] == rows["fp32"]["psnr_hole_mirrored"] > 20

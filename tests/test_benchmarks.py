@@ -267,8 +267,8 @@ def people(landmarks, place) -> Path:
 
 
 def test_whole_photographs_have_a_row_for_every_painter_and_the_controls_miss_goals(people, capsys) -> None:
-    words = "people grey.onnx other=grey.onnx --sheet out/sheet.png --json out/p.json"
-    assert call(script("photos"), words) == 0
+    arguments = "people grey.onnx other=grey.onnx --sheet out/sheet.png --json out/p.json"
+    assert call(script("photos"), arguments) == 0
     result = json.loads(Path("out/p.json").read_text())
     assert last_line(capsys) == result
     rows = {row["name"]: row for row in result["rows"]}
@@ -296,53 +296,54 @@ def test_a_blind_pair_hides_which_is_which_and_the_key_tells(people) -> None:
     photos.write_blind(Path("blind"), faces, ("grey", "skin_patches"), 10, 3)
     key = json.loads(Path("blind/key.json").read_text())["pairs"]
     assert sorted(path.name for path in Path("blind").iterdir()) == [*sorted(key), "key.json"] and len(key) == 10
-    for name, told in key.items():
+    for name, sides in key.items():
         pair = cv2.imread(f"blind/{name}")
-        assert {told["left"], told["right"]} == set(shown)
-        assert (pair[:, :40] == shown[told["left"]]).all() and (pair[:, -40:] == shown[told["right"]]).all(), "at full size"
-    assert len({told["photograph"] for told in key.values()}) == 10
-    assert {told["left"] for told in key.values()} == set(shown), "both sides are used"
+        assert {sides["left"], sides["right"]} == set(shown)
+        assert (pair[:, :40] == shown[sides["left"]]).all(), "at full size"
+        assert (pair[:, -40:] == shown[sides["right"]]).all(), "at full size"
+    assert len({sides["photograph"] for sides in key.values()}) == 10
+    assert {sides["left"] for sides in key.values()} == set(shown), "both sides are used"
     photos.write_blind(Path("again"), faces, ("grey", "skin_patches"), 10, 3)
     photos.write_blind(Path("other"), faces, ("grey", "skin_patches"), 10, 4)
     again, other = (json.loads(Path(f"{name}/key.json").read_text())["pairs"] for name in ("again", "other"))
     assert again == key != other
     assert call(photos, "people grey.onnx --limit 1 --blind blind") == 2, "a folder that exists is refused"
     assert call(photos, "people grey.onnx --limit 1 --blind new --pair navier_stokes grey") == 0
-    told = json.loads(Path("new/key.json").read_text())["pairs"]["001.png"]
-    assert {told["left"], told["right"]} == {"navier_stokes", "grey"}
+    sides = json.loads(Path("new/key.json").read_text())["pairs"]["001.png"]
+    assert {sides["left"], sides["right"]} == {"navier_stokes", "grey"}
 
 
 def test_goals_are_judged_by_their_bounds_and_groups_by_their_intervals() -> None:
     photos = script("photos")
 
-    def told(value: float, low: float | None = None, high: float | None = None) -> dict:
+    def interval(value: float, low: float | None = None, high: float | None = None) -> dict:
         return {"median": value, "p90": value, "low": low, "high": high, "n": 9}
 
     good = {
-        "grain": told(0),
-        "texture": told(1),
-        "spectrum": told(0.5),
-        "outliers": told(0),
-        "bleed": told(0),
-        "step": told(0.5),
-        "crease": told(2),
-        "cover": told(1),
-        "area": told(0.5),
-        "repeat": told(0.12),
-        "repeat_own": told(0.1),
-        "skin_kid": told(40),
+        "grain": interval(0),
+        "texture": interval(1),
+        "spectrum": interval(0.5),
+        "outliers": interval(0),
+        "bleed": interval(0),
+        "step": interval(0.5),
+        "crease": interval(2),
+        "cover": interval(1),
+        "area": interval(0.5),
+        "repeat": interval(0.12),
+        "repeat_own": interval(0.1),
+        "skin_kid": interval(40),
     }
-    rows = {name: {"name": name, "skin_kid": told(value)} for name, value in (("previous", 100), ("skin_patches", 39))}
-    groups = {"dark": {"texture": told(0.7, 0.6, 0.84)}, "light": {"texture": told(0.7, 0.6, 0.9)}}
+    rows = {name: {"name": name, "skin_kid": interval(value)} for name, value in (("previous", 100), ("skin_patches", 39))}
+    groups = {"dark": {"texture": interval(0.7, 0.6, 0.84)}, "light": {"texture": interval(0.7, 0.6, 0.9)}}
     row = {"name": "x", **good, "groups": groups}
-    found = photos.judged(row, rows)
-    missed = {goal for goal, met in found["goals"].items() if not met}
+    goals = photos.judged(row, rows)
+    missed = {goal for goal, met in goals["goals"].items() if not met}
     assert missed == {"crease median at most 1.08", "crease p90 at most 1.2", "skin_kid median at most 39 (skin_patches's)"}
-    assert found["goals"]["skin_kid median at most 50 (0.5 of previous's)"] is True
-    assert found["groups_missed"] == ["dark: texture"], "an interval that has the goal in it is no miss"
-    assert found["painting_misses"] == 1, "creases are the mask's"
+    assert goals["goals"]["skin_kid median at most 50 (0.5 of previous's)"] is True
+    assert goals["groups_missed"] == ["dark: texture"], "an interval that has the goal in it is no miss"
+    assert goals["painting_misses"] == 1, "creases are the mask's"
     for figure, value in (("grain", 0.05), ("texture", 0.8), ("spectrum", 1.1), ("step", 0.9), ("repeat", 0.16)):
-        worse = photos.judged({**row, figure: told(value)}, rows)
+        worse = photos.judged({**row, figure: interval(value)}, rows)
         assert {goal for goal, met in worse["goals"].items() if not met} - missed, figure
     assert photos.judged({**row, "step": None}, rows)["goals"]["step median at most 0.8"] is None
 
@@ -414,8 +415,8 @@ def tflite(tmp_path_factory) -> Path:
 
 def test_latency_times_every_runtime_in_its_own_process(place, tflite, capsys) -> None:
     (place / "broken.tflite").write_bytes(b"no model")
-    words = ["near.onnx", f"tiny={tflite}", "broken.tflite", "--runtimes", "onnxruntime", "litert", "tflite-runtime"]
-    assert latency.main([*words, "--rounds", "5", "--json", "l.json"]) == 0
+    arguments = ["near.onnx", f"tiny={tflite}", "broken.tflite", "--runtimes", "onnxruntime", "litert", "tflite-runtime"]
+    assert latency.main([*arguments, "--rounds", "5", "--json", "l.json"]) == 0
     result = json.loads(Path("l.json").read_text())
     table = capsys.readouterr().out
     assert list(result) == ["command", "commit", "hardware", "versions", "data", "rows"]

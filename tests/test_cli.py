@@ -76,8 +76,8 @@ def photo(astronaut: np.ndarray, tmp_path: Path) -> Path:
     return path
 
 
-def run(*words: object) -> int:
-    return cli.main([str(word) for word in words])
+def run(*arguments: object) -> int:
+    return cli.main([str(word) for word in arguments])
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -230,8 +230,8 @@ def test_a_folder_has_a_place_of_its_own_for_results(photo, model, tmp_path):
 
 
 def test_results_in_the_folder_that_is_searched_are_not_erased_again(photo, model, capsys):
-    words = ("erase", photo.parent, photo.parent / "erased", "--model", model)
-    assert run(*words) == 0 and run(*words, "--overwrite") == 0
+    arguments = ("erase", photo.parent, photo.parent / "erased", "--model", model)
+    assert run(*arguments) == 0 and run(*arguments, "--overwrite") == 0
     assert files(photo.parent) == ["astronaut.png", "erased/astronaut.png"]
 
 
@@ -248,7 +248,7 @@ def test_where_results_cannot_go(photo, model, tmp_path, capsys):
     twin = photo.with_suffix(".gif")
     Image.open(photo).save(twin)
     (tmp_path / "file").write_text("")
-    for words, found in (
+    for arguments, message in (
         ((photo, photo, "--overwrite"), "the result would replace it"),
         ((photo.parent, photo.parent, "--overwrite"), "the result would replace it"),
         ((photo.parent, tmp_path / "one.png"), "is one file; the results of the folder"),
@@ -263,8 +263,8 @@ def test_where_results_cannot_go(photo, model, tmp_path, capsys):
         ((photo, tmp_path / "out", "--camera", "0"), "takes the place of IN"),
         (("--camera", tmp_path / "a.mp4"), "expected a camera's number"),
     ):
-        assert run("erase", *words, "--model", model) == 2
-        assert found in errors(capsys), words
+        assert run("erase", *arguments, "--model", model) == 2
+        assert message in errors(capsys), arguments
     assert files(tmp_path) == ["file", "photos/astronaut.gif", "photos/astronaut.png"]
 
 
@@ -279,7 +279,7 @@ def test_nothing_half_written_is_left(photo, model, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("there", "words", "expected"),
+    ("there", "arguments", "expected"),
     [
         (["a.png", "b.png"], ["a.png", "b.png", "--overwrite"], ["a-erased.png", "b-erased.png"]),
         (["a.png"], ["a.png", "b.png"], ["b.png"]),
@@ -295,13 +295,13 @@ def test_nothing_half_written_is_left(photo, model, monkeypatch, capsys):
         (["f/a.png", "f/a.gif"], ["f"], ["f-erased/a-png.png", "f-erased/a-gif.png"]),
     ],
 )
-def test_what_is_in_and_what_is_out(there, words, expected, astronaut, model, tmp_path, monkeypatch):
+def test_what_is_in_and_what_is_out(there, arguments, expected, astronaut, model, tmp_path, monkeypatch):
     """Two photographs of a shell's `*.png` are never IN and OUT: neither is overwritten, whatever is said."""
     monkeypatch.chdir(tmp_path)
     for name in there:
         Path(name).parent.mkdir(exist_ok=True)
         Image.fromarray(astronaut).save(name)
-    assert run("erase", *words, "--model", model) == 0
+    assert run("erase", *arguments, "--model", model) == 0
     assert set(files(tmp_path)) == {*there, *expected}
     assert all(is_painted(pixels(Path(name)), *LIPS) for name in expected if "mask" not in name)
     assert all(np.array_equal(pixels(Path(name)), astronaut) for name in there if not name.endswith(".gif"))
@@ -310,15 +310,15 @@ def test_what_is_in_and_what_is_out(there, words, expected, astronaut, model, tm
 def test_out_that_is_no_telling(photo, model, tmp_path, capsys):
     again = photo.with_name("again.png")
     shutil.copy(photo, again)
-    for words, found in (
+    for arguments, message in (
         ((photo, again, tmp_path / "gone"), "after -o"),
         ((photo, again, "-o", tmp_path / "one.png"), "is one file; the results of 2 INs"),
         ((tmp_path / "gone.png", photo), "gone.png: cannot be opened"),
         ((photo, "--mask-out", tmp_path / "m.gif"), "--mask-out"),
         ((photo, again, "-o", tmp_path / "out", "--mask", photo), "--mask is for one photograph"),
     ):
-        assert run("erase", *words, "--model", model) == 2
-        assert found in errors(capsys), words
+        assert run("erase", *arguments, "--model", model) == 2
+        assert message in errors(capsys), arguments
     assert files(tmp_path) == ["photos/again.png", "photos/astronaut.png"]
 
 
@@ -329,9 +329,9 @@ def test_names_that_no_terminal_prints_and_names_as_long_as_names_can_be(astrona
     for name in (odd, long, "z.png"):
         Image.fromarray(astronaut).save(tmp_path / "in" / name)
     code = "import sys; from faceeraser.cli import main; sys.exit(main(['erase', *sys.argv[1:]]))"
-    words = [sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(model)]
+    arguments = [sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "out"), "--model", str(model)]
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
     assert done.returncode == 0 and "3 of 3 done" in done.stdout, done.stderr
     assert {os.fsencode(name) for name in os.listdir(tmp_path / "out")} == {os.fsencode(n) for n in (odd, long, "z.png")}
 
@@ -391,9 +391,9 @@ def test_a_mask_says_what_is_erased_and_nothing_else_is(photo, model, astronaut,
 
 def test_the_mask_of_what_was_erased(photo, model, astronaut, tmp_path):
     assert run("erase", photo, tmp_path / "out.png", "--model", model, "--mask-out", tmp_path / "m.png") == 0
-    with Image.open(tmp_path / "m.png") as made:
-        assert made.mode == "L"
-        mask = np.array(made)
+    with Image.open(tmp_path / "m.png") as image:
+        assert image.mode == "L"
+        mask = np.array(image)
     changed = (pixels(tmp_path / "out.png") != astronaut).any(axis=2)
     assert set(np.unique(mask)) == {0, 255} and not changed[mask == 0].any() and changed[mask > 0].mean() > 0.95
 
@@ -410,9 +410,9 @@ def test_grey_stays_grey(photo, model, astronaut, tmp_path):
     for mode in ("L", "RGB"):
         Image.fromarray(astronaut).convert("L").convert(mode).save(photo)
         assert run("erase", photo, "-o", tmp_path / f"{mode}.png", "--model", model) == 0
-        with Image.open(tmp_path / f"{mode}.png") as made:
-            assert made.mode == mode
-            after = np.array(made.convert("RGB"))
+        with Image.open(tmp_path / f"{mode}.png") as erased:
+            assert erased.mode == mode
+            after = np.array(erased.convert("RGB"))
         assert (np.ptp(after, axis=2) == 0).all() and after[LIPS[1], LIPS[0], 0] != pixels(photo)[LIPS[1], LIPS[0], 0]
 
 
@@ -470,14 +470,14 @@ def test_models_that_are_none(model, tmp_path, capsys):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "config.json").write_text("{}")
     (tmp_path / "lone.tflite").write_bytes(model.read_bytes())
-    for words, found in (
+    for arguments, message in (
         (("--model", tmp_path / "gone.tflite"), "no such file"),
         (("--model", tmp_path / "lone.tflite"), "no card beside it"),
         (("--model", tmp_path / "a.png"), "expected a file ending in .tflite"),
         (("--model", tmp_path / "folder"), "generators.safetensors"),
     ):
-        assert run("erase", tmp_path / "a.png", *words) == 2
-        assert found in errors(capsys)
+        assert run("erase", tmp_path / "a.png", *arguments) == 2
+        assert message in errors(capsys)
     assert not (tmp_path / "a-erased.png").exists()
 
 
@@ -489,8 +489,8 @@ def test_erasing_loads_no_training_framework(photo, model):
         "assert main(['inspect', model]) == 0\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
-    words = [sys.executable, "-c", code, str(model), str(photo)]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    arguments = [sys.executable, "-c", code, str(model), str(photo)]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.splitlines()[-1].split())
     heavy = {"torch", "tensorflow", "skimage", "scipy", "pandas", "matplotlib", "tabulate", "safetensors"}
@@ -517,8 +517,8 @@ def test_a_picture_of_a_hundred_megapixels_needs_little_more_than_itself(astrona
         "assert main(['erase', *sys.argv[1:3], '--model', sys.argv[3], '--runtime', 'ai_edge_litert']) == 0\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)"
     )
-    words = [sys.executable, "-c", code, str(tmp_path / "large.bmp"), str(tmp_path / "out.bmp"), str(model)]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    arguments = [sys.executable, "-c", code, str(tmp_path / "large.bmp"), str(tmp_path / "out.bmp"), str(model)]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.splitlines()[-1]) < 4.2 * 324, "megabytes"
 
@@ -551,9 +551,9 @@ def test_inspect_shows_a_card(model, capsys):
     for part in ("tflite, fp32", f"image 1x{SIZE}x{SIZE}x3 NHWC float32", "passed yes", "train-inpaint", "31.25"):
         assert part in said
     assert run("inspect", model, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    inside = told.pop("contents")
-    assert told == read_card(model) and inside == contents.contents(model)
+    printed = json.loads(capsys.readouterr().out)
+    inside = printed.pop("contents")
+    assert printed == read_card(model) and inside == contents.contents(model)
 
 
 def test_inspect_shows_a_folders_structure_and_history(run_folder, capsys):
@@ -562,13 +562,13 @@ def test_inspect_shows_a_folders_structure_and_history(run_folder, capsys):
     for part in ("mobile", "unet_attention", "edge", "clone", "refine", "prune", "synthetic", "1.25", "4,321", "30.5"):
         assert part in said
     assert run("inspect", run_folder, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["config"]["preset"] == "mobile" and found["history"][0]["options"] == {"seed": 1}
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["config"]["preset"] == "mobile" and printed["history"][0]["options"] == {"seed": 1}
     network = faceeraser.load_checkpoint(run_folder)
-    for row in found["generators"]:
+    for row in printed["generators"]:
         part = getattr(network, row["generator"])
         assert row["params"] == sum(p.numel() for p in part.parameters())
-    assert [row["generator"] for row in found["generators"]] == ["clone", "edge", "refine"]
+    assert [row["generator"] for row in printed["generators"]] == ["clone", "edge", "refine"]
 
 
 def test_inspecting_a_folder_loads_no_torch(run_folder):

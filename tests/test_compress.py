@@ -24,20 +24,25 @@ COMPRESSED = TRAINED - {"state.pt"}
 
 
 @pytest.fixture(scope="module")
-def runs(stage, skin, tmp_path_factory):
+def runs(run_script, skin, tmp_path_factory):
     """runs/edge -> fp32 -> pruned -> slim -> int8, a few steps each."""
     folder = tmp_path_factory.mktemp("runs")
     # Seen at half of 64 pixels, the deepest level would be one pixel, whose mean no file stores.
     plain = ["--perceptual", "off", "--size", "64", "--shrink", "1", "--width", "16", "--batch", "4"]
     tune = ["--data", skin, "--batch", "4"]
     fp32 = folder / "fp32"
-    assert stage("train/train.py", skin, folder / "edge", "--phase", "edge", *plain, "--steps", 6, "--critic-width", 8) == 0
+    assert (
+        run_script("train/train.py", skin, folder / "edge", "--phase", "edge", *plain, "--steps", 6, "--critic-width", 8)
+        == 0
+    )
     edge = ["--phase", "inpaint", "--edge", folder / "edge", "--adversarial", 0]
-    assert stage("train/train.py", skin, fp32, *plain, *edge, "--steps", 30) == 0
-    assert stage("compress/prune.py", fp32, folder / "pruned", *tune, "--keep", 0.5, "--steps", 12, "--teacher", fp32) == 0
+    assert run_script("train/train.py", skin, fp32, *plain, *edge, "--steps", 30) == 0
+    assert (
+        run_script("compress/prune.py", fp32, folder / "pruned", *tune, "--keep", 0.5, "--steps", 12, "--teacher", fp32) == 0
+    )
     slim = ["--steps", 30, "--share", 0.2, "--teacher", fp32]
-    assert stage("compress/slim.py", folder / "pruned", folder / "slim", *tune, *slim) == 0
-    assert stage("compress/quantize.py", folder / "slim", folder / "int8", *tune, "--steps", 8, "--teacher", fp32) == 0
+    assert run_script("compress/slim.py", folder / "pruned", folder / "slim", *tune, *slim) == 0
+    assert run_script("compress/quantize.py", folder / "slim", folder / "int8", *tune, "--steps", 8, "--teacher", fp32) == 0
     return folder
 
 
@@ -119,12 +124,12 @@ def test_slimming_keeps_the_channels_with_the_large_scales():
     assert len(left) < 128 and (left == 1.0).sum() == len(kept), "every channel with a large scale stays"
 
 
-def test_slimming_refuses_a_network_without_scales(stage, skin, tmp_path, capsys):
+def test_slimming_refuses_a_network_without_scales(run_script, skin, tmp_path, capsys):
     with writing.whole_folder(tmp_path / "paper") as partial:
         checkpoint.save(partial, FaceEraser(Config.of("paper", resolution=64), 8), stage="test", options={}, metrics={})
-    assert stage("compress/slim.py", tmp_path / "paper", tmp_path / "slim", "--data", skin) == 2
+    assert run_script("compress/slim.py", tmp_path / "paper", tmp_path / "slim", "--data", skin) == 2
     assert "instance norm without scales" in capsys.readouterr().err
-    assert stage("compress/quantize.py", tmp_path / "paper", tmp_path / "int8", "--data", skin) == 2
+    assert run_script("compress/quantize.py", tmp_path / "paper", tmp_path / "int8", "--data", skin) == 2
     assert "paper preset" in capsys.readouterr().err
     assert names(tmp_path) == {"paper"}
 
@@ -206,32 +211,32 @@ def test_calibration_finds_a_scale_close_to_the_best_one():
     assert error(tap.scale.item()) < 1.15 * best
 
 
-def test_quantizing_twice_and_pruning_an_int8_network_are_refused(runs, stage, skin, tmp_path, capsys):
-    assert stage("compress/quantize.py", runs / "int8", tmp_path / "again", "--data", skin) == 2
-    assert stage("compress/prune.py", runs / "int8", tmp_path / "again", "--data", skin, "--keep", 0.5) == 2
+def test_quantizing_twice_and_pruning_an_int8_network_are_refused(runs, run_script, skin, tmp_path, capsys):
+    assert run_script("compress/quantize.py", runs / "int8", tmp_path / "again", "--data", skin) == 2
+    assert run_script("compress/prune.py", runs / "int8", tmp_path / "again", "--data", skin, "--keep", 0.5) == 2
     assert capsys.readouterr().err.count("quantized already") == 2
 
 
-def test_a_gate_that_is_not_met_is_exit_code_1(runs, stage, skin, tmp_path, capsys):
-    words = ["--data", skin, "--steps", 0, "--batch", 4, "--max-drop", -50]
-    assert stage("compress/quantize.py", runs / "slim", tmp_path / "int8", *words) == 1
+def test_a_gate_that_is_not_met_is_exit_code_1(runs, run_script, skin, tmp_path, capsys):
+    arguments = ["--data", skin, "--steps", 0, "--batch", 4, "--max-drop", -50]
+    assert run_script("compress/quantize.py", runs / "slim", tmp_path / "int8", *arguments) == 1
     assert "gate failed: psnr_hole_mirrored fell by" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("keep", [0, 1, 1.5, -1])
-def test_a_share_outside_zero_to_one_is_refused(runs, stage, skin, tmp_path, keep):
-    assert stage("compress/prune.py", runs / "fp32", tmp_path / "p", "--data", skin, "--keep", keep) == 2
+def test_a_share_outside_zero_to_one_is_refused(runs, run_script, skin, tmp_path, keep):
+    assert run_script("compress/prune.py", runs / "fp32", tmp_path / "p", "--data", skin, "--keep", keep) == 2
     assert not names(tmp_path) - {"p.partial"}
 
 
-def test_the_last_line_is_json_for_programs(runs, stage, skin, tmp_path, capsys):
-    assert stage("compress/quantize.py", runs / "slim", tmp_path / "int8", "--data", skin, "--steps", 0) == 0
+def test_the_last_line_is_json_for_programs(runs, run_script, skin, tmp_path, capsys):
+    assert run_script("compress/quantize.py", runs / "slim", tmp_path / "int8", "--data", skin, "--steps", 0) == 0
     last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert {"target", "before", "after", "drop", "source"} <= set(last)
 
 
-def test_a_network_of_which_only_the_edges_were_trained_is_not_exported(runs, stage, tmp_path, capsys):
-    assert stage("export/to_tflite.py", runs / "edge", tmp_path / "exports") == 2
+def test_a_network_of_which_only_the_edges_were_trained_is_not_exported(runs, run_script, tmp_path, capsys):
+    assert run_script("export/to_tflite.py", runs / "edge", tmp_path / "exports") == 2
     assert "only its edge network was trained" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.tflite"))
 
@@ -363,13 +368,13 @@ def test_only_a_tail_stays_in_float_and_only_where_int8_harms_enough():
 
 
 @pytest.fixture(scope="module")
-def fitted(runs, stage, skin, tmp_path_factory):
+def fitted(runs, run_script, skin, tmp_path_factory):
     """What fit_budget.py leaves, and its limits: two thirds of the MACs. Every budget has room on both sides: what so few
     steps leave of the figures, and which layers stay in float, differs from one CPU to the next.
     """
     folder = tmp_path_factory.mktemp("fitted") / "fit"
     gmacs, _params = count(checkpoint.load(runs / "fp32"))
-    words = [
+    arguments = [
         "--data",
         skin,
         "--rounds",
@@ -391,16 +396,16 @@ def fitted(runs, stage, skin, tmp_path_factory):
         "--max-texture",
         1000,
     ]
-    assert stage("compress/fit_budget.py", runs / "fp32", folder, *words, "--max-drop", 60) == 0
-    return folder, words, gmacs
+    assert run_script("compress/fit_budget.py", runs / "fp32", folder, *arguments, "--max-drop", 60) == 0
+    return folder, arguments, gmacs
 
 
 def test_a_budget_goes_in_and_a_file_that_fits_comes_out(fitted):
     folder, _words, gmacs = fitted
-    made = {"1-pruned", "slim", "student", "int8"}
-    assert made | {"int8.tflite", "int8.tflite.json", "budget.json", "plan.json"} == names(folder)
-    told = json.loads((folder / "budget.json").read_text())
-    assert told["missed"] == [] and [row["round"] for row in told["rows"]] == [
+    folders = {"1-pruned", "slim", "student", "int8"}
+    assert folders | {"int8.tflite", "int8.tflite.json", "budget.json", "plan.json"} == names(folder)
+    budget = json.loads((folder / "budget.json").read_text())
+    assert budget["missed"] == [] and [row["round"] for row in budget["rows"]] == [
         "source",
         "1-pruned",
         "slim",
@@ -408,22 +413,24 @@ def test_a_budget_goes_in_and_a_file_that_fits_comes_out(fitted):
         "int8",
         "int8.tflite",
     ]
-    costs = [row["gmacs"] for row in told["rows"]]
+    costs = [row["gmacs"] for row in budget["rows"]]
     assert costs == sorted(costs, reverse=True) and costs[-1] <= 0.65 * gmacs
-    assert told["rows"][-1]["bytes"] == (folder / "int8.tflite").stat().st_size <= 2.3e6
+    assert budget["rows"][-1]["bytes"] == (folder / "int8.tflite").stat().st_size <= 2.3e6
     history = read_history(folder / "int8")
     assert [e["stage"] for e in history[-4:]] == ["prune", "slim", "distil", "quantize"]
     assert all(b["parent_sha256"] == a["sha256"] for a, b in itertools.pairwise(history) if b["parent_sha256"])
     assert set(history[-4]["costs"]) == {"edge", "clone", "refine"} and history[-1]["harm"]
 
 
-def test_a_budget_that_is_missed_says_which_and_by_how_much_and_throws_nothing_away(fitted, runs, stage, tmp_path, capsys):
-    folder, words, _gmacs = fitted
+def test_a_budget_that_is_missed_says_which_and_by_how_much_and_throws_nothing_away(
+    fitted, runs, run_script, tmp_path, capsys
+):
+    folder, arguments, _gmacs = fitted
     shutil.copytree(folder, tmp_path / "other.partial")
     plan = tmp_path / "other.partial" / "plan.json"
     plan.write_text(plan.read_text().replace(str(folder) + ".partial", str(tmp_path / "other.partial")))
-    told = [runs / "fp32", tmp_path / "other", *words, "--resume"]
-    assert stage("compress/fit_budget.py", *told, "--max-drop", -60) == 1
+    resumed = [runs / "fp32", tmp_path / "other", *arguments, "--resume"]
+    assert run_script("compress/fit_budget.py", *resumed, "--max-drop", -60) == 1
     told_of = capsys.readouterr()
     assert "of the student fell by" in told_of.err and "--max-drop -60.0 cannot be met" in told_of.err
     assert "step/s" not in told_of.err, "no round was trained again"
@@ -450,7 +457,7 @@ def test_what_misses_a_budget_is_named_with_how_much(file, missed):
     assert script("compress/fit_budget.py").misses(args, source, fits | file) == missed
 
 
-def test_going_on_makes_again_what_another_command_would_have_made(fitted, runs, stage, tmp_path, capsys):
+def test_going_on_makes_again_what_another_command_would_have_made(fitted, runs, run_script, tmp_path, capsys):
     folder, _words, _gmacs = fitted
     unchanged = script("compress/fit_budget.py").unchanged
     work = tmp_path / "work"
@@ -464,7 +471,7 @@ def test_going_on_makes_again_what_another_command_would_have_made(fitted, runs,
 
 
 @pytest.mark.parametrize(
-    ("source", "words", "message"),
+    ("source", "arguments", "message"),
     [
         ("fp32", [], "no budget to fit"),
         ("fp32", ["--max-gmacs", 0], "expected more than nothing"),
@@ -476,8 +483,8 @@ def test_going_on_makes_again_what_another_command_would_have_made(fitted, runs,
         ("nowhere", ["--max-gmacs", 0.1], "found no config.json"),
     ],
 )
-def test_a_budget_that_cannot_be_meant_is_one_line(runs, stage, skin, tmp_path, capsys, source, words, message):
-    assert stage("compress/fit_budget.py", runs / source, tmp_path / "fit", "--data", skin, *words) == 2
+def test_a_budget_that_cannot_be_meant_is_one_line(runs, run_script, skin, tmp_path, capsys, source, arguments, message):
+    assert run_script("compress/fit_budget.py", runs / source, tmp_path / "fit", "--data", skin, *arguments) == 2
     err = capsys.readouterr().err.strip()
     assert message in err and len(err.splitlines()) == 1 and not names(tmp_path)
 
@@ -494,21 +501,21 @@ def test_a_budget_that_cannot_be_meant_is_one_line(runs, stage, skin, tmp_path, 
         ("file", "found a file, expected a check"),
     ],
 )
-def test_a_teacher_of_another_kind_is_refused(runs, stage, skin, tmp_path, capsys, teacher, message):
+def test_a_teacher_of_another_kind_is_refused(runs, run_script, skin, tmp_path, capsys, teacher, message):
     with writing.whole_folder(tmp_path / "paper") as partial:
         checkpoint.save(partial, FaceEraser(Config.of("paper", resolution=64), 8), stage="test", options={}, metrics={})
     (tmp_path / "file").write_text("no network")
     path = runs / "int8" if teacher == "int8" else tmp_path / str(teacher)
-    words = ["--data", skin, *(["--teacher", path] if teacher else [])]
-    assert stage("compress/distil.py", runs / "pruned", tmp_path / "student", *words) == 2
+    arguments = ["--data", skin, *(["--teacher", path] if teacher else [])]
+    assert run_script("compress/distil.py", runs / "pruned", tmp_path / "student", *arguments) == 2
     err = capsys.readouterr().err.strip()
     assert message in err and len(err.splitlines()) == 1 and not (tmp_path / "student").exists()
 
 
-def test_from_scratch_keeps_the_shapes_and_nothing_of_the_weights(runs, stage, skin, tmp_path):
-    words = ["--data", skin, "--batch", 2, "--steps", 1, "--lr", 1e-9, "--teacher", runs / "fp32"]
-    assert stage("compress/distil.py", runs / "slim", tmp_path / "again", *words) == 0
-    assert stage("compress/distil.py", runs / "slim", tmp_path / "scratch", *words, "--scratch") == 0
+def test_from_scratch_keeps_the_shapes_and_nothing_of_the_weights(runs, run_script, skin, tmp_path):
+    arguments = ["--data", skin, "--batch", 2, "--steps", 1, "--lr", 1e-9, "--teacher", runs / "fp32"]
+    assert run_script("compress/distil.py", runs / "slim", tmp_path / "again", *arguments) == 0
+    assert run_script("compress/distil.py", runs / "slim", tmp_path / "scratch", *arguments, "--scratch") == 0
     folders = (runs / "slim", tmp_path / "again", tmp_path / "scratch")
     own, again, scratch = (checkpoint.load(folder).state_dict() for folder in folders)
     assert {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in scratch.items()}
@@ -545,7 +552,7 @@ def test_attention_is_compared_whatever_the_channels_and_refuses_other_sizes():
 
 
 def test_distilled_features_come_closer_and_an_online_teacher_goes_on_learning(skin, tmp_path):
-    def trained(**told):
+    def trained(**options):
         teacher, student = lively("mobile", seed=1, width=16), lively("mobile", seed=2)
         recipe = fit.Recipe(
             phase="all",
@@ -562,7 +569,7 @@ def test_distilled_features_come_closer_and_an_online_teacher_goes_on_learning(s
             clone=0.0,
             distil=1.0,
             precision="fp32",
-            **told,
+            **options,
         )
         start = teacher.refine.stem.conv.weight.clone()
         done = fit.fit(student, pairs.TrainingPairs(skin, 64), recipe, tmp_path, fit.Beside(teacher=teacher))
@@ -584,8 +591,8 @@ def test_distilled_features_come_closer_and_an_online_teacher_goes_on_learning(s
     assert "teacher" in terms and moved > 1e-4
 
 
-def test_a_stage_trains_for_what_its_network_was_trained_for(runs, stage, skin, tmp_path):
-    words = ["--phase", "inpaint", "--init", runs / "fp32", "--size", 64, "--batch", 2, "--steps", 2, "--adversarial", 0]
+def test_a_stage_trains_for_what_its_network_was_trained_for(runs, run_script, skin, tmp_path):
+    arguments = ["--phase", "inpaint", "--init", runs / "fp32", "--size", 64, "--batch", 2, "--steps", 2, "--adversarial", 0]
     aims = [
         "--perceptual",
         "filterbank",
@@ -606,9 +613,9 @@ def test_a_stage_trains_for_what_its_network_was_trained_for(runs, stage, skin, 
         "--coherence",
         0.1,
     ]
-    assert stage("train/train.py", skin, tmp_path / "cloning", *words, *aims) == 0
+    assert run_script("train/train.py", skin, tmp_path / "cloning", *arguments, *aims) == 0
     tune = ["--data", skin, "--batch", 2, "--steps", 2, "--teacher", tmp_path / "cloning"]
-    assert stage("compress/quantize.py", tmp_path / "cloning", tmp_path / "int8", *tune) == 0
+    assert run_script("compress/quantize.py", tmp_path / "cloning", tmp_path / "int8", *tune) == 0
     assert set(entry(tmp_path / "int8")["metrics"]["losses"]) == {
         "shading",
         "texture",

@@ -429,9 +429,9 @@ def test_runs_of_two_threads_do_not_share_a_phone(world) -> None:
 
 def test_words_arrive_as_they_are(world) -> None:
     serial, place = world.phone(faults.FIRST_PORT), world.place(faults.FIRST_PORT)
-    words = ["a b", "$HOME", "'", '"', "*", ";echo", "\\", "`id`", "ä"]
+    arguments = ["a b", "$HOME", "'", '"', "*", ";echo", "\\", "`id`", "ä"]
     with Device.open(serial, place, world.adb) as device:
-        assert device.run(["printf", "%s\\n", *words], 30).text.splitlines() == words
+        assert device.run(["printf", "%s\\n", *arguments], 30).text.splitlines() == arguments
         with pytest.raises(DeviceError, match="ended with exit code 3, expected 0: why"):
             device.run(["sh", "-c", "echo why; exit 3"], 30)
 
@@ -479,7 +479,7 @@ def test_the_script_from_phone_to_file(world, native: Path, tmp_path: Path, monk
     serial = world.phone(faults.FIRST_PORT)
     place = world.place(faults.FIRST_PORT)
     monkeypatch.setattr(layer, "find_adb", lambda: world.adb)
-    words = [
+    arguments = [
         str(MODEL),
         "--serial",
         serial,
@@ -496,7 +496,7 @@ def test_the_script_from_phone_to_file(world, native: Path, tmp_path: Path, monk
         "--json",
         str(tmp_path / "phone.json"),
     ]
-    assert android.main(words) == 0
+    assert android.main(arguments) == 0
     result = json.loads((tmp_path / "phone.json").read_text())
     rows = {row["name"]: row for row in result["rows"]}
     assert set(rows) == {"plan parity", "plan xnnpack 2", "plan gpu 1", "plan nnapi 1"}
@@ -515,12 +515,12 @@ def test_an_output_that_differs_fails(world, native: Path, tmp_path: Path, monke
     monkeypatch.setattr(layer, "find_adb", lambda: world.adb)
     honest = runner.reference
     monkeypatch.setattr(runner, "reference", lambda *a: {n: v + np.float32(0.01) for n, v in honest(*a).items()})
-    words = [str(MODEL), "--serial", serial, "--place", world.place(faults.FIRST_PORT)]
-    assert android.main([*words, "--runner", str(native)]) == 1
+    arguments = [str(MODEL), "--serial", serial, "--place", world.place(faults.FIRST_PORT)]
+    assert android.main([*arguments, "--runner", str(native)]) == 1
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "says"),
     [
         (["m.tflite"], "nothing to do"),
         (["m.tflite", "--runner", "r"], "m.tflite: not found"),
@@ -529,8 +529,8 @@ def test_an_output_that_differs_fails(world, native: Path, tmp_path: Path, monke
         ([str(MODEL), "--benchmark-model", __file__, "--sha256", "0" * 64], "expected " + "0" * 64),
     ],
 )
-def test_bad_usage_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert android.main(words) == 2
+def test_bad_usage_is_one_line(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert android.main(arguments) == 2
     assert says in (line := capsys.readouterr().err.strip()) and "\n" not in line
 
 
@@ -574,19 +574,25 @@ def test_the_runner_equals_pythons_runtime(native: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda words, folder: [*words, "--input", "other=x"], "no tensor for"),
-        (lambda words, folder: [w for w in words if w not in ("--input",) and not w.startswith("mask=")], "unknown word"),
-        (lambda words, folder: [*words[:1], "no-such-model.tflite", *words[2:]], "LiteRtCreateModelFromFile"),
-        (lambda words, folder: [w.replace("image=image.in", "image=mask.in") for w in words], "not of its tensor's size"),
-        (lambda words, folder: [*words, "--runs", "many"], "expected a number"),
+        (lambda arguments, folder: [*arguments, "--input", "other=x"], "no tensor for"),
+        (
+            lambda arguments, folder: [w for w in arguments if w not in ("--input",) and not w.startswith("mask=")],
+            "unknown word",
+        ),
+        (lambda arguments, folder: [*arguments[:1], "no-such-model.tflite", *arguments[2:]], "LiteRtCreateModelFromFile"),
+        (
+            lambda arguments, folder: [w.replace("image=image.in", "image=mask.in") for w in arguments],
+            "not of its tensor's size",
+        ),
+        (lambda arguments, folder: [*arguments, "--runs", "many"], "expected a number"),
     ],
 )
 def test_the_runner_says_what_is_wrong(native: Path, tmp_path: Path, change, says: str) -> None:
     model = MODEL
     for name, value in runner.sample_inputs(model).items():
         value.tofile(tmp_path / f"{name}.in")
-    words = ["run", str(model), *runner._options(runner.ports(model), 1, 0, 1)]
-    changed = change(words, tmp_path)
+    arguments = ["run", str(model), *runner._options(runner.ports(model), 1, 0, 1)]
+    changed = change(arguments, tmp_path)
     done = subprocess.run(
         ["sh", str(native / "run"), *changed[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -45,10 +45,10 @@ def as_tensor(x: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(x)).float()[None, None]
 
 
-def agreement(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
+def agreement(edges: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
     """Recall and precision of edge pixels."""
-    both = np.logical_and(found > 0, expected > 0).sum()
-    return both / (expected > 0).sum(), both / (found > 0).sum()
+    both = np.logical_and(edges > 0, expected > 0).sum()
+    return both / (expected > 0).sum(), both / (edges > 0).sum()
 
 
 def test_settings_are_the_papers() -> None:
@@ -59,9 +59,9 @@ def test_settings_are_the_papers() -> None:
 def test_canny_is_skimages() -> None:
     gray, mask = gray_picture("astronaut"), ellipses(256, 0)
     expected = skimage_canny(gray, sigma=2.0, low_threshold=0.1, high_threshold=0.2, mask=mask == 0)
-    found = canny(gray.astype(np.float64), mask)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, expected)
+    edges = canny(gray.astype(np.float64), mask)
+    assert edges.dtype == np.float32
+    np.testing.assert_array_equal(edges, expected)
 
 
 @pytest.mark.parametrize("name", ["astronaut", "camera", "coins"])
@@ -77,17 +77,17 @@ def test_tensor_agrees_with_skimage(name: str, hole: bool) -> None:
 def test_all_that_is_lost_is_lost_by_stopping_early(name: str) -> None:
     """With enough steps only rounding separates the two, so every other step is as in skimage."""
     gray, mask = gray_picture(name), ellipses(256, 2)
-    found = canny_tensor(as_tensor(gray), as_tensor(mask), hysteresis_steps=400)[0, 0].numpy()
-    assert (found != canny(gray, mask)).sum() <= 2
+    edges = canny_tensor(as_tensor(gray), as_tensor(mask), hysteresis_steps=400)[0, 0].numpy()
+    assert (edges != canny(gray, mask)).sum() <= 2
 
 
 def test_hysteresis_reaches_one_pixel_a_step() -> None:
     gray, mask = as_tensor(gray_picture("camera")), as_tensor(np.zeros((256, 256)))
-    found = [canny_tensor(gray, mask, k) for k in (0, 1, 2, 8)]
-    for fewer, more in pairwise(found):
+    edges = [canny_tensor(gray, mask, k) for k in (0, 1, 2, 8)]
+    for fewer, more in pairwise(edges):
         assert (fewer <= more).all() and fewer.sum() < more.sum()
-    reach = torch.nn.functional.max_pool2d(found[0], 3, 1, 1)
-    assert (found[1] <= reach).all()
+    reach = torch.nn.functional.max_pool2d(edges[0], 3, 1, 1)
+    assert (edges[1] <= reach).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -110,9 +110,9 @@ def test_pixels_of_the_hole_do_not_matter(seed: int, height: int, width: int, fi
     }[filler]
     other = np.where(mask > 0, fill, gray)
     np.testing.assert_array_equal(canny(gray, mask), canny(other, mask))
-    found, again = (canny_tensor(as_tensor(g), as_tensor(mask)).numpy() for g in (gray, other))
-    assert found.tobytes() == again.tobytes()
-    assert set(np.unique(found)) <= {0.0, 1.0}
+    edges, again = (canny_tensor(as_tensor(g), as_tensor(mask)).numpy() for g in (gray, other))
+    assert edges.tobytes() == again.tobytes()
+    assert set(np.unique(edges)) <= {0.0, 1.0}
 
 
 @settings(max_examples=25, deadline=None)
@@ -128,9 +128,9 @@ def test_no_edge_touches_the_hole_or_the_border(name: str) -> None:
     gray, mask = gray_picture(name), ellipses(256, 3)
     closed = np.pad(mask, 1, constant_values=1).astype(np.uint8)
     forbidden = cv2.dilate(closed, np.ones((3, 3), np.uint8))[1:-1, 1:-1]
-    for found in (canny(gray, mask), canny_tensor(as_tensor(gray), as_tensor(mask))[0, 0].numpy()):
-        assert found.sum() > 0
-        assert (found * forbidden).sum() == 0
+    for drawn in (canny(gray, mask), canny_tensor(as_tensor(gray), as_tensor(mask))[0, 0].numpy()):
+        assert drawn.sum() > 0
+        assert (drawn * forbidden).sum() == 0
 
 
 def test_soft_masks_are_cut_at_one_half() -> None:
@@ -191,8 +191,8 @@ def test_tflite_is_the_same_picture(tmp_path: Path) -> None:
     litert_torch.convert(module, example).export(str(path))
     for name in ("astronaut", "camera", "coins"):
         inputs = (as_tensor(gray_picture(name, 128)), as_tensor(ellipses(128, 7)))
-        found, operators = run_tflite(path, inputs)
-        assert (found == module(*inputs).numpy()).mean() >= 0.999
+        edges, operators = run_tflite(path, inputs)
+        assert (edges == module(*inputs).numpy()).mean() >= 0.999
     refused = {"GATHER_ND", "GATHER", "BROADCAST_TO", "SELECT", "SELECT_V2", "TRANSPOSE", "REDUCE_ALL", "REDUCE_ANY"}
     assert not refused & set(operators), operators
 
@@ -208,8 +208,8 @@ def test_onnx_is_the_same_picture(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for name in ("astronaut", "camera", "coins"):
         gray, mask = as_tensor(gray_picture(name, 128)), as_tensor(ellipses(128, 7))
-        (found,) = session.run(None, {"gray": gray.numpy(), "mask": mask.numpy()})
-        assert (found == module(gray, mask).numpy()).mean() >= 0.999
+        (edges,) = session.run(None, {"gray": gray.numpy(), "mask": mask.numpy()})
+        assert (edges == module(gray, mask).numpy()).mean() >= 0.999
 
 
 @pytest.mark.slow
@@ -244,9 +244,9 @@ def test_real_photographs_agree_with_skimage() -> None:
         picture = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
         gray = cv2.resize(picture, (256, 256), interpolation=cv2.INTER_AREA) / 255.0
         mask = ellipses(256, seed)
-        found = canny_tensor(as_tensor(gray), as_tensor(mask))[0, 0].numpy() > 0
+        edges = canny_tensor(as_tensor(gray), as_tensor(mask))[0, 0].numpy() > 0
         expected = canny(gray, mask) > 0
-        both += (found & expected).sum()
-        found_pixels += found.sum()
+        both += (edges & expected).sum()
+        found_pixels += edges.sum()
         expected_pixels += expected.sum()
     assert both / expected_pixels >= 0.99 and both / found_pixels >= 0.99

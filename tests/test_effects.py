@@ -35,9 +35,9 @@ def changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def test_the_papers_five_effects_are_there_and_each_names_what_it_does():
-    found = effects.read()
-    assert set(found) == set(NAMES)
-    assert all(effect["told"] and effect["elements"] for effect in found.values())
+    known = effects.read()
+    assert set(known) == set(NAMES)
+    assert all(effect["told"] and effect["elements"] for effect in known.values())
 
 
 @pytest.mark.parametrize("blend", list(effects.BLENDS))
@@ -132,8 +132,8 @@ def test_the_light_of_a_piece_is_the_harmonic_function_of_its_border(sweeps, mos
                 system[k, cells[near]] = -1
             else:
                 right[k] += difference[near]
-    found = effects._membrane(np.repeat(difference[..., None], 3, axis=2), ring.astype(np.float32), sweeps)
-    off = np.abs(found[inside] - np.linalg.solve(system, right)[:, None])
+    light = effects._membrane(np.repeat(difference[..., None], 3, axis=2), ring.astype(np.float32), sweeps)
+    off = np.abs(light[inside] - np.linalg.solve(system, right)[:, None])
     assert off.mean() < most and off.max() < 5 * most
 
 
@@ -142,8 +142,8 @@ def test_an_element_of_ones_own_is_laid_where_the_file_says(astronaut, tmp_path)
     dot = np.zeros((40, 40, 4), np.uint8)
     dot[10:30, 10:30] = (0, 0, 255, 255)  # blue, as a PNG of RGBA
     Image.fromarray(dot).save(tmp_path / "dot.png")
-    told = {"elements": [{"image": "dot.png", "landmark": 4, "width": 0.5}]}
-    (tmp_path / "nose.json").write_text(json.dumps(told))
+    own = {"elements": [{"image": "dot.png", "landmark": 4, "width": 0.5}]}
+    (tmp_path / "nose.json").write_text(json.dumps(own))
     effect = effects.read(tmp_path / "nose.json")["nose"]
     result = effects.apply(effect, image, erased, face, folder=tmp_path)
     x, y = face.mesh[4].round().astype(int)
@@ -177,15 +177,15 @@ def test_a_file_that_cannot_be_meant_is_one_line(text, message, tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["sad"], "effect 'sad' is not known: expected one of"),
         (["custom"], "expected --elements FILE"),
         (["comic", "--elements", "x.json"], "--elements is for the effect custom"),
     ],
 )
-def test_an_effect_that_is_not_there_is_one_line(words, message, tmp_path, capsys):
-    name, *more = words
+def test_an_effect_that_is_not_there_is_one_line(arguments, message, tmp_path, capsys):
+    name, *more = arguments
     assert cli.main(["effect", name, "face.png", str(tmp_path / "out.png"), *more]) == 2
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 

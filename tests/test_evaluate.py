@@ -25,10 +25,10 @@ def planned(table: int, *more: str) -> tuple[list, list, dict]:
 # --- what is run ------------------------------------------------------------------------------------------------------
 
 
-def without(words: list[str], *flags: str) -> list[str]:
+def without(arguments: list[str], *flags: str) -> list[str]:
     """A command less these flags with their values, its target and its seed."""
     kept, skip = [], False
-    for word in [*words[:2], *words[3:]]:
+    for word in [*arguments[:2], *arguments[3:]]:
         if skip:
             skip = False
         elif word in (*flags, "--seed"):
@@ -41,7 +41,7 @@ def without(words: list[str], *flags: str) -> list[str]:
 def test_the_rows_of_table_1_differ_in_the_model_alone():
     _, then, folders = planned(1)
     assert list(folders)[:6] == list(evaluate.TABLE_1) and all(len(folders[name]) == 3 for name in evaluate.TABLE_1)
-    named = {Path(words[2]).name: words for words in then}
+    named = {Path(arguments[2]).name: arguments for arguments in then}
     for seed in range(3):
         apart = ("--model", "--variant", "--edge", "--norm", "--steps")
         assert len({tuple(without(named[f"{name}-{seed}"], *apart)) for name in folders if seed < len(folders[name])}) == 1
@@ -54,9 +54,9 @@ def test_the_rows_of_table_1_differ_in_the_model_alone():
 
 def test_the_rows_of_table_2_differ_in_one_coefficient():
     first, then, folders = planned(2, "--seeds", "2")
-    assert {Path(words[2]).name for words in first} == {"edge-0", "edge-1"}, "all start from the same edges"
-    assert len({tuple(without(words, "--clone", "--edge")) for words in then}) == 1
-    given = {words[words.index("--clone") + 1] for words in then if "--clone" in words}
+    assert {Path(arguments[2]).name for arguments in first} == {"edge-0", "edge-1"}, "all start from the same edges"
+    assert len({tuple(without(arguments, "--clone", "--edge")) for arguments in then}) == 1
+    given = {arguments[arguments.index("--clone") + 1] for arguments in then if "--clone" in arguments}
     assert given | {"1.0"} == set(evaluate.TABLE_2) and len(folders["edge_pc_unet_ca"]) == 2
 
 
@@ -65,19 +65,19 @@ def test_the_rows_of_table_2_differ_in_one_coefficient():
 
 def made_up(gains: dict[str, float], noise: float = 0.1) -> dict[str, dict[str, np.ndarray]]:
     """Figures of three seeds on 40 pictures, where each row is better than the one before by so many dB."""
-    rng, level, found = np.random.default_rng(0), 30.0, {}
+    rng, level, scores = np.random.default_rng(0), 30.0, {}
     pictures = rng.normal(0, 3, 40)  # pictures differ far more than rows do
     for name in (*evaluate.TABLE_1, "edgeconnect_bn", "edge_pc_unet_ca_bn"):
         level += gains.get(name, 0.0)
         psnr = level + pictures + rng.normal(0, noise, (3, 40))
-        found[name] = {"psnr": psnr, "mae": 10 ** (-psnr / 20), "psnr_hole": psnr, "psnr_hole_mirrored": psnr[:, ::-1]}
-    return found
+        scores[name] = {"psnr": psnr, "mae": 10 ** (-psnr / 20), "psnr_hole": psnr, "psnr_hole_mirrored": psnr[:, ::-1]}
+    return scores
 
 
 def test_an_order_is_seen_reversed_or_not_told_apart():
-    found = evaluate.order(made_up({"structureflow": 0.5, "edgeconnect": -0.5}))
-    seen = {(row["better"], row["figure"]): row for row in found}
-    assert len(found) == 6 * 4
+    order = evaluate.order(made_up({"structureflow": 0.5, "edgeconnect": -0.5}))
+    seen = {(row["better"], row["figure"]): row for row in order}
+    assert len(order) == 6 * 4
     assert seen["structureflow", "psnr"]["seen"] == seen["structureflow", "mae"]["seen"] == "yes"
     assert seen["edgeconnect", "psnr"]["seen"] == seen["edgeconnect", "mae"]["seen"] == "reversed"
     assert seen["edge_pc_unet", "psnr"]["seen"] == "not told apart"
@@ -189,8 +189,8 @@ def test_a_table_has_every_row_with_what_made_it(tables: Path):
 
 @pytest.mark.slow
 def test_a_table_goes_on_where_it_was_broken_off(tables: Path, skin: Path, capfd: pytest.CaptureFixture[str]):
-    words = [str(skin), *QUICK, "--target", str(tables / "runs"), "--seeds", "1", "--table", "2"]
-    assert evaluate.main(words) == 0
+    arguments = [str(skin), *QUICK, "--target", str(tables / "runs"), "--seeds", "1", "--table", "2"]
+    assert evaluate.main(arguments) == 0
     assert "train/train.py" not in capfd.readouterr().out, "trained again what was there"
 
 
@@ -206,16 +206,16 @@ def test_bad_input_is_one_line(skin, tmp_path, capsys):
         ([str(skin), "--seeds", "0"], "at least 1"),
         ([str(skin), "--limit", "1"], "at least 2 pairs"),
     )
-    for words, told in cases:
-        assert evaluate.main([*words, "--table", "1", "--target", str(tmp_path / "runs")]) == 2
+    for arguments, message in cases:
+        assert evaluate.main([*arguments, "--table", "1", "--target", str(tmp_path / "runs")]) == 2
         error = capsys.readouterr().err.strip()
-        assert told in error and "\n" not in error
+        assert message in error and "\n" not in error
 
 
 @pytest.mark.slow
 def test_runs_of_other_options_are_not_mixed_in(tables: Path, skin: Path, capsys: pytest.CaptureFixture[str]):
-    words = [str(skin), *QUICK, "--target", str(tables / "runs"), "--seeds", "1", "--table", "2"]
-    assert evaluate.main([*words, "--steps", "2"]) == 2
+    arguments = [str(skin), *QUICK, "--target", str(tables / "runs"), "--seeds", "1", "--table", "2"]
+    assert evaluate.main([*arguments, "--steps", "2"]) == 2
     error = capsys.readouterr().err.strip()
     assert "was trained with --steps 1, and 2 is asked for" in error and "\n" not in error
 
@@ -227,10 +227,10 @@ def test_runs_of_other_options_are_not_mixed_in(tables: Path, skin: Path, capsys
 def edge(skin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An edge network of the paper preset."""
     folder = tmp_path_factory.mktemp("edge") / "edge"
-    words = ["--preset", "paper", "--width", "4", "--size", "64", "--steps", "1", "--perceptual", "off", "--batch", "1"]
+    arguments = ["--preset", "paper", "--width", "4", "--size", "64", "--steps", "1", "--perceptual", "off", "--batch", "1"]
     assert (
         script("train/train.py").main(
-            [str(skin), str(folder), "--phase", "edge", "--adversarial", "0", "--edge-l1", "1", *words]
+            [str(skin), str(folder), "--phase", "edge", "--adversarial", "0", "--edge-l1", "1", *arguments]
         )
         == 0
     )
@@ -238,7 +238,7 @@ def edge(skin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("arguments", "told"),
     [
         (["--model", "hifill", "--phase", "edge"], "hifill has no such phase"),
         (["--model", "structureflow", "--phase", "inpaint"], "needs the structure network of phase 1"),
@@ -251,8 +251,8 @@ def edge(skin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--model", "edgeconnect", "--phase", "inpaint", "--edge", "EDGE", "--norm", "batch"], "give the same --norm"),
     ],
 )
-def test_a_model_that_cannot_be_trained_so_is_refused(words, told, stage, skin, edge, tmp_path, capsys):
-    words = [str(edge) if word == "EDGE" else word for word in words]
+def test_a_model_that_cannot_be_trained_so_is_refused(arguments, told, run_script, skin, edge, tmp_path, capsys):
+    arguments = [str(edge) if word == "EDGE" else word for word in arguments]
     common = [
         "--preset",
         "paper",
@@ -267,7 +267,7 @@ def test_a_model_that_cannot_be_trained_so_is_refused(words, told, stage, skin, 
         "--adversarial",
         "0",
     ]
-    assert stage("train/train.py", skin, tmp_path / "out", *common, *words) == 2
+    assert run_script("train/train.py", skin, tmp_path / "out", *common, *arguments) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert told in error and not (tmp_path / "out").exists()
 
@@ -318,8 +318,8 @@ def test_the_peers_files_are_committed_with_what_they_cost():
         assert (
             row["seeds"] == 2 and row["steps"] == 440 and row["bytes"] > 0 < row["ms"] and row["std"]["texture_energy"] >= 0
         )
-    for name, found in result["faceeraser_against"].items():
-        assert found["difference"]["psnr"] == pytest.approx(rows["faceeraser"]["psnr"] - rows[name]["psnr"], abs=1e-3)
+    for name, verdict in result["faceeraser_against"].items():
+        assert verdict["difference"]["psnr"] == pytest.approx(rows["faceeraser"]["psnr"] - rows[name]["psnr"], abs=1e-3)
 
 
 def test_the_page_gives_the_figures_of_the_results():

@@ -121,16 +121,16 @@ def runs(tmp_path_factory, pictures) -> dict[str, Path]:
 def exported(tmp_path_factory, runs):
     """`exported(kind, run, precision, edges_input, flavour)` -> path of a file that passed its gate; each made once."""
     folder = tmp_path_factory.mktemp("exports")
-    made: dict[tuple, Path] = {}
+    files: dict[tuple, Path] = {}
 
     def export(kind: str, run: str, precision: str = "auto", edges_input: bool = False, flavour: str = "web") -> Path:
         key = (kind, run, precision, edges_input, flavour)
-        if key not in made:
+        if key not in files:
             own = {"flavour": flavour} if kind == "tflite" else {}
-            how = convert.FORMATS[kind](precision, edges_input=edges_input, **own)
-            card = convert.export(runs[run], folder, how)
-            made[key] = folder / card["file"]
-        return made[key]
+            format = convert.FORMATS[kind](precision, edges_input=edges_input, **own)
+            card = convert.export(runs[run], folder, format)
+            files[key] = folder / card["file"]
+        return files[key]
 
     return export
 
@@ -187,8 +187,8 @@ class Copier:
         grain = GRAIN[(rows + y).clip(0, SIZE - 1), (columns + x).clip(0, SIZE - 1)]
         return gate.Painted(np.where(picture.mask[..., None] > 0.5, grain, picture.image), {"offsets": offsets})
 
-    def agreement(self, one: dict, own: dict, picture: gate.Picture, pixels: float) -> dict[str, float]:
-        apart = np.abs(one["offsets"] - own["offsets"]).max(-1) * HALF
+    def agreement(self, other: dict, own: dict, picture: gate.Picture, pixels: float) -> dict[str, float]:
+        apart = np.abs(other["offsets"] - own["offsets"]).max(-1) * HALF
         return {"offsets": float((apart[picture.mask > 0.5] <= pixels).mean())}
 
 
@@ -225,9 +225,9 @@ def test_a_file_that_rounds_to_another_patch_passes_and_one_that_copies_from_els
 
 def test_parity_reports_the_worst_picture_and_refuses_it(pictures) -> None:
     def file(picture: gate.Picture) -> gate.Painted:
-        made = Copier()(picture)
+        painted = Copier()(picture)
         off = 0.01 * picture.mask[..., None] if np.array_equal(picture.image, pictures[3].image) else 0.0
-        return gate.Painted(made.image + np.float32(off), made.plan)
+        return gate.Painted(painted.image + np.float32(off), painted.plan)
 
     measured = asked_of_int8(file, pictures)
     assert not measured["passed"] and measured["worst_picture"] == pictures[3].name
@@ -239,8 +239,8 @@ def test_parity_reports_the_worst_picture_and_refuses_it(pictures) -> None:
 
 def test_a_file_that_lets_the_hole_through_is_refused(pictures) -> None:
     def file(picture: gate.Picture) -> gate.Painted:
-        made = Copier()(picture)
-        return gate.Painted(made.image + 1e-6 * picture.image, made.plan)
+        painted = Copier()(picture)
+        return gate.Painted(painted.image + 1e-6 * picture.image, painted.plan)
 
     failures = asked_of_int8(file, pictures)["failures"]
     assert len(failures) == 2 and all("pixels inside the hole change the output" in failure for failure in failures)
@@ -342,12 +342,12 @@ def test_the_card_is_of_the_schemas_form_and_the_file_has_every_layer(form, expo
     inside = contents.contents(path)
     assert inside["operators"] == card["checked"]["operators"]
     # In a .tflite file a mask for three channels is a convolution with three ones: 12 bytes, no layer of the network's.
-    found = [layer for layer in inside["layers"] if layer["bytes"] > 12]
+    listed = [layer for layer in inside["layers"] if layer["bytes"] > 12]
     kinds = nn.Conv2d | nn.ConvTranspose2d
     layers = [m for m in checkpoint.load(runs[form[1]]).modules() if isinstance(m, kinds)]
-    assert len(found) == len(layers)
+    assert len(listed) == len(layers)
     size = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1}
-    stored = sum(layer["bytes"] / size[layer["stored"]] for layer in found)
+    stored = sum(layer["bytes"] / size[layer["stored"]] for layer in listed)
     weights = sum(m.weight.numel() for m in layers)
     # For CPUs some layers of a .tflite file compute four pixels at once, with their weights as often; int8 has its scales.
     assert weights <= stored < weights * (1.0001 if form[0] == "onnx" and form[1] != "int8" else 2.0)
@@ -461,10 +461,10 @@ def test_a_file_takes_a_batch_and_its_pictures_do_not_change_one_another(runs, p
     assert card["checked"]["operators"]["GATHER"] == 8
     file = Artifact(tmp_path / card["file"], threads=1)
     images, masks = (np.stack([getattr(picture, name) for picture in pictures[:3]]) for name in ("image", "mask"))
-    for picture, made in zip(pictures[:3], file.run(images, masks), strict=True):  # three pictures, two at a time
+    for picture, painted in zip(pictures[:3], file.run(images, masks), strict=True):  # three pictures, two at a time
         truth = gate.Reference(checkpoint.load(runs["small"]), edges_input=True)(picture).image
-        assert np.abs(made - truth).max() < 1e-4
-        assert np.array_equal(made, file.run(picture.image, picture.mask))
+        assert np.abs(painted - truth).max() < 1e-4
+        assert np.array_equal(painted, file.run(picture.image, picture.mask))
 
 
 def test_images_of_coreml_are_one_picture(runs, tmp_path) -> None:
@@ -510,10 +510,10 @@ def corners_off(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("broken", [swapped, corners_off])
-def test_a_broken_warp_is_refused_and_nothing_published(broken, runs, tmp_path, stage, monkeypatch, capsys) -> None:
+def test_a_broken_warp_is_refused_and_nothing_published(broken, runs, tmp_path, run_script, monkeypatch, capsys) -> None:
     """In ONNX, which converts fastest; the gate is the same for every kind."""
     monkeypatch.setattr(onnx, "warp_any_size", broken)
-    assert stage("export/to_onnx.py", runs["small"], tmp_path, "--edges-input") == 1
+    assert run_script("export/to_onnx.py", runs["small"], tmp_path, "--edges-input") == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert "gate failed" in said and "astronaut-0" in said and "dB" in said and "max abs <= 0.0001" in said
     assert list(tmp_path.iterdir()) == []
@@ -547,41 +547,43 @@ def test_a_file_whose_warp_is_not_float_rows_is_refused(kind, said, exported, ru
         TFLite("fp32").check(tmp_path / "doctored.tflite", checkpoint.load(runs["fp32"]))
 
 
-def test_a_looser_gate_passes_only_with_a_reason_which_the_card_keeps(runs, tmp_path, stage, monkeypatch, capsys) -> None:
+def test_a_looser_gate_passes_only_with_a_reason_which_the_card_keeps(
+    runs, tmp_path, run_script, monkeypatch, capsys
+) -> None:
     monkeypatch.setattr(onnx, "warp_any_size", lambda image, flow: WARP(image, flow + 0.01))
-    words = ["export/to_onnx.py", runs["small"], tmp_path, "--edges-input", "--gate", 0.5]
-    assert stage(*words) == 2
+    arguments = ["export/to_onnx.py", runs["small"], tmp_path, "--edges-input", "--gate", 0.5]
+    assert run_script(*arguments) == 2
     assert "say why" in capsys.readouterr().err
-    assert stage(*words, "--reason", "a test of the gate") == 0
+    assert run_script(*arguments, "--reason", "a test of the gate") == 0
     parity = read_card(tmp_path / "small-edges.onnx")["parity"]
     assert parity["looser_because"] == "a test of the gate" and 1e-4 < parity["max_abs_hole"] <= 0.5
 
 
 @pytest.mark.parametrize("script", ["to_tflite", "to_onnx", "to_coreml"])
-def test_what_is_not_a_checkpoint_is_one_line_and_exit_code_2(script, stage, tmp_path, capsys) -> None:
+def test_what_is_not_a_checkpoint_is_one_line_and_exit_code_2(script, run_script, tmp_path, capsys) -> None:
     (tmp_path / "empty").mkdir()
-    assert stage(f"export/{script}.py", tmp_path / "empty", tmp_path / "exports") == 2
+    assert run_script(f"export/{script}.py", tmp_path / "empty", tmp_path / "exports") == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "config.json" in said[0] and "train/train.py" in said[0]
     assert not (tmp_path / "exports").exists()
 
 
-def test_an_existing_file_is_kept_without_overwrite(exported, runs, stage, capsys) -> None:
+def test_an_existing_file_is_kept_without_overwrite(exported, runs, run_script, capsys) -> None:
     path = exported("onnx", "small", "auto", True)
     before = sha256_of(path)
-    assert stage("export/to_onnx.py", runs["small"], path.parent, "--edges-input") == 2
+    assert run_script("export/to_onnx.py", runs["small"], path.parent, "--edges-input") == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and str(path) in said[0] and "--overwrite" in said[0]
     assert sha256_of(path) == before
-    assert stage("export/to_onnx.py", runs["small"], path.parent, "--edges-input", "--overwrite") == 0
+    assert run_script("export/to_onnx.py", runs["small"], path.parent, "--edges-input", "--overwrite") == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert summary["files"][0]["file"] == path.name
     read_card(path)
 
 
 @pytest.mark.parametrize("run, precision, said", [("fp32", "int8", "quantize.py"), ("int8", "fp16", "is quantized")])
-def test_a_precision_the_folder_does_not_have_is_refused(run, precision, said, runs, tmp_path, stage, capsys) -> None:
-    assert stage("export/to_tflite.py", runs[run], tmp_path, "--precision", precision) == 2
+def test_a_precision_the_folder_does_not_have_is_refused(run, precision, said, runs, tmp_path, run_script, capsys) -> None:
+    assert run_script("export/to_tflite.py", runs[run], tmp_path, "--precision", precision) == 2
     assert said in capsys.readouterr().err
 
 
@@ -601,8 +603,8 @@ def test_converters_are_quiet_until_they_fail(capfd) -> None:
 SCRIPTS = {"tflite": "to_tflite", "onnx": "to_onnx", "coreml": "to_coreml"}
 
 
-def command(kind: str, *words: object) -> list[str]:
-    return [sys.executable, str(ROOT / "export" / f"{SCRIPTS[kind]}.py"), *map(str, words)]
+def command(kind: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / "export" / f"{SCRIPTS[kind]}.py"), *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
@@ -622,8 +624,8 @@ def test_an_export_that_is_stopped_leaves_nothing_and_an_old_file_whole(kind, nu
     old = target / f"small{suffix}"
     old.write_text("an old file")
     card_path(old).write_text("its card")
-    words = command(kind, runs["small"], target, "--edges-input", "--overwrite")
-    running = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), cwd=tmp_path)
+    arguments = command(kind, runs["small"], target, "--edges-input", "--overwrite")
+    running = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), cwd=tmp_path)
     assert running.stderr is not None
     said = b""
     while b"converting" not in said:
@@ -640,7 +642,7 @@ def test_an_export_that_is_stopped_leaves_nothing_and_an_old_file_whole(kind, nu
     assert old.read_text() == "an old file" and card_path(old).read_text() == "its card"
 
 
-def in_a_mount(options: str, folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
+def in_a_mount(options: str, folder: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Run with a file system of its own at `folder`, which no other process sees; skips visibly where there may be none."""
     inside = f'mount -t tmpfs -o {options} tmpfs "$0" || exit 99; "$@"; code=$?; echo "left: $(ls -A "$0")"; exit $code'
     space = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c"]
@@ -650,7 +652,7 @@ def in_a_mount(options: str, folder: Path, words: list[str]) -> subprocess.Compl
         if os.environ.get("FACEERASER_NO_SKIP") == "1":
             raise
         pytest.skip(f"a mount of one's own is not to be had here: {error}")
-    done = [*space, inside, str(folder), *words]
+    done = [*space, inside, str(folder), *arguments]
     return subprocess.run(done, capture_output=True, text=True, env=environment(), check=False, cwd=ROOT)
 
 
@@ -666,10 +668,10 @@ def test_too_little_room_is_told_before_anything_is_done(kind, runs, tmp_path) -
 @pytest.mark.parametrize("kind", ["onnx", "coreml"])
 def test_space_that_runs_out_while_writing_is_one_line_and_leaves_nothing(kind, runs, tmp_path) -> None:
     """As when somebody else fills the disk: what was asked for beforehand was there."""
-    words = command(kind, runs["small"], tmp_path / "exports", "--edges-input")
+    arguments = command(kind, runs["small"], tmp_path / "exports", "--edges-input")
     late = "import runpy, sys; from faceeraser import convert; convert._needs = lambda pipeline: 0; del sys.argv[0]; "
-    words = [words[0], "-c", late + "runpy.run_path(sys.argv[0], run_name='__main__')", *words[1:]]
-    done = in_a_mount("size=256k", tmp_path, words)
+    arguments = [arguments[0], "-c", late + "runpy.run_path(sys.argv[0], run_name='__main__')", *arguments[1:]]
+    done = in_a_mount("size=256k", tmp_path, arguments)
     said = done.stderr.strip().splitlines()
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "no space left, nothing was published" in said[-1] and len(said) <= 3, done.stderr
@@ -684,35 +686,35 @@ def test_a_folder_that_cannot_be_written_in_is_refused_before_anything_is_done(k
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)
-def test_a_target_that_is_a_file_is_refused(kind, runs, stage, tmp_path, capsys) -> None:
+def test_a_target_that_is_a_file_is_refused(kind, runs, run_script, tmp_path, capsys) -> None:
     (tmp_path / "exports").write_text("mine")
     for target in (tmp_path / "exports", tmp_path / "exports" / "below"):
-        assert stage(f"export/{SCRIPTS[kind]}.py", runs["small"], target) == 2
+        assert run_script(f"export/{SCRIPTS[kind]}.py", runs["small"], target) == 2
         said = capsys.readouterr().err.strip().splitlines()
         assert len(said) == 1 and "is a file, expected a folder" in said[0]
     assert (tmp_path / "exports").read_text() == "mine"
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)
-def test_a_training_that_has_not_ended_is_refused(kind, runs, stage, tmp_path, capsys) -> None:
+def test_a_training_that_has_not_ended_is_refused(kind, runs, run_script, tmp_path, capsys) -> None:
     partial = tmp_path / "fp32.partial"
     partial.symlink_to(runs["small"], target_is_directory=True)
-    assert stage(f"export/{SCRIPTS[kind]}.py", partial, tmp_path / "exports") == 2
+    assert run_script(f"export/{SCRIPTS[kind]}.py", partial, tmp_path / "exports") == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "has not ended" in said[0] and "--resume" in said[0] and not (tmp_path / "exports").exists()
     edge = saved(checkpoint.load(runs["small"]), tmp_path / "edge")
     history = json.loads((edge / "history.json").read_text())
     history[-1]["stage"] = "train-edge"
     (edge / "history.json").write_text(json.dumps(history))
-    assert stage(f"export/{SCRIPTS[kind]}.py", edge, tmp_path / "exports") == 2
+    assert run_script(f"export/{SCRIPTS[kind]}.py", edge, tmp_path / "exports") == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "--phase inpaint" in said[0] and not (tmp_path / "exports").exists()
 
 
 @pytest.mark.parametrize("kind, word", [("onnx", "fp16"), ("tflite", "palette4"), ("coreml", "fp32")])
-def test_a_precision_of_another_format_is_refused(kind, word, runs, stage, tmp_path, capsys) -> None:
+def test_a_precision_of_another_format_is_refused(kind, word, runs, run_script, tmp_path, capsys) -> None:
     with pytest.raises(SystemExit) as stop:
-        stage(f"export/{SCRIPTS[kind]}.py", runs["small"], tmp_path / "exports", "--precision", word)
+        run_script(f"export/{SCRIPTS[kind]}.py", runs["small"], tmp_path / "exports", "--precision", word)
     assert stop.value.code == 2 and f"invalid choice: '{word}'" in capsys.readouterr().err
     with pytest.raises(ValueError, match=f"{word} is not a precision for {kind}"):
         convert.export(runs["small"], tmp_path / "exports", convert.FORMATS[kind](word))
@@ -753,10 +755,10 @@ def test_forms_without_a_size_are_the_networks_own(size, multiple) -> None:
     picture = torch.rand(1, 3, *size, generator=generator)
     keep = torch.ones_like(picture)
     keep[:, :, : size[0] // 2 + 29, :-20] = 0  # so large that whole coarse cells see nothing
-    for found, own in zip(
+    for computed, own in zip(
         onnx.fill_any_size(multiple)(picture * keep, keep), networks.fill_hole(picture * keep, keep), strict=True
     ):
-        assert torch.equal(found, own)
+        assert torch.equal(computed, own)
     flow = torch.randn(1, 2, *size, generator=generator) * 40
     assert torch.allclose(onnx.warp_any_size(picture, flow), warp(picture, flow), atol=2e-5)
     offsets = torch.rand(1, 2, *size, generator=generator) * 2 - 1
@@ -834,17 +836,17 @@ def test_a_cpu_without_vnni_paints_the_same(kind, exported, pictures, tmp_path) 
             pytest.fail(f"no {OLDER}; bash tests/fetch_device_tools.sh brings it")
         pytest.skip("no qemu-x86_64; bash tests/fetch_device_tools.sh brings it")
     path, few = exported(kind, "int8"), pictures[:3]
-    given, made = tmp_path / "given.npz", tmp_path / "made.npy"
+    given, painted = tmp_path / "given.npz", tmp_path / "made.npy"
     np.savez(given, images=np.stack([p.image for p in few]), masks=np.stack([p.mask for p in few]))
     python = Path(sys.executable).resolve()
     places = os.pathsep.join([str(ROOT), *(place for place in sys.path if place.endswith("-packages"))])
     # Tensorflow and torch are not asked for, and OpenBLAS must choose for the CPU that it sees.
     around = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "PYTHONPATH": places}
-    words = [OLDER, "-cpu", "Haswell", python, "-c", PAINT, path, given, made]
-    done = subprocess.run(list(map(str, words)), env=around, capture_output=True, text=True, check=False)
+    arguments = [OLDER, "-cpu", "Haswell", python, "-c", PAINT, path, given, painted]
+    done = subprocess.run(list(map(str, arguments)), env=around, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     file = Artifact(path, threads=1)
-    for picture, there in zip(few, np.load(made), strict=True):
+    for picture, there in zip(few, np.load(painted), strict=True):
         error = (there - file.run(picture.image, picture.mask))[picture.mask > 0.5]
         assert -10 * np.log10(np.mean(error**2) + 1e-20) > 80
 
@@ -883,14 +885,14 @@ COREML = [  # folder, precision, float tensors in the place of images
 def packaged(tmp_path_factory, runs):
     """`packaged(run, precision, tensors)` -> path of a package that passed its gate; each made once."""
     folder = tmp_path_factory.mktemp("packages")
-    made: dict[tuple, Path] = {}
+    packages: dict[tuple, Path] = {}
 
     def export(run: str, precision: str, tensors: bool) -> Path:
         key = (run, precision, tensors)
-        if key not in made:
+        if key not in packages:
             card = convert.export(runs[run], folder, CoreML(precision, edges_input=True, tensors=tensors))
-            made[key] = folder / card["file"]
-        return made[key]
+            packages[key] = folder / card["file"]
+        return packages[key]
 
     return export
 
@@ -1000,8 +1002,8 @@ def test_a_package_whose_grid_of_pixels_is_packed_is_refused(packaged, runs, tmp
         CoreML("int8").check(tmp_path / "packed.mlpackage", checkpoint.load(runs["small"]))
 
 
-def test_int8_activations_need_a_quantized_folder(runs, stage, tmp_path, capsys) -> None:
-    assert stage("export/to_coreml.py", runs["small"], tmp_path, "--precision", "int8-activations") == 2
+def test_int8_activations_need_a_quantized_folder(runs, run_script, tmp_path, capsys) -> None:
+    assert run_script("export/to_coreml.py", runs["small"], tmp_path, "--precision", "int8-activations") == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "quantize.py" in said[0] and not list(tmp_path.iterdir())
 

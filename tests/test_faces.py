@@ -311,13 +311,13 @@ def test_in_a_video_what_has_not_changed_is_not_looked_at_again_and_who_comes_in
     (speaker,) = find_faces(room)
     finder, looks, looked = shared(), list[int](), Looked()
     real = finder._look
-    monkeypatch.setattr(finder, "_look", lambda *words: looks.append(1) or real(*words))
+    monkeypatch.setattr(finder, "_look", lambda *arguments: looks.append(1) or real(*arguments))
 
     def seen(image: np.ndarray) -> tuple[bool, int]:
         noisy = np.clip(image.astype(np.int16) + random.integers(-4, 5, (1080, 1920, 1)), 0, 255).astype(np.uint8)
         looks.clear()
-        found = finder.detect(noisy, looked=looked, known=[speaker])
-        return any(1500 < one.box[0, 0] < one.box[1, 0] < 1800 for one in found), len(looks)
+        detections = finder.detect(noisy, looked=looked, known=[speaker])
+        return any(1500 < detection.box[0, 0] < detection.box[1, 0] < 1800 for detection in detections), len(looks)
 
     assert seen(room) == (False, 28)
     assert seen(room) == (False, 1), "noise is no change"
@@ -338,8 +338,8 @@ def test_a_turned_face_has_its_own_mesh_or_none(astronaut: np.ndarray, angle: in
     head = cv2.resize(astronaut[:300, 75:375], (600, 600), interpolation=cv2.INTER_CUBIC)
     (upright,) = find_faces(head)
     turn = cv2.getRotationMatrix2D((300, 300), -angle, 1.0)
-    (found,) = find_faces(cv2.warpAffine(head, turn, (600, 600), borderMode=cv2.BORDER_REPLICATE))
-    apart = np.linalg.norm(found.mesh - upright.moved(turn).mesh, axis=1).mean()
+    (turned,) = find_faces(cv2.warpAffine(head, turn, (600, 600), borderMode=cv2.BORDER_REPLICATE))
+    apart = np.linalg.norm(turned.mesh - upright.moved(turn).mesh, axis=1).mean()
     assert apart < 0.05 * upright.eye_distance
 
 
@@ -348,12 +348,12 @@ def test_a_mesh_that_is_not_where_the_detector_saw_the_face_is_refused(
     astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finder = shared()
-    (seen,) = [one for one in finder.detect(astronaut) if one.score > 0.7]
+    (seen,) = [detection for detection in finder.detect(astronaut) if detection.score > 0.7]
     assert finder.landmarks(astronaut, seen) is not None
     real = finder._meshed
 
-    def elsewhere(image: np.ndarray, found: Detection) -> Face | None:
-        face = real(image, found)
+    def elsewhere(image: np.ndarray, seen_there: Detection) -> Face | None:
+        face = real(image, seen_there)
         return face and face.moved(np.array([[1.0, 0, 0.4 * face.eye_distance], [0, 1.0, 0]]))
 
     monkeypatch.setattr(finder, "_meshed", elsewhere)
@@ -370,11 +370,11 @@ def test_glasses_drawn_on_a_face_are_seen_and_segmented(astronaut: np.ndarray) -
     wearing[frame] = (25, 20, 20)
     wearing = cv2.GaussianBlur(wearing, (0, 0), 1.0)
     assert glasses_score(wearing, face) > 0.5
-    found = segment_glasses(wearing, face)
-    assert found is not None
+    glasses = segment_glasses(wearing, face)
+    assert glasses is not None
     near = cv2.dilate(frame.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
-    assert (found & near).sum() > 0.85 * found.sum(), "what is found is frame"
-    assert (found & frame).sum() > 0.5 * frame.sum(), "most of the frame is found"
+    assert (glasses & near).sum() > 0.85 * glasses.sum(), "what is found is frame"
+    assert (glasses & frame).sum() > 0.5 * frame.sum(), "most of the frame is found"
 
 
 @pytest.mark.usefixtures("landmarks")

@@ -78,7 +78,7 @@ def test_an_unknown_phase_and_a_missing_discriminator_are_refused(skin, tmp_path
 
 
 def train(target: Path, skin: Path, *more: str, processes: int = 1, wait: bool = True) -> subprocess.Popen:
-    words = [
+    arguments = [
         str(ROOT / "train/train.py"),
         str(skin),
         str(target),
@@ -100,7 +100,7 @@ def train(target: Path, skin: Path, *more: str, processes: int = 1, wait: bool =
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     run = subprocess.Popen(
-        [*launcher, *words],
+        [*launcher, *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -132,8 +132,8 @@ def test_a_run_killed_with_sigkill_and_resumed_ends_with_the_same_weights(skin, 
     train(tmp_path / "killed", skin, *steps, "--resume")
     a, b = weights(tmp_path / "unbroken"), weights(tmp_path / "killed")
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-    told = [read_history(tmp_path / name)[-1]["metrics"]["losses"] for name in ("unbroken", "killed")]
-    assert told[0] and told[0] == told[1], "what it says of its last steps does not hang on where it was killed"
+    losses = [read_history(tmp_path / name)[-1]["metrics"]["losses"] for name in ("unbroken", "killed")]
+    assert losses[0] and losses[0] == losses[1], "what it says of its last steps does not hang on where it was killed"
 
 
 def test_two_processes_equal_one_with_the_double_batch(skin, tmp_path):
@@ -158,38 +158,38 @@ def test_a_finished_run_goes_on_when_given_more_steps(skin, tmp_path):
 @pytest.mark.parametrize(
     ("preset", "variant"), [("paper", "unet_attention"), ("paper", "unet"), ("paper", "auto_encoder"), ("mobile", "unet")]
 )
-def test_every_preset_and_variant_trains_with_the_papers_objective(preset, variant, stage, skin, tmp_path):
+def test_every_preset_and_variant_trains_with_the_papers_objective(preset, variant, run_script, skin, tmp_path):
     size = ["--preset", preset, "--size", 64, "--width", 4, "--critic-width", 4, "--batch", 2, "--steps", 2]
     edge = tmp_path / "edge"
-    assert stage("train/train.py", skin, edge, "--phase", "edge", "--perceptual", "off", *size) == 0
-    told = ["--phase", "inpaint", "--edge", edge, "--variant", variant, "--perceptual", "filterbank"]
-    assert stage("train/train.py", skin, tmp_path / "run", *told, *size) == 0
+    assert run_script("train/train.py", skin, edge, "--phase", "edge", "--perceptual", "off", *size) == 0
+    options = ["--phase", "inpaint", "--edge", edge, "--variant", variant, "--perceptual", "filterbank"]
+    assert run_script("train/train.py", skin, tmp_path / "run", *options, *size) == 0
     entry = read_history(tmp_path / "run")[-1]
     assert set(entry["metrics"]["losses"]) == {"discriminator", "adversarial", "l1", "clone", "perceptual", "style"}
     assert entry["options"]["features"] == "filterbank", "a row says what its perceptual term was made of"
     assert checkpoint.load(tmp_path / "run").config.variant == variant
 
 
-def test_a_mobile_network_is_distilled_from_the_papers(stage, skin, tmp_path):
+def test_a_mobile_network_is_distilled_from_the_papers(run_script, skin, tmp_path):
     size = ["--size", 64, "--width", 4, "--batch", 2, "--steps", 2, "--perceptual", "off", "--adversarial", 0]
     for preset, teacher in (("paper", []), ("mobile", ["--teacher", tmp_path / "paper"])):
         edge = tmp_path / f"edge-{preset}"
-        assert stage("train/train.py", skin, edge, "--phase", "edge", "--preset", preset, "--edge-l1", 1, *size) == 0
-        words = ["--phase", "inpaint", "--edge", edge, "--preset", preset, *teacher, *size]
-        assert stage("train/train.py", skin, tmp_path / preset, *words) == 0
+        assert run_script("train/train.py", skin, edge, "--phase", "edge", "--preset", preset, "--edge-l1", 1, *size) == 0
+        arguments = ["--phase", "inpaint", "--edge", edge, "--preset", preset, *teacher, *size]
+        assert run_script("train/train.py", skin, tmp_path / preset, *arguments) == 0
     assert "distil" in read_history(tmp_path / "mobile")[-1]["metrics"]["losses"]
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["--phase", "inpaint"], "--edge FOLDER"),
         (["--phase", "edge", "--size", "100"], "multiple of 64"),
         (["--phase", "inpaint", "--edge", "nowhere"], "found no config.json"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_exit_code_2(words, message, stage, skin, tmp_path, capsys):
-    assert stage("train/train.py", skin, tmp_path / "run", *words) == 2
+def test_a_users_mistake_is_one_line_and_exit_code_2(arguments, message, run_script, skin, tmp_path, capsys):
+    assert run_script("train/train.py", skin, tmp_path / "run", *arguments) == 2
     err = capsys.readouterr().err.strip()
     assert message in err and len(err.splitlines()) == 1
     assert not (tmp_path / "run").exists()

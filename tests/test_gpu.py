@@ -45,12 +45,12 @@ def legacy() -> Path:
 def pipeline() -> FaceEraser:
     """Every kind of operator there is in the network that ships, few of each; a flow of a dozen pixels."""
     torch.manual_seed(0)
-    found = FaceEraser(Config.of("mobile", resolution=SIZE, blocks={"edge": 0, "clone": 0}), width=4)
-    nn.init.normal_(found.clone.head.conv.weight, std=0.02)
-    assert found.clone.head.conv.bias is not None
-    found.clone.head.conv.bias.data = torch.tensor([-0.45, 0.6])
-    nn.init.normal_(found.refine.head.conv.weight, std=0.005)
-    return found.eval()
+    network = FaceEraser(Config.of("mobile", resolution=SIZE, blocks={"edge": 0, "clone": 0}), width=4)
+    nn.init.normal_(network.clone.head.conv.weight, std=0.02)
+    assert network.clone.head.conv.bias is not None
+    network.clone.head.conv.bias.data = torch.tensor([-0.45, 0.6])
+    nn.init.normal_(network.refine.head.conv.weight, std=0.005)
+    return network.eval()
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,9 @@ def files(pipeline, tmp_path_factory) -> dict[str, Path]:
         patch.setattr(networks, "canny_tensor", partial(edges.canny_tensor, hysteresis_steps=2))
         for flavour, precision, given in (("gpu", "fp32", False), ("gpu-resampler", "fp16", True)):
             path = folder / f"{flavour}.tflite"
-            form = TFLite(precision, edges_input=given, flavour=flavour)
-            form.write(pipeline, path)
-            checked = form.check(path, pipeline)
+            format = TFLite(precision, edges_input=given, flavour=flavour)
+            format.write(pipeline, path)
+            checked = format.check(path, pipeline)
             fields = {
                 "precision": precision,
                 "resolution": SIZE,
@@ -78,9 +78,9 @@ def files(pipeline, tmp_path_factory) -> dict[str, Path]:
     return {flavour: folder / f"{flavour}.tflite" for flavour in ("gpu", "gpu-resampler")}
 
 
-def test_both_forms_are_taken_whole_and_compute_what_the_cpu_does(files, legacy, stage, capsys) -> None:
+def test_both_forms_are_taken_whole_and_compute_what_the_cpu_does(files, legacy, run_script, capsys) -> None:
     """Node for node by TensorFlow 2.15.1, as a whole by LiteRT's GPU delegate, pixel for pixel against the CPU."""
-    assert stage("export/check_gpu.py", *files.values()) == 0
+    assert run_script("export/check_gpu.py", *files.values()) == 0
     out = capsys.readouterr().out.splitlines()
     for row, path in zip(json.loads(out[-1])["files"], files.values(), strict=True):
         assert row["file"].endswith(path.name) and row["refused"] == [] and row["delegated_share"] == 1.0
@@ -92,14 +92,14 @@ def test_both_forms_are_taken_whole_and_compute_what_the_cpu_does(files, legacy,
         assert row["litert"]["control_refused"] is True
 
 
-def test_a_refused_operator_is_named_with_its_reason(files, legacy, stage, tmp_path, capsys) -> None:
+def test_a_refused_operator_is_named_with_its_reason(files, legacy, run_script, tmp_path, capsys) -> None:
     path = tmp_path / "doctored.tflite"
     graph = Graph(files["gpu"])
     first, second = graph.ops("GATHER")[:2]
     graph.make(first, "EMBEDDING_LOOKUP", first.inputs[::-1])
     graph.make(second, "EMBEDDING_LOOKUP", second.inputs[::-1])
     graph.write(path)
-    assert stage("export/check_gpu.py", path) == 1
+    assert run_script("export/check_gpu.py", path) == 1
     said = capsys.readouterr()
     lines = [line for line in said.out.splitlines() if ": node " in line]
     assert len(lines) == 2 and all("EMBEDDING_LOOKUP: Not supported op EMBEDDING_LOOKUP" in line for line in lines)
@@ -109,20 +109,20 @@ def test_a_refused_operator_is_named_with_its_reason(files, legacy, stage, tmp_p
     assert "gate failed" in said.err and "doctored.tflite" in said.err
 
 
-def test_a_check_that_sees_nothing_is_no_check(files, legacy, stage, monkeypatch, capsys) -> None:
+def test_a_check_that_sees_nothing_is_no_check(files, legacy, run_script, monkeypatch, capsys) -> None:
     """The negative control: where even what no GPU takes passes, every verdict is void."""
     module = script("export/check_gpu.py")
     asked = module.delegated
     monkeypatch.setattr(module, "delegated", lambda *_: {"skipped": "not asked"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CONTROL", "GATHER")
-        assert stage("export/check_gpu.py", files["gpu"]) == 1
+        assert run_script("export/check_gpu.py", files["gpu"]) == 1
         assert "worth nothing" in capsys.readouterr().err
     monkeypatch.setattr(module, "delegated", asked)
     monkeypatch.setattr(module, "CONTROL_LITERT", "LOGISTIC")
     if gpu_delegate.swiftshader() is None:
         missing("no Vulkan driver for LiteRT's GPU delegate here; install chromium")
-    assert stage("export/check_gpu.py", files["gpu"]) == 1
+    assert run_script("export/check_gpu.py", files["gpu"]) == 1
     assert "worth nothing" in capsys.readouterr().err
 
 
@@ -136,16 +136,16 @@ def test_an_analyzer_that_breaks_off_is_not_believed() -> None:
         read("  Op#0 ADD(T#0) -> [T#1]\nGPU COMPATIBILITY WARNING: Subgraph#0 has compatibility issues at nodes 0 on")
 
 
-def test_without_the_second_environment_it_says_what_to_run(files, stage, monkeypatch, capsys) -> None:
+def test_without_the_second_environment_it_says_what_to_run(files, run_script, monkeypatch, capsys) -> None:
     monkeypatch.setattr(script("export/check_gpu.py").legacy, "find_python", lambda given: None)
-    assert stage("export/check_gpu.py", files["gpu"]) == 2
+    assert run_script("export/check_gpu.py", files["gpu"]) == 2
     said = capsys.readouterr()
     assert "make legacy" in said.err and len(said.err.strip().splitlines()) == 1 and said.out == ""
 
 
 @pytest.mark.parametrize("word", ["missing.tflite", __file__])
-def test_what_is_no_tflite_file_is_one_line(word: str, stage, capsys) -> None:
-    assert stage("export/check_gpu.py", word) == 2
+def test_what_is_no_tflite_file_is_one_line(word: str, run_script, capsys) -> None:
+    assert run_script("export/check_gpu.py", word) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
@@ -178,9 +178,9 @@ def test_with_the_plugin_a_cpu_erases_as_the_network_does(files, pipeline, resam
     edge = edges.canny(image @ np.float32([0.299, 0.587, 0.114]), mask)
     with torch.no_grad():
         given = torch.from_numpy(image).permute(2, 0, 1)[None], torch.from_numpy(mask)[None, None]
-        found = pipeline(*given, torch.from_numpy(edge)[None, None])
-    expected = found["erased"][0].permute(1, 2, 0).numpy()
-    assert found["flow"].abs().amax() > 8
+        outputs = pipeline(*given, torch.from_numpy(edge)[None, None])
+    expected = outputs["erased"][0].permute(1, 2, 0).numpy()
+    assert outputs["flow"].abs().amax() > 8
     for runtime in ("ai_edge_litert", "tensorflow"):
         erased = Artifact(files["gpu-resampler"], runtime=runtime, delegate=resampler).run(image, mask)
         # On noise, a flow that is off by a hundredth of a pixel (the weights are float16) shows as a hundredth.
@@ -194,12 +194,12 @@ def test_without_the_plugin_one_line_says_how_to_make_it(files, tmp_path, capsys
     from faceeraser import cli
 
     Image.fromarray(np.zeros((SIZE, SIZE, 3), np.uint8)).save(tmp_path / "photo.png")
-    words = ["erase", str(tmp_path / "photo.png"), "--model", str(files["gpu-resampler"])]
-    assert cli.main(words) == 2
+    arguments = ["erase", str(tmp_path / "photo.png"), "--model", str(files["gpu-resampler"])]
+    assert cli.main(arguments) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "Resampler" in said[0] and "export/build_resampler.sh" in said[0] and "--delegate" in said[0]
     for plugin in (tmp_path / "missing.so", files["gpu"]):
-        assert cli.main([*words, "--delegate", str(plugin)]) == 2
+        assert cli.main([*arguments, "--delegate", str(plugin)]) == 2
         said = capsys.readouterr().err.strip().splitlines()
         assert len(said) == 1 and str(plugin) in said[0] and "export/build_resampler.sh" in said[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png"]
@@ -217,9 +217,9 @@ def test_what_a_file_needs_no_plugin_for(files, capsys) -> None:
 def test_the_build_script_says_what_is_missing(tmp_path) -> None:
     build = Path(__file__).resolve().parents[1] / "export" / "build_resampler.sh"
 
-    def run(*words: str, **environment: str) -> tuple[int, str]:
+    def run(*arguments: str, **environment: str) -> tuple[int, str]:
         done = subprocess.run(
-            ["bash", str(build), *words], env=os.environ | environment, capture_output=True, text=True, check=False
+            ["bash", str(build), *arguments], env=os.environ | environment, capture_output=True, text=True, check=False
         )
         return done.returncode, done.stderr
 

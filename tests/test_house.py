@@ -92,14 +92,14 @@ def imported(tree: ast.AST) -> Iterator[tuple[str, str | None]]:
 
 def own_modules(tree: ast.AST) -> set[str]:
     """The modules of faceeraser that a tree imports, by place; a name taken from the package itself counts as `__init__`."""
-    found = set()
+    places = set()
     for module, name in imported(tree):
         parts = module.split(".")
         if parts[0] == "faceeraser":
             longer = "/".join([*parts[1:], *([name] if name else [])])
             shorter = "/".join(parts[1:])
-            found.add(longer if longer in PLACES else shorter if shorter in PLACES else "__init__")
-    return found
+            places.add(longer if longer in PLACES else shorter if shorter in PLACES else "__init__")
+    return places
 
 
 # --- imports ---------------------------------------------------------------------------------------------------------
@@ -158,13 +158,13 @@ def test_the_rule_of_flow_can_fail() -> None:
 
 def reached(start: str) -> set[str]:
     """The modules of faceeraser that one imports, and those that they import, and so on."""
-    found: set[str] = set()
+    places: set[str] = set()
     waiting = [start]
     while waiting:
-        new = IMPORTS[waiting.pop()] - found
-        found |= new
+        new = IMPORTS[waiting.pop()] - places
+        places |= new
         waiting += new
-    return found
+    return places
 
 
 IMPORTS = {place_of(path): own_modules(tree_of(path)) for path in modules()}
@@ -225,8 +225,8 @@ def test_every_field_of_an_options_class_has_its_words() -> None:
         fields = [k for k in stated if not ast.unparse(body[k].annotation).startswith("ClassVar")]
         assert fields
         for k in fields:
-            words = body[k + 1] if k + 1 < len(body) else None
-            assert isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant), f"{name}: {ast.unparse(body[k])}"
+            doc = body[k + 1] if k + 1 < len(body) else None
+            assert isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant), f"{name}: {ast.unparse(body[k])}"
 
 
 # --- pickles ---------------------------------------------------------------------------------------------------------
@@ -252,35 +252,35 @@ def test_nothing_is_unpickled(path: Path) -> None:
 def commands(text: str) -> Iterator[list[str]]:
     """The words of every command in a shell text: one a line or between semicolons, backslashes joined, no comments."""
     for line in text.replace("\\\n", " ").splitlines():
-        words: list[str] = []
+        command: list[str] = []
         lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
         lexer.whitespace_split = True
         for word in lexer:
             if set(word) <= set(";&|"):
-                yield words
-                words = []
+                yield command
+                command = []
             else:
-                words.append(word)
-        if words:
-            yield words
+                command.append(word)
+        if command:
+            yield command
 
 
 def documented() -> list[tuple[str, list[str]]]:
     """(where, words) of the commands in the Markdown files' fenced blocks and in the docstrings' indented lines."""
-    found = []
+    listed = []
     for page in [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]:
         for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M):
             if language in ("", "sh", "bash"):
-                found += [(page.name, words) for words in commands(block)]
+                listed += [(page.name, command) for command in commands(block)]
     for path in modules() + scripts():
         lines = re.sub(r"\\\n\s*", " ", ast.get_docstring(tree_of(path)) or "").splitlines()
         indented = [line for line in lines if re.match(r"    (python|faceeraser|torchrun|make) ", line)]
-        found += [(name_of(path), words) for words in commands("\n".join(indented))]
+        listed += [(name_of(path), command) for command in commands("\n".join(indented))]
     known = {"python", "torchrun", "make", "faceeraser"}
     # Variables may stand before the command: FACEERASER_NO_SKIP=1 make test.
-    stripped = [(where, words[next((i for i, w in enumerate(words) if "=" not in w), 0) :]) for where, words in found]
-    unique = {(where, tuple(words)) for where, words in stripped if words and words[0] in known}
-    return [(where, list(words)) for where, words in sorted(unique)]
+    stripped = [(where, command[next((i for i, w in enumerate(command) if "=" not in w), 0) :]) for where, command in listed]
+    unique = {(where, tuple(command)) for where, command in stripped if command and command[0] in known}
+    return [(where, list(command)) for where, command in sorted(unique)]
 
 
 def parser_of(script: str) -> ArgumentParser:
@@ -302,12 +302,12 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
 
 
-@pytest.mark.parametrize(("where", "words"), documented(), ids=lambda v: v if isinstance(v, str) else " ".join(v))
-def test_documented_commands_parse(where: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    tool, *rest = words
+@pytest.mark.parametrize(("where", "command"), documented(), ids=lambda v: v if isinstance(v, str) else " ".join(v))
+def test_documented_commands_parse(where: str, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    tool, *rest = command
     if tool == "make":
         targets = [word for word in rest if "=" not in word and not word.startswith("-")]
-        assert targets and set(targets) <= make_targets(), f"{where}: {shlex.join(words)}"
+        assert targets and set(targets) <= make_targets(), f"{where}: {shlex.join(command)}"
         return
     if tool == "faceeraser":
         parser, arguments = parser_of("faceeraser/cli.py"), rest
@@ -315,27 +315,27 @@ def test_documented_commands_parse(where: str, words: list[str], capsys: pytest.
         # What stands before the script is python's or torchrun's own: `-m pytest`, `--nproc-per-node 2`.
         at = next((i for i, word in enumerate(rest) if word.endswith(".py")), None)
         if at is None:
-            assert rest[:2] == ["-m", "pytest"], f"{where}: {shlex.join(words)} names no script"
+            assert rest[:2] == ["-m", "pytest"], f"{where}: {shlex.join(command)} names no script"
             return
         parser, arguments = parser_of(rest[at]), rest[at + 1 :]
     try:
         parser.parse_args(arguments)
     except SystemExit as stop:
-        assert stop.code == 0, f"{where}: {shlex.join(words)}\n{capsys.readouterr().err}"
+        assert stop.code == 0, f"{where}: {shlex.join(command)}\n{capsys.readouterr().err}"
 
 
 def test_the_pages_document_commands() -> None:
     """A regular expression that finds nothing would make the tests around this one pass on an empty list."""
     assert ["faceeraser", "erase", "photo.jpg"] in in_order("README.md")
-    assert sum(words[0] == "python" for words in in_order("README.md")) == 5
-    assert sum(words[0] == "python" for words in in_order("docs/chain.md")) >= 15
+    assert sum(command[0] == "python" for command in in_order("README.md")) == 5
+    assert sum(command[0] == "python" for command in in_order("docs/chain.md")) >= 15
 
 
 def in_order(page: str) -> list[list[str]]:
     """The commands of a page's shell blocks, as they stand, one after another."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.S | re.M)
-    lines = [words for language, block in blocks if language in ("", "sh", "bash") for words in commands(block)]
-    return [words for words in lines if words[0] in ("python", "faceeraser", "bash")]
+    lines = [command for language, block in blocks if language in ("", "sh", "bash") for command in commands(block)]
+    return [command for command in lines if command[0] in ("python", "faceeraser", "bash")]
 
 
 GIVEN = {"photos", "photo.jpg", "clip.mp4", "benchmark_model", "runner/aarch64"}
@@ -347,28 +347,28 @@ WRITTEN = {"target", "json", "output"}
 @pytest.mark.parametrize("page", ["README.md", "docs/chain.md"])
 def test_every_command_reads_what_is_given_or_what_one_before_it_wrote(page: str) -> None:
     there = set(GIVEN)
-    for words in in_order(page):
-        if words[0] == "bash":
+    for command in in_order(page):
+        if command[0] == "bash":
             continue
-        script = "faceeraser/cli.py" if words[0] == "faceeraser" else words[1]
-        args = vars(parser_of(script).parse_args(words[1:] if words[0] == "faceeraser" else words[2:]))
-        if words[0] == "faceeraser" and args.get("paths") and args["output"] is None and len(args["paths"]) == 2:
+        script = "faceeraser/cli.py" if command[0] == "faceeraser" else command[1]
+        args = vars(parser_of(script).parse_args(command[1:] if command[0] == "faceeraser" else command[2:]))
+        if command[0] == "faceeraser" and args.get("paths") and args["output"] is None and len(args["paths"]) == 2:
             args["output"] = args["paths"].pop()  # IN OUT
         if script == "benchmarks/report.py" and args["target"] is None:
             args["target"] = args["results"].pop()
         args.setdefault("output", None)
-        made = {str(args[name]).rstrip("/") for name in WRITTEN if args.get(name) is not None}
+        written = {str(args[name]).rstrip("/") for name in WRITTEN if args.get(name) is not None}
         flat = [
-            str(one)
+            str(path)
             for name, value in args.items()
             if name not in WRITTEN and name not in ("script", "run")
-            for one in (value if isinstance(value, list) else [value])
+            for path in (value if isinstance(value, list) else [value])
         ]
-        named = [value for value in flat if words.count(value) or words.count(value + "/")]
+        named = [value for value in flat if command.count(value) or command.count(value + "/")]
         for path in (Path(value.split("=")[-1]) for value in named if re.search(r"[/.]", value) and not value[0].isdigit()):
             known = {str(place) for place in (path, *path.parents)}
-            assert known & there or (ROOT / path).exists(), f"{page}: {shlex.join(words)}: nothing wrote {path}"
-        there |= made
+            assert known & there or (ROOT / path).exists(), f"{page}: {shlex.join(command)}: nothing wrote {path}"
+        there |= written
 
 
 def test_the_readme_is_short() -> None:
@@ -443,15 +443,15 @@ def test_no_file_names_this_machine() -> None:
     hosts = ["python" + "hosted.org", "py" + "pi.org", "npm" + "js.org", "npm" + "js.com", "deb." + "debian.org"]
     paths = "|".join(re.escape(home) for home in sorted(homes))
     forbidden = re.compile(rf"(?<![\w.~-])(?:{paths})/|{'|'.join(re.escape(host) for host in hosts)}")
-    found = []
+    named = []
     for path in repository_files():
         content = path.read_bytes()
         if b"\0" in content[:8192]:
             continue
         for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
             if match := forbidden.search(line):
-                found.append(f"{path.relative_to(ROOT)}:{number}: {match.group()}")
-    assert not found, "\n".join(found)
+                named.append(f"{path.relative_to(ROOT)}:{number}: {match.group()}")
+    assert not named, "\n".join(named)
 
 
 def test_names_say_what_is_inside() -> None:

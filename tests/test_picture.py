@@ -31,8 +31,8 @@ def smooth_picture(height: int, width: int) -> np.ndarray:
 
 
 def save(path: Path, pixels: np.ndarray, mode: str | None = None, **options: object) -> Path:
-    made = Image.fromarray(pixels)
-    (made.convert(mode) if mode else made).save(path, **options)
+    image = Image.fromarray(pixels)
+    (image.convert(mode) if mode else image).save(path, **options)
     return path
 
 
@@ -80,10 +80,10 @@ def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     grey = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 32, axis=0).repeat(3, axis=2)
     plain = Image.fromarray(grey)
     if mode == "LAB":
-        made = Image.fromarray(cv2.cvtColor(grey, cv2.COLOR_RGB2LAB), mode="LAB")
+        image = Image.fromarray(cv2.cvtColor(grey, cv2.COLOR_RGB2LAB), mode="LAB")
     else:
-        made = plain.convert(mode)
-    made.save(tmp_path / "a.tif")
+        image = plain.convert(mode)
+    image.save(tmp_path / "a.tif")
     read = picture.read(tmp_path / "a.tif").image
     assert read.shape == grey.shape and read.dtype == np.uint8
     if mode != "LAB":  # Pillow maps LAB by a profile of its own; only shape and type are promised
@@ -181,8 +181,8 @@ def test_a_profile_is_followed(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.{suffix}"
         wild.converted(profile, mode).save(path, icc_profile=profile, quality=95)
         truth = wild.pixels() if mode != "L" else np.asarray(wild.portrait().convert("L").convert("RGB"))
-        with Image.open(path) as made:
-            naive = np.asarray(made.convert("RGB"))
+        with Image.open(path) as image:
+            naive = np.asarray(image.convert("RGB"))
         off, otherwise = (np.abs(read.astype(int) - truth).mean() for read in (picture.read(path).image, naive))
         assert off < 2.5 and otherwise > apart, (name, off, otherwise)
 
@@ -256,8 +256,8 @@ def test_a_profile_is_kept_where_it_can_be(tmp_path: Path, ending: str) -> None:
     profile = wild.wide_profile()
     wild.converted(profile, "RGB").resize((60, 40)).save(tmp_path / "a.png", icc_profile=profile)
     assert erase(tmp_path / "a.png", tmp_path / f"out{ending}") == []
-    with Image.open(tmp_path / f"out{ending}") as made:
-        assert made.info["icc_profile"] == profile
+    with Image.open(tmp_path / f"out{ending}") as image:
+        assert image.info["icc_profile"] == profile
     middle = picture.read(tmp_path / f"out{ending}").image[18:22, 25:35].reshape(-1, 3).mean(0)
     assert np.abs(middle - SKIN).max() < 4
 
@@ -267,8 +267,8 @@ def test_a_profile_that_cannot_be_kept_is_followed_and_said(tmp_path: Path) -> N
     wild.converted(profile, "RGB").resize((60, 40)).save(tmp_path / "a.png", icc_profile=profile)
     meant = picture.read(tmp_path / "a.png").image
     assert erase(tmp_path / "a.png", tmp_path / "out.bmp") == ["its colour profile was followed to sRGB: .bmp carries none"]
-    with Image.open(tmp_path / "out.bmp") as made:
-        assert np.array_equal(outside(np.array(made)), outside(meant))
+    with Image.open(tmp_path / "out.bmp") as image:
+        assert np.array_equal(outside(np.array(image)), outside(meant))
 
 
 def test_every_loss_is_said(tmp_path: Path) -> None:
@@ -292,13 +292,13 @@ def test_several_images_are_all_written_or_refused(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.roll(smooth_picture(40, 60), 5 * k, axis=1)) for k in range(3)]
     frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], duration=[100, 200, 300], loop=2)
     erase(tmp_path / "a.png", tmp_path / "out.webp")
-    with Image.open(tmp_path / "out.webp") as made:
-        assert made.n_frames == 3 and made.info["loop"] == 2
+    with Image.open(tmp_path / "out.webp") as image:
+        assert image.n_frames == 3 and image.info["loop"] == 2
         for number, frame in enumerate(frames):
-            made.seek(number)
-            made.load()
-            assert made.info["duration"] == 100 * (number + 1)
-            assert np.array_equal(outside(np.array(made.convert("RGB"))), outside(np.array(frame)))
+            image.seek(number)
+            image.load()
+            assert image.info["duration"] == 100 * (number + 1)
+            assert np.array_equal(outside(np.array(image.convert("RGB"))), outside(np.array(frame)))
     with pytest.raises(ValueError, match=r"has 3 frames, and \.jpg holds one; expected an OUT that ends in \.png"):
         erase(tmp_path / "a.png", tmp_path / "out.jpg")
     assert not (tmp_path / "out.jpg").exists()
@@ -312,10 +312,10 @@ def test_facts_are_kept_when_they_are_asked_for(tmp_path: Path) -> None:
     save(tmp_path / "a.jpg", smooth_picture(40, 60), exif=exif, dpi=(300, 300))
     for options in ({}, {"metadata": True}, {"gps": True}):
         erase(tmp_path / "a.jpg", tmp_path / "out.jpg", **options)
-        with Image.open(tmp_path / "out.jpg") as made:
-            kept = made.getexif()
-            assert made.size == (40, 60) and 0x0112 not in kept, "it stands upright, and is not turned once more"
-            assert (0x0132 in kept) == ("metadata" in options) == (made.info.get("dpi") == (300, 300))
+        with Image.open(tmp_path / "out.jpg") as image:
+            kept = image.getexif()
+            assert image.size == (40, 60) and 0x0112 not in kept, "it stands upright, and is not turned once more"
+            assert (0x0132 in kept) == ("metadata" in options) == (image.info.get("dpi") == (300, 300))
             assert bool(kept.get_ifd(0x8825)) == ("gps" in options)
             assert 0x927C not in kept.get_ifd(0x8769)
 

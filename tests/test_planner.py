@@ -121,10 +121,10 @@ def test_a_given_plan_is_followed(network, pictures) -> None:
     assert network.agreement(plan, plan, image, mask, 1.0) == {"sources": 1.0, "skin": 1.0, "shading": 1.0}
     other = plan["sources"].clone()
     other[0, 7 * 17 + 5] += 1
-    told = network.agreement({**plan, "sources": other}, plan, image, mask, 1.0)
-    assert told["skin"] == told["shading"] == 1.0 and 0.95 < told["sources"] < 1.0
-    told = network.agreement({**plan, "shading": plan["shading"] + 0.01}, plan, image, mask, 1.0)
-    assert told["shading"] == 0.0
+    agreement = network.agreement({**plan, "sources": other}, plan, image, mask, 1.0)
+    assert agreement["skin"] == agreement["shading"] == 1.0 and 0.95 < agreement["sources"] < 1.0
+    agreement = network.agreement({**plan, "shading": plan["shading"] + 0.01}, plan, image, mask, 1.0)
+    assert agreement["shading"] == 0.0
 
 
 def test_it_learns_what_is_skin_and_what_the_membrane_lacks() -> None:
@@ -272,11 +272,11 @@ def test_in_a_video_sources_are_held_and_one_worker_paints_what_two_do(network, 
     results = {}
     for workers in (1, 2):
         eraser = Eraser(source, glasses="off", workers=workers)
-        results[workers] = [one.image for one in eraser.frames(frames, landmarks)]
+        results[workers] = [frame.image for frame in eraser.frames(frames, landmarks)]
     assert all(np.array_equal(a, b) for a, b in zip(results[1], results[2], strict=True))
     held = Held()
-    one, other = ({"skin": np.ones((128, 128, 1), np.float32), "sources": np.full(289, n)} for n in (3.0, 9.0))
-    assert held.steady(0, one)["sources"][0] == 3 and held.steady(0, other)["sources"][0] == 3
+    frame, other = ({"skin": np.ones((128, 128, 1), np.float32), "sources": np.full(289, n)} for n in (3.0, 9.0))
+    assert held.steady(0, frame)["sources"][0] == 3 and held.steady(0, other)["sources"][0] == 3
     assert held.steady(1, other)["sources"][0] == 9, "another face has its own"
     bare = {"skin": np.zeros((128, 128, 1), np.float32), "sources": np.full(289, 840.0)}
     bare["skin"][100:] = 1  # skin only below, where source 840 lies and source 3 does not
@@ -327,24 +327,24 @@ def test_a_file_that_only_plans_says_what_its_network_plans_and_erases_a_photogr
     assert np.abs(results[0].image.astype(int) - results[1].image).max() <= 1
 
 
-def test_sizes_that_cannot_be_painted_are_one_line(exported, stage, tmp_path, capsys) -> None:
-    assert stage("export/to_tflite.py", exported["source"], tmp_path, "--painted", 300) == 2
+def test_sizes_that_cannot_be_painted_are_one_line(exported, run_script, tmp_path, capsys) -> None:
+    assert run_script("export/to_tflite.py", exported["source"], tmp_path, "--painted", 300) == 2
     assert "expected a multiple of 128" in capsys.readouterr().err
-    assert stage("export/to_onnx.py", exported["source"], tmp_path, "--painted", 2176) == 2
+    assert run_script("export/to_onnx.py", exported["source"], tmp_path, "--painted", 2176) == 2
     assert "up to 2048" in capsys.readouterr().err
-    assert stage("export/to_onnx.py", exported["source"], tmp_path, "--batch", 0) == 2
+    assert run_script("export/to_onnx.py", exported["source"], tmp_path, "--batch", 0) == 2
     assert "expected at least 1" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
 def elsewhere(exported, tmp_path_factory):
     """`elsewhere(how)` -> (path, card) of the same network in another format; each made once."""
-    folder, made = tmp_path_factory.mktemp("elsewhere"), {}
+    folder, files = tmp_path_factory.mktemp("elsewhere"), {}
 
-    def export(how) -> tuple[Path, dict]:
-        if how not in made:
-            made[how] = convert.export(exported["source"], folder, how)
-        return folder / made[how]["file"], made[how]
+    def export(format) -> tuple[Path, dict]:
+        if format not in files:
+            files[format] = convert.export(exported["source"], folder, format)
+        return folder / files[format]["file"], files[format]
 
     return export
 
@@ -377,11 +377,11 @@ def test_a_file_takes_a_batch_and_its_pictures_do_not_change_one_another(elsewhe
     file = Artifact(path, threads=1)
     images, masks = (np.stack([getattr(p, name) for p in pictures[:3]]) for name in ("image", "mask"))
     together = file.run(images, masks)  # three pictures, two at a time
-    for picture, made in zip(pictures[:3], together, strict=True):
+    for picture, painted in zip(pictures[:3], together, strict=True):
         with torch.no_grad():
             expected = network(*tensors(picture))["erased"][0].permute(1, 2, 0).numpy()
-        assert np.abs(made - expected).max() < 1e-4
-        assert np.array_equal(made, file.run(picture.image, picture.mask))
+        assert np.abs(painted - expected).max() < 1e-4
+        assert np.array_equal(painted, file.run(picture.image, picture.mask))
 
 
 def test_a_saved_coreml_package_plans_and_paints_as_its_network(elsewhere, network, pictures) -> None:
@@ -394,8 +394,8 @@ def test_a_saved_coreml_package_plans_and_paints_as_its_network(elsewhere, netwo
     types = {op.op_type: mil_program.type_of(op.outputs[0]) for op in painting}
     assert types == {"gather": torch.float32, "linear": torch.float32}
     image, mask = tensors(pictures[2])
-    made = evaluator(path)({"image": image, "mask": mask})["erased"]
-    assert torch.equal(made[:, :, mask[0, 0] == 0], image[:, :, mask[0, 0] == 0])
+    erased = evaluator(path)({"image": image, "mask": mask})["erased"]
+    assert torch.equal(erased[:, :, mask[0, 0] == 0], image[:, :, mask[0, 0] == 0])
     path, card = elsewhere(CoreML(output="plan"))
     CARD.validate(card)
     crop, hole = np.rint(pictures[2].image * 255).astype(np.uint8), pictures[2].mask > 0

@@ -19,7 +19,7 @@ FIELDS = {"precision": "fp32", "resolution": 64, "edges": "inside", "warp": "non
 FIELDS |= {"parity": {"n": 0, "passed": True}}
 
 
-def made(r: float, plain: float, dot: float) -> list:
+def timed_rows(r: float, plain: float, dot: float) -> list:
     """The anchors with times that follow the form exactly, every place with a rate of its own."""
     places = sorted({a.place for a in predict.anchors()})
     rates = {place: 20.0 + 7 * k for k, place in enumerate(places)}
@@ -28,13 +28,13 @@ def made(r: float, plain: float, dot: float) -> list:
 
 
 def test_the_fit_finds_the_parameters_of_times_that_follow_the_form() -> None:
-    found = predict.fit(made(3.0, 1.2, 0.4))
-    assert found.r == pytest.approx(3.0, rel=1e-6) and found.q == pytest.approx({"plain": 1.2, "dot": 0.4}, rel=1e-6)
-    assert predict.leave_one_out(made(3.0, 1.2, 0.4)) == pytest.approx([1.0] * len(predict.anchors()), rel=1e-6)
+    fitted = predict.fit(timed_rows(3.0, 1.2, 0.4))
+    assert fitted.r == pytest.approx(3.0, rel=1e-6) and fitted.q == pytest.approx({"plain": 1.2, "dot": 0.4}, rel=1e-6)
+    assert predict.leave_one_out(timed_rows(3.0, 1.2, 0.4)) == pytest.approx([1.0] * len(predict.anchors()), rel=1e-6)
 
 
 def test_an_anchor_that_is_off_is_left_out_of_its_own_fit() -> None:
-    anchors = made(2.0, 1.1, 0.5)
+    anchors = timed_rows(2.0, 1.1, 0.5)
     wrong = [replace(anchors[0], ms=2 * anchors[0].ms), *anchors[1:]]
     assert predict.leave_one_out(wrong)[0] == pytest.approx(0.5, rel=1e-6)  # the others say half of what it says
     inside = predict.fit(wrong).ms(wrong[0]) / wrong[0].ms
@@ -42,22 +42,23 @@ def test_an_anchor_that_is_off_is_left_out_of_its_own_fit() -> None:
 
 
 def test_published_times_are_many_and_each_has_its_source() -> None:
-    found = predict.anchors()
-    assert len(found) >= 60 and {a.source for a in found} == set(predict.SOURCES)
-    assert all(a.gmacs > 0 and a.gb > 0 and a.ms > 0 for a in found)
-    assert {predict.CLASSES[name][0] for name in predict.CLASSES} <= {a.place for a in found}
+    anchors = predict.anchors()
+    assert len(anchors) >= 60 and {a.source for a in anchors} == set(predict.SOURCES)
+    assert all(a.gmacs > 0 and a.gb > 0 and a.ms > 0 for a in anchors)
+    assert {predict.CLASSES[name][0] for name in predict.CLASSES} <= {a.place for a in anchors}
     with pytest.raises(ValueError, match="no int8 anchor on cores of kind dot"):
-        predict.fit([a for a in found if a.int8 != "dot"])
+        predict.fit([a for a in anchors if a.int8 != "dot"])
 
 
 def test_the_committed_prediction_is_what_the_code_says() -> None:
-    told = json.loads(COMMITTED.read_text())
+    committed = json.loads(COMMITTED.read_text())
     factors = predict.as_factor(predict.leave_one_out(predict.anchors()))
-    assert told["error"]["max_factor"] == pytest.approx(max(factors)) and told["error"]["n"] == len(factors)
-    assert told["error"]["median_factor"] == pytest.approx(np.median(factors))
-    assert [a["published_ms"] for a in told["anchors"]] == [a.ms for a in predict.anchors()]
-    assert predict.RANGE == told["range_factor"] >= max(told["error"]["max_factor"], told["check"]["max_factor"])
-    assert all(row["estimate"] is True and "ms" not in row and "median_ms" not in row for row in told["rows"])
+    assert committed["error"]["max_factor"] == pytest.approx(max(factors)) and committed["error"]["n"] == len(factors)
+    assert committed["error"]["median_factor"] == pytest.approx(np.median(factors))
+    assert [a["published_ms"] for a in committed["anchors"]] == [a.ms for a in predict.anchors()]
+    largest = max(committed[name]["max_factor"] for name in ("error", "check"))
+    assert predict.RANGE == committed["range_factor"] >= largest
+    assert all(row["estimate"] is True and "ms" not in row and "median_ms" not in row for row in committed["rows"])
 
 
 def test_moved_bytes_are_those_of_all_inputs_and_outputs(tflite) -> None:
@@ -112,10 +113,10 @@ def test_the_check_says_how_far_the_form_is_off_our_own_times(exported, capsys) 
     rows = [{"name": name, "ms": ms} for name, ms in (("a", 10.0), ("b", 40.0), ("other", 1.0))]
     results.write_result("r.json", results.result(rows, None, ["c"]))
     assert predict.main(["a.tflite", "b.tflite", "--check", "r.json", "--json", "p.json"]) == 0
-    told = json.loads(Path("p.json").read_text())["check"]
+    check = json.loads(Path("p.json").read_text())["check"]
     # One file twice: the form says one time for both, which lies in the middle, a factor of two from each.
-    assert told["max_factor"] == pytest.approx(2.0) and [row["name"] for row in told["rows"]] == ["a", "b"]
-    assert all(row["fitted_ms"] == pytest.approx(20.0) for row in told["rows"])
+    assert check["max_factor"] == pytest.approx(2.0) and [row["name"] for row in check["rows"]] == ["a", "b"]
+    assert all(row["fitted_ms"] == pytest.approx(20.0) for row in check["rows"])
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def check_contract(folder: Path, size: int) -> dict:
     splits: dict[str, set[str]] = {}
     for row in manifest:
         splits.setdefault(row["group"], set()).add(row["split"])
-    assert all(len(found) == 1 for found in splits.values()), "an identity never crosses splits"
+    assert all(len(of_identity) == 1 for of_identity in splits.values()), "an identity never crosses splits"
     group = {row[key]: row["group"] for row in manifest for key in ("blank", "mask_file") if row[key]}
     for name, split in (("eval.csv", "val"), ("tune.csv", "train")):
         for pair in rows_of(folder / name):

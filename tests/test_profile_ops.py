@@ -90,7 +90,7 @@ def test_a_graph_is_divided_as_the_interpreter_divides_it(divided) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         ("none.tflite", "none.tflite: no such file"),
         ("{folder}/broken.tflite", "LiteRT cannot load it as a .tflite model"),
@@ -99,7 +99,7 @@ def test_a_graph_is_divided_as_the_interpreter_divides_it(divided) -> None:
         ("{tiny} {tiny}", "two files would be called tiny"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(tflite, tmp_path, capsys, words: str, message: str) -> None:
+def test_a_mistake_is_one_line_and_exit_code_2(tflite, tmp_path, capsys, arguments: str, message: str) -> None:
     (tmp_path / "broken.tflite").write_bytes(b"no model")
-    assert call(profile_ops, words.format(folder=tmp_path, tiny=tflite)) == 2
+    assert call(profile_ops, arguments.format(folder=tmp_path, tiny=tflite)) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]

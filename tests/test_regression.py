@@ -34,16 +34,16 @@ def compare(tmp_path: Path, monkeypatch, capsys):
         Path("new.json").write_text(json.dumps(new))
         Path("old.json").write_text(json.dumps(old))
         code = regression.main(["new.json", "--baseline", "old.json", *flags.split()])
-        told = capsys.readouterr()
-        lines = told.out.strip().splitlines()
-        return code, json.loads(lines[-1]) if lines else None, told.err
+        printed = capsys.readouterr()
+        lines = printed.out.strip().splitlines()
+        return code, json.loads(lines[-1]) if lines else None, printed.err
 
     return run
 
 
 def test_a_result_is_not_worse_than_itself(compare) -> None:
-    code, told, _ = compare(result(ROW), result(ROW))
-    assert code == 0 and told == {"compared": 5, "worse": [], "skipped": 0}
+    code, printed, _ = compare(result(ROW), result(ROW))
+    assert code == 0 and printed == {"compared": 5, "worse": [], "skipped": 0}
 
 
 @pytest.mark.parametrize(
@@ -66,9 +66,9 @@ def test_a_result_is_not_worse_than_itself(compare) -> None:
     ],
 )
 def test_what_is_worse(compare, change: dict, flags: str, worse: str | None) -> None:
-    code, told, err = compare(result(ROW | change), result(ROW), flags)
+    code, printed, err = compare(result(ROW | change), result(ROW), flags)
     assert code == (1 if worse else 0)
-    assert [case["figure"] for case in told["worse"]] == ([worse] if worse else [])
+    assert [case["figure"] for case in printed["worse"]] == ([worse] if worse else [])
     assert ("gate failed: int8, " + str(worse) in err) == bool(worse)
 
 
@@ -90,8 +90,8 @@ def test_the_message_says_by_how_much(compare) -> None:
     ],
 )
 def test_times_taken_differently_are_not_compared(compare, new: dict, old: dict, hardware: dict) -> None:
-    code, told, _ = compare(result(ROW | new | {"ms": 99.0}, hardware=hardware), result(ROW | old))
-    assert code == 0 and told["skipped"] == 1
+    code, printed, _ = compare(result(ROW | new | {"ms": 99.0}, hardware=hardware), result(ROW | old))
+    assert code == 0 and printed["skipped"] == 1
     assert compare(result(ROW | new | {"bytes": 9999}, hardware=hardware), result(ROW | old))[0] == 1  # the rest still is
 
 
@@ -103,16 +103,16 @@ def test_rows_of_latency_are_compared_by_their_median(compare) -> None:
 
 
 def test_a_phone_s_times_are_compared_whatever_computer_it_hung_on(compare) -> None:
-    told = {"name": "int8 gpu 1", "median_ms": None, "device": "Pixel 7", "delegate": "gpu"}
-    rows = [told | {"avg_ms": ms} for ms in (10.0, 12.0)]
+    row = {"name": "int8 gpu 1", "median_ms": None, "device": "Pixel 7", "delegate": "gpu"}
+    rows = [row | {"avg_ms": ms} for ms in (10.0, 12.0)]
     none = {"sha": None, "n": 0}
     assert compare(result(rows[1], hardware={"cpu": "y"}, **none), result(rows[0], **none))[0] == 1
 
 
 def test_a_model_cannot_pass_by_going_away(compare) -> None:
     other = ROW | {"name": "slim"}
-    code, told, _ = compare(result(ROW), result(ROW, other))
-    assert code == 1 and told["worse"] == [{"row": "slim", "figure": "row", "why": "the new result has no such row"}]
+    code, printed, _ = compare(result(ROW), result(ROW, other))
+    assert code == 1 and printed["worse"] == [{"row": "slim", "figure": "row", "why": "the new result has no such row"}]
     assert compare(result(ROW), result(ROW, other), "--allow-missing")[0] == 0
     assert compare(result(ROW, other), result(ROW))[0] == 0  # a new one is welcome
 
@@ -158,5 +158,5 @@ def test_the_workflow_in_the_docs_calls_what_there_is() -> None:
     block = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/ci.md").read_text(), re.S).group(1)
     lines = re.findall(r"run: python benchmarks/(\w+)\.py (.*)", block)
     assert [name for name, _ in lines] == ["fidelity", "regression", "report"]
-    for name, words in lines:
-        script(name).build_parser().parse_args(words.removesuffix(" report.html").split())
+    for name, arguments in lines:
+        script(name).build_parser().parse_args(arguments.removesuffix(" report.html").split())

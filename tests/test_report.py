@@ -45,18 +45,18 @@ class Page(HTMLParser):
 
 def result_of(rows: list[dict], source: str = "photos", **more) -> dict:
     data = {"name": "faces", "n": 3, "eval_sha256": "ab", "source": source}
-    made = {"command": "c", "commit": "d", "hardware": {"cpu": "x"}, "versions": {"v": "1"}, "data": data, "rows": rows}
-    return made | more
+    result = {"command": "c", "commit": "d", "hardware": {"cpu": "x"}, "versions": {"v": "1"}, "data": data, "rows": rows}
+    return result | more
 
 
 def row(name: str, quality: float = 33.0, size: float = 1.0, **more) -> dict:
-    made = {"name": name, "psnr_hole_mirrored": quality, "bytes": int(size * 1e6), "gmacs": size / 4, "ms": 20.0 + size}
-    return made | more
+    fields = {"name": name, "psnr_hole_mirrored": quality, "bytes": int(size * 1e6), "gmacs": size / 4, "ms": 20.0 + size}
+    return fields | more
 
 
 def timing(model: str, ms: float, **more) -> dict:
-    made = {"name": f"{model} {ms}", "model": model, "median_ms": ms, "p90_ms": ms * 1.1, "runtime": "litert"}
-    return made | {"threads": 1} | more
+    fields = {"name": f"{model} {ms}", "model": model, "median_ms": ms, "p90_ms": ms * 1.1, "runtime": "litert"}
+    return fields | {"threads": 1} | more
 
 
 def estimate(model: str, ms: float) -> dict:
@@ -74,13 +74,13 @@ def estimate(model: str, ms: float) -> dict:
     }
 
 
-def options(*words: str):
-    return report.build_parser().parse_args(["result.json", *words])
+def options(*arguments: str):
+    return report.build_parser().parse_args(["result.json", *arguments])
 
 
-def judge(rows: list[dict], timings: list[dict] = (), estimates: list[dict] = (), *words: str) -> dict:
+def judge(rows: list[dict], timings: list[dict] = (), estimates: list[dict] = (), *arguments: str) -> dict:
     timed, _ = report.times([result_of(list(timings))] if timings else [])
-    return report.verdict(rows, timed, list(estimates), options(*words))
+    return report.verdict(rows, timed, list(estimates), options(*arguments))
 
 
 # --- the verdict -----------------------------------------------------------------------------------------------------
@@ -92,15 +92,16 @@ def test_the_verdict_stands_before_everything_else() -> None:
 
 
 def test_a_computer_s_time_meets_no_phone_s_budget() -> None:
-    told = judge([row("int8")], [timing("int8", 5.0)])
-    speed = told["best"]["checks"][1]
-    assert told["headline"]["state"] == "unknown" and speed["state"] == "unknown"
+    verdict = judge([row("int8")], [timing("int8", 5.0)])
+    speed = verdict["best"]["checks"][1]
+    assert verdict["headline"]["state"] == "unknown" and speed["state"] == "unknown"
     assert speed["text"] == "not measured on a phone" and "5.0 ms on a computer" in speed["note"]
 
 
 def test_an_estimate_meets_no_budget_and_is_called_one() -> None:
-    told = judge([row("int8")], [], [estimate("int8", 10.0)])
-    assert told["headline"]["state"] == "unknown" and "estimate only, ms: middle 7–14" in told["best"]["checks"][1]["note"]
+    verdict = judge([row("int8")], [], [estimate("int8", 10.0)])
+    assert verdict["headline"]["state"] == "unknown"
+    assert "estimate only, ms: middle 7–14" in verdict["best"]["checks"][1]["note"]
 
 
 def test_an_emulated_time_meets_no_budget_and_is_not_shown() -> None:
@@ -114,9 +115,9 @@ def test_an_emulated_time_meets_no_budget_and_is_not_shown() -> None:
 def test_a_phone_s_fastest_time_and_the_size_decide(ms: float, size: float, state: str) -> None:
     phone = {"device": "Pixel 9"}
     times = [timing("int8", ms, **phone, delegate="gpu"), timing("int8", 90.0, **phone, delegate="xnnpack")]
-    told = judge([row("int8", size=size)], times)
-    assert told["headline"]["state"] == state
-    assert f"{ms:.1f} ms on Pixel 9 (gpu)" in told["best"]["checks"][1]["text"]
+    verdict = judge([row("int8", size=size)], times)
+    assert verdict["headline"]["state"] == state
+    assert f"{ms:.1f} ms on Pixel 9 (gpu)" in verdict["best"]["checks"][1]["text"]
 
 
 def test_budgets_are_the_user_s_where_given() -> None:
@@ -144,8 +145,8 @@ def test_a_smear_is_called_one_and_is_not_the_one_to_ship() -> None:
 
 
 def test_rows_that_are_no_file_are_not_judged_but_named() -> None:
-    told = judge([row("fp32"), {"name": "folder", "psnr_hole_mirrored": 33.0, "kind": "checkpoint", "bytes": None}])
-    assert [j["name"] for j in told["judged"]] == ["fp32"] and told["unfiled"] == ["folder"]
+    verdict = judge([row("fp32"), {"name": "folder", "psnr_hole_mirrored": 33.0, "kind": "checkpoint", "bytes": None}])
+    assert [j["name"] for j in verdict["judged"]] == ["fp32"] and verdict["unfiled"] == ["folder"]
     assert "no budget can be judged" in judge([{"name": "folder", "psnr_hole_mirrored": 33.0}])["headline"]["text"]
 
 
@@ -164,8 +165,8 @@ def test_rows_that_are_no_file_are_not_judged_but_named() -> None:
     ],
 )
 def test_a_figure_stands_with_its_change_against_the_first_row(field, first, value, better, change, tone) -> None:
-    found = report.cell({field: value}, {field: first}, field, 2, better)
-    assert (found["change"], found["tone"]) == (change, tone)
+    cell = report.cell({field: value}, {field: first}, field, 2, better)
+    assert (cell["change"], cell["tone"]) == (change, tone)
     assert report.cell({}, {field: first}, field, 2, better)["text"] == "–"
 
 
@@ -204,15 +205,15 @@ def test_time_by_operator_and_where_nodes_run_are_what_the_device_told(place) ->
     (table,) = report.ops_tables(report.times(results)[0])
     assert [op["type"] for op in table["ops"]][:2] == ["OP19", "OP18"] and table["ops"][-1]["type"] == "8 other types"
     assert sum(op["share"] for op in table["ops"]) == pytest.approx(100, abs=1)
-    (told,) = report.placement({"fp32": Path("fp32.onnx")}, {}, report.times(results)[0])
-    assert told["runs"][0]["by"] == {"Sub": "gpu 1"}
+    (line,) = report.placement({"fp32": Path("fp32.onnx")}, {}, report.times(results)[0])
+    assert line["runs"][0]["by"] == {"Sub": "gpu 1"}
     unknown = report.placement({"fp32": Path("fp32.onnx")}, {}, [])
     page = Page(report.render(result_of([row("fp32")]), (), operators=unknown))
     assert "Not known: no result from a device says which nodes" in page.text
 
 
 def test_rows_of_android_py_are_read_as_they_are(place) -> None:
-    told = {
+    device_row = {
         "name": "near gpu 4",
         "model": "near",
         "file": "near.onnx",
@@ -233,17 +234,17 @@ def test_rows_of_android_py_are_read_as_they_are(place) -> None:
         "delegated": [{"delegate": "Gpu", "nodes": 900, "of": 1291, "partitions": 12}],
         "ops": [{"kind": "CONV_2D", "name": f"{k}", "avg_ms": 0.5, "calls": 1} for k in range(4)],
     }
-    (found,), _ = report.times([result_of([told])])
-    assert (found["ms"], found["low"], found["high"], found["what"]) == (12.0, 10.0, 15.0, "fastest to slowest")
-    assert found["device"] == "Tensor G3" and found["phone"]
-    assert report.ops_tables([found])[0]["ops"] == [{"type": "CONV_2D", "n": 4, "ms": 2.0, "share": 100.0}]
+    (timed,), _ = report.times([result_of([device_row])])
+    assert (timed["ms"], timed["low"], timed["high"], timed["what"]) == (12.0, 10.0, 15.0, "fastest to slowest")
+    assert timed["device"] == "Tensor G3" and timed["phone"]
+    assert report.ops_tables([timed])[0]["ops"] == [{"type": "CONV_2D", "n": 4, "ms": 2.0, "share": 100.0}]
     rows = [row("int8", file="near.onnx"), row("fp32")]  # another name, the same file
-    check = report.verdict(rows, [found], [], options())["judged"][0]["checks"][1]
+    check = report.verdict(rows, [timed], [], options())["judged"][0]["checks"][1]
     assert check["state"] == "met" and "battery at 9 %" in check["note"]
-    nodes = report.placement({"near": Path("near.onnx")}, {}, [found])
-    page = report.render(result_of(rows), [result_of([told])], operators=nodes)
+    nodes = report.placement({"near": Path("near.onnx")}, {}, [timed])
+    page = report.render(result_of(rows), [result_of([device_row])], operators=nodes)
     assert "Gpu took 900 of 1291 nodes, in 12 pieces; which ones it does not tell" in Page(page).text
-    failed = {**told, "avg_ms": None, "error": "gpu took no node of the graph"}
+    failed = {**device_row, "avg_ms": None, "error": "gpu took no node of the graph"}
     assert report.times([result_of([failed])]) == ([], 0)
 
 
@@ -324,9 +325,9 @@ def test_the_report_says_synthetic_and_escapes_what_others_named() -> None:
 def test_results_of_several_files_stand_on_one_page(place, capsys) -> None:
     sha = json.loads(Path("faces/data.json").read_text())["eval_sha256"]
     for name, rows in (("a", [row("fp32"), row("telea")]), ("b", [row("fp32", 32), row("int8"), row("telea")])):
-        found = result_of(rows)
-        found["data"]["eval_sha256"] = sha
-        Path(f"{name}.json").write_text(json.dumps(found))
+        result = result_of(rows)
+        result["data"]["eval_sha256"] = sha
+        Path(f"{name}.json").write_text(json.dumps(result))
     Path("l.json").write_text(json.dumps(result_of([timing("int8", 9.0)])))
     Path("p.json").write_text(json.dumps(result_of([estimate("int8", 40.0)])))
     assert call(report, "a.json l.json b.json p.json --no-photo report.html") == 0
@@ -473,7 +474,7 @@ def outside():
             self.send_header("Access-Control-Allow-Origin", "*")
             self.end_headers()
 
-        def log_message(self, *words: object) -> None:
+        def log_message(self, *arguments: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -554,25 +555,25 @@ def test_fifty_models_and_two_hundred_pictures_open_in_two_seconds_below_ten_meg
     write_data(tmp_path / "faces", n=200)
     history = [{"stage": f"stage{k}", "options": {"steps": k}, "metrics": {"psnr_hole_mirrored": 33.0}} for k in range(8)]
     sha = json.loads(Path("faces/data.json").read_text())["eval_sha256"]
-    rows, words = [], []
+    rows, arguments = [], []
     for k in range(50):
         write_model(tmp_path / f"m{k}.onnx", 0.5 + k / 500, history=history)
         rows.append(row(f"m{k}", 30 + k / 25, 1 + k / 10, params=k, psnr_hole_smooth=33.0, texture_energy=1.0))
-        words.append(f"m{k}=m{k}.onnx")
-    found = result_of(rows)
-    found["data"]["eval_sha256"] = sha
-    results.write_result("r.json", found)
+        arguments.append(f"m{k}=m{k}.onnx")
+    result = result_of(rows)
+    result["data"]["eval_sha256"] = sha
+    results.write_result("r.json", result)
     # Faces of 256 pixels with more detail than photographs have, so that the budget of bytes is put to the test.
     rng = np.random.default_rng(0)
     (tmp_path / "faces/faces/val").mkdir(parents=True)
     lines = Path("faces/manifest.csv").read_text().splitlines()
-    told = [lines[0] + ",face_file"]
+    manifest = [lines[0] + ",face_file"]
     for k, line in enumerate(lines[1:]):
         noise = cv2.GaussianBlur(rng.integers(0, 255, (256, 256, 4), dtype=np.uint8), (0, 0), 0.7)
         cv2.imwrite(str(tmp_path / f"faces/faces/val/p{k}.png"), noise, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-        told.append(f"{line},faces/val/p{k}.png")
-    Path("faces/manifest.csv").write_text("\n".join(told) + "\n")
-    flags = ["--data", "faces", "--no-photo", "--pairs", "200", "--faces", "200", "--models", *words]
+        manifest.append(f"{line},faces/val/p{k}.png")
+    Path("faces/manifest.csv").write_text("\n".join(manifest) + "\n")
+    flags = ["--data", "faces", "--no-photo", "--pairs", "200", "--faces", "200", "--models", *arguments]
     assert report.main(["r.json", *flags, "big.html"]) == 0
     last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert (last["rows"], last["photographs"], last["pairs"]) == (50, 200, 200) and last["bytes"] < 10e6

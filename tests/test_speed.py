@@ -28,8 +28,8 @@ def test_a_goal_is_met_up_to_its_bound_and_only_asked_of_rows_that_are_there(rat
 
 
 def test_results_name_the_instruction_set_of_the_machine() -> None:
-    found = results.hardware()["isa"].split()
-    assert set(found) <= set(results.ISA)
+    sets = results.hardware()["isa"].split()
+    assert set(sets) <= set(results.ISA)
     with open("/proc/cpuinfo") as file:
         text = file.read()
-    assert ("avx2" in found) == (" avx2 " in text)
+    assert ("avx2" in sets) == (" avx2 " in text)

@@ -30,15 +30,28 @@ def alive(process: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are found by /proc, which Linux has")
-@pytest.mark.parametrize(("number", "words"), [(signal.SIGINT, ("-n", "1")), (signal.SIGTERM, ())], ids=["int", "term"])
-def test_interrupting_it_ends_what_its_tests_have_started(tmp_path: Path, number: int, words: tuple[str, ...]) -> None:
-    told = tmp_path / "told"
-    (tmp_path / "test_waits.py").write_text(WAITS.replace("{told!r}", repr(str(told)).replace("'", '\\"')))
+@pytest.mark.parametrize(("number", "arguments"), [(signal.SIGINT, ("-n", "1")), (signal.SIGTERM, ())], ids=["int", "term"])
+def test_interrupting_it_ends_what_its_tests_have_started(tmp_path: Path, number: int, arguments: tuple[str, ...]) -> None:
+    pid_file = tmp_path / "told"
+    (tmp_path / "test_waits.py").write_text(WAITS.replace("{told!r}", repr(str(pid_file)).replace("'", '\\"')))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
     for name in [name for name in environment if name.startswith("PYTEST_")]:
         del environment[name]  # this is a suite of its own, whoever runs it
     suite = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", tmp_path, "-p", "conftest", *words, tmp_path],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-c",
+            os.devnull,
+            "--rootdir",
+            tmp_path,
+            "-p",
+            "conftest",
+            *arguments,
+            tmp_path,
+        ],
         env=environment,
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
@@ -47,9 +60,9 @@ def test_interrupting_it_ends_what_its_tests_have_started(tmp_path: Path, number
     )
     try:
         end = time.monotonic() + 120
-        while not (told.exists() and told.read_text()) and suite.poll() is None and time.monotonic() < end:
+        while not (pid_file.exists() and pid_file.read_text()) and suite.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
-        child = int(told.read_text())
+        child = int(pid_file.read_text())
         assert alive(child)
         suite.send_signal(number)
         assert suite.wait(60) == pytest.ExitCode.INTERRUPTED

@@ -79,9 +79,9 @@ def written(tmp_path_factory) -> dict[str, Path]:
     quant.set_calibrating(stored, False)
     quant.set_exporting(stored)
     symmetric = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
-    how = quant_config.QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(symmetric))
-    made = litert_torch.convert(stored, sample_kwargs={"image": given["image"]}, quant_config=how)
-    made.export(str(folder / "stored.tflite"))
+    config = quant_config.QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(symmetric))
+    edge_model = litert_torch.convert(stored, sample_kwargs={"image": given["image"]}, quant_config=config)
+    edge_model.export(str(folder / "stored.tflite"))
     return {name: folder / f"{name}.tflite" for name in ("floats", "stored")}
 
 
@@ -104,15 +104,15 @@ def same(one: Path, other: Path, apart: float = 0.0) -> None:
     names = {given.name.decode() for given in Graph(one).model.signatureDefs[0].inputs}
     for seed in range(3):
         given = {name: value for name, value in inputs(seed).items() if name in names}
-        found, expected = (reference(path, given) for path in (one, other))
-        assert found.keys() == expected.keys()
-        for name, value in found.items():
+        outputs, expected = (reference(path, given) for path in (one, other))
+        assert outputs.keys() == expected.keys()
+        for name, value in outputs.items():
             assert np.abs(value - expected[name]).max() <= apart, name
 
 
 def test_every_edit_has_a_test_here() -> None:
-    told = {name.removeprefix("test_") for name in globals()}
-    missing = {edit.change.__name__ for edit in tflite_edits.EDITS} - told
+    tests = {name.removeprefix("test_") for name in globals()}
+    missing = {edit.change.__name__ for edit in tflite_edits.EDITS} - tests
     assert not missing, f"{missing}: no test of that name"
 
 
@@ -204,16 +204,16 @@ def test_floats_at_the_ends(tmp_path) -> None:
         expected, step = module(image)["made"].numpy(), float(module.conv.get_submodule("out").get_parameter("scale"))
     quant.set_exporting(module)
     symmetric = pt2e_quantizer.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
-    how = quant_config.QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(symmetric))
-    litert_torch.convert(module, sample_kwargs={"image": image}, quant_config=how).export(str(tmp_path / "direct.tflite"))
+    config = quant_config.QuantConfig(pt2e_quantizer=pt2e_quantizer.PT2EQuantizer().set_global(symmetric))
+    litert_torch.convert(module, sample_kwargs={"image": image}, quant_config=config).export(str(tmp_path / "direct.tflite"))
     before = Graph(tmp_path / "direct.tflite")
     ends = (*before.model.signatureDefs[0].inputs, *before.model.signatureDefs[0].outputs)
     assert "INT8" in {before.type(int(port.tensorIndex)) for port in ends}, "nothing to mend"
     graph = edited(tmp_path / "direct.tflite", tmp_path / "a.tflite", tflite_edits.floats_at_the_ends)
     ends = (*graph.model.signatureDefs[0].inputs, *graph.model.signatureDefs[0].outputs)
     assert {graph.type(int(port.tensorIndex)) for port in ends} == {"FLOAT32"}
-    made = reference(tmp_path / "a.tflite", {"image": inputs()["image"]})["made"]
-    assert np.abs(made - expected).max() < 1.01 * step and (np.abs(made - expected) > 0.01 * step).mean() < 0.01
+    output = reference(tmp_path / "a.tflite", {"image": inputs()["image"]})["made"]
+    assert np.abs(output - expected).max() < 1.01 * step and (np.abs(output - expected) > 0.01 * step).mean() < 0.01
 
 
 def test_floats_for_float_readers(written, tmp_path) -> None:
@@ -271,15 +271,15 @@ def test_mask_named(written, tmp_path) -> None:
 
 @pytest.mark.parametrize("kinds", [(), ("quantized", "for_cpu", "erase"), ("for_cpu", "eight_bit", "erase")])
 def test_a_file_gets_the_edits_of_its_kind_in_order(kinds, monkeypatch) -> None:
-    made: list[str] = []
+    applied: list[str] = []
 
     class Nothing:
         def find_makers(self) -> None:
-            made.append("looked anew")
+            applied.append("looked anew")
 
     originals = tflite_edits.EDITS
-    noted = [tflite_edits.Edit(lambda _, name=edit.change.__name__: made.append(name), edit.of) for edit in originals]
+    noted = [tflite_edits.Edit(lambda _, name=edit.change.__name__: applied.append(name), edit.of) for edit in originals]
     monkeypatch.setattr(tflite_edits, "EDITS", tuple(noted))
     tflite_edits.apply(Nothing(), kinds)
     wanted = [edit.change.__name__ for edit in originals if edit.of in ("all", *kinds)]
-    assert made[::2] == wanted and set(made[1::2]) == {"looked anew"} and len(wanted) >= 3
+    assert applied[::2] == wanted and set(applied[1::2]) == {"looked anew"} and len(wanted) >= 3

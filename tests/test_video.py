@@ -70,8 +70,8 @@ def finder(landmarks: None) -> FaceFinder:
     return shared()
 
 
-def run(*words: object) -> int:
-    return cli.main([str(word) for word in words])
+def run(*arguments: object) -> int:
+    return cli.main([str(word) for word in arguments])
 
 
 def files(folder: Path) -> list[str]:
@@ -151,8 +151,8 @@ def painted(source: Path, target: Path, **options: object) -> list[str]:
 
 
 def fields(path: Path, *names: str) -> list[object]:
-    (found,) = [one for one in wild.of_kind(wild.probe(path), "video") if not one["disposition"]["attached_pic"]]
-    return [found.get(name) for name in names]
+    (stream,) = [each for each in wild.of_kind(wild.probe(path), "video") if not each["disposition"]["attached_pic"]]
+    return [stream.get(name) for name in names]
 
 
 @pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv"])
@@ -187,29 +187,29 @@ def test_colours_mean_what_they_meant(ffprobe, tmp_path, ending, tags):
     assert np.abs(middle - SKIN).max() < 5, middle
 
 
-def luma(path: Path, shape: tuple[int, int], form: str) -> np.ndarray:
+def luma(path: Path, shape: tuple[int, int], pixel_format: str) -> np.ndarray:
     """The first plane of the first frame, of 16-bit samples."""
-    words = ["ffmpeg", "-v", "error", "-i", str(path), "-frames:v", "1", "-pix_fmt", form, "-f", "rawvideo", "-"]
-    raw = subprocess.run(words, capture_output=True, check=True).stdout
+    arguments = ["ffmpeg", "-v", "error", "-i", str(path), "-frames:v", "1", "-pix_fmt", pixel_format, "-f", "rawvideo", "-"]
+    raw = subprocess.run(arguments, capture_output=True, check=True).stdout
     return np.frombuffer(raw, "<u2")[: shape[0] * shape[1]].reshape(shape)
 
 
-@pytest.mark.parametrize("form", ["yuv420p", "yuv422p", "yuv444p", "yuva420p", "yuv420p10le", "gray", "bgr0"])
-def test_in_mkv_nothing_but_the_patch_changes(ffprobe, tmp_path, form):
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p", "yuva420p", "yuv420p10le", "gray", "bgr0"])
+def test_in_mkv_nothing_but_the_patch_changes(ffprobe, tmp_path, pixel_format):
     """Sample by sample, as ffmpeg decodes both: depth, halved colours and transparency are the source's."""
-    wild.film(tmp_path / "a.mkv", codec="ffv1", form=form, count=2)
+    wild.film(tmp_path / "a.mkv", codec="ffv1", form=pixel_format, count=2)
     assert painted(tmp_path / "a.mkv", tmp_path / "o.mkv") == []
-    assert fields(tmp_path / "o.mkv", "pix_fmt") == [form]
+    assert fields(tmp_path / "o.mkv", "pix_fmt") == [pixel_format]
     before, after = (wild.shown(tmp_path / name)[0] for name in ("a.mkv", "o.mkv"))
     far = np.ones(before.shape[:2], bool)
     far[PATCH[0].start - 2 : PATCH[0].stop + 2, PATCH[1].start - 2 : PATCH[1].stop + 2] = False  # colour is interpolated
-    if form == "yuv420p10le":  # what ffmpeg cuts to 8 bits it dithers, from neighbour to neighbour: its own luma then
-        before, after = (luma(tmp_path / name, before.shape[:2], form) for name in ("a.mkv", "o.mkv"))
+    if pixel_format == "yuv420p10le":  # ffmpeg dithers what it cuts to 8 bits: its own luma then
+        before, after = (luma(tmp_path / name, before.shape[:2], pixel_format) for name in ("a.mkv", "o.mkv"))
         far[PATCH] = False
     assert np.array_equal(before[far], after[far])
     after = wild.shown(tmp_path / "o.mkv")[0]
     middle = after[70:90, 120:160].reshape(-1, 3).mean(0)
-    wanted = SKIN if form != "gray" else [137] * 3
+    wanted = SKIN if pixel_format != "gray" else [137] * 3
     assert np.abs(middle - wanted).max() < 4
 
 
@@ -242,18 +242,18 @@ def test_pixel_shape_and_fields_are_kept(ffprobe, tmp_path):
 def test_tracks_languages_and_chapters_come_along(ffprobe, tmp_path):
     wild._with_text(tmp_path / "a.mkv")
     assert painted(tmp_path / "a.mkv", tmp_path / "o.mkv") == []
-    found = wild.probe(tmp_path / "o.mkv")
-    assert [(one["codec_type"], one["tags"].get("language")) for one in found["streams"]][1:] == [
+    probed = wild.probe(tmp_path / "o.mkv")
+    assert [(stream["codec_type"], stream["tags"].get("language")) for stream in probed["streams"]][1:] == [
         ("audio", "deu"),
         ("audio", "fra"),
         ("subtitle", "eng"),
     ]
-    assert [one["tags"]["title"] for one in found["chapters"]] == ["part 0", "part 1"]
+    assert [stream["tags"]["title"] for stream in probed["chapters"]] == ["part 0", "part 1"]
     assert painted(tmp_path / "a.mkv", tmp_path / "o.mp4") == [
         "its subtitle track 1 (srt, eng) became mov_text, the one kind that .mp4 holds"
     ]
-    words = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "o.mp4"), "-map", "0:s", "-f", "srt", "-"]
-    said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    arguments = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "o.mp4"), "-map", "0:s", "-f", "srt", "-"]
+    said = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
     assert said.split("\n\n")[:2] == ["1\n00:00:00,000 --> 00:00:00,300\nhello", "2\n00:00:00,300 --> 00:00:00,390\nagain"]
     assert wild.of_kind(wild.probe(tmp_path / "o.mp4"), "subtitle")[0]["tags"]["language"] == "eng"
     assert painted(tmp_path / "a.mkv", tmp_path / "o.avi")[0] == (
@@ -268,9 +268,20 @@ def test_sound_is_copied_packet_by_packet_or_encoded_anew_and_said(ffprobe, tmp_
     wild.film(tmp_path / "a.mkv", count=20, sound=["eng"], sound_codec="libopus")
 
     def packets(path: Path) -> list[str]:
-        words = ["ffprobe", "-v", "error", "-select_streams", "a", "-show_packets", "-show_data_hash", "md5", "-of", "json"]
-        done = subprocess.run([*words, str(path)], capture_output=True, text=True, check=True)
-        return [one["data_hash"] for one in json.loads(done.stdout)["packets"]]
+        arguments = [
+            "ffprobe",
+            "-v",
+            "error",
+            "-select_streams",
+            "a",
+            "-show_packets",
+            "-show_data_hash",
+            "md5",
+            "-of",
+            "json",
+        ]
+        done = subprocess.run([*arguments, str(path)], capture_output=True, text=True, check=True)
+        return [packet["data_hash"] for packet in json.loads(done.stdout)["packets"]]
 
     assert painted(tmp_path / "a.mkv", tmp_path / "o.mp4") == []
     assert packets(tmp_path / "o.mp4") == packets(tmp_path / "a.mkv") != []
@@ -284,8 +295,8 @@ def test_facts_of_a_video_are_kept_when_they_are_asked_for(ffprobe, tmp_path):
     wild.film(tmp_path / "a.mp4", count=2, metadata={"title": "a walk", "location": "+48.1+011.5/"})
     for options in ({}, {"metadata": True}, {"gps": True}):
         painted(tmp_path / "a.mp4", tmp_path / "o.mp4", **options)
-        found = wild.probe(tmp_path / "o.mp4")["format"].get("tags", {})
-        assert ("title" in found) == ("metadata" in options) and ("location" in found) == ("gps" in options)
+        tags = wild.probe(tmp_path / "o.mp4")["format"].get("tags", {})
+        assert ("title" in tags) == ("metadata" in options) and ("location" in tags) == ("gps" in options)
 
 
 def test_frames_that_a_container_counts_and_does_not_show_are_not_missed(ffprobe, finder, tmp_path, capfd):
@@ -342,8 +353,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
         "        for frame in clip: write(frame.image, frame)\n"
         "except (ValueError, OSError) as error: print(type(error).__name__, error); sys.exit(2)\n"
     )
-    words = [sys.executable, "-c", code, str(tmp_path / "a.mkv"), str(tmp_path / "o.mkv")]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    arguments = [sys.executable, "-c", code, str(tmp_path / "a.mkv"), str(tmp_path / "o.mkv")]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert files(tmp_path) == ["a.mkv"]
 
@@ -363,15 +374,15 @@ def test_the_filter_steadies_what_rests_and_does_not_trail_behind_what_moves():
     constants, rng, unit = tracking.read(), np.random.default_rng(0), 90.0
     noise = rng.normal(0, 0.003 * unit, (200, 468, 2))
     still = OneEuro(constants)
-    rest = np.array([still(100 + one, unit, 1 / 30) for one in noise])
+    rest = np.array([still(100 + shift, unit, 1 / 30) for shift in noise])
     shaking = np.abs(np.diff(rest[50:], axis=0)).mean() / np.abs(np.diff(noise[50:], axis=0)).mean()
     assert shaking < 0.35
     walk = np.arange(200)[:, None, None] * np.full((1, 468, 2), 2.0 * unit / 30)  # two eye distances a second
     smooth = OneEuro(constants)
-    behind = np.array([one - smooth(one, unit, 1 / 30) for one in walk])[50:] / unit
+    behind = np.array([shift - smooth(shift, unit, 1 / 30) for shift in walk])[50:] / unit
     assert 0 <= behind.mean() < 0.02
     slow = OneEuro(Constants(constants.min_cutoff_hz, 0.0, constants.derivative_cutoff_hz, 1))
-    assert np.array([one - slow(one, unit, 1 / 30) for one in walk])[50:].mean() / unit > 0.25
+    assert np.array([shift - slow(shift, unit, 1 / 30) for shift in walk])[50:].mean() / unit > 0.25
 
 
 def test_the_filter_does_not_depend_on_how_large_the_face_is_or_how_many_frames_a_second():
@@ -403,12 +414,12 @@ class Finder:
         boxes = [np.stack([face.mesh.min(0), face.mesh.max(0)]) for face in self.there]
         return [Detection(np.vstack([box, np.zeros((6, 2))]), 0.9) for box in boxes]
 
-    def landmarks(self, image: np.ndarray, found: Detection) -> Face | None:
+    def landmarks(self, image: np.ndarray, detection: Detection) -> Face | None:
         self.asked.append("landmarks")
-        return min(self.there, key=lambda face: float(np.abs(face.mesh.min(0) - found.box[0]).sum()))
+        return min(self.there, key=lambda face: float(np.abs(face.mesh.min(0) - detection.box[0]).sum()))
 
     def follow(self, image: np.ndarray, face: Face) -> Face | None:
-        near = [one for one in self.there if np.abs(one.mesh - face.mesh).mean() < 0.5 * face.width]
+        near = [known for known in self.there if np.abs(known.mesh - face.mesh).mean() < 0.5 * face.width]
         return near[0] if near else None
 
 
@@ -424,9 +435,9 @@ def test_the_detector_rests_while_a_face_is_followed_and_looks_again_now_and_the
     finder.there = [a_face(100)]
     seen = [tracker(blank, 0.04) for _ in range(31)]
     assert tracker.frames == 31 and tracker.looks == 4 and finder.asked.count("landmarks") == 1
-    assert {one.number for frame in seen for one in frame} == {1}
+    assert {track.number for frame in seen for track in frame} == {1}
     finder.there.append(a_face(300))
-    numbers = [[one.number for one in tracker(blank, 0.04)] for _ in range(12)]
+    numbers = [[track.number for track in tracker(blank, 0.04)] for _ in range(12)]
     assert numbers[0] == [1] and numbers[-1] == [1, 2], "who comes in is seen at the next look"
     assert 0 < numbers.index([1, 2]) <= 10
 
@@ -437,9 +448,9 @@ def test_a_face_that_is_lost_is_looked_for_at_once_and_then_on_every_frame():
     finder.there = [a_face(100)]
     tracker(blank, 0.04), tracker(blank, 0.04)
     finder.there, finder.asked = [a_face(320)], []
-    (found,) = tracker(blank, 0.04)
-    assert finder.asked == ["closer", "landmarks"] and found.number == 2, "a jump is another face, with a filter of its own"
-    assert np.array_equal(found.face.mesh, finder.there[0].mesh)
+    (track,) = tracker(blank, 0.04)
+    assert finder.asked == ["closer", "landmarks"] and track.number == 2, "a jump is another face, with a filter of its own"
+    assert np.array_equal(track.face.mesh, finder.there[0].mesh)
     finder.there, finder.asked = [], []
     assert [tracker(blank, 0.04) for _ in range(10)] == [[]] * 10
     assert finder.asked[0] == "closer" and len(finder.asked) == 10 and finder.asked.count("closer") == 1
@@ -453,8 +464,8 @@ def test_the_closest_look_is_every_third(monkeypatch):
     real = finder.detect
     monkeypatch.setattr(finder, "detect", lambda image, closer=0, **of_video: asked(closer) or real(image, closer=closer))
 
-    def asked(how: int) -> None:
-        closer.append(how)
+    def asked(closeness: int) -> None:
+        closer.append(closeness)
 
     tracker = Tracker(finder, Constants(1.0, 10.0, 1.0, 5))  # type: ignore[arg-type]
     for _ in range(31):
@@ -467,13 +478,14 @@ def test_the_largest_faces_of_a_video_do_not_take_turns():
     from faceeraser.erasing import _Largest
 
     def tracked(*widths: float) -> list[tracking.Tracked]:
-        made = [Face((a_face(0).mesh * width / a_face(0).width).astype(np.float32)) for width in widths]
-        return [tracking.Tracked(k, face, face, OneEuro(tracking.read())) for k, face in enumerate(made)]
+        faces = [Face((a_face(0).mesh * width / a_face(0).width).astype(np.float32)) for width in widths]
+        return [tracking.Tracked(k, face, face, OneEuro(tracking.read())) for k, face in enumerate(faces)]
 
     chosen = _Largest(1)
-    seen = [[one.number for one in chosen.of(tracked(*widths))] for widths in ((100, 90), (95, 110), (100, 120), (90, 160))]
+    frames = ((100, 90), (95, 110), (100, 120), (90, 160))
+    seen = [[track.number for track in chosen.of(tracked(*widths))] for widths in frames]
     assert seen == [[0], [0], [0], [1]]
-    assert [one.number for one in _Largest(None).of(tracked(10, 20, 30))] == [0, 1, 2]
+    assert [track.number for track in _Largest(None).of(tracked(10, 20, 30))] == [0, 1, 2]
 
 
 def test_two_that_follow_one_face_become_one():
@@ -483,7 +495,7 @@ def test_two_that_follow_one_face_become_one():
     assert len(tracker(blank, 0.04)) == 2
     finder.there = [a_face(200)]
     finder.follow = lambda image, face: finder.there[0]  # type: ignore[method-assign]
-    assert [one.number for one in tracker(blank, 0.04)] == [1]
+    assert [track.number for track in tracker(blank, 0.04)] == [1]
 
 
 def test_the_astronaut_is_followed_and_steadied(finder, astronaut):
@@ -493,7 +505,7 @@ def test_the_astronaut_is_followed_and_steadied(finder, astronaut):
     tracker = Tracker(finder)
     frames = [np.clip(still + rng.normal(0, 4, still.shape), 0, 255).astype(np.uint8) for _ in range(25)]
     tracks = [tracker(frame, 1 / 30)[0] for frame in frames]
-    raw, smooth = (np.array([getattr(one, which).mesh for one in tracks[5:]]) for which in ("seen", "face"))
+    raw, smooth = (np.array([getattr(track, which).mesh for track in tracks[5:]]) for which in ("seen", "face"))
     assert np.abs(np.diff(smooth, axis=0)).mean() < 0.5 * np.abs(np.diff(raw, axis=0)).mean()
     assert tracker.looks == 3 and tracks[-1].number == 1
     (anew,) = finder(frames[-1])
@@ -507,7 +519,7 @@ def test_the_astronaut_is_followed_and_steadied(finder, astronaut):
 def test_two_workers_give_the_frames_of_one_in_the_same_order(finder, clip):
     def erased(workers: int) -> list[np.ndarray]:
         shown = ((image, 1 / FPS) for image in images(clip))
-        return [one.image for one in Eraser(shipped.PLAN, workers=workers).frames(shown, Tracker(finder))]
+        return [frame.image for frame in Eraser(shipped.PLAN, workers=workers).frames(shown, Tracker(finder))]
 
     one, two = erased(1), erased(2)
     assert len(one) == 24 and all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
@@ -574,14 +586,14 @@ def test_videos_that_are_none(tmp_path, capfd):
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mov").write_bytes(b"no video\n" * 1000)
     (tmp_path / "folder.mp4").mkdir()
-    for name, found in (
+    for name, message in (
         ("gone.mp4", "gone.mp4: no such file"),
         ("empty.mp4", "the file is empty"),
         ("text.mov", "is no video in any format"),
         ("folder.mp4", "no photographs or videos in it"),
     ):
         assert run("erase", tmp_path / name, tmp_path / "out") == 2
-        assert found in errors(capfd), name
+        assert message in errors(capfd), name
     assert files(tmp_path) == ["empty.mp4", "text.mov"]
 
 
@@ -634,8 +646,8 @@ def test_an_interrupted_video_leaves_nothing(landmarks, tmp_path, astronaut):
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from faceeraser.cli import main; sys.exit(main(['erase', *sys.argv[1:]]))"
     )
-    words = [sys.executable, "-c", code, str(source), str(tmp_path / "out.mp4")]
-    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as going:
+    arguments = [sys.executable, "-c", code, str(source), str(tmp_path / "out.mp4")]
+    with subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, text=True) as going:
         until = time.monotonic() + 60
         while not list(tmp_path.glob(".*.partial.mp4")) and time.monotonic() < until:
             time.sleep(0.05)
@@ -697,14 +709,14 @@ def test_a_camera_without_out_is_shown_where_there_are_windows(finder, astronaut
     assert "has no windows" in line and "faceeraser erase --camera 0 out.mp4" in line
     shown: list[np.ndarray] = []
     keys = iter([-1, -1, ord("q")])
-    for name, made in {
+    for name, window in {
         "namedWindow": lambda *_: None,
         "imshow": lambda _, image: shown.append(image),
         "waitKey": lambda _: next(keys),
         "getWindowProperty": lambda *_: 1.0,
         "destroyAllWindows": lambda: None,
     }.items():
-        monkeypatch.setattr(cv2, name, made)
+        monkeypatch.setattr(cv2, name, window)
     camera(monkeypatch, moving(astronaut, 10))
     assert run("erase", "--camera") == 0
     assert len(shown) == 3 and "camera 0: 1 face in 3 of 3 frames" in capfd.readouterr().out

@@ -34,31 +34,31 @@ def random_case(seed: int, height: int, width: int, reach: float) -> tuple[torch
     return image, (torch.rand(1, 2, height, width, generator=generator) - 0.5) * 2 * reach
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("sample", FORMS)
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), height=st.integers(2, 20), width=st.integers(2, 20), reach=st.floats(0, 60))
-def test_every_form_equals_scipys_interpolation(form, seed, height, width, reach):
+def test_every_form_equals_scipys_interpolation(sample, seed, height, width, reach):
     image, flow = random_case(seed, height, width, reach)
     rows, columns = np.mgrid[0:height, 0:width]
     x = np.clip(columns + flow[0, 0].numpy(), 0, width - 1)
     y = np.clip(rows + flow[0, 1].numpy(), 0, height - 1)
     expected = np.stack([map_coordinates(c.numpy(), [y, x], order=1, mode="nearest") for c in image[0]])
-    assert np.abs(form(image, flow)[0].numpy() - expected).max() < 2e-4
+    assert np.abs(sample(image, flow)[0].numpy() - expected).max() < 2e-4
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_no_flow_is_the_identity(form):
+@pytest.mark.parametrize("sample", FORMS)
+def test_no_flow_is_the_identity(sample):
     image, flow = random_case(0, 9, 12, 0.0)
-    assert torch.allclose(form(image, flow), image, atol=2e-6)
+    assert torch.allclose(sample(image, flow), image, atol=2e-6)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_flow_is_backward_and_x_comes_first(form):
+@pytest.mark.parametrize("sample", FORMS)
+def test_flow_is_backward_and_x_comes_first(sample):
     image = torch.zeros(1, 1, 5, 7)
     image[0, 0, 1, 4] = 1.0  # row 1, column 4
     flow = torch.zeros(1, 2, 5, 7)
     flow[0, 0, 3, 2], flow[0, 1, 3, 2] = 2.0, -2.0  # output (3, 2) copies from column 2 + 2, row 3 - 2
-    assert form(image, flow)[0, 0, 3, 2] == pytest.approx(1.0, abs=1e-5)
+    assert sample(image, flow)[0, 0, 3, 2] == pytest.approx(1.0, abs=1e-5)
 
 
 def test_an_offset_of_one_is_half_the_picture():
@@ -115,9 +115,9 @@ Warp = Callable[[list[Pairs]], list[list[np.ndarray]]]
 class Sizes(nn.Module):
     """A warp of one picture of each of SIZES, so that one conversion serves them all."""
 
-    def __init__(self, form: Callable[[Tensor, Tensor], Tensor]):
+    def __init__(self, sample: Callable[[Tensor, Tensor], Tensor]):
         super().__init__()
-        self.form = form
+        self.form = sample
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.form(image, flow) for image, flow in zip(given[::2], given[1::2], strict=True))
@@ -138,12 +138,12 @@ def traced() -> tuple[Tensor, ...]:
 @pytest.fixture(scope="module")
 def golden() -> dict[str, tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """Name -> (which of SIZES, image (1, 3, H, W), flow (1, 2, H, W), what must come out (1, 3, H, W) float64)."""
-    found = {}
+    tables = {}
     with np.load(GOLDEN) as table:
         for name in dict.fromkeys(key.split("/")[0] for key in table.files):
             image, flow, warped = (table[f"{name}/{part}"].transpose(2, 0, 1)[None] for part in ("image", "flow", "warped"))
-            found[name] = SIZES.index(image.shape[2:]), np.ascontiguousarray(image), np.ascontiguousarray(flow), warped
-    return found
+            tables[name] = SIZES.index(image.shape[2:]), np.ascontiguousarray(image), np.ascontiguousarray(flow), warped
+    return tables
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +152,8 @@ def written(tmp_path_factory) -> dict[str, Path]:
     import litert_torch
 
     folder = tmp_path_factory.mktemp("warps")
-    for name, form in tflite.WARPS.items():
-        litert_torch.convert(Sizes(form).eval(), traced()).export(str(folder / f"{name}.tflite"))
+    for name, sample in tflite.WARPS.items():
+        litert_torch.convert(Sizes(sample).eval(), traced()).export(str(folder / f"{name}.tflite"))
         graph = Graph(folder / f"{name}.tflite")
         tflite_edits.apply(graph, ())
         graph.write(folder / f"{name}.tflite")
@@ -182,8 +182,8 @@ def named(pairs: Pairs) -> dict[str, np.ndarray]:
     return {f"args_{k}": value for k, value in enumerate(flat(pairs))}
 
 
-def by_torch(form: Callable[[Tensor, Tensor], Tensor]) -> Warp:
-    return each(lambda pairs: Sizes(form)(*map(torch.from_numpy, flat(pairs))))
+def by_torch(sample: Callable[[Tensor, Tensor], Tensor]) -> Warp:
+    return each(lambda pairs: Sizes(sample)(*map(torch.from_numpy, flat(pairs))))
 
 
 def by_onnxruntime(place: Place) -> Warp:
@@ -215,8 +215,9 @@ def by_coreml(place: Place) -> Warp:
     samples = [op for op in program.operators if op.op_type == "resample"]
     assert len(samples) == len(SIZES)
     for op in samples:  # what they have to say, whatever torch makes of it
-        told = {name: op.inputs[name].val for name in ("sampling_mode", "padding_mode", "align_corners", "coordinates_mode")}
-        assert told == {
+        names = ("sampling_mode", "padding_mode", "align_corners", "coordinates_mode")
+        settings = {name: op.inputs[name].val for name in names}
+        assert settings == {
             "sampling_mode": "bilinear",
             "padding_mode": "border",
             "align_corners": True,
@@ -224,8 +225,8 @@ def by_coreml(place: Place) -> Warp:
         }
 
     def run(pairs: Pairs) -> list[np.ndarray]:
-        found = program.run({name: torch.from_numpy(value) for name, value in named(pairs).items()})
-        return [found[f"output_{k}"].numpy() for k in range(len(SIZES))]
+        outputs = program.run({name: torch.from_numpy(value) for name, value in named(pairs).items()})
+        return [outputs[f"output_{k}"].numpy() for k in range(len(SIZES))]
 
     return each(run)
 
@@ -234,17 +235,17 @@ def by_interpreter(make: Callable[..., Any], path: Path, delegates: list[Any] | 
     runner = make(str(path), num_threads=1, experimental_delegates=delegates).get_signature_runner()
 
     def run(pairs: Pairs) -> list[np.ndarray]:
-        found = runner(**named(pairs))
-        return [found[f"output_{k}"] for k in range(len(SIZES))]
+        outputs = runner(**named(pairs))
+        return [outputs[f"output_{k}"] for k in range(len(SIZES))]
 
     return each(run)
 
 
-def by_litert(place: Place, form: str) -> Warp:
+def by_litert(place: Place, sample: str) -> Warp:
     from ai_edge_litert.interpreter import Interpreter, load_delegate
 
-    delegates = [load_delegate(str(place.plugin))] if form == "resampler" else None
-    return by_interpreter(Interpreter, place.written[form], delegates)
+    delegates = [load_delegate(str(place.plugin))] if sample == "resampler" else None
+    return by_interpreter(Interpreter, place.written[sample], delegates)
 
 
 def by_tensorflow(place: Place) -> Warp:
@@ -254,16 +255,16 @@ def by_tensorflow(place: Place) -> Warp:
     return by_interpreter(tf.lite.Interpreter, place.written["resampler"], delegates)
 
 
-def by_gpu(place: Place, form: str) -> Warp:
+def by_gpu(place: Place, sample: str) -> Warp:
     def run(all_pairs: list[Pairs]) -> list[list[np.ndarray]]:
         try:
-            ran = gpu_delegate.run(place.written[form], [named(pairs) for pairs in all_pairs])
+            ran = gpu_delegate.run(place.written[sample], [named(pairs) for pairs in all_pairs])
         except RuntimeError as error:
             if os.environ.get("FACEERASER_NO_SKIP") == "1":
                 raise
             pytest.skip(str(error))
         assert ran.refused == []
-        return [[found[f"output_{k}"] for k in range(len(SIZES))] for found in ran.outputs]
+        return [[outputs[f"output_{k}"] for k in range(len(SIZES))] for outputs in ran.outputs]
 
     return run
 
@@ -282,10 +283,10 @@ RUNTIMES: dict[str, Callable[[Place], Warp]] = {
 
 
 def test_the_table_is_what_its_script_makes() -> None:
-    made = runpy.run_path(str(GOLDEN.with_suffix(".py")))["table"]()
+    table = runpy.run_path(str(GOLDEN.with_suffix(".py")))["table"]()
     with np.load(GOLDEN) as kept:
-        assert set(kept.files) == set(made)
-        for name, value in made.items():
+        assert set(kept.files) == set(table)
+        for name, value in table.items():
             assert kept[name].dtype == value.dtype and np.abs(kept[name] - value).max() < 1e-12, name
 
 
@@ -308,9 +309,9 @@ def test_a_runtime_warps_as_the_table_says(runtime: str, golden, place) -> None:
         pairs = blank_pairs()
         pairs[at] = image, flow
         cases.append(pairs)
-    found = RUNTIMES[runtime](place)(cases)
+    warped = RUNTIMES[runtime](place)(cases)
     off = {}
-    for (name, (at, *_, expected)), outputs in zip(golden.items(), found, strict=True):
+    for (name, (at, *_, expected)), outputs in zip(golden.items(), warped, strict=True):
         assert outputs[at].shape == expected.shape and outputs[at].dtype == np.float32
         error = float(np.abs(outputs[at] - expected).max())
         if not error <= TOLERANCE[runtime][name.startswith(WHOLE)]:
@@ -318,16 +319,16 @@ def test_a_runtime_warps_as_the_table_says(runtime: str, golden, place) -> None:
     assert not off, f"{runtime} is off by {off}"
 
 
-@pytest.mark.parametrize("form", tflite.WARPS)
-def test_the_files_have_float_coordinates_and_operators_that_gpus_take(form: str, written) -> None:
-    graph = Graph(written[form])
-    taken = graph.ops(*(("GATHER",) if form == "rows" else (RESAMPLER,)))
+@pytest.mark.parametrize("sample", tflite.WARPS)
+def test_the_files_have_float_coordinates_and_operators_that_gpus_take(sample: str, written) -> None:
+    graph = Graph(written[sample])
+    taken = graph.ops(*(("GATHER",) if sample == "rows" else (RESAMPLER,)))
     assert len(taken) >= len(SIZES)
     assert not graph.ops("GATHER_ND", "EMBEDDING_LOOKUP", "STABLEHLO_COMPOSITE")
     assert len(graph.model.subgraphs) == 1
     for op in taken:
         picture, coordinates = (graph.type(int(i)) for i in op.inputs)
-        assert (picture, coordinates) == ("FLOAT32", "INT32" if form == "rows" else "FLOAT32")
+        assert (picture, coordinates) == ("FLOAT32", "INT32" if sample == "rows" else "FLOAT32")
         assert graph.type(int(op.outputs[0])) == "FLOAT32"
         for maker, tensor in graph.before(int(op.inputs[1]), ()):
             assert maker == "CAST" or graph.type(tensor) == "FLOAT32" or graph.constant(tensor), maker
@@ -355,15 +356,15 @@ def test_the_plugin_alone(channels: int, written, resampler, tmp_path) -> None:
     at = random.uniform(-4, 10, (2, 40, 50, 2)).astype(np.float32)
     at[0, :2, :3], at[1, 0, 0], at[1, -1, -1] = (5, 4), (np.nan, 2), (5, 4)
     path = resampler_alone(written["resampler"], tmp_path / "a.tflite", picture.shape, at.shape, (2, 40, 50, channels))
-    made = Interpreter(str(path), num_threads=1, experimental_delegates=[load_delegate(str(resampler))])
-    made.allocate_tensors()
-    for port, value in zip(made.get_input_details(), (picture, at), strict=True):
-        made.set_tensor(port["index"], value)
-    made.invoke()
+    interpreter = Interpreter(str(path), num_threads=1, experimental_delegates=[load_delegate(str(resampler))])
+    interpreter.allocate_tensors()
+    for port, value in zip(interpreter.get_input_details(), (picture, at), strict=True):
+        interpreter.set_tensor(port["index"], value)
+    interpreter.invoke()
     sampled = runpy.run_path(str(GOLDEN.with_suffix(".py")))["sampled"]
     at = np.nan_to_num(at, nan=0.0)
     expected = np.stack([sampled(p, c[..., 0], c[..., 1]) for p, c in zip(picture, at, strict=True)])
-    assert np.abs(made.get_tensor(made.get_output_details()[0]["index"]) - expected).max() < 2e-6
+    assert np.abs(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]) - expected).max() < 2e-6
 
 
 def test_the_plugin_refuses_what_is_no_warp(written, resampler, tmp_path) -> None:
@@ -372,15 +373,15 @@ def test_the_plugin_refuses_what_is_no_warp(written, resampler, tmp_path) -> Non
     shapes = (1, 5, 6, 3), (1, 8, 8, 3), (1, 8, 8, 3)  # three coordinates
     path = resampler_alone(written["resampler"], tmp_path / "a.tflite", *shapes)
     with pytest.raises((RuntimeError, ValueError), match="Resampler: expected"):
-        made = Interpreter(str(path), experimental_delegates=[load_delegate(str(resampler))])
-        made.allocate_tensors()
+        interpreter = Interpreter(str(path), experimental_delegates=[load_delegate(str(resampler))])
+        interpreter.allocate_tensors()
 
 
-def test_the_benchmark_measures_and_judges(stage, resampler, monkeypatch, tmp_path, capsys) -> None:
+def test_the_benchmark_measures_and_judges(run_script, resampler, monkeypatch, tmp_path, capsys) -> None:
     benchmark = script("benchmarks/warp.py")
     monkeypatch.setattr(benchmark, "GOALS", dict.fromkeys(benchmark.GOALS, 1e9))
-    words = ["benchmarks/warp.py", "--size", 24, "--rounds", 5, "--each", 5]
-    assert stage(*words, "--json", tmp_path / "warp.json") == 0
+    arguments = ["benchmarks/warp.py", "--size", 24, "--rounds", 5, "--each", 5]
+    assert run_script(*arguments, "--json", tmp_path / "warp.json") == 0
     rows = results.read_result(tmp_path / "warp.json")["rows"]
     assert [row["name"] for row in rows] == ["warp_onnxruntime", "warp_torch", "warp_cpu", "warp_resampler"]
     for row in rows:
@@ -390,6 +391,6 @@ def test_the_benchmark_measures_and_judges(stage, resampler, monkeypatch, tmp_pa
     for key, value, said in (("goal", 0.0, "warp_resampler"), ("max_abs", 0.01, "from torch")):
         monkeypatch.setattr(benchmark, "measure", lambda *_, change=(key, value): [*rows[:3], rows[3] | dict([change])])
         capsys.readouterr()
-        assert stage(*words) == 1
+        assert run_script(*arguments) == 1
         assert said in capsys.readouterr().err
-    assert stage("benchmarks/warp.py", "--rounds", 1) == 2
+    assert run_script("benchmarks/warp.py", "--rounds", 1) == 2

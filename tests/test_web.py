@@ -64,10 +64,10 @@ def page(landmarks: None) -> Path:
 
 @pytest.fixture(scope="module")
 def server(page: Path) -> Iterator[serve.Server]:
-    with serve.Server("127.0.0.1", 0, serve.table(MODEL, page)) as made:
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield made
-        made.shutdown()
+    with serve.Server("127.0.0.1", 0, serve.table(MODEL, page)) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
 
 
 class Page:
@@ -124,7 +124,7 @@ class Page:
 
     def arrays(self, script: str) -> dict[str, np.ndarray]:
         """The typed arrays of an object that some statements return, by name, each flat."""
-        told = self.run(
+        shapes = self.run(
             f"const found = await (async () => {{ {script} }})();"
             "return Object.fromEntries(Object.entries(found).map(([name, array]) => {"
             "const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength); let text = '';"
@@ -133,7 +133,7 @@ class Page:
         )
         types = {"Float32Array": np.float32, "Float64Array": np.float64}
         return {
-            name: np.frombuffer(base64.b64decode(text), types.get(kind, np.uint8)) for name, (kind, text) in told.items()
+            name: np.frombuffer(base64.b64decode(text), types.get(kind, np.uint8)) for name, (kind, text) in shapes.items()
         }
 
     def exceptions(self) -> list[str]:
@@ -148,9 +148,9 @@ def browser() -> Iterator[Chromium]:
 
 @pytest.fixture
 def demo(browser: Chromium, server: serve.Server) -> Iterator[Page]:
-    made = Page(browser, server.url)
-    yield made
-    assert not made.exceptions()
+    tab = Page(browser, server.url)
+    yield tab
+    assert not tab.exceptions()
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +171,8 @@ def portrait(astronaut: np.ndarray, tmp_path_factory: pytest.TempPathFactory) ->
 def faces_of(image: np.ndarray) -> list[Face]:
     """The faces of a picture, found as the page finds them, the largest first."""
     finder = script("tests/golden/make_face.py").AsThePage()
-    found = [face for one in finder.detect(image) if (face := finder.landmarks(image, one)) is not None]
-    return sorted(found, key=lambda face: -face.width)
+    faces = [face for detection in finder.detect(image) if (face := finder.landmarks(image, detection)) is not None]
+    return sorted(faces, key=lambda face: -face.width)
 
 
 def changed_by_python(image: np.ndarray, parts: Sequence[str]) -> np.ndarray:
@@ -223,12 +223,12 @@ def planned(page: Page, image: np.ndarray, mask: np.ndarray) -> dict[str, np.nda
 
 def test_the_model_gives_what_it_gives_natively(demo: Page, given: tuple[np.ndarray, np.ndarray]) -> None:
     """The same floats into the same file."""
-    found = planned(demo, *given)
+    outputs = planned(demo, *given)
     expected = Artifact(MODEL).outputs(*given)
-    apart = {name: float(np.abs(found[name] - expected[name].ravel()).max()) for name in found}
+    apart = {name: float(np.abs(outputs[name] - expected[name].ravel()).max()) for name in outputs}
     print(f"page and native: {apart}")
-    assert found.keys() == {"skin", "shading", "sources"} and max(apart.values()) < 1e-4, "sources are whole numbers"
-    assert found["skin"].max() > 0.9 and np.ptp(found["shading"]) > 0.2, "something was planned"
+    assert outputs.keys() == {"skin", "shading", "sources"} and max(apart.values()) < 1e-4, "sources are whole numbers"
+    assert outputs["skin"].max() > 0.9 and np.ptp(outputs["shading"]) > 0.2, "something was planned"
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -239,9 +239,9 @@ def test_a_picture_is_erased_as_python_erases_it(demo: Page, portrait: Path, ast
     change which sources all windows after take, for patches that are as good.
     """
     assert demo.choose(portrait, "1 face") == "portrait.png: 1 face"
-    (found,) = faces_of(astronaut)
+    (face,) = faces_of(astronaut)
     mesh, size = demo.run("return [app.faces[0].mesh, app.engine.size]")
-    shift = np.hypot(*(np.array(mesh) - found.mesh).T)
+    shift = np.hypot(*(np.array(mesh) - face.mesh).T)
     given = demo.arrays(
         "const {alignMatrix} = await import('/faces.js'); const {cut, scaled} = await import('/picture.js');"
         "const {width, height} = app.picture; const canvas = new OffscreenCanvas(width, height).getContext('2d');"
@@ -253,8 +253,8 @@ def test_a_picture_is_erased_as_python_erases_it(demo: Page, portrait: Path, ast
         "return {...plan, matrix: Float64Array.from(matrix), crop: crop.data, mask, share}"
     )
     mask, crop = given["mask"].reshape(size, size), given["crop"].reshape(size, size, 3)
-    there_crop = align(astronaut, found, size)[0]
-    there, _ = trimmed(face_mask(astronaut, found, size, ALL, "off")[0], Occluders()(there_crop))
+    there_crop = align(astronaut, face, size)[0]
+    there, _ = trimmed(face_mask(astronaut, face, size, ALL, "off")[0], Occluders()(there_crop))
     overlap = (mask & there).sum() / (mask | there).sum()
     expected = Artifact(MODEL).plan(there_crop, there.astype(np.uint8))
     plan = {name: given[name].reshape(value.shape) for name, value in expected.items()}
@@ -299,13 +299,13 @@ def test_parts_that_are_not_chosen_stay(demo: Page, portrait: Path, astronaut: n
 def test_glasses_are_a_pair_that_fits(demo: Page, portrait: Path, astronaut: np.ndarray) -> None:
     """Python's, where no frame stands out; the strokes of its drawing have no round ends."""
     demo.choose(portrait, "1 face")
-    found = demo.run(
+    drawn = demo.run(
         "const {faceMask} = await import('/faces.js'); return [...faceMask(app.faces[0], 256, ['brows', 'eyes', 'glasses'])]"
     )
     face = faces_of(astronaut)[0]
     crop, matrix = align(astronaut, face, 512)
     assert segment_glasses(crop, face.moved(matrix)) is None
-    mine = np.array(found).reshape(256, 256) > 0
+    mine = np.array(drawn).reshape(256, 256) > 0
     bare, pair = (face_mask(astronaut, face, 256, ("brows", "eyes"), glasses)[0] for glasses in ("off", "on"))
     assert (mine & pair).sum() / (mine | pair).sum() > 0.98 > (bare & pair).sum() / (bare | pair).sum()
 
@@ -357,31 +357,31 @@ def test_on_webgpu_it_plans_as_natively_or_says_why_webassembly_runs(
 ) -> None:
     """On a GPU that Chromium emulates: the route and the arithmetic are WebGPU's, its times nobody's."""
     with Chromium(flags=GPU) as chromium:
-        made = Page(chromium, f"{server.url}?run=webgpu")
-        told = made.text("runs")
-        if "offers no GPU" in told:
+        tab = Page(chromium, f"{server.url}?run=webgpu")
+        runs = tab.text("runs")
+        if "offers no GPU" in runs:
             missing("this Chromium emulates no GPU (SwiftShader)")
-        found, expected = planned(made, *given), Artifact(MODEL).outputs(*given)
+        outputs, expected = planned(tab, *given), Artifact(MODEL).outputs(*given)
         most = {"skin": 0.1, "shading": 2 / 255, "sources": 0.5}
-        shares = {name: float((np.abs(found[name] - expected[name].ravel()) < most[name]).mean()) for name in most}
-        print(f"{told} The same: {shares}")
-        if "Runs on WebGPU." in told:  # floats where the file has int8: another source may be as good
+        shares = {name: float((np.abs(outputs[name] - expected[name].ravel()) < most[name]).mean()) for name in most}
+        print(f"{runs} The same: {shares}")
+        if "Runs on WebGPU." in runs:  # floats where the file has int8: another source may be as good
             assert shares["skin"] > 0.95 and shares["shading"] > 0.95 and shares["sources"] > 0.5
         else:
-            assert "WebGPU cannot be used here" in told and "WebAssembly runs instead" in told
+            assert "WebGPU cannot be used here" in runs and "WebAssembly runs instead" in runs
             assert set(shares.values()) == {1.0}
-        made.run("document.getElementById('example').click()")
-        made.until("app.faces.length === 1")
-        assert not made.exceptions()
+        tab.run("document.getElementById('example').click()")
+        tab.until("app.faces.length === 1")
+        assert not tab.exceptions()
 
 
 def test_without_a_gpu_webgpu_is_refused_in_a_line_and_webassembly_runs(browser: Chromium, server: serve.Server) -> None:
-    made = Page(browser, f"{server.url}?run=webgpu")
-    assert "WebGPU cannot be used here" in made.text("runs") and "WebAssembly runs instead" in made.text("runs")
-    assert made.run("return app.engine.told.runs") == "wasm"
-    made.run("document.getElementById('example').click()")
-    made.until("app.faces.length === 1")
-    assert not made.exceptions()
+    tab = Page(browser, f"{server.url}?run=webgpu")
+    assert "WebGPU cannot be used here" in tab.text("runs") and "WebAssembly runs instead" in tab.text("runs")
+    assert tab.run("return app.engine.told.runs") == "wasm"
+    tab.run("document.getElementById('example').click()")
+    tab.until("app.faces.length === 1")
+    assert not tab.exceptions()
 
 
 def test_it_fits_a_phone(demo: Page, browser: Chromium) -> None:
@@ -421,12 +421,12 @@ def test_a_picture_that_is_too_small_is_told(demo: Page, tmp_path: Path) -> None
 
 def test_a_camera_that_may_not_be_used_is_told(server: serve.Server) -> None:
     with Chromium(flags=CAMERA[:1]) as chromium:  # there is one, and nobody who says yes
-        made = Page(chromium, server.url)
+        tab = Page(chromium, server.url)
         chromium.ask("Browser.setPermission", permission={"name": "camera"}, setting="denied", origin=server.url)
-        made.run("document.getElementById('camera').click()")
-        made.until("document.getElementById('message').classList.contains('wrong')")
-        assert made.text("message").startswith("The camera may not be used")
-        assert not made.exceptions()
+        tab.run("document.getElementById('camera').click()")
+        tab.until("document.getElementById('message').classList.contains('wrong')")
+        assert tab.text("message").startswith("The camera may not be used")
+        assert not tab.exceptions()
 
 
 def test_that_there_is_no_camera_is_told(demo: Page) -> None:
@@ -458,34 +458,34 @@ def video(astronaut: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def test_the_camera_is_erased_frame_after_frame(server: serve.Server, video: Path) -> None:
     flags = [*CAMERA, f"--use-file-for-fake-video-capture={video}"]
     with Chromium(flags=flags) as chromium:
-        made = Page(chromium, server.url)
-        made.run("document.getElementById('camera').click()")
-        made.until("app.frames >= 12", 120)
-        made.until("app.faces.length === 1")
-        assert made.run("return app.fps") > 0
-        assert "frames per second" in made.text("figures") and made.text("message") == "Camera: 1 face"
-        eyes = made.run("return app.faces[0].eyeDistance")
+        tab = Page(chromium, server.url)
+        tab.run("document.getElementById('camera').click()")
+        tab.until("app.frames >= 12", 120)
+        tab.until("app.faces.length === 1")
+        assert tab.run("return app.fps") > 0
+        assert "frames per second" in tab.text("figures") and tab.text("message") == "Camera: 1 face"
+        eyes = tab.run("return app.faces[0].eyeDistance")
         assert 55 < eyes < 90
         # Where the mouth was there is skin: no part of the frame is as red as lips now.
-        lips = made.run(
+        lips = tab.run(
             "const {mesh} = app.faces[0]; const [x, y] = [0, 1].map((a) => Math.round((mesh[13][a] + mesh[14][a]) / 2));"
             "const {data, width} = app.erased; const at = 4 * (y * width + x); return [...data.slice(at, at + 3)]"
         )
         assert min(lips) > 90, f"teeth and lips are gone: {lips}"
-        made.effect("mono-eye")
-        made.until("app.frames >= 16")
-        made.run("document.getElementById('camera').click()")
-        assert made.text("message") == "Camera stopped." and made.run("return app.stream === null")
-        assert not made.exceptions()
+        tab.effect("mono-eye")
+        tab.until("app.frames >= 16")
+        tab.run("document.getElementById('camera').click()")
+        assert tab.text("message") == "Camera stopped." and tab.run("return app.stream === null")
+        assert not tab.exceptions()
 
 
 def test_the_benchmark_gives_its_figures_on_the_page_and_to_who_asks(page: Path, browser: Chromium) -> None:
     posted: list[Any] = []
     with serve.Server("127.0.0.1", 0, serve.table(MODEL, page), posted.append) as own:
         threading.Thread(target=own.serve_forever, daemon=True).start()
-        made = Page(browser, f"{own.url}?bench=1&frames=8&effect=mono-eye&post=1")
-        figures = json.loads(made.text("bench"))
-        assert figures == made.run("return window.bench") and posted == [figures]
+        tab = Page(browser, f"{own.url}?bench=1&frames=8&effect=mono-eye&post=1")
+        figures = json.loads(tab.text("bench"))
+        assert figures == tab.run("return window.bench") and posted == [figures]
         own.shutdown()
     assert figures["frames"] == figures["frames_with_face"] == 8 and figures["fps"] > 0
     assert {"landmarks", "mask", "cut", "model", "paste", "effect", "show", "grab"} <= set(figures["steps"])
@@ -494,28 +494,28 @@ def test_the_benchmark_gives_its_figures_on_the_page_and_to_who_asks(page: Path,
     assert figures["steps"]["model"]["mean_ms"] > 1
     assert figures["sha256"] == sha256_of(MODEL) and figures["runs"] == "wasm" and figures["effect"] == "mono-eye"
     assert 1000 / figures["fps"] > sum(step["mean_ms"] for step in figures["steps"].values()) * 0.9
-    assert not made.exceptions()
+    assert not tab.exceptions()
 
 
-def test_the_benchmark_script_writes_a_result(page: Path, tmp_path: Path, stage, capsys) -> None:
-    told = tmp_path / "web.json"
-    assert stage("benchmarks/web.py", "--frames", 3, "--effects", "none", "small-face", "--json", told) == 0
-    rows = results.read_result(told)["rows"]
+def test_the_benchmark_script_writes_a_result(page: Path, tmp_path: Path, run_script, capsys) -> None:
+    result_file = tmp_path / "web.json"
+    assert run_script("benchmarks/web.py", "--frames", 3, "--effects", "none", "small-face", "--json", result_file) == 0
+    rows = results.read_result(result_file)["rows"]
     assert [row["effect"] for row in rows] == ["none", "small-face"]
     assert all(row["fps"] > 0 and row["model_ms"] > 1 and row["frames_with_face"] == 3 for row in rows)
     assert "small-face" in capsys.readouterr().out
-    previous = ("--previous", page, MODEL, "--turns", 2, "--frames", 2, "--json", told)
-    assert stage("benchmarks/web.py", *previous) == 0
-    (row,) = results.read_result(told)["rows"]
+    previous = ("--previous", page, MODEL, "--turns", 2, "--frames", 2, "--json", result_file)
+    assert run_script("benchmarks/web.py", *previous) == 0
+    (row,) = results.read_result(result_file)["rows"]
     assert row["ratio"] == np.median(row["ratios"]) > 0 and len(row["ratios"]) == 2 and row["previous"]["fps"] > 0
     capsys.readouterr()
-    assert stage("benchmarks/web.py", "--browser", tmp_path / "none") == 2
-    assert stage("benchmarks/web.py", "--effects", "ghost") == 2
-    assert stage("benchmarks/web.py", "--timeout", 0.2, "--browser", shutil.which("true")) == 2
+    assert run_script("benchmarks/web.py", "--browser", tmp_path / "none") == 2
+    assert run_script("benchmarks/web.py", "--effects", "ghost") == 2
+    assert run_script("benchmarks/web.py", "--timeout", 0.2, "--browser", shutil.which("true")) == 2
     assert [line.startswith("web.py: ") for line in capsys.readouterr().err.splitlines()] == [True] * 3
 
 
-def test_the_benchmark_script_times_a_phones_browser(page: Path, tmp_path: Path, stage, monkeypatch, capsys) -> None:
+def test_the_benchmark_script_times_a_phones_browser(page: Path, tmp_path: Path, run_script, monkeypatch, capsys) -> None:
     """An adb whose device is this machine, and an `am` there that opens what an intent names in Chromium."""
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -542,13 +542,13 @@ def test_the_benchmark_script_times_a_phones_browser(page: Path, tmp_path: Path,
         (tools / name).write_text("\n".join(line.strip() for line in text.splitlines()))
         (tools / name).chmod(0o755)
     monkeypatch.setattr(device, "find_adb", lambda: tools / "adb")
-    told = tmp_path / "web.json"
+    result_file = tmp_path / "web.json"
     try:
-        assert stage("benchmarks/web.py", "--phone", "--frames", 2, "--json", told) == 0, capsys.readouterr().err
+        assert run_script("benchmarks/web.py", "--phone", "--frames", 2, "--json", result_file) == 0, capsys.readouterr().err
     finally:
         if (left := tmp_path / "browser").exists():
             os.kill(int(left.read_text()), signal.SIGKILL)
-    (row,) = results.read_result(told)["rows"]
+    (row,) = results.read_result(result_file)["rows"]
     assert row["frames_with_face"] == 2 and "conditions" in row
     assert row["emulated"] and "fps" in row["discarded"] and "fps" not in row, "these times are no phone's"
     done = log.read_text().splitlines()
@@ -582,8 +582,8 @@ def started() -> Iterator[tuple[subprocess.Popen[str], str]]:
 def test_once_loaded_it_works_without_its_server(page: Path) -> None:
     with Chromium() as chromium:
         with started() as (_, url):
-            made = Page(chromium, url)
-            made.until("/offline from now/.test(document.getElementById('offline').textContent)")
+            tab = Page(chromium, url)
+            tab.until("/offline from now/.test(document.getElementById('offline').textContent)")
         again = Page(chromium, url)
         assert again.text("message") == "Ready." and again.run("return crossOriginIsolated")
         again.run("document.getElementById('example').click()")
@@ -592,10 +592,10 @@ def test_once_loaded_it_works_without_its_server(page: Path) -> None:
 
 
 def test_no_request_leaves_the_origin(browser: Chromium, server: serve.Server, portrait: Path, page: Path) -> None:
-    made = Page(browser, server.url)
-    made.choose(portrait, "1 face")
-    made.effect("comic")
-    made.until("document.getElementById('offline').textContent")
+    tab = Page(browser, server.url)
+    tab.choose(portrait, "1 face")
+    tab.effect("comic")
+    tab.until("document.getElementById('offline').textContent")
     # What the browser's last page still asked for is not this one's.
     sent = [event["params"] for event in browser.events if event["method"] == "Network.requestWillBeSent"]
     asked = {each["request"]["url"] for each in sent if each["documentURL"].startswith(server.url)}
@@ -629,8 +629,8 @@ def test_no_request_leaves_the_origin(browser: Chromium, server: serve.Server, p
             "document.body.append(form); form.submit()",
         ):
             with contextlib.suppress(AssertionError):  # some of them say no by an exception
-                made.run(attempt)
-        made.run("await new Promise((r) => setTimeout(r, 300))")
+                tab.run(attempt)
+        tab.run("await new Promise((r) => setTimeout(r, 300))")
         # The control: what the page may not do, this test can.
         with socket.create_connection(("127.0.0.1", port)) as link:
             link.sendall(b"here")
@@ -664,11 +664,11 @@ def small(tmp_path: Path, landmarks: None) -> Iterator[serve.Server]:
     (tmp_path / "secret.js").write_text("secret")
     (tmp_path / "page" / "note.txt").write_text("secret")
     posted: list[Any] = []
-    with serve.Server("127.0.0.1", 0, serve.table(MODEL, tmp_path / "page"), posted.append) as made:
-        made.posted = posted  # type: ignore[attr-defined]
-        threading.Thread(target=made.serve_forever, daemon=True).start()
-        yield made
-        made.shutdown()
+    with serve.Server("127.0.0.1", 0, serve.table(MODEL, tmp_path / "page"), posted.append) as running:
+        running.posted = posted  # type: ignore[attr-defined]
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
 
 
 def test_every_answer_isolates_the_page_and_says_what_it_is(small: serve.Server) -> None:
@@ -724,17 +724,17 @@ def test_figures_are_taken_only_where_they_are_wanted(small: serve.Server) -> No
 
 
 def test_the_page_is_told_of_the_mesh_what_python_knows(small: serve.Server) -> None:
-    told = json.loads(ask(small, "/data/faces.json")[2])
-    assert told["polygons"] == {
+    mesh = json.loads(ask(small, "/data/faces.json")[2])
+    assert mesh["polygons"] == {
         "brows": [RIGHT_BROW, LEFT_BROW],
         "eyes": [RIGHT_EYE, LEFT_EYE],
         "nose": [NOSE_OUTLINE],
         "mouth": [LIPS],
     }
-    assert told["dilation_erased"] == {name: parts.DILATION_ERASED[bit] for name, bit in parts.PARTS.items() if name in ALL}
-    assert told["occluders"]["side"] == 128 and told["painting"]["blocks"] == 16
+    assert mesh["dilation_erased"] == {name: parts.DILATION_ERASED[bit] for name, bit in parts.PARTS.items() if name in ALL}
+    assert mesh["occluders"]["side"] == 128 and mesh["painting"]["blocks"] == 16
     assert ask(small, "/data/occlusion.tflite")[2] == shipped.OCCLUSION.read_bytes()
-    assert told["pieces"]["left_eye"] == [["eyes"], 1] and told["pieces"]["face"] == [list(ALL), 0]
+    assert mesh["pieces"]["left_eye"] == [["eyes"], 1] and mesh["pieces"]["face"] == [list(ALL), 0]
     card = json.loads(ask(small, "/data/model.json")[2])
     assert card["sha256"] == sha256_of(MODEL) and "history" not in card
     assert json.loads(ask(small, "/data/effects.json")[2]) == json.loads(effects.FILE.read_text())

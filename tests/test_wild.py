@@ -26,8 +26,8 @@ def test_the_kept_result_has_a_row_for_every_case_and_none_is_wrong() -> None:
 
 
 def case_of(name: str) -> object:
-    (found,) = [case for case in wild.cases() if f"{case.kind}: {case.name}" == name]
-    return found
+    (case,) = [case for case in wild.cases() if f"{case.kind}: {case.name}" == name]
+    return case
 
 
 @pytest.mark.usefixtures("landmarks")
@@ -51,9 +51,9 @@ def test_a_case_is_made_run_and_judged(name: str, verdict: str) -> None:
 def test_a_command_that_does_not_do_it_is_judged_wrong(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: a command that copies IN to OUT, or does nothing, and says that all is well."""
 
-    def copies(words: list[str]) -> int:
-        if "-o" in words:
-            shutil.copy(words[1], words[words.index("-o") + 1])
+    def copies(arguments: list[str]) -> int:
+        if "-o" in arguments:
+            shutil.copy(arguments[1], arguments[arguments.index("-o") + 1])
         return 0
 
     monkeypatch.setattr(cli, "main", copies)

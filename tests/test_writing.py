@@ -68,9 +68,9 @@ def test_only_the_first_of_several_processes_writes(tmp_path, monkeypatch) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def killed(folder: Path, words: str) -> None:
+def killed(folder: Path, arguments: str) -> None:
     """Python in a process of its own, in a folder, that ends itself by kill -9."""
-    program = f"import os, signal\nfrom pathlib import Path\nfrom faceeraser import writing\n{words}"
+    program = f"import os, signal\nfrom pathlib import Path\nfrom faceeraser import writing\n{arguments}"
     program += "\nos.kill(os.getpid(), signal.SIGKILL)"
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == -signal.SIGKILL
@@ -99,9 +99,9 @@ with writing.scratch(Path(".")) as folder, writing.whole_file(Path("a.txt")) as 
 
 
 @pytest.mark.parametrize(
-    ("at", "found"), [("rename", ["old"]), ("rename 2", ["old"]), ("rmtree", ["new"]), ("never", ["new"])]
+    ("at", "left"), [("rename", ["old"]), ("rename 2", ["old"]), ("rmtree", ["new"]), ("never", ["new"])]
 )
-def test_a_folder_is_exchanged_and_a_kill_at_any_step_of_it_loses_neither(tmp_path, at, found) -> None:
+def test_a_folder_is_exchanged_and_a_kill_at_any_step_of_it_loses_neither(tmp_path, at, left) -> None:
     for name, said in (("run", "old"), ("made", "new")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "told").write_text(said)
@@ -120,4 +120,4 @@ if {at == "rmtree"}: shutil.rmtree = die
 writing.publish(Path("made"), Path("run"))""",
     )
     writing.restore(tmp_path / "run")
-    assert [(tmp_path / "run" / "told").read_text()] == found and ".run.before" not in names(tmp_path)
+    assert [(tmp_path / "run" / "told").read_text()] == left and ".run.before" not in names(tmp_path)

@@ -60,12 +60,12 @@ def smoothed() -> dict[str, Any]:
     distances = np.linspace(40, 60, 40)
     smooth = tracking.OneEuro(tracking.read())
     rows = zip(points, distances, seconds, strict=True)
-    made = [smooth(row.reshape(2, 2), float(unit), float(step)).ravel().tolist() for row, unit, step in rows]
+    states = [smooth(row.reshape(2, 2), float(unit), float(step)).ravel().tolist() for row, unit, step in rows]
     return {
         "seconds": seconds.tolist(),
         "eye_distance": distances.tolist(),
         "points": points.tolist(),
-        "smooth": made,
+        "smooth": states,
     }
 
 
@@ -77,14 +77,14 @@ def write(folder: Path) -> None:
         return {"file": f"{name}.u8", "shape": list(array.shape)}
 
     planes, width, height = yuv()
-    face = max(find_faces(np.ascontiguousarray(astronaut())), key=lambda found: found.width)
+    face = max(find_faces(np.ascontiguousarray(astronaut())), key=lambda seen: seen.width)
     glasses = draw_glasses(face.moved(align_matrix(face, SIZE)), SIZE).astype(np.uint8)
-    told = {
+    record = {
         "yuv": {"width": width, "height": height} | {name: kept(f"yuv-{name}", plane) for name, plane in planes.items()},
         "filter": smoothed(),
         "glasses": kept("glasses", glasses),
     }
-    (folder / "camera.json").write_text(json.dumps(told))
+    (folder / "camera.json").write_text(json.dumps(record))
 
 
 if __name__ == "__main__":

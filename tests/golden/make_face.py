@@ -110,8 +110,8 @@ class AsThePage(FaceFinder):
         levels = finder._halved(image, 2 * side)
         places = [(x, y, side) for y in finder._starts(height, side) for x in finder._starts(width, side)]
         looks = [self._look(levels, at, min_score) for at in places]
-        points, scores = (np.concatenate(found) for found in zip(*looks, strict=True))
-        return [Detection(*one) for one in finder._weighted_nms(points, scores)]
+        points, scores = (np.concatenate(looked) for looked in zip(*looks, strict=True))
+        return [Detection(*detection) for detection in finder._weighted_nms(points, scores)]
 
 
 Keep = Callable[[str, np.ndarray], dict[str, Any]]
@@ -126,8 +126,8 @@ def recorded(name: str, kept: Keep) -> Iterator[list[dict[str, Any]]]:
     def recording(interpreter: Any, given: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         outputs = invoke(interpreter, given)
         at = f"{name}.{len(runs)}"
-        told = [kept(f"output{k}.{at}", output) for k, output in enumerate(outputs)]
-        runs.append({"input": kept(f"input.{at}", given.astype(np.float32)), "outputs": told})
+        kept_outputs = [kept(f"output{k}.{at}", output) for k, output in enumerate(outputs)]
+        runs.append({"input": kept(f"input.{at}", given.astype(np.float32)), "outputs": kept_outputs})
         return outputs
 
     finder._invoke, flat = recording, finder.FLAT
@@ -179,11 +179,11 @@ def held(plans: list[Plan], kept: Keep) -> list[dict[str, Any]]:
     over = one["skin"].copy()
     over[: len(over) // 2] = 0
     frames = [(1, one), (1, bare), (2, other), (1, {**other, "skin": over}), (1, bare)]
-    steady, told = painting.Held(), []
+    steady, records = painting.Held(), []
     for k, (number, plan) in enumerate(frames):
         names = {name: kept(f"held-{name}.{k}", plan[name]) for name in ("skin", "sources")}
-        told.append({"number": number, **names, "steady": kept(f"held.{k}", steady.steady(number, plan)["sources"])})
-    return told
+        records.append({"number": number, **names, "steady": kept(f"held.{k}", steady.steady(number, plan)["sources"])})
+    return records
 
 
 def write(folder: Path) -> None:
@@ -199,7 +199,7 @@ def write(folder: Path) -> None:
     for name, picture in pictures().items():
         with recorded(name, kept) as runs:
             detections = looking.detect(picture)
-            meshes = [looking.landmarks(picture, found) for found in detections]
+            meshes = [looking.landmarks(picture, each) for each in detections]
             face = max((mesh for mesh in meshes if mesh is not None), key=lambda mesh: mesh.width)
             followed = looking.follow(picture, face)
             assert followed is not None
@@ -215,7 +215,7 @@ def write(folder: Path) -> None:
         cases[name] = {
             "shape": list(picture.shape),
             "models": runs,
-            "detections": [{"points": found.points.tolist(), "score": found.score} for found in detections],
+            "detections": [{"points": each.points.tolist(), "score": each.score} for each in detections],
             "mesh": face.mesh.tolist(),
             "followed": followed.mesh.tolist(),
             "eyes": face.eyes.tolist(),
@@ -237,17 +237,17 @@ def write(folder: Path) -> None:
     tracker, frames = tracking.Tracker(looking, constants), video()
     with recorded("video", kept) as runs:
         tracked = [tracker(frame, 0.04) for frame in frames]
-    assert [len(found) for found in tracked] == [1, 1, 1, 1, 1, 0, 0, 1, 1, 1], "she is there, gone, and there again"
+    assert [len(each) for each in tracked] == [1, 1, 1, 1, 1, 0, 0, 1, 1, 1], "she is there, gone, and there again"
     moving = {
         "frames": kept("video", frames),
         "seconds": 0.04,
         "constants": asdict(constants),
         "models": runs,
-        "faces": [[one.face.mesh.tolist() for one in found] for found in tracked],
-        "numbers": [[one.number for one in found] for found in tracked],
+        "faces": [[track.face.mesh.tolist() for track in each] for each in tracked],
+        "numbers": [[track.number for track in each] for each in tracked],
     }
-    told = {"known": serve.known(), "cases": cases, "video": moving, "held": held(plans, kept)}
-    (folder / "face.json").write_text(json.dumps(told))
+    record = {"known": serve.known(), "cases": cases, "video": moving, "held": held(plans, kept)}
+    (folder / "face.json").write_text(json.dumps(record))
 
 
 if __name__ == "__main__":

@@ -54,20 +54,20 @@ def cases() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         "beyond": (textured, random.uniform(-40, 40, (height, width, 2))),
         "smooth": (smooth, waves),
     }
-    found = {f"{name}-{height}x{width}": pair for name, pair in large.items()}
+    chosen = {f"{name}-{height}x{width}": pair for name, pair in large.items()}
     for tall, wide in ((1, 1), (1, 9), (9, 1)):
         for name, reach in (("identity", 0.0), ("random", 3.0), ("beyond", 40.0)):
             flow = random.uniform(-reach, reach, (tall, wide, 2))
-            found[f"{name}-{tall}x{wide}"] = random.random((tall, wide, 3)), flow
-    return {name: (image.astype(np.float32), flow.astype(np.float32)) for name, (image, flow) in found.items()}
+            chosen[f"{name}-{tall}x{wide}"] = random.random((tall, wide, 3)), flow
+    return {name: (image.astype(np.float32), flow.astype(np.float32)) for name, (image, flow) in chosen.items()}
 
 
 def table() -> dict[str, np.ndarray]:
     """`<case>/image`, `<case>/flow`, `<case>/warped` of every case, as the file has them."""
-    made = {}
+    arrays = {}
     for name, (image, flow) in cases().items():
-        made |= {f"{name}/image": image, f"{name}/flow": flow, f"{name}/warped": warped(image, flow)}
-    return made
+        arrays |= {f"{name}/image": image, f"{name}/flow": flow, f"{name}/warped": warped(image, flow)}
+    return arrays
 
 
 if __name__ == "__main__":
