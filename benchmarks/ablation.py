@@ -109,7 +109,7 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("data", type=Path, metavar="DATA", help="folder made by train/prepare.py")
     parser.add_argument("--target", type=Path, default=Path("runs/ablation"), help="default: %(default)s")
     parser.add_argument("--size", type=int, default=128, help="edge length in pixels (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=300, help="of each run (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=300, help="training steps of each run (default: %(default)s)")
     script.add_json(parser)
     return parser
 

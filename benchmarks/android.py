@@ -226,26 +226,38 @@ def build_parser() -> argparse.ArgumentParser:
     option: Callable[..., Any] = parser.add_argument
     option("models", nargs="+", type=Path, metavar="MODEL", help=".tflite files")
     option("--serial", help="which device, if there are several; `adb devices` lists them")
-    option("--benchmark-model", metavar="FILE_OR_URL", help="the tool that times, built for the phone")
-    option("--sha256", metavar="HEX", help="of the tool; needed for a URL")
-    option("--runner", type=Path, metavar="FOLDER", help="the runner that checks, made by benchmarks/build_runner.sh")
+    option("--benchmark-model", metavar="FILE_OR_URL", help="the timing tool, built for the phone")
+    option("--sha256", metavar="HEX", help="sha256 of the tool; needed for a URL")
+    option("--runner", type=Path, metavar="FOLDER", help="the checking runner, made by benchmarks/build_runner.sh")
     option(
         "--delegates",
         nargs="+",
         choices=list(DELEGATES),
         default=["xnnpack", "gpu", "nnapi"],
         metavar="NAME",
-        help=f"of {', '.join(DELEGATES)}; default: xnnpack gpu nnapi",
+        help=f"one or more of {', '.join(DELEGATES)} (default: xnnpack gpu nnapi)",
     )
     option("--threads", nargs="+", type=int, default=[1, 4], metavar="N", help="CPU threads, each in turn (default: 1 4)")
-    option("--runs", type=int, default=50, help="timed runs of each, at least (default: %(default)s)")
+    option("--runs", type=int, default=50, help="minimum number of timed runs of each (default: %(default)s)")
     option("--warmup", type=int, default=5, help="untimed runs first (default: %(default)s)")
-    option("--no-profile", dest="profile", action="store_false", help="leave the second run, by operator, out")
-    option("--timeout", type=float, default=300.0, metavar="S", help="for one run on the device (default: %(default)s)")
-    option("--rest-s", type=float, default=10.0, metavar="S", help="rest between runs, at least (default: %(default)s)")
-    option("--cool-s", type=float, default=300.0, metavar="S", help="wait so long for it to cool (default: %(default)s)")
-    option("--place", default="/data/local/tmp", metavar="FOLDER", help="on the device (default: %(default)s)")
-    option("--force", action="store_true", help="time a hot, throttled or nearly empty phone all the same; rows say so")
+    option("--no-profile", dest="profile", action="store_false", help="leave out the second run, which times each operator")
+    option(
+        "--timeout",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="time limit for one run on the device (default: %(default)s)",
+    )
+    option("--rest-s", type=float, default=10.0, metavar="S", help="minimum rest between runs (default: %(default)s)")
+    option(
+        "--cool-s",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="how long to wait for it to cool down (default: %(default)s)",
+    )
+    option("--place", default="/data/local/tmp", metavar="FOLDER", help="folder on the device (default: %(default)s)")
+    option("--force", action="store_true", help="time the phone even if it is hot, throttled or low on battery; rows say so")
     script.add_json(parser)
     return parser
 

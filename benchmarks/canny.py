@@ -158,10 +158,10 @@ def measure_files(pictures: list[tuple[NDArray, NDArray]], steps: tuple[int, ...
 def build_parser() -> argparse.ArgumentParser:
     """Command line of this script."""
     parser = script.parser(__file__, __doc__)
-    parser.add_argument("photos", type=Path, help="folder of photographs; a manifest.csv there picks the real ones")
-    parser.add_argument("--count", type=int, default=200, help="how many photographs (default: %(default)s)")
+    parser.add_argument("photos", type=Path, help="folder of photographs; if it has a manifest.csv, only real ones are used")
+    parser.add_argument("--count", type=int, default=200, help="number of photographs (default: %(default)s)")
     parser.add_argument("--size", type=int, default=256, help="side in pixels (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses photographs and holes (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed for choosing photographs and holes (default: %(default)s)")
     script.add_json(parser)
     return parser
 

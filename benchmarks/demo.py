@@ -30,10 +30,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser = script.parser(__file__, __doc__)
     parser.add_argument("--faces", type=Path, metavar="FOLDER", help="photographs of faces (default: generated skin)")
     parser.add_argument("--target", type=Path, default=Path("runs/demo"), help="default: %(default)s")
-    parser.add_argument("--size", type=int, default=256, help="edge length of what is exported (default: %(default)s)")
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on all training steps (default: %(default)s)")
-    parser.add_argument("--limit", type=int, help="photographs to prepare, or pictures to generate")
-    parser.add_argument("--pairs", type=int, default=48, help="validation pairs to measure (default: %(default)s; 0: all)")
+    parser.add_argument("--size", type=int, default=256, help="edge length of the exported files (default: %(default)s)")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="multiply all numbers of training steps by this (default: %(default)s)"
+    )
+    parser.add_argument("--limit", type=int, help="number of photographs to prepare, or of pictures to generate")
+    parser.add_argument(
+        "--pairs", type=int, default=48, help="number of validation pairs to measure (default: %(default)s; 0: all)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier demo left in --target")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result there")
     return parser

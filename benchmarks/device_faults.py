@@ -722,10 +722,16 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = script.parser(__file__, __doc__)
     weights = ROOT / "faceeraser" / "weights"
-    parser.add_argument("--tools", type=Path, default=TOOLS, metavar="FOLDER", help="made by tests/fetch_device_tools.sh")
+    parser.add_argument(
+        "--tools", type=Path, default=TOOLS, metavar="FOLDER", help="folder made by tests/fetch_device_tools.sh"
+    )
     parser.add_argument("--int8", type=Path, default=weights / "int8.tflite", metavar="FILE", help="default: the package's")
-    parser.add_argument("--fp32", type=Path, metavar="FILE", help="an fp32 export; minutes, for qemu is slow with floats")
-    parser.add_argument("--pictures", type=int, default=2, help="pictures through the int8 file (default: %(default)s)")
+    parser.add_argument(
+        "--fp32", type=Path, metavar="FILE", help="an fp32 export; takes minutes, because qemu is slow with floats"
+    )
+    parser.add_argument(
+        "--pictures", type=int, default=2, help="number of pictures for the int8 file (default: %(default)s)"
+    )
     script.add_json(parser)
     return parser
 

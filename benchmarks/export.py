@@ -183,7 +183,9 @@ def run(args: Namespace) -> None:
 def build_parser() -> ArgumentParser:
     parser = script.parser(__file__, __doc__)
     parser.add_argument("release", type=Path, metavar="RELEASE", help="folder that benchmarks/release.py made")
-    parser.add_argument("--exports", type=Path, default=Path("exports"), help="folder of files (default: %(default)s)")
+    parser.add_argument(
+        "--exports", type=Path, default=Path("exports"), help="folder for the exported files (default: %(default)s)"
+    )
     script.add_json(parser)
     return parser
 

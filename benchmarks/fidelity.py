@@ -76,13 +76,17 @@ def build_parser() -> ArgumentParser:
     """The command line."""
     parser = script.parser(__file__, __doc__)
     parser.add_argument("models", nargs="*", metavar="MODEL", help="exported file or checkpoint folder, or name=PATH")
-    parser.add_argument("--reference", required=True, metavar="MODEL", help="the row fp32: a folder or a file")
+    parser.add_argument("--reference", required=True, metavar="MODEL", help="checkpoint folder or file for the row fp32")
     parser.add_argument("--data", type=Path, required=True, help="folder made by train/prepare.py")
-    parser.add_argument("--max-drop", type=float, metavar="DB", help="gate: exit 1 if a model lies further below fp32")
-    parser.add_argument("--limit", type=int, help="only the first so many pairs of the list")
-    parser.add_argument("--rows", nargs="+", default=[], metavar="name=PATH", help="further models, named")
-    parser.add_argument("--noise", metavar="NAME", help="a control row: that model's output with white noise for texture")
-    parser.add_argument("--latency", type=Path, metavar="FILE", help="a result of latency.py, for milliseconds")
+    parser.add_argument(
+        "--max-drop", type=float, metavar="DB", help="gate: exit with 1 if a model is further below fp32 than this"
+    )
+    parser.add_argument("--limit", type=int, help="use only the first N pairs of the list")
+    parser.add_argument("--rows", nargs="+", default=[], metavar="name=PATH", help="more models, with names")
+    parser.add_argument(
+        "--noise", metavar="NAME", help="add a control row: this model's output with white noise for texture"
+    )
+    parser.add_argument("--latency", type=Path, metavar="FILE", help="a result of latency.py to take milliseconds from")
     script.add_json(parser)
     return parser
 

@@ -376,14 +376,22 @@ def build_parser() -> argparse.ArgumentParser:
         choices=list(RUNTIMES),
         default=list(RUNTIMES),
         metavar="RUNTIME",
-        help=f"of {', '.join(RUNTIMES)}; default: all",
+        help=f"one or more of {', '.join(RUNTIMES)} (default: all)",
     )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each (default: %(default)s)")
-    parser.add_argument("--warmup", type=int, default=10, help="untimed runs first, at least 10 (default: %(default)s)")
-    parser.add_argument("--runs", type=int, default=50, help="timed runs of each, at least 50 (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=10, help="turns they are taken in (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads for each (default: %(default)s)")
+    parser.add_argument(
+        "--warmup", type=int, default=10, help="number of untimed runs first, at least 10 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--runs", type=int, default=50, help="number of timed runs of each, at least 50 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=10, help="number of rounds in which they take turns (default: %(default)s)"
+    )
     parser.add_argument("--delegate", type=Path, metavar="FILE", help="plugin for files named *-gpu-resampler.tflite")
-    parser.add_argument("--legacy-python", type=Path, metavar="FILE", help="has tflite-runtime (default: .venv-legacy's)")
+    parser.add_argument(
+        "--legacy-python", type=Path, metavar="FILE", help="a Python that has tflite-runtime (default: .venv-legacy's)"
+    )
     script.add_json(parser)
     return parser
 

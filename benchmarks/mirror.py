@@ -606,15 +606,25 @@ def run(args: argparse.Namespace) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = script.parser(__file__, __doc__)
-    parser.add_argument("release", type=Path, metavar="RELEASE", help="folder made by release.py; small/int8 is taken")
-    parser.add_argument("--file", type=Path, help="its .tflite of the flavour web, int8 (default: exported again, minutes)")
+    parser.add_argument("release", type=Path, metavar="RELEASE", help="folder made by release.py; its small/int8 is used")
+    parser.add_argument(
+        "--file", type=Path, help="its int8 .tflite of the flavour web (default: export it again, which takes minutes)"
+    )
     parser.add_argument("--kernels", nargs="+", choices=tuple(KERNELS), default=["phone", "amx"], metavar="K",
                         help=f"mirrors to make, of {', '.join(KERNELS)} (default: phone amx)")  # fmt: skip
-    parser.add_argument("--wide", type=int, metavar="N", help="also N channels in the first layers, random weights")
+    parser.add_argument(
+        "--wide", type=int, metavar="N", help="also make one with N channels in the first layers and random weights"
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="default: 1 2")
-    parser.add_argument("--runs", type=int, default=100, help="timed runs of each, at least 50 (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=20, help="turns they are taken in (default: %(default)s)")
-    parser.add_argument("--pictures", type=int, default=16, help="of the gate's, to compare on (default: %(default)s)")
+    parser.add_argument(
+        "--runs", type=int, default=100, help="number of timed runs of each, at least 50 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="number of rounds in which they take turns (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pictures", type=int, default=16, help="number of the gate's pictures to compare on (default: %(default)s)"
+    )
     script.add_json(parser)
     return parser
 

@@ -41,9 +41,9 @@ def build_parser() -> ArgumentParser:
     parser = script.parser(__file__, __doc__)
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder of photographs")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="name=PATH of a checkpoint folder or an exported file")
-    parser.add_argument("--previous", type=Path, metavar="FILE", help="one more, the one to be better than")
-    parser.add_argument("--faces", type=int, default=20, help="photographs (default: %(default)s)")
-    parser.add_argument("--frames", type=int, default=16, help="of each clip (default: %(default)s)")
+    parser.add_argument("--previous", type=Path, metavar="FILE", help="one more model, the one to beat")
+    parser.add_argument("--faces", type=int, default=20, help="number of photographs (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=16, help="frames per clip (default: %(default)s)")
     script.add_json(parser)
     return parser
 

@@ -179,11 +179,11 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--width", type=int, default=16, help="channels of the first layer (default: %(default)s)")
     parser.add_argument(
         "--steps", type=int, nargs=5, default=[60, 200, 100, 60, 20], metavar="N",
-        help="of the first network, colour, texture, pruning and quantization (default: 60 200 100 60 20)",
+        help="training steps for the first network, colour, texture, pruning and quantization (default: 60 200 100 60 20)",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
     script.add_json(parser)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw shading and texture against cost there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw shading and texture against cost in this file")
     return parser
 
 

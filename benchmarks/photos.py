@@ -523,17 +523,27 @@ def build_parser() -> ArgumentParser:
     parser = script.parser(__file__, __doc__)
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs of faces")
     parser.add_argument("models", nargs="+", metavar="MODEL", help="checkpoint folder or exported file, or name=PATH")
-    parser.add_argument("--previous", type=Path, metavar="FILE", help="one more model: the one to be better than")
-    parser.add_argument("--limit", type=int, help="photographs (default: all)")
+    parser.add_argument("--previous", type=Path, metavar="FILE", help="one more model, the one to beat")
+    parser.add_argument("--limit", type=int, help="number of photographs (default: all)")
     parser.add_argument(
-        "--openpeople", nargs="?", const="", metavar="FOLDER", help="also openpeople's pictures (FOLDER, or as installed)"
+        "--openpeople",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="also use openpeople's pictures, from FOLDER or as installed",
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="write the pictures there, as .jpg or .png")
-    parser.add_argument("--blind", type=Path, metavar="FOLDER", help="write pairs for a blind judge there, and their key")
-    parser.add_argument("--pair", nargs=2, metavar="ROW", help="rows of --blind (default: the first model, skin_patches)")
-    parser.add_argument("--blind-faces", type=int, default=60, metavar="N", help="faces of --blind (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of --blind (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes (default: %(default)s)")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="write the pictures to this .jpg or .png")
+    parser.add_argument(
+        "--blind", type=Path, metavar="FOLDER", help="write pairs for a blind judge and their key to this folder"
+    )
+    parser.add_argument(
+        "--pair", nargs=2, metavar="ROW", help="the two rows for --blind (default: the first model, skin_patches)"
+    )
+    parser.add_argument(
+        "--blind-faces", type=int, default=60, metavar="N", help="number of faces for --blind (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed for --blind (default: %(default)s)")
     script.add_json(parser)
     return parser
 

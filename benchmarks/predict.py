@@ -336,8 +336,8 @@ def build_parser() -> ArgumentParser:
     """The command line."""
     parser = script.parser(__file__, __doc__)
     parser.add_argument("models", nargs="*", metavar="[name=]FILE.tflite", help="exported files with their cards")
-    parser.add_argument("--check", type=Path, metavar="RESULT.json", help="measured times of these models, to compare")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
+    parser.add_argument("--check", type=Path, metavar="RESULT.json", help="measured times of these models, to compare with")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     parser.add_argument("--recount", action="store_true", help="count the anchors' networks again (needs TensorFlow)")
     return parser
 

@@ -445,9 +445,13 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = script.parser(__file__, __doc__)
     parser.add_argument("files", nargs="+", metavar="[name=]FILE.tflite")
-    parser.add_argument("--runs", type=int, default=50, help="profiled inferences, at least 10 (default: %(default)s)")
+    parser.add_argument(
+        "--runs", type=int, default=50, help="number of profiled inferences, at least 10 (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
-    parser.add_argument("--largest", type=int, default=20, metavar="N", help="nodes to list (default: %(default)s)")
+    parser.add_argument(
+        "--largest", type=int, default=20, metavar="N", help="number of nodes to list (default: %(default)s)"
+    )
     script.add_json(parser)
     return parser
 

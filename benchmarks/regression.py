@@ -223,19 +223,25 @@ def build_parser() -> ArgumentParser:
     """The command line."""
     parser = script.parser(__file__, __doc__)
     parser.add_argument("result", type=Path, metavar="RESULT.json", help="the new result")
-    parser.add_argument("--baseline", type=Path, required=True, metavar="FILE", help="the result that was agreed on")
-    parser.add_argument("--max-drop", type=float, default=0.1, metavar="DB", help="of both PSNR (default: %(default)s)")
+    parser.add_argument("--baseline", type=Path, required=True, metavar="FILE", help="the accepted result to compare with")
+    parser.add_argument(
+        "--max-drop", type=float, default=0.1, metavar="DB", help="largest drop of either PSNR (default: %(default)s)"
+    )
     parser.add_argument(
         "--max-texture",
         type=float,
         default=0.1,
         metavar="SHARE",
-        help="that texture energy may move away from 1 (default: %(default)s)",
+        help="how far texture energy may move away from 1 (default: %(default)s)",
     )
-    parser.add_argument("--max-slower", type=float, default=1.1, metavar="FACTOR", help="of time (default: %(default)s)")
-    parser.add_argument("--max-bigger", type=float, default=1.01, metavar="FACTOR", help="of bytes (default: %(default)s)")
-    parser.add_argument("--allow-missing", action="store_true", help="rows of the baseline may be missing")
-    parser.add_argument("--junit", type=Path, metavar="FILE.xml", help="write a JUnit XML for CI systems")
+    parser.add_argument(
+        "--max-slower", type=float, default=1.1, metavar="FACTOR", help="largest factor on times (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-bigger", type=float, default=1.01, metavar="FACTOR", help="largest factor on bytes (default: %(default)s)"
+    )
+    parser.add_argument("--allow-missing", action="store_true", help="allow rows of the baseline to be missing")
+    parser.add_argument("--junit", type=Path, metavar="FILE.xml", help="write JUnit XML for CI systems")
     return parser
 
 

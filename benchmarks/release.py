@@ -33,14 +33,16 @@ def build_parser() -> argparse.ArgumentParser:
     made = script.parser(__file__, __doc__)
     made.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs of faces")
     made.add_argument(
-        "--hair", type=Path, required=True, metavar="FILE", help="MediaPipe's hair_segmentation.tflite, the teacher of hair"
+        "--hair", type=Path, required=True, metavar="FILE", help="MediaPipe's hair_segmentation.tflite, which labels hair"
     )
     made.add_argument("--target", type=Path, default=Path("runs/release"), help="default: %(default)s")
-    made.add_argument("--publish", type=Path, default=WEIGHTS, help="where the weights go (default: the package)")
-    made.add_argument("--size", type=int, default=256, help="edge length of what is exported (default: %(default)s)")
+    made.add_argument("--publish", type=Path, default=WEIGHTS, help="where to put the weights (default: the package)")
+    made.add_argument("--size", type=int, default=256, help="edge length of the exported files (default: %(default)s)")
     made.add_argument("--width", type=int, default=32, help="channels of the first layer (default: %(default)s)")
-    made.add_argument("--scale", type=float, default=1.0, help="factor on all training steps (default: %(default)s)")
-    made.add_argument("--limit", type=int, help="photographs to prepare")
+    made.add_argument(
+        "--scale", type=float, default=1.0, help="multiply all numbers of training steps by this (default: %(default)s)"
+    )
+    made.add_argument("--limit", type=int, help="number of photographs to prepare")
     made.add_argument("--json", type=Path, metavar="FILE", help="also write the result there")
     return made
 

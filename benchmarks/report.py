@@ -837,18 +837,29 @@ def build_parser() -> ArgumentParser:
     parser = script.parser(__file__, __doc__, usage=usage)
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.json",
                         help="written by fidelity.py, latency.py, android.py or predict.py with --json")  # fmt: skip
-    parser.add_argument("--target", type=Path, metavar="TARGET.html", help="the page; may stand last, without the flag")
-    parser.add_argument("--data", type=Path, help="folder the result was measured on, to show pictures of it")
-    parser.add_argument("--models", nargs="+", default=[], metavar="name=PATH", help="rows to tell of and to paint with")
-    parser.add_argument("--max-ms", type=float, default=SNAP_MS, help="budget of time on a phone (default: 33.3)")
-    parser.add_argument("--max-mb", type=float, default=SNAP_MB, help="budget of a file, 10^6 bytes (default: %(default)s)")
+    parser.add_argument(
+        "--target",
+        type=Path,
+        metavar="TARGET.html",
+        help="the page to write; may also be the last argument, without the flag",
+    )
+    parser.add_argument("--data", type=Path, help="data folder that the result was measured on, to show its pictures")
+    parser.add_argument("--models", nargs="+", default=[], metavar="name=PATH", help="models to describe and to paint with")
+    parser.add_argument(
+        "--max-ms", type=float, default=SNAP_MS, help="time budget on a phone, in milliseconds (default: 33.3)"
+    )
+    parser.add_argument(
+        "--max-mb", type=float, default=SNAP_MB, help="size budget for a file, in 10^6 bytes (default: %(default)s)"
+    )
     parser.add_argument("--max-drop", type=float, metavar="DB",
-                        help="budget of quality: dB of mirrored PSNR below the first row (default: none)")  # fmt: skip
-    parser.add_argument("--pairs", type=int, default=4, help="validation pairs to show (default: %(default)s)")
-    parser.add_argument("--faces", type=int, default=4, help="validation faces to show (default: %(default)s)")
+                        help="quality budget: dB of mirrored PSNR below the first row (default: none)")  # fmt: skip
+    parser.add_argument("--pairs", type=int, default=4, help="number of validation pairs to show (default: %(default)s)")
+    parser.add_argument("--faces", type=int, default=4, help="number of validation faces to show (default: %(default)s)")
     parser.add_argument("--photo", nargs="+", type=Path, default=[], metavar="FILE",
                         help="photographs to erase (default: scikit-image's astronaut)")  # fmt: skip
-    parser.add_argument("--no-photo", action="store_true", help="show no photograph: without landmark models, say")
+    parser.add_argument(
+        "--no-photo", action="store_true", help="show no photograph, for example without the landmark models"
+    )
     return parser
 
 

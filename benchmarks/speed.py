@@ -33,9 +33,11 @@ GOALS = {
 
 def build_parser() -> ArgumentParser:
     parser = script.parser(__file__, __doc__)
-    parser.add_argument("--previous", type=Path, required=True, metavar="FILE", help="the file to be faster than")
+    parser.add_argument("--previous", type=Path, required=True, metavar="FILE", help="the file to beat")
     parser.add_argument("models", nargs="+", metavar="NAME=FILE", help=".tflite files with their cards")
-    parser.add_argument("--runs", type=int, default=50, help="timed runs, all rounds together (default: %(default)s)")
+    parser.add_argument(
+        "--runs", type=int, default=50, help="number of timed runs, all rounds together (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=10, help="default: %(default)s")
     script.add_json(parser)
     return parser

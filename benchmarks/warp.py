@@ -187,8 +187,10 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = script.parser(__file__, __doc__)
     parser.add_argument("--size", type=int, default=256, help="side of the picture in pixels (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=20, help="turns they are taken in (default: %(default)s)")
-    parser.add_argument("--each", type=int, default=20, help="runs of each in a turn (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="number of rounds in which they take turns (default: %(default)s)"
+    )
+    parser.add_argument("--each", type=int, default=20, help="number of runs of each per turn (default: %(default)s)")
     script.add_json(parser)
     return parser
 

@@ -230,21 +230,27 @@ def build_parser() -> ArgumentParser:
     parser = script.parser(__file__, __doc__)
     option = parser.add_argument
     option("--model", type=Path, default=WEIGHTS / "plan.tflite", metavar="FILE", help="default: the one that ships")
-    option("--effects", nargs="+", default=["none"], metavar="NAME", help="each in turn; `none` erases alone (the default)")
+    option(
+        "--effects",
+        nargs="+",
+        default=["none"],
+        metavar="NAME",
+        help="effects, timed one after another; `none` only erases (the default)",
+    )
     option("--run-on", choices=("wasm", "webgpu"), default="wasm", help="default: %(default)s")
-    option("--frames", type=int, default=100, help="default: %(default)s")
+    option("--frames", type=int, default=100, help="number of frames (default: %(default)s)")
     option(
         "--previous",
         nargs=2,
         metavar=("PAGE", "FILE"),
-        help="another page, a folder that its `make web` wrote, with its model, timed in turns with this one: `ratio`",
+        help="another version to time in turns with this one, for `ratio`: the folder its `make web` wrote, and its model",
     )
     option("--turns", type=int, default=1, help="how often each is timed; the middle one counts (default: %(default)s)")
-    option("--browser", metavar="FILE", help="a browser of Chromium's kind on this machine")
-    option("--phone", action="store_true", help="a phone's Chrome, over adb")
+    option("--browser", metavar="FILE", help="a Chromium-based browser on this machine")
+    option("--phone", action="store_true", help="use a phone's Chrome, over adb")
     option("--serial", help="which phone, if there are several")
-    option("--force", action="store_true", help="time a phone all the same that is warm, throttled or nearly empty")
-    option("--timeout", type=float, default=300.0, metavar="S", help="for one row (default: %(default)s)")
+    option("--force", action="store_true", help="time the phone even if it is warm, throttled or low on battery")
+    option("--timeout", type=float, default=300.0, metavar="S", help="time limit per row (default: %(default)s)")
     script.add_json(parser)
     return parser
 

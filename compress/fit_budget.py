@@ -51,24 +51,34 @@ FIGURES = ("gmacs", "params", *metrics.FIGURES)
 def build_parser() -> argparse.ArgumentParser:
     parser = script.stage_parser(__file__, __doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder made by train/prepare.py")
-    parser.add_argument("--max-gmacs", type=float, help="multiply-accumulates, in 10^9 at 256 x 256")
-    parser.add_argument("--max-params", type=int, help="parameters")
-    parser.add_argument("--max-mb", type=float, help="megabytes (10^6 bytes) of the int8 .tflite")
-    parser.add_argument("--max-ms", type=float, help="milliseconds of the int8 .tflite on --runtime, one thread, here")
+    parser.add_argument("--max-gmacs", type=float, help="largest number of multiply-accumulates, in 10^9 at 256 x 256")
+    parser.add_argument("--max-params", type=int, help="largest number of parameters")
+    parser.add_argument("--max-mb", type=float, help="largest size of the int8 .tflite in megabytes (10^6 bytes)")
+    parser.add_argument(
+        "--max-ms", type=float, help="longest time of the int8 .tflite on this machine, one thread, in milliseconds"
+    )
     parser.add_argument("--runtime", default="litert", choices=("litert", "tflite-runtime"), help="default: %(default)s")
-    parser.add_argument("--max-drop", type=float, default=0.2, help="dB that the file may lose (default: %(default)s)")
-    parser.add_argument("--max-texture", type=float, default=0.1, help="that texture_energy may move (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="of pruning (default: %(default)s)")
-    parser.add_argument("--drop-blocks", type=int, default=0, metavar="N", help="residual blocks that go first (prune.py)")
-    parser.add_argument("--trial-steps", type=int, default=100, help="of prune.py's trials (default: %(default)s)")
+    parser.add_argument("--max-drop", type=float, default=0.2, help="how many dB the file may lose (default: %(default)s)")
+    parser.add_argument(
+        "--max-texture", type=float, default=0.1, help="how far texture_energy may move (default: %(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=2, help="number of pruning rounds (default: %(default)s)")
+    parser.add_argument(
+        "--drop-blocks", type=int, default=0, metavar="N", help="residual blocks to remove first, as in prune.py"
+    )
+    parser.add_argument(
+        "--trial-steps", type=int, default=100, help="steps of each of prune.py's trials (default: %(default)s)"
+    )
     parser.add_argument("--steps", type=int, default=1000, help="fine-tuning steps of each round (default: %(default)s)")
-    parser.add_argument("--distil-steps", type=int, default=2000, help="of the student (default: %(default)s)")
-    parser.add_argument("--qat-steps", type=int, default=250, help="of quantization (default: %(default)s)")
-    parser.add_argument("--qat-lr", type=float, default=1e-4, help="of quantization (default: %(default)s)")
-    parser.add_argument("--distil-features", type=float, default=0.0, metavar="SHARE", help="as prune.py's")
+    parser.add_argument(
+        "--distil-steps", type=int, default=2000, help="training steps of the student (default: %(default)s)"
+    )
+    parser.add_argument("--qat-steps", type=int, default=250, help="training steps of quantization (default: %(default)s)")
+    parser.add_argument("--qat-lr", type=float, default=1e-4, help="learning rate of quantization (default: %(default)s)")
+    parser.add_argument("--distil-features", type=float, default=0.0, metavar="SHARE", help="as in prune.py")
     parser.add_argument("--size", type=int, help="prune and slim at this edge length (default: half the network's)")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--resume", action="store_true", help="go on where a run stopped or failed its budget")
+    parser.add_argument("--resume", action="store_true", help="continue a run that was stopped or missed its budget")
     return parser
 
 

@@ -24,30 +24,37 @@ def build_parser() -> argparse.ArgumentParser:
     finetuning.add_tuning(parser, Pruning, any_network=True)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--keep", type=float, help="share of each layer's channels to keep, 0 to 1")
-    size.add_argument("--target-gmacs", type=float, help="multiply-accumulates to stay under, in 10^9 at 256 x 256")
-    parser.add_argument("--target-params", type=int, help="parameters to stay under as well (with --allocate sensitivity)")
+    size.add_argument(
+        "--target-gmacs", type=float, help="stay under this number of multiply-accumulates, in 10^9 at 256 x 256"
+    )
+    parser.add_argument(
+        "--target-params", type=int, help="also stay under this number of parameters (with --allocate sensitivity)"
+    )
     parser.add_argument("--importance", choices=channels.IMPORTANCES, default="magnitude", help="default: %(default)s")
     parser.add_argument(
         "--allocate",
         choices=("uniform", "sensitivity"),
         default="uniform",
-        help="every layer gives up the same share, or by how little harm it does, measured (with a --target)",
+        help="remove the same share from every layer, or more where it is measured to do less harm (with a --target)",
     )
     parser.add_argument(
         "--trial-steps",
         type=int,
         default=Pruning.trial_steps,
-        help="fine-tuning steps of each network's trial, for --allocate sensitivity (default: %(default)s)",
+        help="fine-tuning steps for each network's trial with --allocate sensitivity (default: %(default)s)",
     )
     parser.add_argument(
         "--drop-blocks",
         type=int,
         default=0,
         metavar="N",
-        help="first take the N residual blocks that matter least out of the edge and the clone network each",
+        help="first remove the N least important residual blocks from each of the edge and clone networks",
     )
     parser.add_argument(
-        "--rounds", type=int, default=Pruning.rounds, help="pruning steps, each fine-tuned (default: %(default)s)"
+        "--rounds",
+        type=int,
+        default=Pruning.rounds,
+        help="number of pruning rounds, each followed by fine-tuning (default: %(default)s)",
     )
     return parser
 

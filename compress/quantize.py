@@ -31,15 +31,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--calibration",
         type=int,
         default=Quantizing.calibration,
-        help="training pictures to set the scales from (default: %(default)s)",
+        help="number of training pictures to set the scales from (default: %(default)s)",
     )
     parser.add_argument(
         "--keep-float",
         choices=("auto", "least"),
         default="auto",
-        help="layers before the heads that harm most in int8 stay in float, or the flow's head alone (default: %(default)s)",
+        help="which layers stay in float: those that int8 harms most, or only the flow's head (default: %(default)s)",
     )
-    parser.add_argument("--max-drop", type=float, help="gate: dB that psnr_hole_mirrored may lose; exit code 1 beyond it")
+    parser.add_argument(
+        "--max-drop", type=float, help="gate: how many dB psnr_hole_mirrored may lose; beyond this the exit code is 1"
+    )
     return parser
 
 

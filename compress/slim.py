@@ -20,8 +20,12 @@ def build_parser() -> argparse.ArgumentParser:
     finetuning.add_tuning(parser, Slimming)
     add = parser.add_argument
     add("--share", type=float, help="share of channels to cut (default: 0.2)")
-    add("--target-gmacs", type=float, help="find the share: multiply-accumulates to stay under, in 10^9")
-    add("--target-params", type=int, help="find the share: parameters to stay under")
+    add(
+        "--target-gmacs",
+        type=float,
+        help="choose the share so as to stay under this number of multiply-accumulates, in 10^9",
+    )
+    add("--target-params", type=int, help="choose the share so as to stay under this number of parameters")
     add("--sparsity", type=float, default=Slimming.sparsity, help="weight of the L1 penalty (default: %(default)s)")
     return parser
 

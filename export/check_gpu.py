@@ -177,7 +177,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = script.parser(__file__, __doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="exported .tflite files")
-    parser.add_argument("--pictures", type=int, default=2, help="compared on the delegate (default: %(default)s)")
+    parser.add_argument(
+        "--pictures", type=int, default=2, help="number of pictures to compare on the delegate (default: %(default)s)"
+    )
     parser.add_argument(
         "--max-abs",
         type=float,
@@ -186,7 +188,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="how far its outputs may be from the CPU's (default: %(default)s)",
     )
     script.add_json(parser)
-    parser.add_argument("--legacy-python", type=Path, metavar="FILE", help="has TensorFlow 2.15.1 (default: .venv-legacy's)")
+    parser.add_argument(
+        "--legacy-python", type=Path, metavar="FILE", help="a Python that has TensorFlow 2.15.1 (default: .venv-legacy's)"
+    )
     return parser
 
 

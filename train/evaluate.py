@@ -347,22 +347,24 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--table", type=int, choices=(1, 2), required=True)
     parser.add_argument("--target", type=Path, default=Path("runs/tables"), help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--width", type=int, default=8, help="channels of the first layer; 64 is the paper (default: 8)")
-    parser.add_argument("--size", type=int, default=96, help="edge length in pixels; 256 is the paper (default: 96)")
-    parser.add_argument("--steps", type=int, default=1000, help="default: %(default)s")
-    parser.add_argument("--first-steps", type=int, default=300, help="of the edges or the structure (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=8, help="channels of the first layer; the paper has 64 (default: 8)")
+    parser.add_argument("--size", type=int, default=96, help="edge length in pixels; the paper has 256 (default: 96)")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps (default: %(default)s)")
+    parser.add_argument(
+        "--first-steps", type=int, default=300, help="training steps of the edge or structure network (default: %(default)s)"
+    )
     parser.add_argument("--batch", type=int, default=4, help="default: %(default)s")
     parser.add_argument(
-        "--lr", type=float, default=1e-3, help="default: %(default)s; 1e-4 is the paper, for 2,000,000 epochs"
+        "--lr", type=float, default=1e-3, help="default: %(default)s; the paper has 1e-4, for 2,000,000 epochs"
     )
     parser.add_argument(
         "--perceptual", choices=("vgg", "filterbank", "off"), default="off", help="network of the perceptual and style terms"
     )
-    parser.add_argument("--limit", type=int, help="only the first so many validation pairs")
+    parser.add_argument("--limit", type=int, help="use only the first N validation pairs")
     script.add_json(parser)
-    parser.add_argument("--flows", type=Path, metavar="FILE", help="of table 2: draw the flow maps there")
+    parser.add_argument("--flows", type=Path, metavar="FILE", help="for table 2: draw the flow maps in this file")
     parser.add_argument(
-        "--sheet", type=Path, metavar="FILE", help="of table 2: and the pictures (they show the faces of DATA)"
+        "--sheet", type=Path, metavar="FILE", help="for table 2: draw the pictures in this file (it shows the faces of DATA)"
     )
     return parser
 

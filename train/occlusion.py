@@ -21,11 +21,13 @@ from faceeraser.training import occlusion
 
 def build_parser() -> argparse.ArgumentParser:
     parser = script.stage_parser(__file__, __doc__, "DATA")
-    parser.add_argument("--steps", type=int, default=3000, help="(default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=16, help="pictures in a step (default: %(default)s)")
-    parser.add_argument("--lr", type=float, default=2e-3, help="Adam's learning rate, to a hundredth (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and pictures (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on where a run was stopped")
+    parser.add_argument("--steps", type=int, default=3000, help="training steps (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=16, help="pictures per step (default: %(default)s)")
+    parser.add_argument(
+        "--lr", type=float, default=2e-3, help="Adam's learning rate, which falls to a hundredth (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed for weights and pictures (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="continue a stopped run")
     return parser
 
 

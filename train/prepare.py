@@ -30,21 +30,33 @@ def build_parser() -> ArgumentParser:
     parser = script.parser(__file__, __doc__, usage="%(prog)s [PHOTOS] TARGET [options]")
     add = parser.add_argument
     add("photos", nargs="?", type=Path, metavar="PHOTOS", help="folder of photographs; none for --source synthetic")
-    add("target", type=Path, metavar="TARGET", help="folder to make")
+    add("target", type=Path, metavar="TARGET", help="folder to create")
     add("--source", choices=("photos", "synthetic"), default="photos", help="default: %(default)s")
     add("--size", type=int, default=256, help="side of blanks and masks in pixels; default: %(default)s")
     add("--seed", type=int, default=0, help="default: %(default)s")
-    add("--workers", type=int, default=os.cpu_count() or 1, help="processes; default: one per core")
-    add("--limit", type=int, help="use only so many photographs, or generate so many pictures (80)")
-    add("--shard", default="1/1", metavar="i/n", help="do the i-th of n parts; the last to end makes the folder")
-    add("--resume", action="store_true", help="go on where a run was stopped")
-    add("--overwrite", action="store_true", help="replace TARGET, or start a stopped run anew")
-    add("--glasses-share", type=float, default=0.15, help="masks that carry glasses; default: %(default)s")
-    add("--drop-glasses", action="store_true", help="take no blank from a face with glasses, as the paper does")
-    add("--hair", metavar="FILE", default="", help="MediaPipe's hair_segmentation.tflite: what is hair is no bare skin")
-    add("--min-forehead", type=int, default=40, help="least source pixels across a forehead; default: %(default)s")
-    add("--train-only", default=splits.TRAIN_ONLY, metavar="PATTERN", help="never validate on or show; default: %(default)s")
-    add("--labels", type=Path, metavar="CSV", help="report precision and recall on photographs labelled by eye")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="number of processes; default: one per core")
+    add("--limit", type=int, help="use only this many photographs, or generate this many pictures (80)")
+    add(
+        "--shard", default="1/1", metavar="i/n", help="process part i of n; the part that finishes last completes the folder"
+    )
+    add("--resume", action="store_true", help="continue a stopped run")
+    add("--overwrite", action="store_true", help="replace TARGET, or restart a stopped run")
+    add("--glasses-share", type=float, default=0.15, help="share of masks with glasses; default: %(default)s")
+    add("--drop-glasses", action="store_true", help="make no blank from a face with glasses, as in the paper")
+    add("--hair", metavar="FILE", default="", help="MediaPipe's hair_segmentation.tflite: hair does not count as bare skin")
+    add(
+        "--min-forehead",
+        type=int,
+        default=40,
+        help="minimum number of source pixels across a forehead; default: %(default)s",
+    )
+    add(
+        "--train-only",
+        default=splits.TRAIN_ONLY,
+        metavar="PATTERN",
+        help="files that are never validated on or shown; default: %(default)s",
+    )
+    add("--labels", type=Path, metavar="CSV", help="report precision and recall on these photographs, labelled by eye")
     return parser
 
 

@@ -28,55 +28,59 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--phase", choices=fit.PHASES, required=True)
     parser.add_argument("--model", choices=tuple(MODELS), help="faceeraser or a peer (default: faceeraser, or --init's)")
     parser.add_argument(
-        "--edge", type=Path, metavar="FOLDER", help="checkpoint whose first network (edges, or structure) is taken, frozen"
+        "--edge", type=Path, metavar="FOLDER", help="checkpoint whose first network (edges or structure) is used, frozen"
     )
-    parser.add_argument("--init", type=Path, metavar="FOLDER", help="checkpoint whose weights to start from")
+    parser.add_argument("--init", type=Path, metavar="FOLDER", help="checkpoint to take the initial weights from")
     parser.add_argument("--preset", choices=PRESETS, default="mobile")
     parser.add_argument("--variant", choices=VARIANTS, default=VARIANTS[0], help="refine network (Table 1's rows)")
-    parser.add_argument("--width", type=int, default=16, help="channels of the first layer; 64 is the paper")
+    parser.add_argument("--width", type=int, default=16, help="channels of the first layer; the paper has 64")
     parser.add_argument("--size", type=int, default=256, help="edge length in pixels (default: %(default)s)")
     parser.add_argument(
         "--shrink", type=int, choices=(1, 2, 4),
         help="the networks see the picture at 1/N of its size (default: 2 for mobile, or that of --init)",
     )  # fmt: skip
-    parser.add_argument("--steps", type=int, default=2000, help="default: %(default)s")
-    parser.add_argument("--batch", type=int, default=8, help="pictures in a step and process (default: %(default)s)")
-    parser.add_argument("--lr", type=float, help="generators' rate (default: 1e-4 for paper, 1e-3 for mobile)")
-    parser.add_argument("--d-lr", type=float, default=1e-5, help="discriminators' rate (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=8, help="pictures per step and process (default: %(default)s)")
+    parser.add_argument("--lr", type=float, help="generators' learning rate (default: 1e-4 for paper, 1e-3 for mobile)")
+    parser.add_argument("--d-lr", type=float, default=1e-5, help="discriminators' learning rate (default: %(default)s)")
     add_objective(parser)
-    parser.add_argument("--vgg", type=Path, metavar="FILE", help="torchvision's vgg19 state dict, where there is no network")
+    parser.add_argument("--vgg", type=Path, metavar="FILE", help="torchvision's vgg19 state dict, for offline use")
     parser.add_argument(
-        "--edge-l1", type=float, default=0.0, help="plain cross-entropy on the edges, beside or instead of eq. 1"
+        "--edge-l1", type=float, default=0.0, help="weight of plain cross-entropy on the edges, beside eq. 1"
     )
-    parser.add_argument("--symmetric", action="store_true", help="leave blank faces their own mirror image (paper's table)")
-    parser.add_argument("--real", type=float, default=0.0, help="share of whole photographs, with holes on bare skin")
+    parser.add_argument("--symmetric", action="store_true", help="keep blank faces mirror-symmetric, as in the paper")
+    parser.add_argument("--real", type=float, default=0.0, help="share of whole photographs, with holes in bare skin")
     parser.add_argument(
         "--variety", nargs="*", choices=pairs.TrainingPairs.VARIETY, default=["blanks", "masks"],
-        help="what differs from one time a picture is drawn to the next (default: blanks masks)",
+        help="what is varied each time a picture is drawn (default: blanks masks)",
     )  # fmt: skip
     parser.add_argument(
         "--without", nargs="+", choices=("edges", "fill", "residual", "halving"), default=[],
-        help="leave out a part of the mobile preset, to see what it gives",
+        help="leave out a part of the mobile preset, to see what it contributes",
     )  # fmt: skip
     parser.add_argument(
         "--norm",
         choices=("instance", "batch"),
         help="default: instance for paper, batch for mobile",
     )
-    parser.add_argument("--separable", action="store_true", help="depthwise and 1 x 1 convolutions in place of full ones")
+    parser.add_argument("--separable", action="store_true", help="use depthwise and 1 x 1 convolutions instead of full ones")
     parser.add_argument("--blocks", type=int, help="residual blocks of the edge and clone networks (default: 8)")
-    parser.add_argument("--half-weights", action="store_true", help="store the weights in half precision, in half the bytes")
+    parser.add_argument(
+        "--half-weights", action="store_true", help="store the weights in half precision, to save half the bytes"
+    )
     parser.add_argument("--teacher", type=Path, help="checkpoint to distil from")
     parser.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
-    parser.add_argument("--average", type=float, help="decay of averaged weights (default: 0 for paper, 0.998 for mobile)")
+    parser.add_argument(
+        "--average", type=float, help="decay of the averaged weights (default: 0 for paper, 0.998 for mobile)"
+    )
     parser.add_argument("--schedule", choices=("constant", "cosine"), help="default: constant for paper, cosine for mobile")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--critic-width", type=int, default=64, help="channels of the discriminators (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=int, help="use only so many blanks and masks")
-    parser.add_argument("--workers", type=int, help="loading processes (default: 0 on a CPU, 8 on a GPU)")
+    parser.add_argument("--limit", type=int, help="use only this many blanks and masks")
+    parser.add_argument("--workers", type=int, help="number of loading processes (default: 0 on a CPU, 8 on a GPU)")
     parser.add_argument("--save-every", type=int, default=100, metavar="STEPS", help="default: %(default)s")
-    parser.add_argument("--resume", action="store_true", help="go on where a killed or a finished run stopped")
+    parser.add_argument("--resume", action="store_true", help="continue a killed run, or train a finished one further")
     return parser
 
 
@@ -85,10 +89,19 @@ def add_objective(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--l1", type=float, default=fit.Recipe.l1)
     parser.add_argument("--clone", type=float, default=fit.Recipe.clone, help="coefficient of the pixel-clone term")
     parser.add_argument("--style", type=float, default=fit.Recipe.style)
-    parser.add_argument("--shading", type=float, default=0.0, help="coefficient of L1 on blurred pictures: colour alone")
-    parser.add_argument("--texture", type=float, default=0.0, help="of Gram matrices inside the hole (needs --perceptual)")
-    parser.add_argument("--landing", type=float, default=0.0, help="of the distance from where the flow lands to bare skin")
-    parser.add_argument("--coherence", type=float, default=0.0, help="of the flow's slope: copies are shifts, not stripes")
+    parser.add_argument("--shading", type=float, default=0.0, help="coefficient of L1 on blurred pictures, for colour alone")
+    parser.add_argument(
+        "--texture", type=float, default=0.0, help="coefficient of Gram matrices inside the hole (needs --perceptual)"
+    )
+    parser.add_argument(
+        "--landing", type=float, default=0.0, help="coefficient of the distance from where the flow lands to bare skin"
+    )
+    parser.add_argument(
+        "--coherence",
+        type=float,
+        default=0.0,
+        help="coefficient of the flow's slope, which makes copies shifts instead of stripes",
+    )
     parser.add_argument("--perceptual-weight", type=float, default=fit.Recipe.perceptual)
     parser.add_argument(
         "--perceptual", choices=("vgg", "filterbank", "off"), default="vgg",

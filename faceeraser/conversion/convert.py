@@ -246,9 +246,7 @@ def _ports(network: AnyNetwork, path: Path) -> dict[str, Any]:
 
 def add_flags(parser: argparse.ArgumentParser, kind: str) -> argparse.ArgumentParser:
     """The flags of an exporting script, added to a stage's parser; returns it."""
-    parser.add_argument(
-        "--module", action="store_true", help="SOURCE is a network of your own, FILE.py:FUNCTION: docs/any-network.md"
-    )
+    parser.add_argument("--module", action="store_true", help="SOURCE is a network of your own, FILE.py:FUNCTION")
     parser.add_argument(
         "--precision",
         nargs="+",
@@ -257,7 +255,7 @@ def add_flags(parser: argparse.ArgumentParser, kind: str) -> argparse.ArgumentPa
         metavar="P",
         help=f"one or more of auto, {', '.join(FORMATS[kind].PRECISIONS)} (default: auto)",
     )
-    parser.add_argument("--edges-input", action="store_true", help="edges are an input of the file, instead of Canny inside")
+    parser.add_argument("--edges-input", action="store_true", help="take edges as an input instead of computing them")
     if kind == "tflite":
         flavours = "; ".join(f"{name}: {flavour.help}" for name, flavour in tflite.FLAVOURS.items())
         parser.add_argument(
@@ -278,24 +276,31 @@ def add_flags(parser: argparse.ArgumentParser, kind: str) -> argparse.ArgumentPa
         "--output",
         choices=("erased", "refined", "plan"),
         default="erased",
-        help="the whole picture; what is painted, to be laid into the picture outside the file; or, of a network that "
-        "plans, the plan alone, by which `faceeraser erase` paints at a photograph's own resolution (default: erased)",
+        help="erased: the whole picture; refined: only what is painted, to be composited outside the file; plan: for a "
+        "network that plans, only its plan, which `faceeraser erase` paints at full resolution (default: erased)",
     )
     parser.add_argument(
         "--painted",
         type=int,
         nargs="+",
         metavar="PX",
-        help="of a network that plans, edge lengths of what is painted, such as 256 512 1024 (default: the network's)",
+        help="for a network that plans, the edge lengths at which to paint, such as 256 512 1024 (default: the network's)",
     )
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="pictures at once (default: %(default)s)")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="pictures per run of the file (default: %(default)s)",
+    )
     if kind == "coreml":
-        flavours = "float tensors in and out, in place of images (CVPixelBuffer)"
-        parser.add_argument("--tensors", action="store_true", help=flavours)
-    parser.add_argument("--data", type=Path, help="prepared folder: its tune list adds faces to the gate's pictures")
+        parser.add_argument("--tensors", action="store_true", help="float tensors instead of images in and out")
+    parser.add_argument("--data", type=Path, help="prepared folder whose tune list adds faces to the gate's pictures")
     parser.add_argument("--name", help="file name without suffixes (default: the source folder's name)")
-    parser.add_argument("--gate", type=float, metavar="BOUND", help="another gate: dB, or for fp32 the largest difference")
-    parser.add_argument("--reason", help="why the gate is looser than the usual one; goes into the card")
+    parser.add_argument(
+        "--gate", type=float, metavar="BOUND", help="set another gate: dB, or for fp32 the largest difference"
+    )
+    parser.add_argument("--reason", help="why the gate is looser than usual; recorded in the card")
     return parser
 
 

@@ -38,7 +38,7 @@ class Tuning:
     online: bool = False
     """Keep training the teacher along with its student."""
     vgg: str | Path | None = None
-    """VGG-19's state dict, for machines without a network connection."""
+    """VGG-19's state dict, for offline use."""
     size: int | None = None
     """Train on pictures of this edge length, of which the networks see what they see at their own. None: the network's
     resolution; half of it costs a third."""
@@ -47,7 +47,7 @@ class Tuning:
     seed: int = 0
     """Of the pairs and of torch's random numbers."""
     precision: str = "auto"
-    """'fp32', 'bf16' or 'auto': bf16 trains faster where the hardware has it, which auto finds out."""
+    """'fp32', 'bf16' or 'auto': bf16 trains faster on hardware that supports it, which auto detects."""
 
 
 def add_tuning(parser: ArgumentParser, defaults: type[Tuning], any_network: bool = False) -> None:
@@ -55,35 +55,35 @@ def add_tuning(parser: ArgumentParser, defaults: type[Tuning], any_network: bool
     brings its own data.
     """
     if any_network:
-        parser.add_argument("--module", action="store_true", help="SOURCE is a network of your own, FILE.py or its folder")
+        parser.add_argument("--module", action="store_true", help="SOURCE is your own network: FILE.py, or its folder")
     parser.add_argument("--data", type=Path, required=not any_network, help="folder made by train/prepare.py")
     parser.add_argument("--steps", type=int, default=defaults.steps, help="fine-tuning steps in all (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=8, help="pictures in a step and process (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=8, help="pictures per step and process (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=defaults.lr, help="learning rate (default: %(default)s)")
-    parser.add_argument("--teacher", type=Path, help="checkpoint whose edges, flow and pictures are distilled")
+    parser.add_argument("--teacher", type=Path, help="checkpoint whose edges, flow and pictures the network learns from")
     parser.add_argument("--distil", type=float, default=1.0, help="weight of the teacher (default: %(default)s)")
     parser.add_argument(
         "--distil-features",
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="weight of where the teacher's features are strong, as a share of --distil (default: %(default)s)",
+        help="weight of the term for where the teacher's features are strong, as a share of --distil (default: %(default)s)",
     )
-    parser.add_argument("--online", action="store_true", help="the teacher goes on training beside its student")
-    parser.add_argument("--vgg", type=Path, metavar="FILE", help="VGG-19's state dict, where there is no network")
+    parser.add_argument("--online", action="store_true", help="keep training the teacher together with its student")
+    parser.add_argument("--vgg", type=Path, metavar="FILE", help="file with VGG-19's state dict, for offline use")
     parser.add_argument(
         "--size",
         type=int,
-        help="train on pictures of this edge length, of which the networks see what they see at their own "
+        help="train on pictures of this edge length, shown to the networks with the same content as at their own "
         "(default: the network's resolution; half of it costs a third)",
     )
-    parser.add_argument("--limit", type=int, help="use only so many blanks and masks")
+    parser.add_argument("--limit", type=int, help="use only this many blanks and masks")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument(
         "--precision",
         choices=("auto", "fp32", "bf16"),
         default="auto",
-        help="bf16 trains faster where the hardware has it, which auto finds out (default: %(default)s)",
+        help="bf16 trains faster on hardware that supports it, which auto detects (default: %(default)s)",
     )
 
 
