@@ -1,5 +1,6 @@
 """Videos and cameras: what is read and written, how faces are followed, and what can be wrong with either."""
 
+import collections
 import itertools
 import json
 import os
@@ -22,7 +23,7 @@ from faceeraser import cli, erasing, jobs, shipped
 from faceeraser.erasing import Eraser
 from faceeraser.face import tracking, video
 from faceeraser.face.finder import Detection, FaceFinder, shared
-from faceeraser.face.mesh import Face
+from faceeraser.face.mesh import LIPS, Face
 from faceeraser.face.tracking import Constants, OneEuro, Tracker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -577,6 +578,85 @@ def test_glasses_in_a_video_are_decided_by_all_looks(astronaut, finder, monkeypa
     glasses = _Glasses("auto")
     assert {glasses.of(1, astronaut, face) for _ in range(8 * _Glasses.EVERY)} == {"on"}
     assert _Glasses("off").of(1, astronaut, face) == "off"
+
+
+@pytest.fixture
+def asked(astronaut, finder, monkeypatch):
+    """`asked(frames)` erases the astronaut, changed by each function in turn, and says at which frames a plan was made, at
+    which glasses were looked for, and at which a mask was.
+    """
+    (face,) = finder(astronaut)[:1]
+    known = collections.defaultdict(lambda: [face])
+    calls = {name: [] for name in ("plan", "glasses", "mask")}
+
+    def counted(name, function):
+        def call(*words, **more):
+            calls[name].append(len(frames_done))
+            return function(*words, **more)
+
+        return call
+
+    frames_done: list[int] = []
+    monkeypatch.setattr(erasing, "worn", counted("glasses", erasing.worn))
+    monkeypatch.setattr(erasing, "mask_of", counted("mask", erasing.mask_of))
+
+    def run_on(frames, **options):
+        eraser = Eraser(**options)
+        monkeypatch.setattr(eraser, "_said", counted("plan", eraser._said))
+        for _ in eraser.frames(((change(astronaut.copy()), 1 / 25) for change in frames), known):
+            frames_done.append(1)
+        return calls
+
+    return run_on
+
+
+def test_plans_glasses_and_masks_are_for_five_frames_of_a_face_that_stays_as_it_is(asked):
+    calls = asked([lambda image: image] * 12, glasses="on")
+    assert calls == {"plan": [0, 5, 10], "glasses": [0, 5, 10], "mask": [0, 5, 10]}
+
+
+def test_what_changes_on_a_face_is_planned_at_once(asked, finder, astronaut):
+    """Light on all of it by two levels; a shadow on its forehead alone."""
+    (face,) = finder(astronaut)[:1]
+    x, y = face.mesh[10].astype(int)
+
+    def shadow(image):
+        image[y : y + 20, x - 15 : x + 15] //= 2
+        return image
+
+    same, lit = (lambda image: image), (lambda image: cv2.add(image, (2.0, 2.0, 2.0, 0.0)))
+    assert asked([same, same, lit, lit, shadow, shadow])["plan"] == [0, 2, 4]
+
+
+def test_what_comes_in_front_of_a_part_is_seen_at_once_though_the_plan_stays(asked, finder, astronaut):
+    (face,) = finder(astronaut)[:1]
+    x, y = face.mesh[LIPS].mean(0).astype(int)
+
+    def hand(image):
+        image[y - 8 : y + 8, x - 14 : x + 14] = (60, 40, 30)
+        return image
+
+    calls = asked([lambda image: image, hand, hand])
+    assert calls["plan"] == [0] and calls["mask"] == [0, 1, 2]
+
+
+def test_a_mask_follows_a_part_that_moves_in_the_crop():
+    said = erasing._Said()
+    crop, points, mask = np.full((256, 256, 3), 90, np.uint8), np.full((4, 2), 99.0), np.zeros((256, 256), bool)
+    said.new(1, crop, erasing._Answer("off", points, None, mask, None, skin_plan()), None)
+    for shift, holds in ((1.4, True), (1.6, False)):
+        answer, covers, _ = said.of(1, crop, "off", points + np.array([shift, 0.0]))
+        assert answer is not None and covers is holds
+    assert said.of(1, crop, "on", points) == (None, False, None), "glasses are taken off from now on"
+    assert said.of(2, crop, "off", points) == (None, False, None), "somebody else"
+
+
+def skin_plan():
+    return {
+        "skin": np.ones((128, 128, 1), np.float32),
+        "shading": np.ones((64, 64, 3), np.float32),
+        "sources": np.zeros(289),
+    }
 
 
 # --- what can be wrong -----------------------------------------------------------------------------------------------

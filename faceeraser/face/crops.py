@@ -37,7 +37,7 @@ def cut(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndar
     there = transform(cv2.invertAffineTransform(matrix), corners)
     left, top = np.clip(np.floor(there.min(0)).astype(int) - 2, 0, [image.shape[1] - 1, image.shape[0] - 1])
     right, bottom = np.clip(np.ceil(there.max(0)).astype(int) + 3, [left + 1, top + 1], [image.shape[1], image.shape[0]])
-    scale = float(np.linalg.svd(matrix[:, :2], compute_uv=False)[0])
+    scale = _stretch(matrix)
     # What is far larger than the patch is halved first: areas of whole pixels are averaged many times faster than others.
     halvings = math.floor(math.log2(min(max(0.5 / max(scale, 1e-6), 1.0), right - left, bottom - top)))
     left, right = _in_whole(left, right, 2**halvings, image.shape[1])
@@ -55,6 +55,13 @@ def cut(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndar
     local = np.hstack([matrix[:, :2] @ back, (matrix[:, :2] @ offset + matrix[:, 2])[:, None]])
     smooth = cv2.INTER_CUBIC if scale > 1.0 else cv2.INTER_LINEAR
     return cv2.warpAffine(piece, local, (width, height), flags=smooth, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _stretch(matrix: np.ndarray) -> float:
+    """By how much a 2x3 matrix lengthens what it lengthens most: its larger singular value, in closed form."""
+    (a, b), (c, d) = matrix[:, :2].tolist()
+    whole, part = a * a + b * b + c * c + d * d, a * d - b * c
+    return math.sqrt((whole + math.sqrt(max(0.0, whole * whole - 4 * part * part))) / 2)
 
 
 def _in_whole(first: int, last: int, unit: int, length: int) -> tuple[int, int]:
@@ -175,7 +182,7 @@ def paste_back(
         return result
     local, low, high = there
     target = tuple(int(n) for n in high - low)
-    scale = float(np.linalg.svd(local[:, :2], compute_uv=False)[0])
+    scale = _stretch(local)
     source = crop
     if scale < 0.75:  # the crop is larger than the face was: average before sampling
         source = cv2.GaussianBlur(crop, (0, 0), 0.4 / scale)

@@ -37,12 +37,22 @@ def face_mask(
     Returns:
         (size, size) bool, and whether glasses are in it.
     """
+    pair = worn(image, face, size, parts, glasses)
+    return mask_of(face, size, parts, pair), pair is not None
+
+
+def worn(
+    image: np.ndarray, face: Face, size: int, parts: Sequence[str] = FEATURES, glasses: str = "auto"
+) -> np.ndarray | None:
+    """The glasses that are to go, (size, size) bool, or None; arguments as of `face_mask`."""
     wears = glasses == "on" or (glasses == "auto" and "eyes" in parts and glasses_score(image, face) >= 0.5)
-    bits, pair = sum(PARTS[name] for name in set(parts)), None
+    return worn_glasses(image, face, size) if wears else None
+
+
+def mask_of(face: Face, size: int, parts: Sequence[str], pair: np.ndarray | None) -> np.ndarray:
+    """`face_mask` where the glasses are known, from `worn`: (size, size) bool."""
+    bits = sum(PARTS[name] for name in set(parts)) | (GLASSES if pair is not None else 0)
     level = face.moved(align_matrix(face, size))
-    if wears:
-        bits |= GLASSES
-        pair = worn_glasses(image, face, size)
     mask = (parts_map(level, size, glasses=pair, dilation=DILATION_ERASED) & np.uint8(bits)).clip(0, 1)
     # A slit between two parts keeps a crease or the rim of a lens, which then looks like a scar: close what is narrow.
     width = 2 * round(_SLIT * level.eye_distance / 2) + 1  # odd: an even disc has no middle and would move the mask
@@ -51,10 +61,12 @@ def face_mask(
     closed = np.zeros_like(mask)
     there = (slice(y, y + h), slice(x, x + w))
     closed[there] = cv2.morphologyEx(np.pad(mask[there], width), cv2.MORPH_CLOSE, disc)[width:-width, width:-width]
-    keep = _well_inside(level, size) | (parts_map(level, size, dilation=dict.fromkeys(POLYGONS, LEAST)) > 0)
+    keep = _well_inside(level, size)
+    if (closed > keep).any():
+        keep |= parts_map(level, size, dilation=dict.fromkeys(POLYGONS, LEAST)) > 0
     if pair is not None:
         keep |= pair > 0
-    return (closed > 0) & keep, wears
+    return (closed > 0) & keep
 
 
 def _well_inside(level: Face, size: int) -> np.ndarray:

@@ -80,6 +80,7 @@ def _reaching_in(front: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """`front` without what lies wholly inside the mask."""
     outside = cv2.resize(mask.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA) < 0.5
     sure = front > IN_FRONT
-    labels = cv2.connectedComponents(sure.astype(np.uint8), connectivity=8)[1]
-    kept = np.isin(labels, np.unique(labels[sure & outside]))
-    return np.where(sure & ~kept, np.float32(0), front)
+    count, labels = cv2.connectedComponents(sure.astype(np.uint8), connectivity=8)
+    kept = np.bincount(labels[outside], minlength=count) > 0
+    kept[0] = True  # what is not in front is as it was
+    return np.where(kept[labels], front, np.float32(0))

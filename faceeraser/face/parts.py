@@ -19,6 +19,8 @@ POLYGONS = {
     NOSE: [NOSE_OUTLINE],
     MOUTH: [LIPS],
 }
+PART_POINTS = sorted({point for polygons in POLYGONS.values() for polygon in polygons for point in polygon})
+"""Points of the mesh that the polygons have."""
 
 # How far each part is dilated, in pixels of a 256-pixel crop, whose eye distance is close to 90: enough to cover the
 # shadows that a part throws, which would otherwise be copied into the hole.
