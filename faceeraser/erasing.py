@@ -362,7 +362,7 @@ class Eraser:
                 planned = plans[k] if plans else self._planned(result, [face], [choice], [0], _Said())[0]
                 mask, wears = planned.mask, planned.wears
                 made_of = planned.crop, planned.plan, planned.matrix, planned.share
-                result, painted_there = paint_by_plan(result, mask, *made_of)
+                result, painted_there = paint_by_plan(result, mask, *made_of, moving=plans is not None)
                 changed |= painted_there
             else:
                 mask, wears = face_mask(image, face, self.resolution, self.parts, choice)

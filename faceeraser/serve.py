@@ -90,7 +90,12 @@ def known() -> dict[str, Any]:
             "luma": painting.LUMA,
             "least_share": painting.LEAST_SHARE,
             "clean": {"slope": painting.CLEAN_SLOPE, "offset": painting.CLEAN_OFFSET},
-            "held": {"least": painting.Held.LEAST, "share": painting.Held.SHARE},
+            "held": {
+                "least": painting.Held.LEAST,
+                "share": painting.Held.SHARE,
+                "fresh": painting.Held.FRESH,
+                "cut": painting.Held.CUT,
+            },
         },
         "occluders": {
             "side": occluders.SIDE,

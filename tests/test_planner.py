@@ -249,6 +249,35 @@ def test_a_photograph_is_painted_on_its_own_grid_and_nowhere_else(network, scale
     assert np.array_equal(painted, paint_by_plan(other, hole, crop, plan, matrix)[0])
 
 
+def test_where_a_face_comes_nearer_texture_moves_by_fractions_of_pixels(network) -> None:
+    """Two frames, the second a little larger: what is painted in it, made smaller again, is what was painted in the first."""
+    rng = np.random.default_rng(0)
+    photo = np.clip(150 + 5 * cv2.GaussianBlur(rng.standard_normal((300, 300, 1)), (0, 0), 1.0) * 3, 0, 255)
+    photo = photo[..., None].repeat(3, axis=2)
+    nearer = np.array([[1.004, 0, -0.6], [0, 1.004, -0.6]])
+    frames = [np.rint(photo).astype(np.uint8), np.rint(cv2.warpAffine(photo, nearer, (300, 300), flags=2)).astype(np.uint8)]
+    whole = np.array([[1.0, 0, -22], [0, 1.0, -22]])
+    matrices = [whole, whole @ np.linalg.inv(np.vstack([nearer, [0, 0, 1]]))]
+    hole, crop = np.zeros((SIZE, SIZE), bool), np.full((SIZE, SIZE, 3), 150, np.uint8)
+    hole[90:170, 70:190] = True
+    plan = {
+        **network.plan_of(crop, hole),
+        "sources": rng.integers(0, 841, 289),
+        "shading": np.full((64, 64, 3), 0.6, np.float32),
+    }
+    plan["skin"] = np.ones((128, 128, 1), np.float32)
+    apart = {}
+    for moving in (False, True):
+        one, other = (
+            paint_by_plan(f.copy(), hole, crop, plan, m, None, moving)[0] for f, m in zip(frames, matrices, strict=True)
+        )
+        back = cv2.warpAffine(other, nearer, (300, 300), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
+        apart[moving] = float(np.abs(back.astype(float) - one)[120:180, 100:200].mean())
+    assert apart[True] < 0.7 * apart[False], apart
+    still, same = (paint_by_plan(frames[0].copy(), hole, crop, plan, whole, None, moving)[0] for moving in (False, True))
+    assert np.array_equal(still, same), "whole pixels are whole pixels"
+
+
 def test_a_crop_outside_of_the_picture_and_an_empty_mask_paint_nothing(network) -> None:
     photo = np.full((64, 64, 3), 99, np.uint8)
     plan = network.plan_of(np.full((SIZE, SIZE, 3), 99, np.uint8), np.ones((SIZE, SIZE), bool))
@@ -258,7 +287,7 @@ def test_a_crop_outside_of_the_picture_and_an_empty_mask_paint_nothing(network) 
         assert not there.any() and np.array_equal(painted, photo)
 
 
-def test_in_a_video_sources_are_held_and_one_worker_paints_what_two_do(network, tmp_path) -> None:
+def test_in_a_video_sources_and_shading_are_held_and_one_worker_paints_what_two_do(network, tmp_path) -> None:
     """A face that moves by a few pixels with a camera's noise on it: its texture moves along and does not jump."""
     source = saved(network, tmp_path / "net")
     rng = np.random.default_rng(0)
@@ -275,10 +304,13 @@ def test_in_a_video_sources_are_held_and_one_worker_paints_what_two_do(network, 
         results[workers] = [frame.image for frame in eraser.frames(frames, landmarks)]
     assert all(np.array_equal(a, b) for a, b in zip(results[1], results[2], strict=True))
     held = Held()
-    frame, other = ({"skin": np.ones((128, 128, 1), np.float32), "sources": np.full(289, n)} for n in (3.0, 9.0))
-    assert held.steady(0, frame)["sources"][0] == 3 and held.steady(0, other)["sources"][0] == 3
+    skin, grey = np.ones((128, 128, 1), np.float32), np.full((64, 64, 3), 0.5, np.float32)
+    one, other = ({"skin": skin, "sources": np.full(289, n), "shading": grey} for n in (3.0, 9.0))
+    assert held.steady(0, one)["sources"][0] == 3 and held.steady(0, other)["sources"][0] == 3
     assert held.steady(1, other)["sources"][0] == 9, "another face has its own"
-    bare = {"skin": np.zeros((128, 128, 1), np.float32), "sources": np.full(289, 840.0)}
+    assert held.steady(0, {**one, "shading": grey + 0.02})["shading"] == pytest.approx(0.505), "a quarter of the way"
+    assert held.steady(0, {**one, "shading": grey + 0.2})["shading"] == pytest.approx(0.7), "another light"
+    bare = {"skin": np.zeros((128, 128, 1), np.float32), "sources": np.full(289, 840.0), "shading": grey}
     bare["skin"][100:] = 1  # skin only below, where source 840 lies and source 3 does not
     assert held.steady(0, bare)["sources"][0] == 840
 

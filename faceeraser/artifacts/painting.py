@@ -51,6 +51,7 @@ def paint_by_plan(
     plan: Mapping[str, np.ndarray],
     matrix: np.ndarray,
     share: np.ndarray | None = None,
+    moving: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paint what a plan says into a photograph, in place.
 
@@ -61,7 +62,9 @@ def paint_by_plan(
         plan: `skin` (128, 128, 1), `shading` (64, 64, 3), `sources` (289,), as a file or a network gives them.
         matrix: 2x3, photograph to crop coordinates, as `crops.align` gives it.
         share: (R, R) float32 in [0, 1], the share that what is painted has of pixels, in the crop's coordinates: 1 in the
-            mask, less where it fades out over what is in front (`occluders.trimmed`); None: there is nothing in front.
+            mask, less where it fades out over what is in front and beside the mask (`occluders.trimmed`); None: the mask.
+        moving: of a video. Windows are moved by fractions of pixels, bicubically, where whole ones would jump from frame to
+            frame as the face turns or comes nearer; of its texture 0.03 is lost by that.
 
     Returns:
         The photograph, and (H, W) bool, what was painted. Other pixels stay as they are, to the bit; nothing that is
@@ -81,7 +84,7 @@ def paint_by_plan(
         return image, painted_there
     painted_on = hole if beyond is None else hole | (beyond > LEAST_SHARE)
     detail = _detail(view, crop, mask, plan["skin"][..., 0], hole, local)
-    texture = _Texture(detail, plan["sources"].astype(int), local, side)
+    texture = _Texture(detail, plan["sources"].astype(int), local, side, moving)
     shading = plan["shading"]
     if _grey(crop):  # a grey picture stays grey: a network has a tint for every skin
         shading = np.repeat((shading @ _LUMA)[..., None], 3, axis=2)
@@ -220,24 +223,30 @@ def skin_of(skin: np.ndarray, sources: np.ndarray) -> float:
 
 
 class Held:
-    """The sources of each face of a video, held from frame to frame: texture that moves with the face does not flicker."""
+    """The sources and the shading of each face of a video, held from frame to frame, so that nothing flickers."""
 
     LEAST = 0.6
     """Of the sources' windows must still be skin, on average; else a plan's own are taken: the face has turned, say."""
     SHARE = 0.9
     """Where a plan's own sources have less, as much of theirs."""
+    FRESH = 0.25
+    """What a frame's own shading counts, beside what was held."""
+    CUT = 0.03
+    """Of [0, 1], how far the two may be apart on average; else the frame's own is taken: a light has gone on, say."""
 
     def __init__(self) -> None:
-        self._sources: dict[int, np.ndarray] = {}
+        self._plans: dict[int, Mapping[str, np.ndarray]] = {}
 
     def steady(self, number: int, plan: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """The plan of a frame for the face of this number, with the sources that were held for it."""
-        held = self._sources.get(number)
-        if held is None or skin_of(plan["skin"], held) < min(
-            self.LEAST, self.SHARE * skin_of(plan["skin"], plan["sources"])
-        ):
-            held = self._sources[number] = plan["sources"]
-        return {**plan, "sources": held}
+        """The plan of a frame for the face of this number, with the sources and the shading that were held for it."""
+        held, own = self._plans.get(number), skin_of(plan["skin"], plan["sources"])
+        if held is not None and skin_of(plan["skin"], held["sources"]) >= min(self.LEAST, self.SHARE * own):
+            shading, change = held["shading"], plan["shading"] - held["shading"]
+            if float(np.abs(change).mean()) <= self.CUT:
+                plan = {**plan, "shading": shading + np.float32(self.FRESH) * change}
+            plan = {**plan, "sources": held["sources"]}
+        self._plans[number] = plan
+        return plan
 
 
 def _box(side: int, back: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
@@ -267,14 +276,18 @@ class _Texture:
     neighbours count is the squared cosine and sine of how far along it lies, so nothing goes through windows one by one.
     """
 
-    def __init__(self, detail: np.ndarray, sources: np.ndarray, local: np.ndarray, side: int) -> None:
-        """sources: (289,) int, of each window; local: 2x3, from the box's pixels to the crop's of `side` pixels."""
+    def __init__(self, detail: np.ndarray, sources: np.ndarray, local: np.ndarray, side: int, moving: bool) -> None:
+        """sources: (289,) int, of each window; local: 2x3, from the box's pixels to the crop's of `side` pixels; moving: as
+        for `paint_by_plan`.
+        """
         block = side / BLOCKS
         numbers = np.arange(CORNERS**2)
         corners = np.stack([numbers % CORNERS, numbers // CORNERS], 1)
         moved = (np.stack([sources % HALVES, sources // HALVES], 1) + 2) * (block / 2) - corners * block
         # How far x and y of each window are moved, and from pixels to blocks.
-        self._shifts = np.rint(moved @ cv2.invertAffineTransform(local)[:, :2].T).astype(np.intp)
+        shifts = moved @ cv2.invertAffineTransform(local)[:, :2].T
+        self._across, self._down = (shifts if moving else np.rint(shifts)).astype(np.float32).T.copy()
+        self._flags = cv2.INTER_CUBIC if moving else cv2.INTER_NEAREST
         self._blocks = np.hstack([local[:, :2], local[:, 2:] + 0.5]) / block
         ends = np.array([[0, 0, 1], [BLOCKS, 0, 1], [0, BLOCKS, 1], [BLOCKS, BLOCKS, 1]])
         far = ends @ cv2.invertAffineTransform(self._blocks).T
@@ -283,20 +296,21 @@ class _Texture:
         self._detail = detail
 
     def __call__(self, x: int, y: int, width: int, height: int) -> np.ndarray:
-        detail, shifts = self._detail, self._shifts
+        detail = self._detail
         rows, columns = np.arange(y, y + height)[:, None], np.arange(x, x + width)
         u, v = ((of[0] * columns + (of[1] * rows + of[2])).astype(np.float32) for of in self._blocks)
         left, top = (np.clip(np.floor(place), 0, BLOCKS - 1) for place in (u, v))
         across, along = (np.cos((place - low) * np.float32(np.pi / 2)) ** 2 for place, low in ((u, left), (v, top)))
-        first, own = (top * CORNERS + left).astype(np.intp), rows * detail.shape[1] + columns
-        moved = shifts[:, 1] * detail.shape[1] + shifts[:, 0]
-        laid, squares = np.zeros(own.shape, np.float32), np.zeros(own.shape, np.float32)
+        first = (top * CORNERS + left).astype(np.intp)
+        laid, squares = np.zeros(first.shape, np.float32), np.zeros(first.shape, np.float32)
         for down, tall in enumerate((along, 1 - along)):
             for right, wide in enumerate((across, 1 - across)):
                 window, weight = first + (CORNERS * down + right), wide * tall
+                from_x, from_y = np.take(self._across, window), np.take(self._down, window)
+                from_x += columns
+                from_y += rows
                 if not self._whole:
-                    seen_x, seen_y = columns + shifts[window, 0], rows + shifts[window, 1]
-                    weight *= (seen_x >= 0) & (seen_x < detail.shape[1]) & (seen_y >= 0) & (seen_y < detail.shape[0])
-                laid += weight * np.take(detail, own + moved[window], mode="clip")
+                    weight *= (from_x >= 0) & (from_x < detail.shape[1]) & (from_y >= 0) & (from_y < detail.shape[0])
+                laid += weight * cv2.remap(detail, from_x, from_y, self._flags, borderMode=cv2.BORDER_REPLICATE)
                 squares += weight * weight
         return laid / np.sqrt(np.maximum(squares, 1e-3))

@@ -173,16 +173,22 @@ def in_grey(picture: np.ndarray, crop: np.ndarray, matrix: np.ndarray, mask: np.
 
 
 def held(plans: list[Plan], kept: Keep) -> list[dict[str, Any]]:
-    """A face whose sources stay skin, another beside it, and then one of whose sources' windows hair has come over."""
+    """A face whose sources stay skin, another beside it, a frame in other light, and then one of whose sources' windows hair
+    has come over.
+    """
     one, other, *_ = plans
     bare = {**other, "skin": np.ones_like(other["skin"])}
     over = one["skin"].copy()
     over[: len(over) // 2] = 0
-    frames = [(1, one), (1, bare), (2, other), (1, {**other, "skin": over}), (1, bare)]
+    bright = {**bare, "shading": one["shading"] + np.float32(0.1)}
+    near = {**bright, "shading": bright["shading"] - np.float32(0.02)}
+    frames = [(1, one), (1, bare), (2, other), (1, bright), (1, near), (1, {**other, "skin": over}), (1, bare)]
     steady, records = painting.Held(), []
     for k, (number, plan) in enumerate(frames):
-        names = {name: kept(f"held-{name}.{k}", plan[name]) for name in ("skin", "sources")}
-        records.append({"number": number, **names, "steady": kept(f"held.{k}", steady.steady(number, plan)["sources"])})
+        names = {name: kept(f"held-{name}.{k}", plan[name]) for name in ("skin", "sources", "shading")}
+        result = steady.steady(number, plan)
+        names |= {"steady": kept(f"held.{k}", result["sources"]), "shaded": kept(f"held-shaded.{k}", result["shading"])}
+        records.append({"number": number, **names})
     return records
 
 

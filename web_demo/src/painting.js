@@ -281,24 +281,30 @@ export function skinOf(skin, sources, {seen, blocks}) {
   return sum / (sources.length * (2 * block) ** 2);
 }
 
-/** The sources of each face of a video, held from frame to frame as erasing.py holds them. */
+/** The sources and the shading of each face of a video, held from frame to frame as painting.py holds them. */
 export class Held {
   /** @param {Constants} constants */
   constructor(constants) {
     this.constants = constants;
-    this.sources = new Map();
+    this.plans = new Map();
   }
 
-  /** The plan of a frame for the face of this number, with the sources that were held for it. */
+  /** The plan of a frame for the face of this number, with the sources and the shading that were held for it. */
   steady(number, plan) {
     const {constants} = this;
-    const {least, share} = constants.held;
-    const held = this.sources.get(number);
+    const {least, share, fresh, cut} = constants.held;
+    const held = this.plans.get(number);
+    let steady = plan;
     if (held) {
       const enough = Math.min(least, share * skinOf(plan.skin, plan.sources, constants));
-      if (skinOf(plan.skin, held, constants) >= enough) return {...plan, sources: held};
+      if (skinOf(plan.skin, held.sources, constants) >= enough) {
+        const change = plan.shading.map((v, k) => v - held.shading[k]);
+        const apart = change.reduce((sum, v) => sum + Math.abs(v), 0) / change.length;
+        const shading = apart <= cut ? held.shading.map((v, k) => v + fresh * change[k]) : plan.shading;
+        steady = {...plan, sources: held.sources, shading};
+      }
     }
-    this.sources.set(number, plan.sources);
-    return plan;
+    this.plans.set(number, steady);
+    return steady;
   }
 }

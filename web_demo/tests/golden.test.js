@@ -69,11 +69,12 @@ test('faces are followed from frame to frame, lost and found', async () => {
   assert.equal(left.length, 0);
 });
 
-test('the sources of a face are held for as long as they are skin', () => {
+test('the sources and the shading of a face are held for as long as they are skin', () => {
   const steady = new Held(known.painting);
-  for (const {number, skin, sources, steady: expected} of held) {
-    const plan = steady.steady(number, {skin: array(skin), sources: array(sources)});
+  for (const {number, skin, sources, shading, steady: expected, shaded} of held) {
+    const plan = steady.steady(number, {skin: array(skin), sources: array(sources), shading: array(shading)});
     assert.deepEqual(plan.sources, array(expected));
+    assert.ok(difference(plan.shading, array(shaded)).most < 1e-6);
   }
 });
 

@@ -152,6 +152,8 @@ public class EraserTest {
         Close.numbers(luma, new double[] {Painting.LUMA[0], Painting.LUMA[1], Painting.LUMA[2]}, 1e-7);
         assertEquals(known.getJSONObject("held").getDouble("least"), Held.LEAST, 0);
         assertEquals(known.getJSONObject("held").getDouble("share"), Held.SHARE, 0);
+        assertEquals(known.getJSONObject("held").getDouble("fresh"), Held.FRESH, 0);
+        assertEquals(known.getJSONObject("held").getDouble("cut"), Held.CUT, 0);
         JSONObject occluders = Golden.face().getJSONObject("known").getJSONObject("occluders");
         assertEquals(occluders.getInt("side"), Occluders.SIDE);
         assertEquals(occluders.getDouble("in_front"), Occluders.IN_FRONT, 0);
@@ -219,10 +221,11 @@ public class EraserTest {
         Held held = new Held();
         for (int i = 0; i < frames.length(); i++) {
             JSONObject frame = frames.getJSONObject(i);
-            Plan plan = new Plan(Golden.floats(frame.getJSONObject("skin")), null,
+            Plan plan = new Plan(Golden.floats(frame.getJSONObject("skin")), Golden.floats(frame.getJSONObject("shading")),
                     Golden.floats(frame.getJSONObject("sources")));
-            float[] steady = held.steady(frame.getInt("number"), plan).sources;
-            assertArrayEquals("frame " + i, Golden.floats(frame.getJSONObject("steady")), steady, 0);
+            Plan steady = held.steady(frame.getInt("number"), plan);
+            assertArrayEquals("frame " + i, Golden.floats(frame.getJSONObject("steady")), steady.sources, 0);
+            assertArrayEquals("frame " + i, Golden.floats(frame.getJSONObject("shaded")), steady.shading, 1e-6f);
         }
     }
 
