@@ -1,11 +1,14 @@
 """What each part of the recipe gives: one change at a time, the same seed, steps and data, at a scale two cores can afford.
 
     python benchmarks/ablation.py data/faces --json benchmarks/results/ablation.json
+    python benchmarks/ablation.py data/faces --aims plan --seeds 3 --vgg vgg19_16x.safetensors --json ablation_plan.json
 
-Two tables in one result. `aim: fidelity` starts from the edge network and changes one thing of the recipe for colour and
-shading; `aim: texture` starts from the first one's `base` and changes one thing of the recipe for cloning. Figures are
-taken on a slice of train (the `tune` list), since decisions were made by them, at the size that was trained. Runs that are
-there already are kept, so the list may be broken off and gone on with.
+Three tables. `aim: fidelity` starts from the edge network and changes one thing of the recipe for colour and shading;
+`aim: texture` starts from the first one's `base` and changes one thing of the recipe for cloning. `aim: plan` changes one
+thing of the recipe for the network that plans, which ships, with several seeds: a gain is the mean over seeds of the
+difference to `base` with the same seed, `_low` and `_high` are its 95 % interval (Student's t). Figures are taken on a slice
+of train (the `tune` list), since decisions were made by them, at the size that was trained. Runs that are there already are
+kept, so the list may be broken off and gone on with.
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from faceeraser.measurement import metrics, results
+from faceeraser.measurement.seeds import mean_and_spread
 from faceeraser.model import pairs
 from faceeraser.system import chain, script
 from faceeraser.system.history import read_history
@@ -46,6 +52,60 @@ TEXTURE: dict[str, tuple[str, ...]] = {
     "discriminator added": ("--adversarial", "0.002", "--critic-width", "16", "--d-lr", "1e-4"),
     "no whole faces": ("--real", "0"),
 }
+PLAN: dict[str, tuple[str, ...]] = {
+    "base": (),
+    "no whole faces": ("--real", "0"),
+    "blanks never varied": ("--variety", "masks"),
+    "half as wide (16)": ("--width", "16"),
+    "half as wide again (48)": ("--width", "48"),
+}
+AIMS = ("fidelity", "texture", "plan")
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+"""Student's t for a 95 % interval of a mean, by number of seeds."""
+
+
+def of_plans(args: Namespace) -> dict[tuple[str, int], list[str]]:
+    """{(what was changed, seed): command}."""
+    changes = dict(PLAN)
+    if args.vgg:
+        changes["perceptual term of the distilled VGG-19"] = (
+            "--perceptual", "vgg16x", "--vgg", str(args.vgg), "--perceptual-weight", "0.01", "--style", "0",
+        )  # fmt: skip
+    usual = ["--phase", "inpaint", "--model", "patches", "--real", "0.5", "--lr", "2e-3", "--width", "32", "--batch", "16"]
+    common = ["--size", str(args.size), "--steps", str(args.steps), *usual]
+    return {
+        (name, seed): [
+            "train/train.py",
+            str(args.data),
+            str(args.target / f"plan-{''.join(c if c.isalnum() else '-' for c in name)}-{seed}"),
+            *common,
+            *extra,
+            "--seed",
+            str(seed),
+        ]
+        for name, extra in changes.items()
+        for seed in range(args.seeds)
+    }
+
+
+def rows_of_plans(args: Namespace) -> list[dict[str, Any]]:
+    """Train what is not there yet: a row for each change, means over the seeds and gains over `base` with intervals."""
+    plan = of_plans(args)
+    chain.run_all([command for command in plan.values() if not Path(command[2]).exists()], ROOT)
+    measured = {key: read_history(Path(command[2]))[-1]["metrics"] for key, command in plan.items()}
+    rows = []
+    for name in dict.fromkeys(name for name, _ in plan):
+        runs = [measured[name, seed] for seed in range(args.seeds)]
+        means, spread = mean_and_spread(runs, (*metrics.FIGURES, "gmacs", "params", "seconds"))
+        row: dict[str, Any] = {"name": f"plan: {name}", "aim": "plan", "changed": name, **means, "n": runs[0]["n"]}
+        row |= {"seeds": args.seeds, "steps": args.steps, "std": {key: spread[key] for key in metrics.FIGURES}}
+        for key in metrics.FIGURES:
+            gains = np.array([run[key] - measured["base", seed][key] for seed, run in enumerate(runs)])
+            reach = T_95[args.seeds] * gains.std(ddof=1) / np.sqrt(args.seeds)
+            interval = {"_gain": gains.mean(), "_low": gains.mean() - reach, "_high": gains.mean() + reach}
+            row |= {key + ending: round(float(value), 3) for ending, value in interval.items()}
+        rows.append(row)
+    return rows
 
 
 def commands(args: Namespace) -> dict[tuple[str, str], list[str]]:
@@ -70,13 +130,32 @@ def commands(args: Namespace) -> dict[tuple[str, str], list[str]]:
 
 
 def run(args: Namespace) -> None:
+    if args.seeds not in T_95:
+        raise ValueError(f"found --seeds {args.seeds}; expected one of {', '.join(map(str, T_95))}")
+    rows = rows_of_plans(args) if "plan" in args.aims else []
+    if set(args.aims) - {"plan"}:
+        rows += rows_of_v01(args)
+    look = pairs.evaluation_pairs(args.data, "tune", args.size, 24)
+    for name, scored in metrics.classical_scores(look).items():
+        rows.append({"name": name, "aim": "classical", **{key: scored.row[key] for key in metrics.FIGURES}, "n": len(look)})
+    described = pairs.describe(args.data)
+    data = {key: described[key] for key in ("name", "source", "size", "eval_sha256")} | {"n": len(look), "list": "tune"}
+    result = results.result(rows, data, args.command)
+    if args.json:
+        results.write_result(args.json, result)
+    shown = ("name", *metrics.FIGURES, *(f"{key}_gain" for key in metrics.FIGURES), "flow_in_hole", "gmacs")
+    script.finish(f"{args.steps} steps at {args.size} pixels", [{k: row.get(k) for k in shown} for row in rows], result)
+
+
+def rows_of_v01(args: Namespace) -> list[dict[str, Any]]:
+    """The tables of v0.1's network, a row for each change."""
     plan = commands(args)
     chain.run_all([command for command in plan.values() if not Path(command[2]).exists()], ROOT)
     rows: list[dict[str, Any]] = []
     bases: dict[str, dict[str, Any]] = {}
     for (aim, name), command in plan.items():
         entry = read_history(Path(command[2]))[-1]
-        if aim == "edge":
+        if aim == "edge" or aim not in args.aims:
             continue
         figures = {key: entry["metrics"][key] for key in (*metrics.FIGURES, "flow_in_hole", "gmacs", "seconds", "n")}
         base = bases.setdefault(aim, figures)
@@ -92,16 +171,7 @@ def run(args: Namespace) -> None:
                 "perceptual": entry["options"]["features"],
             }
         )
-    look = pairs.evaluation_pairs(args.data, "tune", args.size, 24)
-    for name, scored in metrics.classical_scores(look).items():
-        rows.append({"name": name, "aim": "classical", **{key: scored.row[key] for key in metrics.FIGURES}, "n": len(look)})
-    described = pairs.describe(args.data)
-    data = {key: described[key] for key in ("name", "source", "size", "eval_sha256")} | {"n": len(look), "list": "tune"}
-    result = results.result(rows, data, args.command)
-    if args.json:
-        results.write_result(args.json, result)
-    shown = ("name", *metrics.FIGURES, *(f"{key}_gain" for key in metrics.FIGURES), "flow_in_hole", "gmacs")
-    script.finish(f"{args.steps} steps at {args.size} pixels", [{k: row.get(k) for k in shown} for row in rows], result)
+    return rows
 
 
 def build_parser() -> ArgumentParser:
@@ -110,6 +180,9 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("--target", type=Path, default=Path("runs/ablation"), help="default: %(default)s")
     parser.add_argument("--size", type=int, default=128, help="edge length in pixels (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=300, help="training steps of each run (default: %(default)s)")
+    parser.add_argument("--aims", nargs="+", choices=AIMS, default=["fidelity", "texture"], help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=3, help="of the plan's table (default: %(default)s)")
+    parser.add_argument("--vgg", type=Path, metavar="FILE", help="the distilled VGG-19 (vgg16x), for its row of that table")
     script.add_json(parser)
     return parser
 

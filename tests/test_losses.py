@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from faceeraser.model import losses
 
@@ -113,6 +114,35 @@ def test_vgg_refuses_another_file(tmp_path, monkeypatch):
     assert not hashlib.sha256(b"tampered").hexdigest().startswith(losses.VGG_SHA256_PREFIX)
     with pytest.raises(ValueError, match="expected dcbb9e9d"):
         losses.vgg_file()
+
+
+def distilled(path) -> None:
+    """A file of the distilled VGG-19's form, with numbers drawn at random."""
+    torch.manual_seed(0)
+    widths, channels = (16, 32, 64, 128, 128), 3
+    state = {"conv0.weight": torch.randn(3, 3, 1, 1), "conv0.bias": torch.randn(3)}
+    for block, (width, depth) in enumerate(zip(widths, losses.DistilledVGG19.DEPTHS, strict=True), 1):
+        for k in range(1, depth + 1):
+            state[f"conv{block}{k}.weight"] = 0.1 * torch.randn(width, channels, 3, 3)
+            state[f"conv{block}{k}.bias"] = torch.zeros(width)
+            channels = width
+        state[f"conv{block}1_aux.weight"] = torch.zeros(1)  # of the file, and not needed
+    save_file(state, path)
+
+
+def test_the_distilled_vgg_gives_the_five_activations_and_refuses_another_file(tmp_path):
+    distilled(tmp_path / "vgg.safetensors")
+    vgg = losses.feature_network("vgg16x", tmp_path / "vgg.safetensors")
+    maps = vgg(torch.rand(1, 3, 64, 64))
+    assert [tuple(m.shape[1:]) for m in maps] == [(16, 64, 64), (32, 32, 32), (64, 16, 16), (128, 8, 8), (128, 4, 4)]
+    assert all((m >= 0).all() for m in maps) and not any(p.requires_grad for p in vgg.parameters())
+    with pytest.raises(ValueError, match="found no --vgg"):
+        losses.feature_network("vgg16x")
+    save_file({"conv0.weight": torch.zeros(3, 3, 1, 1)}, tmp_path / "other.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "vgg.safetensors").read_bytes()[:900])
+    for name in ("other", "cut"):
+        with pytest.raises(ValueError, match="no distilled VGG-19"):
+            losses.feature_network("vgg16x", tmp_path / f"{name}.safetensors")
 
 
 def hole(size: int = 64, side: int = 24) -> torch.Tensor:

@@ -250,7 +250,7 @@ def test_a_photograph_is_painted_on_its_own_grid_and_nowhere_else(network, scale
 
 
 def test_where_a_face_comes_nearer_texture_moves_by_fractions_of_pixels(network) -> None:
-    """Two frames, the second a little larger: what is painted in it, made smaller again, is what was painted in the first."""
+    """Two frames, the second a little larger: what is painted in it, made smaller again, is what was painted before."""
     rng = np.random.default_rng(0)
     photo = np.clip(150 + 5 * cv2.GaussianBlur(rng.standard_normal((300, 300, 1)), (0, 0), 1.0) * 3, 0, 255)
     photo = photo[..., None].repeat(3, axis=2)

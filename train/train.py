@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from faceeraser.model import checkpoint, inference, pairs, peers
+from faceeraser.model import checkpoint, inference, losses, pairs, peers
 from faceeraser.model.networks import MODELS, PRESETS, VARIANTS, Config, Inpainter
 from faceeraser.system import script, writing
 from faceeraser.training import fit
@@ -44,7 +44,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--lr", type=float, help="generators' learning rate (default: 1e-4 for paper, 1e-3 for mobile)")
     parser.add_argument("--d-lr", type=float, default=1e-5, help="discriminators' learning rate (default: %(default)s)")
     add_objective(parser)
-    parser.add_argument("--vgg", type=Path, metavar="FILE", help="torchvision's vgg19 state dict, for offline use")
     parser.add_argument(
         "--edge-l1", type=float, default=0.0, help="weight of plain cross-entropy on the edges, beside eq. 1"
     )
@@ -104,9 +103,10 @@ def add_objective(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--perceptual-weight", type=float, default=fit.Recipe.perceptual)
     parser.add_argument(
-        "--perceptual", choices=("vgg", "filterbank", "off"), default="vgg",
+        "--perceptual", choices=losses.FEATURE_NETWORKS, default="vgg",
         help="network of the perceptual and style terms (default: %(default)s, the paper's; needs its weights)",
     )  # fmt: skip
+    parser.add_argument("--vgg", type=Path, metavar="FILE", help="the weights of VGG-19 for offline use, or of vgg16x")
 
 
 def recipe_of(args: argparse.Namespace) -> fit.Recipe:

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from faceeraser.artifacts.painting import LUMA
@@ -25,6 +27,8 @@ from faceeraser.system import cache
 EDGE_COEFFICIENTS = {"adversarial": 1.0, "feature_matching": 10.0}
 INPAINT_COEFFICIENTS = {"adversarial": 0.1, "perceptual": 1.0, "l1": 1.0, "style": 500.0, "clone": 1.0}
 
+FEATURE_NETWORKS = ("vgg", "vgg16x", "filterbank", "off")
+"""Networks of the perceptual, style and texture terms: the paper's, it distilled, fixed filters, none."""
 VGG_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 VGG_SHA256_PREFIX = "dcbb9e9d"  # torchvision publishes the first eight digits, in the file's name
 
@@ -243,6 +247,49 @@ def vgg_file() -> Path:
         ) from error
 
 
+class DistilledVGG19(nn.Module):
+    """VGG-19 distilled to a sixteenth of its size (Wang et al. 2020, Collaborative Distillation for Ultra-Resolution
+    Universal Style Transfer): the activations of `VGG19` in 16, 32, 64, 128 and 128 channels, image in [0, 1] -> list.
+
+    `weights` is its safetensors file: `convBL` of block B, reflection padding, max pooling between blocks, and `conv0`,
+    which takes RGB to what VGG was trained on. Raises ValueError when it is not given, not there or not that file.
+    """
+
+    DEPTHS = (2, 2, 4, 4, 1)
+    """Convolutions of each block, as far as they are needed."""
+
+    def __init__(self, weights: Path | None):
+        super().__init__()
+        if weights is None or not weights.is_file():
+            found = "no --vgg" if weights is None else f"no file at {weights}"
+            raise ValueError(
+                f"--perceptual vgg16x: found {found}; expected --vgg FILE with the distilled VGG-19 (safetensors)"
+            )
+        try:
+            state = load_file(weights)
+            names = ["conv0", *(f"conv{b}{k}" for b, depth in enumerate(self.DEPTHS, 1) for k in range(1, depth + 1))]
+            self.layers = nn.ModuleDict()
+            for name in names:
+                kernel = state[f"{name}.weight"]
+                self.layers[name] = nn.Conv2d(kernel.shape[1], kernel.shape[0], kernel.shape[2])
+                self.layers[name].load_state_dict({part: state[f"{name}.{part}"] for part in ("weight", "bias")})
+        except (KeyError, SafetensorError) as error:
+            raise ValueError(
+                f"{weights}: no distilled VGG-19: {error}; expected convolutions conv0, conv11 to conv51"
+            ) from error
+        self.requires_grad_(False).eval()
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x, taken = self.layers["conv0"](image), []
+        for block, depth in enumerate(self.DEPTHS, 1):
+            x = x if block == 1 else F.max_pool2d(x, 2)
+            for k in range(1, depth + 1):
+                x = F.relu(self.layers[f"conv{block}{k}"](F.pad(x, (1, 1, 1, 1), mode="reflect")))
+                if k == 1:
+                    taken.append(x)
+        return taken
+
+
 class FilterBank(nn.Module):
     """Fixed oriented filters at three scales, in VGG's place where its weights cannot be had: image -> list of maps.
 
@@ -283,7 +330,9 @@ class FilterBank(nn.Module):
 
 
 def feature_network(kind: str, weights: Path | None = None) -> nn.Module | None:
-    """'vgg', 'filterbank' or 'off' as a module for the perceptual and style losses; None for 'off'."""
+    """One of FEATURE_NETWORKS as a module for the perceptual and style losses; None for 'off'."""
     if kind == "off":
         return None
+    if kind == "vgg16x":
+        return DistilledVGG19(weights)
     return VGG19(weights) if kind == "vgg" else FilterBank()

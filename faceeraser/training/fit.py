@@ -92,7 +92,7 @@ class Recipe:
     region: str = "image"
     """Where L1 terms are taken: over the whole 'image' (the paper), or on the composite inside the 'hole' only."""
     features: str = "vgg"
-    """Network of the perceptual, style and texture terms: 'vgg' (the paper), 'filterbank' or 'off'."""
+    """Network of the perceptual, style and texture terms: one of `losses.FEATURE_NETWORKS`."""
     distil: float = 0.0
     """Weight of the teacher's edges, flow and erased pictures (0: they are not asked for)."""
     distil_features: float = 0.0
