@@ -146,7 +146,7 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None
     program.write_text(
         "import multiprocessing, os, time\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
-        "from faceeraser import script\n"
+        "from faceeraser.system import script\n"
         "def work(k):\n    print(os.getpid(), flush=True)\n    time.sleep(120)\n"
         "if __name__ == '__main__':\n"
         "    context = multiprocessing.get_context('spawn')\n"

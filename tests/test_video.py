@@ -347,7 +347,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     rng = np.random.default_rng(0)
     write(tmp_path / "a.mkv", [rng.integers(0, 255, (120, 160, 3), dtype=np.uint8) for _ in range(20)])
     code = (
-        "import resource, signal, sys\nfrom pathlib import Path\nfrom faceeraser import video\n"
+        "import resource, signal, sys\nfrom pathlib import Path\nfrom faceeraser.face import video\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (60000, 60000))\n"
         "clip = video.Clip(Path(sys.argv[1]))\n"
         "try:\n    with video.writing(Path(sys.argv[2]), clip=clip) as write:\n"

@@ -70,7 +70,7 @@ def test_only_the_first_of_several_processes_writes(tmp_path, monkeypatch) -> No
 
 def killed(folder: Path, arguments: str) -> None:
     """Python in a process of its own, in a folder, that ends itself by kill -9."""
-    program = f"import os, signal\nfrom pathlib import Path\nfrom faceeraser import writing\n{arguments}"
+    program = f"import os, signal\nfrom pathlib import Path\nfrom faceeraser.system import writing\n{arguments}"
     program += "\nos.kill(os.getpid(), signal.SIGKILL)"
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == -signal.SIGKILL
