@@ -669,7 +669,8 @@ def test_too_little_room_is_told_before_anything_is_done(kind, runs, tmp_path) -
 def test_space_that_runs_out_while_writing_is_one_line_and_leaves_nothing(kind, runs, tmp_path) -> None:
     """As when somebody else fills the disk: what was asked for beforehand was there."""
     arguments = command(kind, runs["small"], tmp_path / "exports", "--edges-input")
-    late = "import runpy, sys; from faceeraser.conversion import convert; convert._needs = lambda pipeline: 0; del sys.argv[0]; "
+    late = "import runpy, sys; from faceeraser.conversion import convert; convert._needs = lambda pipeline: 0; "
+    late += "del sys.argv[0]; "
     arguments = [arguments[0], "-c", late + "runpy.run_path(sys.argv[0], run_name='__main__')", *arguments[1:]]
     done = in_a_mount("size=256k", tmp_path, arguments)
     said = done.stderr.strip().splitlines()
