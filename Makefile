@@ -14,7 +14,7 @@ SETUP := .venv/.installed
 LEGACY := .venv-legacy/.installed
 CODE := $(wildcard faceeraser train compress export benchmarks)
 
-.PHONY: setup demo release test check web legacy clean
+.PHONY: setup demo release test check web wheel legacy clean
 
 setup: $(SETUP)
 
@@ -51,6 +51,15 @@ web_demo/node_modules/.package-lock.json: web_demo/package-lock.json
 	@command -v npm >/dev/null || { echo "the page needs npm (Node 18 or later); install it, then: make web" >&2; exit 2; }
 	cd web_demo && npm ci --no-audit --no-fund
 
+# What goes to a package index, in dist/: the page is built first, so it is inside. Tools in an environment of their own.
+wheel: web
+	rm -rf dist .venv-wheel
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet build==1.6.1 twine==7.0.0
+	.venv-wheel/bin/python -m build
+	.venv-wheel/bin/python -m twine check --strict dist/*
+	rm -rf .venv-wheel
+
 check: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -67,5 +76,5 @@ $(LEGACY): constraints-legacy.txt
 
 # Environments and caches. What was prepared, trained and exported (data, runs, exports) stays.
 clean:
-	rm -rf .venv .venv-legacy build web_demo/node_modules faceeraser/page *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache
+	rm -rf .venv .venv-legacy .venv-wheel build dist web_demo/node_modules faceeraser/page *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faceeraser.face.profiles import FEATURES
+from faceeraser.shipped import VERSION as __version__
 from faceeraser.shipped import WEIGHTS
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from faceeraser.training.quantizing import Quantizing, quantize
     from faceeraser.training.slimming import Slimming, slim
 
-__version__ = "0.2.0"
 __all__ = [
     "WEIGHTS",
     "Artifact",

@@ -151,6 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="faceeraser", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--version", action="version", version=f"faceeraser {shipped.VERSION}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     erase = commands.add_parser("erase", help="erase the parts of every face in a photograph or a video")

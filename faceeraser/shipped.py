@@ -1,9 +1,11 @@
-"""The weights that come with the package, and what each file is for."""
+"""What comes with the package: its version, and the weights with what each file is for."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+VERSION = "0.2.0"
+"""As pyproject.toml has it."""
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 """Checkpoint folders, fp32, plan and occlusion, the files exported from them with their cards, and MODEL_CARD.md."""
 PLAN = WEIGHTS / "plan.tflite"

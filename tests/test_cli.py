@@ -627,8 +627,12 @@ def test_without_torch_the_error_names_the_extra(run_folder):
     assert done.stdout.count("pip install 'faceeraser[train]'") == 2
 
 
-def test_the_version_is_the_projects():
-    assert faceeraser.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+def test_the_version_is_the_projects(capsys):
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert faceeraser.__version__ == told
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"faceeraser {told}\n"
 
 
 def test_a_searched_folder_gives_photographs_and_videos_and_not_earlier_results(tmp_path):

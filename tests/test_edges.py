@@ -164,7 +164,7 @@ def test_bad_shapes_are_refused() -> None:
 
 
 def test_importing_loads_neither_torch_nor_skimage() -> None:
-    code = "import sys, json, faceeraser.edges; print(json.dumps(sorted(sys.modules)))"
+    code = "import sys, json, faceeraser.artifacts.edges; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     assert not {"torch", "skimage"} & set(loaded)
 
