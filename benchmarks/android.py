@@ -213,7 +213,7 @@ def run(args: argparse.Namespace) -> int:
         results.write_result(args.json, result)
     script.finish(title, [shown(row) for row in rows], result)
     if wrong := [row["name"] for row in rows if row.get("passed") is False]:
-        raise script.GateFailed(f"the device computes something else than this machine: {', '.join(wrong)}; see max_abs")
+        raise script.GateFailed(f"the device's output differs from this machine's: {', '.join(wrong)}; see max_abs")
     if tool and all("error" in row for row in rows if row["runtime"] == "benchmark_model"):
         reason = next(row["error"] for row in rows if "error" in row)
         raise script.GateFailed(f"nothing could be timed; the first reason: {reason}")

@@ -348,7 +348,7 @@ def run(args: Namespace) -> None:
         if ALL_CORES:
             os.sched_setaffinity(0, ALL_CORES)
     if len(set(digests)) > 1:
-        raise script.GateFailed("two cores gave other frames than one; expected the same, bit for bit")
+        raise script.GateFailed("two cores gave different frames from one; expected the same, bit for bit")
     rows += [tracking_row(image, face), *temporal(args)]
     for row in rows:
         if row["name"] in GOALS:

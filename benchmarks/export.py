@@ -110,7 +110,7 @@ def measured(command: Sequence[str], folder: Path) -> list[dict[str, Any]]:
     result = folder / f"{Path(command[0]).stem}.json"
     done = subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:], "--json", str(result)], check=False)
     if done.returncode not in (0, 1):
-        raise ValueError(f"{command[0]} ended with {done.returncode}; its message stands above")
+        raise ValueError(f"{command[0]} ended with {done.returncode}; its message is above")
     rows: list[dict[str, Any]] = results.read_result(result)["rows"]
     return rows
 

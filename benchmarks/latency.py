@@ -352,7 +352,7 @@ def run(args: argparse.Namespace) -> int:
     if args.warmup < 10 or args.runs < 50 or args.rounds < 1 or args.threads < 1:
         raise ValueError(
             f"found --warmup {args.warmup} --runs {args.runs} --rounds {args.rounds} --threads {args.threads}; "
-            "expected at least 10, 50, 1 and 1: fewer make no figure to report"
+            "expected at least 10, 50, 1 and 1: fewer are too few to report"
         )
     rows = time_all(args)
     result = results.result(rows, None, args.command)
@@ -360,7 +360,7 @@ def run(args: argparse.Namespace) -> int:
         results.write_result(args.json, result)
     script.finish(f"{args.threads} thread(s), {args.rounds} rounds, interleaved", [shown(row) for row in rows], result)
     if not any(row["runs"] for row in rows):
-        raise script.GateFailed("no model could be timed; the table says why")
+        raise script.GateFailed("no model could be timed; see the table for the reasons")
     return 0
 
 

@@ -469,7 +469,7 @@ def difference(pipeline: FaceEraser, kernels: str, pictures: Sequence[gate.Pictu
         quant.set_bypassed(pipeline, False)
     if not worst <= SAME_NETWORK:
         failure = f"{worst:.2g} apart without quantization, expected {SAME_NETWORK:g}"
-        raise script.GateFailed(f"the mirror is another network: {failure}")
+        raise script.GateFailed(f"the mirror is a different network: {failure}")
     return worst
 
 

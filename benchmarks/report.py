@@ -693,8 +693,8 @@ def sort_results(documents: Mapping[Path, Fields]) -> tuple[Fields | None, list[
         ours, theirs = quality["data"].get("eval_sha256"), result["data"].get("eval_sha256")
         if ours != theirs:
             raise ValueError(
-                f"{path} was measured on list {str(theirs)[:12]}, {first} on {str(ours)[:12]}: figures of different lists "
-                "cannot stand in one table; make two pages"
+                f"{path} was measured on list {str(theirs)[:12]}, {first} on {str(ours)[:12]}: figures from different lists "
+                "cannot be in one table; make two pages"
             )
         taken = {row["name"] for row in quality["rows"]}
         quality["rows"] += [
@@ -797,7 +797,7 @@ def run(args: Namespace) -> int:
         if result is not None and result["data"].get("eval_sha256") != about.get("eval_sha256"):
             raise ValueError(
                 f"{args.results[0]} was measured on list {str(result['data'].get('eval_sha256'))[:12]}, {args.data} has "
-                f"{str(about.get('eval_sha256'))[:12]}: give the data folder that the result was measured on"
+                f"{str(about.get('eval_sha256'))[:12]}: give the data folder on which the result was measured"
             )
     cards, known = about_models(paths)
     timed, _ = times(timings)

@@ -190,7 +190,7 @@ def run(args: Namespace) -> None:
     if unknown := set(args.effects) - {"none", *effects.read()}:
         raise ValueError(f"--effects {sorted(unknown)[0]}: expected some of none, {', '.join(effects.read())}")
     if args.phone and args.previous:
-        raise ValueError("--previous compares on this machine; take it without --phone")
+        raise ValueError("--previous compares on this machine; use it without --phone")
     posted: queue.Queue[Any] = queue.Queue()
     pages = [(args.model, serve.PAGE), *([tuple(map(Path, reversed(args.previous)))] if args.previous else [])]
     with contextlib.ExitStack() as stack:

@@ -87,9 +87,9 @@ def budget_of(args: argparse.Namespace) -> Budget:
     asked = [("--max-gmacs", args.max_gmacs), ("--max-params", args.max_params), ("--max-mb", args.max_mb)]
     for name, value in [*asked, ("--max-ms", args.max_ms)]:
         if value is not None and value <= 0:
-            raise ValueError(f"{name} {value}: expected more than nothing")
+            raise ValueError(f"{name} {value}: expected a number above 0")
     if all(value is None for _, value in asked):
-        raise ValueError("no budget to fit: give --max-gmacs, --max-params or --max-mb (--max-ms is checked beside them)")
+        raise ValueError("no budget given: use --max-gmacs, --max-params or --max-mb (--max-ms is checked in addition)")
     params = [args.max_params] if args.max_params is not None else []
     if args.max_mb is not None:
         room = args.max_mb * 1e6 - GRAPH_BYTES
@@ -227,11 +227,11 @@ def source_of(args: argparse.Namespace, budget: Budget) -> Inpainter:
         kind = "quantized already" if pipeline.config.quantized else "of the paper preset, which cannot become int8"
         raise ValueError(f"{args.source} is {kind}; start from a float network of the mobile preset")
     if budget.holds(count(pipeline)):
-        raise ValueError(f"{args.source} is within {budget} as it is; compress/quantize.py makes it int8")
+        raise ValueError(f"{args.source} is already within {budget}; use compress/quantize.py to make it int8")
     if not budget.holds(least := least_cost(pipeline, args.drop_blocks)):
         raise ValueError(
-            f"{budget}: no network of this structure is as small, the narrowest has {least[0]:.3f} GMAC and "
-            f"{least[1]:,} parameters; ask for more, take blocks away (--drop-blocks), or train with --separable"
+            f"{budget}: no network of this structure is that small; the narrowest has {least[0]:.3f} GMAC and "
+            f"{least[1]:,} parameters; raise the budget, remove blocks (--drop-blocks), or train with --separable"
         )
     return pipeline
 
@@ -289,7 +289,7 @@ def run(args: argparse.Namespace) -> None:
         asked = {name: getattr(args, f"max_{name}") for name in ("gmacs", "params", "mb", "ms", "drop", "texture")}
         write_json(work / "budget.json", {"asked": asked, "missed": missed, "rows": rows})
         if missed:
-            raise script.GateFailed(f"{'; '.join(missed)}. What was made is in {work}")
+            raise script.GateFailed(f"{'; '.join(missed)}. The result so far is in {work}")
     summary = {"target": str(args.target), "source": described["source"], "asked": asked, "file": file}
     script.finish(f"{args.source} -> {args.target} (on a slice of train; data: {described['source']})", rows, summary)
 
@@ -300,7 +300,7 @@ def give_up_early(args: argparse.Namespace, source: dict[str, Any], student: dic
         if (drop := source[key] - student[key]) > args.max_drop + GIVEN_BACK:
             raise script.GateFailed(
                 f"{key} of the student fell by {drop:.3f} dB, --max-drop {args.max_drop} cannot be met by its int8 file; "
-                f"give more --steps or --distil-steps, or a larger budget, with --resume. What was made is in {work}"
+                f"give more --steps or --distil-steps, or a larger budget, with --resume. The result so far is in {work}"
             )
 
 

@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     if args.module:
         if args.target_gmacs is None:
-            raise ValueError("how much is to go? give --target-gmacs")
+            raise ValueError("say how much to remove: give --target-gmacs")
         options = AnyPruning(
             target_gmacs=args.target_gmacs,
             rounds=args.rounds,

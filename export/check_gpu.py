@@ -62,7 +62,7 @@ def read(text: str) -> dict[str, Any]:
     verdict = re.search(r"compatibility issues at nodes ([\d, ]+)", text)
     listed = [int(k) for k in verdict[1].split(",")] if verdict else []
     if not verdict and "looks compatible with GPU delegate" not in text:
-        raise ValueError("the analyzer of .venv-legacy came to no verdict; make it anew: rm -r .venv-legacy && make legacy")
+        raise ValueError("the analyzer of .venv-legacy gave no verdict; make it again: rm -r .venv-legacy && make legacy")
     if listed != [row["node"] for row in refused]:
         raise ValueError(f"the analyzer refused the nodes {listed}, and gave reasons for {[r['node'] for r in refused]}")
     turned_down = {row["node"] for row in refused}
@@ -163,7 +163,9 @@ def run(args: argparse.Namespace) -> int:
         results.write_result(args.json, results.result(rows, None, args.command))
     blind = [row["file"] for row in rows if not (row["control_refused"] and row["litert"].get("control_refused", True))]
     if blind:
-        raise script.GateFailed(f"a check let pass what no GPU takes, in {', '.join(blind)}: its verdict is worth nothing")
+        raise script.GateFailed(
+            f"a check passed an operator that no GPU takes, in {', '.join(blind)}: its verdict cannot be trusted"
+        )
     bad = [row["file"] for row in rows if row["refused"] or row["litert"].get("refused")]
     if bad:
         raise script.GateFailed(f"a GPU does not take all of {', '.join(bad)}; the lines above say what and why")

@@ -280,12 +280,12 @@ def _wanted(args: argparse.Namespace, ending: str) -> tuple[list[Job], tuple[int
             raise ValueError(f"--camera takes the place of IN; found {out[0]} and {out[1]}, expected OUT alone")
         for option, value in (("--landmarks", args.landmarks), ("--mask", args.mask), ("--mask-out", args.mask_out)):
             if value is not None:
-                raise ValueError(f"{option} is for files: nobody knows a camera's frames in advance")
+                raise ValueError(f"{option} is for files: the frames of a camera are not known in advance")
         return [], (int(args.camera), out[0] if out else None)
     sources, target = named(args.paths, args.output)
     for option, given in (("--landmarks", args.landmarks), ("--mask", args.mask)):
         if given is not None and (len(sources) > 1 or sources[0].is_dir()):
-            raise ValueError(f"{option} is for one photograph or one video: what it says belongs to that one's frames")
+            raise ValueError(f"{option} is for a single photograph or video, because it describes its frames")
     jobs = plan(sources, target, ending, args.overwrite)
     return jobs if args.mask_out is None else with_masks(jobs, args.mask_out, args.overwrite), None
 

@@ -609,7 +609,7 @@ def _open(path: Path, runtime: str | None, delegate: Path | None) -> _Model:
     model = Artifact(path, threads=1, runtime=runtime, delegate=delegate)
     height, width = (side or int(model.card["resolution"]) for side in model.resolution)
     if height != width:
-        raise ValueError(f"{path}: takes pictures of {width} x {height}; expected square ones; export again")
+        raise ValueError(f"{path}: takes pictures of {width} x {height}; expected a square; export again")
     return _Model(model, height, model.erase, model.plan if model.plans else None)
 
 

@@ -63,7 +63,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     history, weights = read_history(folder), folder / "generators.safetensors"
     if weights.is_file() and (digest := sha256_of(weights)) != (listed := history[-1]["sha256"]):
         raise ValueError(
-            f"{weights}: sha256 is {digest[:12]}..., its history says {listed[:12]}...: damaged or exchanged; fetch it again"
+            f"{weights}: sha256 is {digest[:12]}..., its history says {listed[:12]}...: damaged or replaced; fetch it again"
         )
     config = json_object(folder / "config.json", f"the structure of a network; {again}")
     return {

@@ -117,7 +117,7 @@ def _checked(model: Path) -> dict[str, Any]:
     if card["kind"] != "tflite":
         raise ValueError(f"{model}: is {card['kind']}; a browser runs .tflite: make one with export/to_tflite.py")
     if card["edges"] != "inside":
-        raise ValueError(f"{model}: takes edges as an input; the page computes none: export it with the edges inside")
+        raise ValueError(f"{model}: takes edges as an input; the page does not compute any; export it with the edges inside")
     size = card["resolution"]
     plan = {
         "skin": [1, painting.SEEN, painting.SEEN, 1],
@@ -128,7 +128,9 @@ def _checked(model: Path) -> dict[str, Any]:
     for port in card["inputs"] + card["outputs"]:
         shape = wanted.get(port["name"])
         if shape is None:
-            raise ValueError(f"{model}: found {port['name']}; the page knows {', '.join(wanted)}: export it without others")
+            raise ValueError(
+                f"{model}: found {port['name']}; the page knows {', '.join(wanted)}: export it without other inputs"
+            )
         if port["shape"] != shape or port["layout"] == "NCHW" or port["dtype"] != "float32":
             taken = f"{port['name']} {port['shape']} {port['layout']} {port['dtype']}"
             raise ValueError(f"{model}: found {taken}; the page takes {shape} NHWC float32, batch 1: export it that way")

@@ -196,7 +196,7 @@ def test_the_card_says_what_the_inputs_are(exported) -> None:
     assert ports["image"]["shape"] == [1, 3, 17, 23] and ports["grid"]["shape"] == [1, 9, 31, 2]
     low, high = ports["grid"]["range"]
     assert -2.5 <= low < -2.3 and 2.3 < high <= 2.5
-    with pytest.raises(ValueError, match="no face eraser"):
+    with pytest.raises(ValueError, match="not a face eraser"):
         Artifact(exported(ONNX()))
 
 

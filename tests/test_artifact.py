@@ -655,5 +655,5 @@ def test_what_a_file_says_of_itself_is_not_believed_when_it_is_damaged(tmp_path)
     onnx.helper.set_model_props(model, {embedded.NAME: '{"precision": "fp32", '})
     onnx.save(model, str(path))
     card_path(path).unlink()
-    with pytest.raises(ValueError, match="what it says of itself"):
+    with pytest.raises(ValueError, match="the card inside it"):
         read_card(path)

@@ -143,7 +143,7 @@ def without_history(damage):
     ("damage", "message"),
     [
         (damage_missing, "found no generators.safetensors"),
-        (damage_truncated, "sha256 is .* damaged or exchanged"),
+        (damage_truncated, "sha256 is .* damaged or replaced"),
         (without_history(damage_truncated), "not a whole safetensors file"),
         (damage_newer, "unknown fields"),
         (without_history(damage_shape), "do not fit config.json"),

@@ -91,7 +91,7 @@ def test_who_ran_the_nodes_is_read() -> None:
         ("benchmark_model_old", "count=20 ", "count=0 ", "timed 0"),
         ("benchmark_model_old", "count=2 ", "cnt=2 ", "found 1 lines"),
         ("benchmark_model_old", "STARTING!", "Failed to load model m.tflite", "failed: Failed to load model"),
-        ("benchmark_model_2_14", "Number of nodes executed: 3", "Number of nodes executed: 4", "it broke off"),
+        ("benchmark_model_2_14", "Number of nodes executed: 3", "Number of nodes executed: 4", "it was cut off"),
         ("benchmark_model_2_14", "[times called]", "[called]", "has the columns"),
         ("benchmark_model_2_14", "140.250", "a lot", "expected a number"),
         ("benchmark_model_current", "median=24990", "median=29990", "contradict"),

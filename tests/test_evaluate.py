@@ -244,7 +244,7 @@ def edge(skin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--model", "structureflow", "--phase", "inpaint"], "needs the structure network of phase 1"),
         (["--model", "edgeconnect", "--phase", "edge", "--variant", "unet"], "edgeconnect is trained whole"),
         (["--model", "structureflow", "--phase", "inpaint", "--edge", "EDGE"], "faceeraser has no structure network"),
-        (["--model", "hifill", "--phase", "inpaint", "--edge", "EDGE"], "no network that is trained first"),
+        (["--model", "hifill", "--phase", "inpaint", "--edge", "EDGE"], "no first network"),
         (["--model", "hifill", "--phase", "inpaint", "--blocks", "4"], "hifill has no residual blocks"),
         (["--model", "hifill", "--phase", "inpaint", "--init", "EDGE"], "is of the model faceeraser, --model says hifill"),
         (["--model", "hifill", "--phase", "all", "--teacher", "EDGE"], "the teacher is faceeraser, the student hifill"),

@@ -193,7 +193,7 @@ def test_where_landmarks_cannot_belong(face, astronaut, tmp_path, capsys):
     file_of(tmp_path / "two.json", "ibug-68", [[face], [face]])
     for arguments, expected in (
         ([tmp_path / "a.png", "--landmarks", tmp_path / "two.json"], "landmarks of 2 frames; expected those of 1"),
-        ([tmp_path, "--landmarks", tmp_path / "two.json"], "is for one photograph or one video"),
+        ([tmp_path, "--landmarks", tmp_path / "two.json"], "is for a single photograph or video"),
         (["--camera", "0", "--landmarks", tmp_path / "two.json"], "--landmarks is for files"),
     ):
         assert cli.main(["erase", *map(str, arguments)]) == 2
@@ -245,8 +245,8 @@ def test_the_shortest_good_file_is_read(tmp_path):
         ({**GOOD, "frames": [{"faces": [[[1, 2, 3]] * 68]}]}, "expected a list of points [x, y]"),
         ({**GOOD, "frames": [{"faces": [[[1, "x"]] * 68]}]}, "expected a list of points [x, y]"),
         ({**GOOD, "frames": [{"faces": [[[1, 2]] * 67 + [[1]]]}]}, "expected a list of points [x, y]"),
-        ({**GOOD, "frames": [{"faces": [[[1, None]] * 68]}]}, "found a point that is no number"),
-        ({**GOOD, "frames": [{"faces": [[[1, 1e9]] * 68]}]}, "outside of any picture"),
+        ({**GOOD, "frames": [{"faces": [[[1, None]] * 68]}]}, "found a point that is not a number"),
+        ({**GOOD, "frames": [{"faces": [[[1, 1e9]] * 68]}]}, "far outside any picture"),
         ({**GOOD, "frames": [{"faces": [[[1, 2]] * 68]}]}, "all its points are in one place"),
     ],
 )

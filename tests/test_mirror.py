@@ -60,7 +60,7 @@ def test_without_quantization_the_mirror_is_the_network(pipeline, pictures, kern
 
 def test_another_network_is_seen(pipeline, pictures, monkeypatch) -> None:
     monkeypatch.setattr(mirror, "RESIDUAL_GAIN", 0.12)
-    with pytest.raises(GateFailed, match="the mirror is another network"):
+    with pytest.raises(GateFailed, match="the mirror is a different network"):
         mirror.difference(pipeline, "plain", pictures[:2])
 
 

@@ -348,7 +348,7 @@ def test_a_file_that_only_plans_says_what_its_network_plans_and_erases_a_photogr
     own, said = network.plan_of(crop, hole), file.plan(crop, hole)
     assert np.array_equal(own["sources"], said["sources"])
     assert all(np.allclose(own[name], said[name], atol=1e-4) for name in ("skin", "shading"))
-    with pytest.raises(ValueError, match="makes plans and paints nothing itself"):
+    with pytest.raises(ValueError, match="makes plans but does not paint"):
         file.erase(crop, hole)
     mesh = np.random.default_rng(0).random((468, 2)).astype(np.float32) * 300 + 60
     face = Face(mesh)

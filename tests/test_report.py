@@ -348,7 +348,7 @@ def test_times_alone_make_a_page(place, capsys) -> None:
 def test_a_report_on_other_data_than_the_result_s_is_refused(place, capsys) -> None:
     Path("r.json").write_text(json.dumps(result_of([{"name": "fp32", "psnr": 30.0}])))
     assert call(report, "r.json --data faces --no-photo --models fp32=fp32.onnx report.html") == 2
-    assert "give the data folder that the result was measured on" in capsys.readouterr().err
+    assert "give the data folder on which the result was measured" in capsys.readouterr().err
     assert not Path("report.html").exists()
 
 

@@ -159,7 +159,7 @@ def network_of(args: argparse.Namespace) -> Inpainter:
     if args.norm is not None:
         left_out["norm"] = args.norm
     if model != "faceeraser" and (args.variant != VARIANTS[0] or {"edges", "residual", "halving"} & set(args.without)):
-        raise ValueError(f"--variant and --without tell of FaceEraser's parts; {model} is trained whole")
+        raise ValueError(f"--variant and --without are for FaceEraser's parts; {model} has no such parts")
     # A network that plans sees 128 pixels of any picture: what it is trained on is not what it paints.
     resolution = max(256, args.size) if model == "patches" else args.size
     config = Config.of(args.preset, model=model, variant=args.variant, resolution=resolution, **left_out)
@@ -170,13 +170,15 @@ def network_of(args: argparse.Namespace) -> Inpainter:
             raise ValueError(f"{args.edge}: its preset is {trained.config.preset}, expected {args.preset} as asked")
         if trained.config.norm != config.norm:
             raise ValueError(
-                f"{args.edge}: its norms are {trained.config.norm}, these are {config.norm}; give the same --norm"
+                f"{args.edge}: its norms are {trained.config.norm}, here they are {config.norm}; give the same --norm"
             )
         if trained.config.separable != config.separable:
-            raise ValueError(f"{args.edge}: its convolutions are separable or not as these are not; train its edges alike")
+            raise ValueError(
+                f"{args.edge}: only one of the two has separable convolutions; train the edges with the same option"
+            )
         first = pipeline.first
         if first is None:
-            raise ValueError(f"--edge {args.edge}: {model} has no network that is trained first; leave it out")
+            raise ValueError(f"--edge {args.edge}: {model} has no first network; leave it out")
         if first != trained.first:
             raise ValueError(f"{args.edge}: {trained.config.model} has no {first} network, which {model} is to take")
         setattr(pipeline, first, trained.get_submodule(first))

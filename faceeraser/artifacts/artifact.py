@@ -63,7 +63,9 @@ class Artifact:
         self.path = Path(path)
         self.card = read_card(self.path)
         if "network" in self.card:
-            raise ValueError(f"{self.path}: is {self.card['network']['name']}, no face eraser; run it by its own runtime")
+            raise ValueError(
+                f"{self.path}: is {self.card['network']['name']}, not a face eraser; run it with its own runtime"
+            )
         if not card_path(self.path).is_file():
             trial.check(self.path)
         self._model = open_model(self.path, threads or os.cpu_count() or 1, runtime, Path(delegate) if delegate else None)
@@ -122,7 +124,7 @@ class Artifact:
     def _painted(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """`run`, once the ranges are known."""
         if self.plans:
-            raise ValueError(f"{self.path}: makes plans and paints nothing itself; erase whole photographs with it")
+            raise ValueError(f"{self.path}: makes plans but does not paint; erase whole photographs with it")
         pictures, masks = self._checked(image, mask)
         values = self._values(pictures, masks)
         step = max(self._at_once or len(pictures), 1)

@@ -72,7 +72,7 @@ def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
     card = card | dict(fields) | {key: card[key] for key in ("format", "file", "kind", "sha256", "bytes")}
     missing = [name for name in ("inputs", "outputs", "gmacs", "params") if name not in card]
     if missing:
-        raise ValueError(f"the card of {path.name} lacks {', '.join(missing)}: a CoreML package does not tell")
+        raise ValueError(f"the card of {path.name} lacks {', '.join(missing)}: they cannot be read from a CoreML package")
     write_json(card_path(path), card)
     return card
 
@@ -80,7 +80,7 @@ def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
 def read_card(path: str | Path) -> Fields:
     """The card of the exported file at `path`, checked against the file.
 
-    Of a file that has lost its card, what it says of itself (embedded.py), with a note; its parity is not known.
+    Of a file that has lost its card, the card inside it (embedded.py), with a note; its parity is not known.
 
     Raises FileNotFoundError when the file is missing, or its card and it says nothing; ValueError when the card is
     unreadable, of another format, or was written for other bytes than the file's.
@@ -103,7 +103,7 @@ def read_card(path: str | Path) -> Fields:
                 "notes": ["its card is lost: this is what stands in the file itself, without its history and its parity"],
             }
             if why := _misfit(lost):
-                raise ValueError(f"{path}: what it says of itself: {why} (docs/cards.md); export again")
+                raise ValueError(f"{path}: the card inside it: {why} (docs/cards.md); export again")
             return lost
         raise FileNotFoundError(f"{path}: no card beside it; expected {beside.name}; export again")
     card: Fields = json_object(beside, "the card of an exported file; export again")
@@ -118,7 +118,7 @@ def read_card(path: str | Path) -> Fields:
     if why := _misfit(card):
         raise ValueError(f"{beside}: {why} (docs/cards.md); export again")
     if card["kind"] != kind_of(path):
-        raise ValueError(f"{beside}: is the card of a {card['kind']} file, and {path.name} is none; export again")
+        raise ValueError(f"{beside}: is the card of a {card['kind']} file, but {path.name} is not one; export again")
     return card
 
 

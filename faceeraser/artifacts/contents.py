@@ -60,7 +60,7 @@ def operators(path: str | Path) -> list[Fields]:
     """
     path = Path(path)
     if kind_of(path) != "tflite":
-        raise ValueError(f"{path}: operators are listed of .tflite files only; export one with export/to_tflite.py")
+        raise ValueError(f"{path}: operators can be listed for .tflite files only; export one with export/to_tflite.py")
     members(path)
     schema = _tflite_schema()
     model = schema.Model.GetRootAs(path.read_bytes(), 0)
@@ -206,7 +206,7 @@ def _parsed(path: Path) -> Iterator[None]:
     except (ValueError, OSError, ModuleNotFoundError):
         raise
     except Exception as error:
-        raise ValueError(f"{path}: is damaged, or no model ({first_line(error)}); export again") from None
+        raise ValueError(f"{path}: is damaged or not a model ({first_line(error)}); export again") from None
 
 
 def _layer(name: str, operator: str, stored: str, size: int) -> Fields:

@@ -82,9 +82,9 @@ def read(path: Path) -> dict[str, Any] | None:
         return None
     if text is None:
         return None
-    card = reading.json_text(text, f"{path}: what it says of itself", "the essentials of a card; export again")
+    card = reading.json_text(text, f"{path}: the card inside it", "the essentials of a card; export again")
     if not isinstance(card, dict):
-        raise ValueError(f"{path}: what it says of itself is a {type(card).__name__}, expected an object; export again")
+        raise ValueError(f"{path}: the card inside it is a {type(card).__name__}, expected an object; export again")
     return card
 
 

@@ -59,7 +59,7 @@ def until_stopped(work: Callable[[], None], who: str) -> int:
             work()
         return 0
     except KeyboardInterrupt:
-        print(f"{who}: stopped; nothing was published by this run that is not whole", file=sys.stderr)
+        print(f"{who}: stopped; everything that this run published is complete", file=sys.stderr)
         return 143 if signal.SIGTERM in _asked_to_stop[:1] else 130
     finally:
         for number, handler in before.items():
@@ -117,9 +117,9 @@ def check_target(target: Path, needs: int) -> None:
     """
     there = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
     if not there.is_dir():
-        raise ValueError(f"{there}: is a file, expected a folder for exported files")
+        raise ValueError(f"{there}: is a file; expected a folder for exported files")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{there}: cannot be written in; expected a folder of yours for exported files")
+        raise ValueError(f"{there}: is not writable; expected a folder for exported files")
     if (free := shutil.disk_usage(there).free) < needs:
         raise ValueError(f"{there}: no space left, {free / 1e6:.1f} MB are free and an export takes up to {needs / 1e6:.1f}")
 

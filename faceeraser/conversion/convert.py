@@ -109,7 +109,7 @@ def export(
 def _trained(source: Path) -> Inpainter:
     """The network of a stage's folder, if the training that made it has ended. Raises ValueError."""
     if source.name.endswith(".partial") and source.is_dir():
-        raise ValueError(f"{source}: is of a training that has not ended; go on with it: train/train.py ... --resume")
+        raise ValueError(f"{source}: its training has not finished; continue it with train/train.py ... --resume")
     return checkpoint.load(source)
 
 
@@ -117,7 +117,7 @@ def _check_phase(pipeline: Inpainter, source: Path) -> None:
     """Raises ValueError when only a network's first phase was trained."""
     if read_history(source)[-1]["stage"] == f"train-{pipeline.first}":
         raise ValueError(
-            f"{source}: only its {pipeline.first} network was trained, the others are as they started; "
+            f"{source}: only its {pipeline.first} network was trained, the others are untrained; "
             f"run phase 2 first: python train/train.py DATA TARGET --phase inpaint --edge {source}"
         )
 

@@ -132,7 +132,7 @@ class CoreML(formats.Format):
 
     def settled(self, pipeline: Inpainter, source: Path) -> Self:
         if self.batch > 1 and not self.tensors:
-            raise ValueError(f"--batch {self.batch}: an image is one picture; several at once need --tensors")
+            raise ValueError(f"--batch {self.batch}: an image input takes one picture; use --tensors for several at once")
         return super().settled(pipeline, source)
 
     def own_precision(self, pipeline: Inpainter) -> str:

@@ -77,12 +77,12 @@ class Format(ABC):
         if pipeline.config.model not in self.MODELS:
             raise ValueError(f"{source}: {pipeline.config.model} is exported as .tflite only; use export/to_tflite.py")
         if self.edges_input and pipeline.first != "edge":
-            raise ValueError(f"{source}: {pipeline.config.model} has no edge network that edges could be given to")
+            raise ValueError(f"{source}: {pipeline.config.model} has no edge network, so it takes no edges")
         if self.batch < 1:
             raise ValueError(f"--batch {self.batch}: expected at least 1 picture")
         plans = pipeline.config.model == "patches"
         if self.output == "plan" and not plans:
-            raise ValueError(f"{source}: {pipeline.config.model} makes no plan that could be painted elsewhere")
+            raise ValueError(f"{source}: {pipeline.config.model} makes no plan, so there is none to output")
         if self.painted is not None and (not plans or self.painted % 128 or not 128 <= self.painted <= 2048):
             expected = "a multiple of 128 up to 2048, and a network that plans (train.py --model patches)"
             raise ValueError(f"--painted {self.painted}: expected {expected}")

@@ -75,7 +75,7 @@ class Gate:
         bound = bounds[precision]
         value = bound if value is None else value
         if not reason and (value > bound if precision == "fp32" else value < bound):
-            raise ValueError(f"a gate of {value:g} is looser than {bound:g} for {precision}: say why (--reason TEXT)")
+            raise ValueError(f"a gate of {value:g} is looser than {bound:g} for {precision}: give a reason (--reason TEXT)")
         if precision == "fp32":
             return cls(max_abs=value, plan_px=0.05, plan_share=1.0, reason=reason)
         return cls(psnr=value, reason=reason)
@@ -284,7 +284,7 @@ def together(file: Artifact, pictures: Sequence[Picture]) -> list[str]:
     failures = []
     for picture, painted in zip(pictures, file.run(images, masks), strict=True):
         if (apart := float(np.abs(painted - file.run(picture.image, picture.mask)).max())) > 1e-4:
-            failures.append(f"{picture.name}: in a batch of others it comes out otherwise (by {apart:.2g})")
+            failures.append(f"{picture.name}: in a batch with others it comes out differently (by {apart:.2g})")
     return failures
 
 

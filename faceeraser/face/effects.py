@@ -219,7 +219,7 @@ def _own_image(element: Mapping[str, Any], folder: Path) -> np.ndarray:
     path = folder / element["image"]
     page = picture.read(path)
     if page.mode != "RGBA" or page.samples.dtype != np.uint8:
-        raise ValueError(f"{path}: expected a PNG of 8 bits with an alpha channel, which says what of it is shown")
+        raise ValueError(f"{path}: expected a PNG of 8 bits with an alpha channel, which says what is visible")
     return page.samples
 
 

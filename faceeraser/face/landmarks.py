@@ -206,15 +206,15 @@ def read(path: Path) -> Landmarks:
         why = error.strerror
         raise ValueError(f"{path}: cannot be opened ({why}); expected a landmarks file (docs/landmarks.md)") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise ValueError(f'{path}: expected "format": "{FORMAT}" in it; docs/landmarks.md tells the whole of it')
+        raise ValueError(f'{path}: expected "format": "{FORMAT}" in it; docs/landmarks.md describes the format')
     if document.get("version") != VERSION:
-        raise ValueError(f"{path}: is of version {document.get('version')!r}; this program reads {VERSION}")
+        raise ValueError(f"{path}: is version {document.get('version')!r}; this program reads {VERSION}")
     layout, frames, parts = document.get("layout"), document.get("frames"), document.get("parts")
     if not isinstance(layout, str) or (layout != "parts" and layout not in LAYOUTS):
         raise ValueError(f"{path}: found layout {layout!r}; expected one of {', '.join(LAYOUTS)} or parts")
     if (parts is not None) != (layout == "parts"):
         needs = "with" if layout == "parts" else "without"
-        raise ValueError(f'{path}: found layout {layout!r}; expected it {needs} "parts", which say what the points are of')
+        raise ValueError(f'{path}: found layout {layout!r}; expected it {needs} "parts", which says what the points are')
     if layout == "parts":
         _check_parts(parts, path)
     if not isinstance(frames, list) or not frames:
@@ -252,7 +252,9 @@ def _points(face: Any, wanted: int | None, parts: Mapping[str, Sequence[int]] | 
     if wanted is not None and len(points) != wanted:
         raise ValueError(f"{where}: found {len(points)} points; expected the layout's {wanted}")
     if not (np.abs(points) < _FARTHEST).all():
-        raise ValueError(f"{where}: found a point that is no number or outside of any picture; leave the face out instead")
+        raise ValueError(
+            f"{where}: found a point that is not a number or far outside any picture; leave the face out instead"
+        )
     if float(np.ptp(points, axis=0).max()) < 1:
         raise ValueError(f"{where}: all its points are in one place; are they in the picture's pixels?")
     if parts:

@@ -223,7 +223,9 @@ class Source:
         self.many = "" if self.frames == 1 else "pages" if self.kind == "TIFF" else "animation"
         self.default_image = bool(getattr(picture, "default_image", False))
         if count > 1 and len(self._numbers) == 1 and self.kind in ("MPO", "HEIF", "PSD"):
-            self.notes.append(f"it holds {count} images: the main one was done, the rest (previews, layers) left out")
+            self.notes.append(
+                f"it holds {count} images: the main one was processed, the rest (previews, layers) were left out"
+            )
 
     def _full_pages(self, count: int) -> list[int]:
         """The pages of a TIFF that are not reduced copies of others. Raises _Unfit for a camera's raw file."""

@@ -1,7 +1,7 @@
 """The same inputs through the same file by benchmarks/litert_runner.c: here, on a device, and by Python's LiteRT.
 
     given = sample_inputs("exports/int8.tflite")
-    there = run_on(device, "runner/aarch64", "exports/int8.tflite", given)
+    there = run_on(device, "exports/int8.tflite", given)
     compare(there.outputs, reference("exports/int8.tflite", given))
 
 A folder made by benchmarks/build_runner.sh holds the program, the library and what they need; its `run` starts them.
@@ -109,7 +109,7 @@ def _load(folder: Path, names: Mapping[str, Any]) -> Tensors:
     return outputs
 
 
-def _options(names: tuple[dict[str, Any], dict[str, Any]], threads: int, warmup: int, runs: int) -> list[str]:
+def _options(names: tuple[dict[str, Any], dict[str, Any]], threads: int = 1, warmup: int = 0, runs: int = 1) -> list[str]:
     files = [word for name in names[0] for word in ("--input", f"{name}={name}.in")]
     files += [word for name in names[1] for word in ("--output", f"{name}={name}.out")]
     return [*files, "--threads", str(threads), "--warmup", str(warmup), "--runs", str(runs)]
@@ -157,27 +157,18 @@ def push_bundle(device: Device, bundle: str | Path) -> None:
         device.push(path, foreign=emulated)
 
 
-def run_on(
-    device: Device,
-    model: str | Path,
-    inputs: Mapping[str, np.ndarray],
-    threads: int = 1,
-    warmup: int = 0,
-    runs: int = 1,
-    timeout_s: float = 600.0,
-    mask: str | None = None,
-) -> Ran:
-    """Run it on the device, which has the bundle (`push_bundle`) and the model (`Device.push`) already.
+def run_on(device: Device, model: str | Path, inputs: Mapping[str, np.ndarray], timeout_s: float = 600.0) -> Ran:
+    """Run it once on the device, which already has the bundle (`push_bundle`) and the model (`Device.push`).
 
-    Raises what `Device.run` raises; ValueError when what it printed or wrote is not whole.
+    Raises what `Device.run` raises; ValueError when what it printed or wrote is incomplete.
     """
     names = ports(model)
     with tempfile.TemporaryDirectory() as scratch:
         for name in names[0]:
             inputs[name].tofile(Path(scratch) / f"{name}.in")
             device.push(Path(scratch) / f"{name}.in")
-        command: Sequence[str] = ["sh", "./run", Path(model).name, *_options(names, threads, warmup, runs)]
-        done = device.run(command, timeout_s, mask=mask)
+        command: Sequence[str] = ["sh", "./run", Path(model).name, *_options(names)]
+        done = device.run(command, timeout_s)
         times, compiled, accelerated, emulated = _read(done.text)
         for name in names[1]:
             device.pull(f"{name}.out", Path(scratch) / f"{name}.out")

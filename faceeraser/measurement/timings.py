@@ -264,5 +264,5 @@ def _profile(lines: list[str]) -> list[Op]:
         ops.append(Op(cell["node type"], cell["Name"], figures[0], figures[1], figures[2], int(figures[3])))
     executed = next((int(m[1]) for line in lines[order:] if (m := EXECUTED.match(line))), None)
     if executed is None or executed != len(ops):
-        raise ValueError(f"benchmark_model's profile has {len(ops)} rows and says {executed} nodes; it broke off")
+        raise ValueError(f"benchmark_model's profile has {len(ops)} rows and says {executed} nodes; it was cut off")
     return ops

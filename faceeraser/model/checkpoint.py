@@ -123,7 +123,7 @@ def load(folder: Path | str) -> Inpainter:
         if digest != recorded:
             raise ValueError(
                 f"{folder}/generators.safetensors: sha256 is {digest[:12]}..., its history says {recorded[:12]}...: "
-                "damaged or exchanged; fetch it again"
+                "damaged or replaced; fetch it again"
             )
     fields = json_object(folder / "config.json", "the structure of a checkpoint; make the folder again")
     try:

@@ -96,9 +96,7 @@ class PatchEraser(Inpainter):
         """As of every `Inpainter`, at any multiple of 128 pixels, H = W. edges: not looked at. plan: `skin`, `shading` and
         `sources` in the place of what the network would say.
         """
-        mask = paint.binary(mask.float())
-        hole = three(mask)
-        visible = image * (1.0 - hole)
+        mask, hole, visible = self._emptied(image, mask)
         with torch.autocast(image.device.type, enabled=False):
             seen, hidden = self.look(visible.float(), mask.float())
         planned = self.plan(seen, hidden) if plan is None else dict(plan)
@@ -112,10 +110,17 @@ class PatchEraser(Inpainter):
         }
 
     def unpainted(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        mask = paint.binary(mask.float())
+        mask, _, visible = self._emptied(image, mask)
         with torch.autocast(image.device.type, enabled=False):
-            seen, hidden = self.look((image * (1.0 - three(mask))).float(), mask)
+            seen, hidden = self.look(visible.float(), mask)
         return self.smooth_plan(seen, hidden)
+
+    @staticmethod
+    def _emptied(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(the mask of 0 and 1, the same for three channels, the picture with zeros where it is 1)."""
+        mask = paint.binary(mask.float())
+        hole = three(mask)
+        return mask, hole, image * (1.0 - hole)
 
     def channels_only(self) -> Self:
         view = copy.copy(self)

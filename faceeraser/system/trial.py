@@ -43,7 +43,7 @@ def check(path: Path) -> None:
     if sys.platform != "win32" and path.suffix in (".tflite", ".onnx"):
         facts = path.stat()
         if why := _tried(str(path), facts.st_mtime_ns, facts.st_size):
-            raise ValueError(f"{path}: {why}; it is damaged, or no model; export it again")
+            raise ValueError(f"{path}: {why}; it is damaged or not a model; export it again")
 
 
 @cache

@@ -168,13 +168,12 @@ def _largest(
     """
     if budget.holds(now):
         raise ValueError(
-            f"the network costs {now[0]:.3f} GMAC and {now[1]:,} parameters already, at most {budget} are asked for: "
+            f"the network already costs only {now[0]:.3f} GMAC and {now[1]:,} parameters, and the budget is {budget}: "
             "nothing to prune"
         )
     if not budget.holds(reached := cost(low)):
         raise ValueError(
-            f"{budget} cannot be reached by pruning: at the least it costs {reached[0]:.3f} GMAC and "
-            f"{reached[1]:,} parameters"
+            f"{budget} cannot be reached by pruning: its minimum is {reached[0]:.3f} GMAC and {reached[1]:,} parameters"
         )
     for _ in range(8):
         middle = (low + high) / 2
@@ -339,7 +338,7 @@ def require_scales(pipeline: Inpainter) -> None:
     if not norm_scales(pipeline):
         norm = "instance norm without scales" if pipeline.config.norm == "instance" else "no norm (already fused)"
         raise ValueError(
-            f"network slimming reads the scale factors of batch norms, and this network has {norm}; "
+            f"network slimming needs the scale factors of batch norms, but this network has {norm}; "
             "slim a network of the `mobile` preset before quantizing it"
         )
 

@@ -48,7 +48,7 @@ def measure_filters(target: Path, labels: Path) -> list[dict[str, Any]]:
     with labels.open(newline="", encoding="utf-8") as stream:
         wanted = list(csv.DictReader(stream))
     if not wanted or not {"file", *FILTERS} <= set(wanted[0]):
-        raise ValueError(f"{labels}: expected a CSV with the columns file, {', '.join(FILTERS)}; mend its first line")
+        raise ValueError(f"{labels}: expected a CSV with the columns file, {', '.join(FILTERS)}; fix its first line")
     common = [row for row in wanted if row["file"] in prepared]
     if not common:
         raise ValueError(

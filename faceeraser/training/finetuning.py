@@ -137,8 +137,8 @@ class FineTuning:
         if kinds[0] != kinds[1]:
             given, expected = (f"{config.model}, preset {config.preset}" for config in (teacher.config, own))
             raise ValueError(
-                f"--teacher {path} is of another kind, {given} where this network is {expected}: its flow and "
-                "pictures mean something else; expected the network that this one was made from"
+                f"--teacher {path} is {given}, but this network is {expected}: its flow and "
+                "pictures have another meaning; expected the network that this one was made from"
             )
         return teacher
 

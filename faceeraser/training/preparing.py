@@ -136,7 +136,7 @@ class Run:
         if not 1 <= self.shard[0] <= self.shard[1]:
             raise ValueError(f"found the shard {self.part}; expected i/n with i from 1 to n, such as 2/8")
         if self.resume and self.overwrite:
-            raise ValueError("found both --resume and --overwrite; expected one: go on, or start anew")
+            raise ValueError("found both --resume and --overwrite; expected one: continue, or start again")
 
     @property
     def part(self) -> str:
@@ -375,7 +375,7 @@ def _prepare_all(work: _Work, items: Sequence[Item], workers: int, keep: Callabl
                 bar.update(len(rows))
     except BrokenProcessPool:
         raise ChildProcessError(
-            "a worker process was killed, most often for want of memory; "
+            "a worker process was killed, usually because memory ran out; "
             "run the same command with --resume and fewer --workers"
         ) from None
 
@@ -408,7 +408,7 @@ def _open_partial(partial: Path, items: Sequence[Item], options: Options, run: R
     if run.overwrite and number == 1 and partial.exists():
         shutil.rmtree(partial)
     if own.exists() and not run.resume:
-        raise ValueError(f"{partial}: a run was stopped here; add --resume to go on or --overwrite to start anew")
+        raise ValueError(f"{partial}: a run was stopped here; add --resume to continue or --overwrite to start again")
     for name in ("blanks", "masks", "faces", "hair", "thumbnails"):
         (partial / name).mkdir(parents=True, exist_ok=True)
     settings = partial / "options.json"
@@ -421,7 +421,7 @@ def _open_partial(partial: Path, items: Sequence[Item], options: Options, run: R
         changed = [name for name in wanted if begun.get(name) != wanted[name]]
         if changed:
             raise ValueError(
-                f"{partial}: was begun with other {', '.join(changed)}; expected the same photographs and options; "
+                f"{partial}: was started with other {', '.join(changed)}; expected the same photographs and options; "
                 "give those again, or remove the folder"
             ) from None
     finally:

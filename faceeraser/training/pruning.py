@@ -50,9 +50,11 @@ class Pruning(Tuning):
         if self.allocate not in ("uniform", "sensitivity"):
             raise ValueError(f"found allocate {self.allocate!r}; expected 'uniform' or 'sensitivity'")
         if self.allocate == "sensitivity" and self.target_gmacs is None and self.target_params is None:
-            raise ValueError("--allocate sensitivity decides where, not how much: give --target-gmacs or --target-params")
+            raise ValueError(
+                "--allocate sensitivity only decides where to remove: also give --target-gmacs or --target-params"
+            )
         if self.allocate == "uniform" and self.keep is None and self.target_gmacs is None and not self.drop_blocks:
-            raise ValueError("nothing says how much to remove: give --keep, --target-gmacs or --drop-blocks")
+            raise ValueError("say how much to remove: give --keep, --target-gmacs or --drop-blocks")
         if self.target_params is not None and self.allocate != "sensitivity":
             raise ValueError("--target-params needs --allocate sensitivity")
         if self.rounds < 1:

@@ -68,7 +68,7 @@ def quantize(network: str | Path, target: str | Path, options: Quantizing, overw
     pipeline = tuning.source
     if pipeline.config.preset == "paper":
         raise ValueError(
-            f"{network} is of the paper preset, whose norms or operators have no int8 form; "
+            f"{network} has the paper preset, whose norms or operators have no int8 form; "
             "train a mobile one (train.py --preset mobile --teacher FOLDER distils it)"
         )
     with writing.whole_folder(target, overwrite) as folder:

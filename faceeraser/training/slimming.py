@@ -36,7 +36,7 @@ class Slimming(Tuning):
         if self.steps < 2:
             raise ValueError(f"--steps {self.steps}: expected at least 2, half with the penalty and half without")
         if self.share is not None and (self.target_gmacs is not None or self.target_params is not None):
-            raise ValueError("--share and --target-...: expected one of them, the target finds the share")
+            raise ValueError("found --share and --target-...; expected only one of them")
 
     @property
     def budget(self) -> channels.Budget | None:

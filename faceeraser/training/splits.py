@@ -104,15 +104,15 @@ def read_photo_manifest(path: Path) -> dict[str, tuple[str, str]]:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: is not a CSV in UTF-8 ({error}); mend it or move it away") from error
+        raise ValueError(f"{path}: is not a CSV in UTF-8 ({error}); fix it or move it away") from error
     needed = {"file", "split", "group"}
     if rows and not needed <= set(rows[0]):
         raise ValueError(
-            f"{path}: has the columns {sorted(map(str, rows[0]))}; expected {sorted(needed)}; mend it or move it away"
+            f"{path}: has the columns {sorted(map(str, rows[0]))}; expected {sorted(needed)}; fix it or move it away"
         )
     if short := [number for number, row in enumerate(rows, 2) if any(row[name] is None for name in needed)]:
         said = f"line {short[0]} has too few cells; expected {sorted(needed)} in each"
-        raise ValueError(f"{path}: {said}; mend it or move it away")
+        raise ValueError(f"{path}: {said}; fix it or move it away")
     splits: dict[str, set[str]] = {}
     for row in rows:
         splits.setdefault(row["group"], set()).add(row["split"])
