@@ -4,8 +4,8 @@
 
     erased = faceeraser.load().erase(image)
 
-`image` is (H, W, 3) uint8 RGB, and so is what comes back. Importing the package loads neither torch nor TensorFlow nor even
-numpy: each is imported when something asks for it.
+`image` is (H, W, 3) uint8 RGB, and so is the result. Importing the package loads neither torch nor TensorFlow, nor even
+numpy; each is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ __all__ = [
     "slim",
 ]
 
-# Of each name that is imported when it is asked for, its module and the extra that it needs.
+# Names that are imported on first use, each with its module and the extra that it needs.
 _LATE = {
     "Artifact": ("artifacts.artifact", None),
     "Erased": ("erasing", None),
@@ -85,23 +85,23 @@ def load(
     delegate: str | Path | None = None,
     workers: int = 1,
 ) -> Eraser:
-    """A model that erases: `erase` whole photographs, `frames` of a video, or `erase_crop` alone.
+    """Load a model that erases: `erase` for whole photographs, `frames` for a video, `erase_crop` for a crop.
 
     Args:
-        model: an exported file (.tflite, .onnx, .mlpackage) with its card, or a checkpoint folder (which needs torch). None:
-            the file that comes with the package.
+        model: an exported file (.tflite, .onnx, .mlpackage) with its card, or a checkpoint folder (which needs torch). None
+            is the file that comes with the package.
         parts: what to erase, any of brows, eyes, nose and mouth.
         glasses: 'on', 'off', or 'auto': erased with the eyes where a face seems to wear some.
-        front: 'keep' what hangs in front of the parts (hair, hands, things), or 'erase' it with them.
-        most: erase only the so many largest faces of a picture; None: all.
+        front: 'keep' what hangs in front of the parts (hair, hands, objects), or 'erase' it with them.
+        most: erase only this many of the largest faces in a picture; None erases all.
         runtime: for .tflite, one of `runtimes.TFLITE_RUNTIMES`.
-        delegate: for .tflite, a plugin that runs some of it.
-        workers: how many frames of a video are erased at a time, each on one thread.
+        delegate: for .tflite, a plugin that runs part of the file.
+        workers: number of video frames erased at the same time, each on one thread.
 
     Raises:
         FileNotFoundError: there is nothing at `model`, or an exported file's card is missing.
-        ValueError: what is there is neither, or is damaged.
-        ModuleNotFoundError: the runtime of the file, or torch for a checkpoint, is not installed; names the extra.
+        ValueError: what is there is neither of the two, or is damaged.
+        ModuleNotFoundError: the file's runtime, or torch for a checkpoint, is not installed; names the extra.
     """
     from faceeraser.erasing import Eraser
 
@@ -109,10 +109,10 @@ def load(
 
 
 def load_checkpoint(path: str | Path) -> Inpainter:
-    """The network of a checkpoint folder, in eval mode: a torch module that is called with an image and a mask.
+    """Load the network of a checkpoint folder, in eval mode: a torch module that takes an image and a mask.
 
     Raises:
-        ValueError: the folder is no checkpoint, or is damaged.
+        ValueError: the folder is not a checkpoint, or is damaged.
         ModuleNotFoundError: torch is not installed; names the extra.
     """
     from faceeraser.system.extras import needed_for
@@ -131,21 +131,21 @@ def export(
     overwrite: bool = False,
     **about: Any,
 ) -> dict[str, Any]:
-    """A network as a file with its card in the folder `target`, published once it passed its gate; returns the card.
+    """Export a network as a file with its card into the folder `target`, if it passes its gate; return the card.
 
     Args:
         network: any torch module (docs/any-network.md), whose `F.grid_sample`s are found and written exactly; or a
             checkpoint folder.
-        inputs: of a module, a sample of its inputs by name, or several, on which the file is compared with it; of a
-            checkpoint folder None.
+        inputs: for a module, one or more samples of its inputs by name, on which the file is compared with it; None for a
+            checkpoint folder.
         target: folder for exported files; made if needed.
         format: the format and its options: tflite.TFLite, onnx.ONNX or coreml.CoreML; by default TFLite(flavour="web").
         overwrite: replace a file that is there.
-        about: `name` of the file; of a module `ranges`, (least, largest) of its inputs by name.
+        about: `name`, the file's name; for a module also `ranges`, the (smallest, largest) values of its inputs by name.
 
     Raises:
         ValueError: the inputs do not fit, the network cannot be followed, or a warp cannot be written exactly.
-        GateFailed: the file is not what the network gives; nothing was published.
+        GateFailed: the file does not compute what the network does; nothing was published.
         ModuleNotFoundError: a converter is not installed; names the extra.
     """
     from faceeraser.system.extras import needed_for

@@ -1,4 +1,4 @@
-"""What `faceeraser erase`, `effect` and `demo` do, file by file: a line says what failed, and the next one is processed."""
+"""The commands `faceeraser erase`, `effect` and `demo`. If a file fails, a line says why, and the next one is processed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Run:
     Attributes:
         eraser: the model, and what it erases.
         finish: what else is done to a photograph (False), to a frame of a video (True); None for nothing.
-        known: landmarks of the one file that is done, or None.
+        known: landmarks of the single file that is processed, or None.
         mask: what to erase in the place of faces' parts, (H, W) bool, or None.
         written: options of `picture.writing` and `video.writing`.
     """

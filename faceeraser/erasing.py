@@ -3,10 +3,10 @@
     eraser = Eraser()
     erased = eraser.erase(image)
 
-A photograph's faces are found anew; in a video they are followed (tracking.py), or come from a landmarks file. Only the crop
-of a face is ever processed, so the size of the picture costs nothing but its copy. The model runs on every frame. Once their
-faces are known, frames do not depend on one another: with several workers, each erases a frame of its own while the next
-faces are being followed. The pictures and their order are the same as with one worker.
+In a photograph, faces are detected; in a video they are followed (tracking.py), or come from a landmarks file. Only the
+crop of a face is processed, so a large picture costs no more than its copy. The model runs on every frame. Once the faces
+are known, frames are independent: with several workers, each erases one frame while faces are being followed in the next.
+The pictures and their order are the same as with one worker.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Erased:
     Attributes:
         image: (H, W, 3) uint8 RGB.
         faces: those that were erased.
-        worn: for each whether glasses went with it.
+        worn: for each, whether glasses were erased too.
         mask: (H, W) bool, which pixels may have changed; all others are bit-identical.
     """
 
@@ -138,17 +138,17 @@ class Eraser:
         self._opened = opened.source
 
     def erase(self, image: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> np.ndarray:
-        """Erase the facial parts in a photograph and return the picture; `photograph` also returns what was found.
+        """Erase the facial parts in a photograph and return the picture; `photograph` also returns the faces.
 
         Args:
-            image: (H, W, 3) uint8 RGB, upright, or what numpy makes such an array of: one of Pillow's pictures, say.
-            mask: only as in v0.1, where crops were erased so: `erase_crop` has taken its place, and this goes with 0.3.
+            image: (H, W, 3) uint8 RGB, upright, or anything that numpy converts to this, such as a Pillow image.
+            mask: deprecated; in v0.1 this erased a crop. Use `erase_crop`; this will be removed in 0.3.
 
         Returns:
             (H, W, 3) uint8. Pixels outside the faces' masks are bit-identical; without a face all of them are.
 
         Raises:
-            ValueError: it is no such picture.
+            ValueError: the image is not of this kind.
             FileNotFoundError: the landmark models are missing and cannot be downloaded.
         """
         if mask is not None:
@@ -161,7 +161,7 @@ class Eraser:
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            known: its faces, where they come from somewhere else; None: they are found.
+            known: its faces, if they come from somewhere else; None detects them.
             finish: see `Finish`.
 
         Returns:
@@ -179,8 +179,8 @@ class Eraser:
     def region(self, image: np.ndarray, mask: np.ndarray) -> Erased:
         """Erase exactly what a mask marks, face or not.
 
-        Where all of a piece of the mask lies in the crop of a face, that crop is taken, which the model knows best; another
-        piece gets a square of its own, twice as wide as it is.
+        If a piece of the mask lies wholly in the crop of a face, that crop is used, because the model knows it best. Any
+        other piece gets its own square, twice as wide as the piece.
 
         Args:
             image: (H, W, 3) uint8 RGB.
@@ -205,7 +205,7 @@ class Eraser:
         return Erased(result, [], [], mask.copy())
 
     def erase_crop(self, crop: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Run the model alone, on a crop, without looking for faces.
+        """Run only the model on a crop, without detecting faces.
 
         Args:
             crop: (R, R, 3) uint8 RGB of the edge length `resolution`, such as `crops.align` cuts.
@@ -249,7 +249,7 @@ class Eraser:
 
         Args:
             images: frames, (H, W, 3) uint8 RGB, with the seconds since the one before.
-            known: a tracker that follows their faces, or the landmarks of each frame; None: a tracker of its own.
+            known: a tracker that follows the faces, or the landmarks of each frame; None uses a new tracker.
             finish: see `Finish`; it runs in the workers' threads.
 
         Raises:

@@ -53,7 +53,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         {"config": config.json, "generators": a row for each network, "quantized_tensors": how many, "history": [...]}.
 
     Raises:
-        ValueError: the folder is no checkpoint, or a file in it is damaged.
+        ValueError: the folder is not a checkpoint, or a file in it is damaged.
     """
     for name in ("config.json", "history.json"):
         if not (folder / name).is_file():

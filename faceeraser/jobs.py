@@ -52,7 +52,7 @@ def named(paths: Sequence[Path], output: Path | None) -> tuple[Sequence[Path], P
 
 
 def plan(sources: Sequence[Path], target: Path | None, ending: str, overwrite: bool) -> list[Job]:
-    """Everything that is to be done, checked before anything is.
+    """List everything that is to be done, and check it before starting.
 
     A file's result is `<name>-<ending>.png` or `.mp4` beside it, or OUT, or lies under that name in the folder OUT. Of a
     folder everything keeps its place and its name, below OUT or `<folder>-<ending>`; where its kind cannot be written the

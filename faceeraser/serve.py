@@ -1,14 +1,14 @@
-"""The web demo's server: one page, the models it runs, and nothing else; the standard library is enough.
+"""The web demo's server: it serves one page and the models it runs, using only the standard library.
 
     faceeraser demo --port 8000
 
-The page (web_demo/) finds faces and erases them in the browser: no picture is sent anywhere. Its files are written into
-`faceeraser/page` by `make web`, so an installed package has them where they were made before it was built. What is served
-is a fixed table of paths, made at the start: there are no listings, and no request reaches another file.
+The page (web_demo/) finds faces and erases them in the browser: no picture is sent anywhere. `make web` writes its files
+into `faceeraser/page`, so an installed package contains them if that was run before it was built. The server has a fixed
+table of paths, made at the start: there are no listings, and no request reaches another file.
 
-Two headers of every answer matter. COOP and COEP make the page cross-origin isolated, without which a browser gives
-WebAssembly no threads. The Content-Security-Policy lets the page load and ask from its own origin alone, so that a picture
-could not leave the device even by mistake.
+Every answer has two kinds of headers that matter. COOP and COEP make the page cross-origin isolated, without which a
+browser gives WebAssembly no threads. The Content-Security-Policy allows the page to contact only its own origin, so that a
+picture could not leave the device even by mistake.
 """
 
 from __future__ import annotations

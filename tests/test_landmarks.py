@@ -226,7 +226,7 @@ def test_the_shortest_good_file_is_read(tmp_path):
         (b"\xff\xfe\x00", "this is not JSON"),
         ([], 'expected "format"'),
         ({**GOOD, "format": "other"}, 'expected "format"'),
-        ({**GOOD, "version": 2}, "is of version 2; this program reads 1"),
+        ({**GOOD, "version": 2}, "is version 2; this program reads 1"),
         ({**GOOD, "layout": "dlib"}, "found layout 'dlib'; expected one of mediapipe-468"),
         ({**GOOD, "layout": ["ibug-68"]}, "found layout"),
         ({**GOOD, "layout": "parts"}, 'expected it with "parts"'),

@@ -2,8 +2,8 @@
 
     erased = Artifact("exports/int8.tflite").erase(image_u8, mask_u8)
 
-One `run(image, mask)` for every runtime. What the file takes, its order, layout, type and quantization, is read from
-the file itself.
+`run(image, mask)` is the same for every runtime. The order, layout, type and quantization of the inputs are read from the
+file itself.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def _roles(path: Path, ports: Sequence[Port]) -> list[str]:
 class Artifact:
     """An exported face eraser, ready to run: file and card are checked, the runtime is loaded.
 
-    `card` is the card; `resolution` the (height, width) the file takes, None where it takes any; `wants_edges` whether
-    edges are an input (then they are computed here, by `faceeraser.edges`).
+    `card` is the card; `resolution` is the (height, width) that the file takes, None where it takes any; `wants_edges` says
+    whether edges are an input (they are then computed by `edges.py`).
 
     Raises FileNotFoundError, ValueError (file, card or inputs are not as expected) or
     ModuleNotFoundError (names the extra to install).
@@ -90,7 +90,7 @@ class Artifact:
         return self._model.inputs[self._roles.index("image")].size
 
     def run(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Erase: float32 in, float32 out, [0, 1], RGB.
+        """Erase, with float32 RGB in [0, 1] in and out.
 
         `image` (H, W, 3) with `mask` (H, W) or (H, W, 1), or (N, H, W, 3) with (N, H, W) or (N, H, W, 1); 1 = erase.
         Returns the image's shape. Raises ValueError for other shapes, sizes or ranges; RuntimeError for CoreML anywhere
@@ -105,15 +105,17 @@ class Artifact:
         return self._painted(image, mask)
 
     def outputs(self, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-        """Everything the file gives for one picture, by name, as float32 (h, w, channels); errors and inputs as of `run`."""
+        """All outputs of the file for one picture, by name, as float32 (h, w, channels). Inputs and errors are those of
+        `run`.
+        """
         pictures, masks = self._checked(np.asarray(image), np.asarray(mask))
         values = self._values(pictures[:1], masks[:1])
         given = self._packed(values, self._at_once or 1)
         return {p.name: p.unpack(value)[0] for p, value in zip(self._model.outputs, self._model(given), strict=True)}
 
     def plan(self, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-        """Of a file that only plans (`plans`): `skin`, `shading` and `sources` for a picture (H, W, 3) uint8 and a mask
-        (H, W), any non-zero = erase, as `painting.paint_by_plan` takes them. Errors as of `run`.
+        """For a file that only plans (`plans`): `skin`, `shading` and `sources`, as `painting.paint_by_plan` takes them,
+        for a picture (H, W, 3) uint8 and a mask (H, W), any non-zero = erase. Errors are those of `run`.
         """
         return self.outputs(np.divide(image, np.float32(255), dtype=np.float32), (np.asarray(mask) > 0).astype(np.float32))
 

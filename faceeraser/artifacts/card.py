@@ -1,6 +1,6 @@
 """The card of an exported file, `<file>.json` beside it: written by the exporter, read by whatever runs the file.
 
-What stands in one is told by `card.schema.json` beside this module, a JSON Schema (docs/cards.md).
+Its content is defined by `card.schema.json` beside this module, a JSON Schema (docs/cards.md).
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def card_path(path: str | Path) -> Path:
 def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
     """Write the card of the exported file at `path`, atomically, and return it.
 
-    `fields` needs precision, resolution, edges, warp, parity, notes and history. Format, file, kind, sha256 and bytes
-    are the file's; inputs, outputs, gmacs and params are read from it unless given (CoreML: give them).
-    Raises ValueError when a field is missing or wrong, FileNotFoundError when the file is not there.
+    `fields` needs precision, resolution, edges, warp, parity, notes and history. Format, file, kind, sha256 and bytes are
+    added; inputs, outputs, gmacs and params are read from the file unless given (for CoreML they must be given).
+    Raises ValueError when a field is missing or wrong, and FileNotFoundError when there is no file.
     """
     path = Path(path)
     kind = kind_of(path)
@@ -80,10 +80,11 @@ def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
 def read_card(path: str | Path) -> Fields:
     """The card of the exported file at `path`, checked against the file.
 
-    Of a file that has lost its card, the card inside it (embedded.py), with a note; its parity is not known.
+    If the file has lost its card, the essentials stored inside it are returned instead (embedded.py), with a note and
+    without parity.
 
-    Raises FileNotFoundError when the file is missing, or its card and it says nothing; ValueError when the card is
-    unreadable, of another format, or was written for other bytes than the file's.
+    Raises FileNotFoundError when the file is missing, or its card is and nothing is stored inside it; ValueError when the
+    card is unreadable, has another format, or was written for a file with other content.
     """
     path = Path(path)
     kind = kind_of(path)

@@ -35,11 +35,11 @@ TENSOR_BYTES = {
 
 
 def count(path: str | Path, resolution: int | None = None) -> Fields:
-    """{"gmacs", "params"} of a .tflite or .onnx file, counted on its own graph at its own resolution, or at `resolution`
-    (height and width) where it takes any.
+    """{"gmacs", "params"} of a .tflite or .onnx file, counted on its graph at its own resolution, or at `resolution`
+    (height and width) if it takes any.
 
-    Counted are convolutions, depthwise and transposed ones, and dense layers: multiply-accumulates of one picture, and
-    the elements of their weights and biases. Raises ValueError for CoreML, whose package keeps no shapes to count on.
+    Counts the multiply-accumulates for one picture, and the elements of weights and biases, of convolutions (depthwise and
+    transposed ones too) and dense layers. Raises ValueError for CoreML, because a package contains no shapes to count.
     """
     path = Path(path)
     kind = kind_of(path)
@@ -52,11 +52,11 @@ def count(path: str | Path, resolution: int | None = None) -> Fields:
 
 
 def operators(path: str | Path) -> list[Fields]:
-    """[{"type", "n", "moved_mb"}] of a .tflite file's first graph, the type that moves most first.
+    """[{"type", "n", "moved_mb"}] of a .tflite file's first graph, ordered by how much each type moves.
 
-    moved_mb: what one picture makes these operators read and write, in 10^6 bytes: all their inputs, weights too, and all
-    their outputs, as if nothing stayed in a cache. A RESHAPE moves nothing. Raises ValueError for another kind of file, or
-    for a tensor of a type whose size is not known here.
+    moved_mb: how much these operators read and write for one picture, in 10^6 bytes: all inputs, including weights, and all
+    outputs, as if nothing stayed in a cache. A RESHAPE moves nothing. Raises ValueError for other kinds of files, and for
+    tensors of a type whose size is unknown.
     """
     path = Path(path)
     if kind_of(path) != "tflite":
@@ -184,10 +184,10 @@ def _count_onnx(path: Path, resolution: int | None) -> tuple[int, int]:
 
 
 def contents(path: str | Path) -> Fields:
-    """{"operators": {type: how many}, "layers": [...]} of an exported file, read from the file itself; needs no card.
+    """{"operators": {type: number}, "layers": [...]} of an exported file, read from the file itself; needs no card.
 
-    layers: [{"layer", "operator", "stored", "bytes"}] of every convolution, in the file's order: what its weights are stored
-    as, and how many bytes they take with their scales or table. Raises ValueError, FileNotFoundError or ModuleNotFoundError
+    layers: [{"layer", "operator", "stored", "bytes"}] for every convolution, in the file's order: the type its weights are
+    stored in, and their bytes including scales or table. Raises ValueError, FileNotFoundError or ModuleNotFoundError
     (names the extra to install).
     """
     path = Path(path)

@@ -1,10 +1,10 @@
-"""What a file says of itself: the essentials of its card, inside it, for the day on which it has lost its card.
+"""The essentials of a card, stored inside the exported file, in case the card gets lost.
 
     write("exports/int8.tflite", essentials(card))
     read("exports/int8.tflite")["inputs"]
 
-A .tflite file has them as metadata, an .onnx file in `metadata_props`, a CoreML package in `user_defined_metadata`, each
-under the name NAME, as JSON: any tool that shows a file's metadata shows them.
+They are stored as JSON under the name NAME: in a .tflite file's metadata, an .onnx file's `metadata_props` or a CoreML
+package's `user_defined_metadata`. Any tool that shows a file's metadata shows them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def essentials(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(path: Path, essentials: Mapping[str, Any]) -> None:
-    """Put them into the file, in place of what it had. Nothing that it computes changes."""
+    """Store them in the file, replacing earlier ones. What the file computes does not change."""
     text = json.dumps(dict(essentials), separators=(",", ":"), allow_nan=False)
     if path.suffix == ".tflite":
         graph = Graph(path)
@@ -68,10 +68,10 @@ def write(path: Path, essentials: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """What a file says of itself, or None where it says nothing or is no such file.
+    """The essentials stored in a file, or None if there are none or it is not such a file.
 
     Raises:
-        ValueError: what it says cannot be read.
+        ValueError: they cannot be read.
         ModuleNotFoundError: the format's package is missing; names the extra.
     """
     try:

@@ -11,7 +11,7 @@ KINDS = {".tflite": "tflite", ".onnx": "onnx", ".mlpackage": "coreml"}
 
 
 def kind_of(path: str | Path) -> str:
-    """'tflite', 'onnx' or 'coreml', by the name's ending. Raises ValueError for any other."""
+    """'tflite', 'onnx' or 'coreml', by the ending of the name. Raises ValueError for any other."""
     suffix = Path(path).suffix
     if suffix not in KINDS:
         raise ValueError(f"{path}: cannot tell what this is; expected a file ending in {', '.join(KINDS)}")
@@ -19,7 +19,7 @@ def kind_of(path: str | Path) -> str:
 
 
 def members(path: Path) -> list[Path]:
-    """The files an artifact consists of: itself, or for a folder (.mlpackage) all that is in it, in a fixed order."""
+    """The files that an exported file consists of: itself, or everything in a folder (.mlpackage), in a fixed order."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; export one first, with export/to_tflite.py for example")
     return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

@@ -1,5 +1,5 @@
-"""How an exported file comes to its place: converted beside it, quietly, with room, and published whole with its card or not
-at all, whatever a converter prints, a disk lacks or a signal breaks off.
+"""Publishing an exported file with its card, completely or not at all: it is converted beside its place, with the
+converter's output hidden, the free space checked and signals handled.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def until_stopped(work: Callable[[], None], who: str) -> int:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what converters and their C++ parts print out of sight; show all of it if the block raises."""
+    """Hide what converters and their C++ parts print; show all of it if the block raises."""
     with tempfile.TemporaryFile("w+b") as log:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -111,9 +111,9 @@ def step(description: str) -> Iterator[None]:
 
 
 def check_target(target: Path, needs: int) -> None:
-    """A folder that can be written in, or that can be made, with room. Raises ValueError.
+    """Raise ValueError unless `target` is a writable folder with enough space, or can be created.
 
-    Room is asked for beforehand, because LiteRT's converter ends the whole process where there is none.
+    Space is checked beforehand, because LiteRT's converter ends the whole process when there is none.
     """
     there = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
     if not there.is_dir():
@@ -155,9 +155,10 @@ def staged(path: Path) -> Iterator[Path]:
 
 
 def publish(staged: Path, path: Path) -> None:
-    """Put a file and its card in their places; an old file stays whole until then, and comes back if that fails.
+    """Put a file and its card in their places. An old file stays complete until then, and is restored if this fails.
 
-    The file goes first and comes last: who kills this halfway leaves a card without a file, which is no export at all.
+    The old file is removed first and the new one is added last, so a kill leaves at most a card without a file, which does
+    not count as an export.
     """
     pairs = [(staged, path), (card_path(staged), card_path(path))]
     aside = staged.parent / "before"

@@ -1,4 +1,4 @@
-"""One way to run every kind of exported file: what goes in and comes out, read from the file itself.
+"""The runtimes of exported files behind one interface; the inputs and outputs are read from the file itself.
 
 Importing this module loads numpy only; a runtime is imported by the first model that needs it.
 """
@@ -25,7 +25,7 @@ from faceeraser.system.reading import first_line
 MEANINGS = {
     "image": "the picture, RGB",
     "mask": "1 = erase, 0 = keep",
-    "edges": "1 = edge, as faceeraser.edges.canny finds them",
+    "edges": "1 = edge, as faceeraser.artifacts.edges.canny finds them",
     "erased": "the picture with its hole painted, RGB",
     "refined": "what is painted, everywhere, RGB",
     "skin": "how surely what is visible is bare skin",
@@ -33,27 +33,27 @@ MEANINGS = {
     "sources": "for each window of the plan, which source is copied there",
     "offsets_seen": "where the hole copies from",
 }
-"""What each input and output is, in words that go into files and cards; values are in [0, 1]."""
+"""Descriptions of inputs and outputs for files and cards; values are in [0, 1]."""
 IMAGE_MEANINGS = {
     "image": "the picture, an RGB image",
     "mask": "a greyscale image: white (128..255) = erase, black = keep",
-    "edges": "a greyscale image: white = edge, as faceeraser.edges.canny finds them",
+    "edges": "a greyscale image: white = edge, as faceeraser.artifacts.edges.canny finds them",
     "erased": "the picture with its hole painted, an RGB image",
 }
-"""The same of a CoreML package that takes images, in 0..255."""
+"""The same for a CoreML package that takes images, with values in 0..255."""
 TFLITE_RUNTIMES = {
     "ai_edge_litert": "ai_edge_litert.interpreter",
     "tensorflow": "tensorflow.lite",
     "tflite_runtime": "tflite_runtime.interpreter",
 }
 RANGES = {"sources": [0.0, 840.0], "offsets_seen": [-1.0, 1.0]}
-"""Of what is no picture, in a card."""
+"""Ranges in cards, for outputs that are not pictures."""
 RESAMPLER = "Resampler"
 """The custom operator of the GPU delegates: picture (N, H, W, C) and absolute x, y (N, h, w, 2) -> samples (N, h, w, C)."""
 
 
 class Port:
-    """One input or output of a model: how to put an NHWC float picture into it, or to take one out."""
+    """One input or output of a model: converts NHWC float pictures to what the model takes, and back."""
 
     def __init__(
         self, name: str, shape: Sequence[Any], dtype: Any, scale: float = 0.0, zero_point: int = 0, image: bool = False
@@ -69,7 +69,7 @@ class Port:
 
     @property
     def size(self) -> tuple[int | None, int | None]:
-        """Height and width in pixels; None where the model takes any."""
+        """Height and width in pixels; None where the model accepts any."""
         rows = 1 if self.layout == "NHWC" else 2
         return self.shape[rows], self.shape[rows + 1]
 
@@ -89,7 +89,7 @@ class Port:
         return np.ascontiguousarray(value, dtype=self.dtype)
 
     def unpack(self, value: np.ndarray) -> np.ndarray:
-        """What the model gave, as float32 (N, H, W, C) in [0, 1]."""
+        """The model's output as float32 (N, H, W, C) in [0, 1]."""
         real = value.astype(np.float32)
         if np.issubdtype(self.dtype, np.integer):
             real = (real - self.zero_point) * np.float32(self.scale or 1 / 255)
@@ -97,7 +97,7 @@ class Port:
 
     @property
     def meaning(self) -> str:
-        """What it is, in words; by its channels where its name tells nothing."""
+        """A description in words, by the number of channels if the name is unknown."""
         said = IMAGE_MEANINGS if self.image else MEANINGS
         return said.get(self.name, said["image" if self.channels == 3 else "mask"])
 

@@ -1,23 +1,23 @@
-"""Checkpoint -> TFLite, ONNX or CoreML, with the warp and Canny inside; nothing is published before it passed its gate.
+"""Export a checkpoint to TFLite, ONNX or CoreML, with the warp and Canny inside. A file is published only if it passes its
+gate.
 
     card = convert.export("runs/int8", "exports", TFLite(flavour="web"))
 
-`export` converts beside the target, asserts on the written file what must hold of it (coordinates in float32, the warp in
-the form its runtime takes, every learnt scale of a quantized network), compares it with the checkpoint on textured pictures
-(gate.py), and only then renames file and card into place. What is done for each of these is the format's: tflite.py,
-onnx.py, coreml.py, each a `formats.Format` with its options. The gate, inside the hole, worst picture, the file's plan held
-fixed:
+`export` converts beside the target, checks the written file (coordinates in float32, the warp in the form its runtime
+takes, every learnt scale of a quantized network), compares it with the checkpoint on textured pictures (gate.py), and only
+then moves file and card into place. Each format defines how this is done: tflite.py, onnx.py and coreml.py, each a
+`formats.Format` with its options. The gate, inside the hole of the worst picture, with the file's plan held fixed:
 
     fp32   largest absolute difference at most 1e-4          against the float network
     fp16   PSNR at least 55 dB                               against the float network
     int8   PSNR at least 50 dB                               against the fake-quantized network
 
 and the plans, where pixels are copied from, agree. (CoreML's bounds are in coreml.py.) An .onnx file, which takes any size,
-is compared at two more; a CoreML package is computed from the file by mil.py where there is no CoreML.
+is compared at two more. Where there is no CoreML, a package is computed from the file by mil_program.py.
 
-Files: `exports/<folder>.tflite`; `-fp16`, `-fp32` or `-int8` is added where that is not the folder's own precision (int8 of
-a quantized folder, fp32 of any other; fp16 for CoreML), `-edges` where edges are an input, and a .tflite file's flavour
-unless it is `cpu`. A file with 8-bit pictures is compared with the rounded picture (`Gate.in_levels`).
+Files are called `exports/<folder>.tflite`, plus `-fp16`, `-fp32` or `-int8` if that is not the folder's own precision (int8
+for a quantized folder, fp32 for any other; fp16 for CoreML), `-edges` if edges are an input, and the flavour of a .tflite
+file unless it is `cpu`. A file with 8-bit pictures is compared with the rounded picture (`Gate.in_levels`).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def export(
     Raises:
         ValueError: the source is not a checkpoint or not finished, the options do not fit it, the target exists, is no
             folder or cannot be written in, or there is no space left.
-        GateFailed: the file is not what the checkpoint says; nothing was published.
+        GateFailed: the file does not compute what the checkpoint does; nothing was published.
     """
     source, target = Path(source), Path(target)
     pipeline = _trained(source)
@@ -161,11 +161,12 @@ def _about(format: Format, pipeline: Inpainter, source: Path) -> dict[str, Any]:
 
 
 def export_module(network: AnyNetwork, target: Path | str, format: Format, *, overwrite: bool = False) -> dict[str, Any]:
-    """Convert any network into a file with its card in the folder `target`, as `export` does a checkpoint; returns the card.
+    """Convert any network into a file with its card in the folder `target`, as `export` does for a checkpoint; returns the
+    card.
 
     Raises:
         ValueError: the network cannot be followed, or has a warp that cannot be written exactly; and as of `export`.
-        GateFailed: the file is not what the module gives on the samples; nothing was published.
+        GateFailed: the file does not compute what the module does on the samples; nothing was published.
     """
     target, module = Path(target), network.module
     publishing.check_target(target, _needs(module))

@@ -6,10 +6,11 @@
     int8-activations        of a quantized network: int8 weights and activations by its learnt scales, all else float32
     int8-activations-fp16   the same with float16 between convolutions, and scales as near as float16 has them (to 1/2048)
 
-The head that predicts the flow is never packed: a step of int8 in its weights moves what is copied by half a pixel.
+The weights of the head that predicts the flow are never compressed: a step of int8 in them would move the copy by half a
+pixel.
 
 Pictures go in and come out as images (CVPixelBuffer) unless tensors are asked for: `image` RGB, `mask` and `edges`
-greyscale with white for 1, `erased` RGB; what is between 0..255 and [0, 1] is inside the program.
+greyscale with white for 1, `erased` RGB; the program itself converts between 0..255 and [0, 1].
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What every format of exported files shares: its options, what it has to be able to do, and a network ready to be traced.
+"""What all formats of exported files share: options, the methods they must have, and a network that is ready to be traced.
 
     format = TFLite(precision="fp16", flavour="gpu")        # tflite.py; ONNX is onnx.py's, CoreML coreml.py's
     convert.export("runs/student", "exports", format)
 
-A format owns its options, how its files are called, what their cards say, how they are written, what is asserted on them and
-how they are compared with their network. `convert.export` asks for these in turn, whichever format it is.
+A format defines its options, the names of its files, the content of their cards, and how they are written, checked and
+compared with their network. `convert.export` calls these in turn, whatever the format.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from faceeraser.model.warp import Sampling
 
 
 class Written(NamedTuple):
-    """A file before it is published: where it lies; and the same with the network's plan among its outputs, if any."""
+    """A file before it is published: its path, and that of the same file with the network's plan as an output, if any."""
 
     path: Path
     planned: Path | None
@@ -40,33 +40,34 @@ class Format(ABC):
     """Options of a file to export, whatever the format; a format adds its own."""
 
     KIND: ClassVar[str]
-    """What a card calls it."""
+    """Its name in cards."""
     SUFFIX: ClassVar[str]
-    """How its files end."""
+    """The ending of its files."""
     PRECISIONS: ClassVar[tuple[str, ...]]
-    """What `precision` may be, besides 'auto'."""
+    """Allowed values of `precision`, besides 'auto'."""
     BOUNDS: ClassVar[dict[str, float]] = BOUNDS
-    """By precision, what its gate asks of the picture."""
+    """The gate's bound on the picture, by precision."""
     MODELS: ClassVar[tuple[str, ...]] = ("faceeraser", "patches")
-    """Models that it is written of (networks.MODELS)."""
+    """Models that it can be written for (networks.MODELS)."""
 
     precision: str = "auto"
-    """'auto', the network's own (int8 of a quantized one, else fp32; fp16 for CoreML), or one of PRECISIONS."""
+    """'auto' for the network's own (int8 if it is quantized, else fp32; fp16 for CoreML), or one of PRECISIONS."""
     edges_input: bool = False
     """Whether edges are an input of the file, instead of Canny inside."""
     output: str = "erased"
-    """'erased', the whole picture; 'refined', what is painted, before it is laid into the picture; or 'plan', the network's
-    `PLAN`, for who paints elsewhere (painting.py)."""
+    """'erased', the whole picture; 'refined', only what is painted, before compositing; or 'plan', the network's `PLAN`, to
+    be painted elsewhere (painting.py).
+    """
     painted: int | None = None
-    """Of a network that plans, the edge length in pixels of what is painted, a multiple of 128; None: the network's."""
+    """For a network that plans, the edge length in pixels at which it paints, a multiple of 128; None is the network's."""
     batch: int = 1
-    """Pictures that the file takes at once, as many each time."""
+    """The fixed number of pictures that the file takes at once."""
     data: Path | str | None = None
-    """A prepared folder, whose tune list adds faces to the gate's pictures."""
+    """A prepared folder whose tune list adds faces to the gate's pictures."""
     bound: float | None = None
-    """Another bound of the gate: dB, or for fp32 the largest difference; a looser one needs its `reason`."""
+    """Another bound for the gate: dB, or for fp32 the largest difference. A looser one needs a `reason`."""
     reason: str | None = None
-    """Why the gate is looser than the usual one; it goes into the card."""
+    """Why the gate is looser than usual; recorded in the card."""
 
     def settled(self, pipeline: Inpainter, source: Path) -> Self:
         """These options with nothing left to choose, for the network of a folder.
@@ -113,7 +114,7 @@ class Format(ABC):
         return stem + precision + ("-edges" if self.edges_input else "") + self.marks() + self.SUFFIX
 
     def marks(self) -> str:
-        """What other options add to a file's name."""
+        """What the other options add to a file's name."""
         size = f"-{self.painted}" if self.painted not in (None, 256) else ""
         output = "-plan" if self.output == "plan" else ""
         return size + output + (f"-batch{self.batch}" if self.batch > 1 else "")
@@ -123,7 +124,9 @@ class Format(ABC):
         return Gate.of(self.precision, self.bound, self.reason, self.BOUNDS)
 
     def splits(self, pipeline: Inpainter) -> bool:
-        """Whether the file is written with its plan as an output too, for the gate, which it loses again (`without`)."""
+        """Whether the file is first written with its plan as an output too, for the gate; it is removed again by
+        `without`.
+        """
         return bool(pipeline.PLAN) and self.output != "plan"
 
     def outputs(self, pipeline: Inpainter, with_plan: bool) -> tuple[str, ...]:
@@ -142,18 +145,18 @@ class Format(ABC):
 
     @abstractmethod
     def check(self, path: Path, pipeline: Inpainter) -> dict[str, Any]:
-        """Assert on the written file what must hold of it; returns what was counted, for the card. Raises GateFailed."""
+        """Check the written file; returns what was counted, for the card. Raises GateFailed."""
 
     @abstractmethod
     def warp(self) -> str:
         """The warp's form in the file, in words for the card."""
 
     def card_fields(self, pipeline: Inpainter) -> dict[str, Any]:
-        """What its cards have beyond those of other formats."""
+        """Fields of its cards that other formats do not have."""
         return {}
 
     def notes(self, pipeline: Inpainter) -> list[str]:
-        """What a reader of the card has to know besides its figures."""
+        """Notes for readers of the card."""
         if self.precision == "fp16":
             return ["weights are float16, arithmetic and coordinates float32; a GPU delegate may choose float16 arithmetic"]
         if self.precision == "int8":

@@ -1,14 +1,14 @@
-"""The gate in front of every exported file: is it its checkpoint's network, on textured pictures?
+"""The gate for every exported file: does it compute what its checkpoint does, on textured pictures?
 
-Two runs of one network that round differently may part: an int8 value tips to the next level, the flow moves by a fraction
-of a pixel, and where grain is copied another grain stands there, as good as the first. Two files of which one is wrong part
-too. What tells them apart is to look at the two halves of such a network separately:
+Two runs of the same network that round differently may give different pictures: an int8 value moves to the next level, the
+flow moves by a fraction of a pixel, and different but equally good grain is copied. A wrong file gives a different picture
+too. To tell these apart, the two halves of such a network are compared separately:
 
-    plan      where it copies from: nearly everywhere the same, to a pixel
-    picture   what it paints, given the plan that the file itself made: the same, tightly
+    plan      where it copies from: must agree nearly everywhere, to a pixel
+    picture   what it paints, given the file's own plan: must agree closely
 
-So a file is converted with its plan as a second output, which goes again before it is published. A model without a plan (the
-peers), and a CoreML package, are compared as a whole.
+So a file is converted with its plan as a second output, which is removed before the file is published. Models without a
+plan (the peers) and CoreML packages are compared as a whole.
 """
 
 from __future__ import annotations

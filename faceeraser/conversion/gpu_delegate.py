@@ -1,13 +1,13 @@
 """A .tflite file on LiteRT's GPU delegate, on this machine: what it refuses, and what it computes.
 
-    ran = gpu.run("exports/student.tflite", [inputs])
+    ran = gpu_delegate.run("exports/student.tflite", [inputs])
 
-The wheel of ai-edge-litert brings the delegate along: ML Drift, LiteRT's on phones too, here over WebGPU. It wants a Vulkan
-driver: SwiftShader, which computes on the CPU and comes with Chromium, or the one that VK_ICD_FILENAMES names, or the
-system's. So the delegate runs for real; how fast a GPU is, and what a phone's driver makes of it, this does not tell.
+The wheel of ai-edge-litert includes the delegate: ML Drift, which LiteRT uses on phones too, here over WebGPU. It needs a
+Vulkan driver: SwiftShader, which computes on the CPU and comes with Chromium, or the one named by VK_ICD_FILENAMES, or the
+system's. So the delegate really runs, but this does not show how fast a GPU is, or how a phone's driver behaves.
 
-It runs in a process of its own (`python -m faceeraser.gpu`): the delegate looks for its driver once, when it is loaded.
-Importing this module loads numpy only.
+It runs in a process of its own (`python -m faceeraser.conversion.gpu_delegate`): the delegate looks for its driver once,
+when it is loaded. Importing this module loads numpy only.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""A saved CoreML program, read again and computed operator by operator in torch, where CoreML itself is not at hand.
+"""A saved CoreML program, read back and computed operator by operator in torch, for systems without CoreML.
 
     outputs = Program("exports/slim.mlpackage").run({"image": image, "mask": mask})
 
 CoreML predicts on macOS only. What is written into a package (weights as look-up tables or int8, learnt scales, float16
 here and float32 there, the 0..255 of pictures) can still be computed anywhere, from the file alone. Every operator is
-computed in float32 and rounded to the type that the program gives its output; Apple's own kernels may round otherwise, so
-this says that the file is right, not how a phone computes it.
+computed in float32 and rounded to the type that the program declares for its output. Apple's own kernels may round
+differently, so this shows that the file is right, not how a phone computes it.
 
 Source of what operators mean: coremltools 9, ``converters/mil/mil/ops/defs`` (BSD-3-Clause).
 """

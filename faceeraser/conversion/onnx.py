@@ -1,9 +1,9 @@
 """A network as an .onnx file of any size: written with int8 weights folded, and checked on the graph.
 
-The exporter is shown one size; nothing in the graph may hang on it. So the warp and the fill, the two places where the
-network asks how large a picture is, have forms here that count pixels on the tensors instead, and the sizes of inputs and
-output are opened afterwards. (torch.export's own dynamic sizes were tried: with 48 steps of Canny it solves inequalities
-for minutes, and it fixes the size where the fill's coarsest levels have one pixel.)
+The exporter traces one size, but nothing in the graph may depend on it. So the warp and the fill, the two places where the
+network asks for the size of the picture, have forms here that count pixels on the tensors instead, and the sizes of the
+inputs and the output are made dynamic afterwards. (torch.export's own dynamic sizes were tried: with 48 steps of Canny it
+solves inequalities for minutes, and it fixes the size where the fill's coarsest levels have one pixel.)
 """
 
 from __future__ import annotations

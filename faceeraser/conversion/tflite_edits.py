@@ -1,9 +1,9 @@
-"""What is done to a .tflite file's graph after the converter, one edit a function, in order: `EDITS`.
+"""Edits of a .tflite file's graph after the converter, one function each, applied in the order of `EDITS`.
 
     apply(graph, {"quantized", "for_cpu"})
 
-None changes a number that comes out, but for the pictures' type (`pictures_in_eight_bits`) and for roundings that the
-converter adds and the network does not have (`floats_for_float_readers`, `resampling_in_float`).
+None changes an output value, except for the type of the pictures (`pictures_in_eight_bits`) and for roundings that the
+converter adds to the network (`floats_for_float_readers`, `resampling_in_float`).
 """
 
 from __future__ import annotations

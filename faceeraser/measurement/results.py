@@ -1,4 +1,4 @@
-"""The one form of what was measured: rows with the command, the commit, the versions and the machine they come from."""
+"""The form of every result: rows, with the command, commit, versions and machine they come from."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def isa() -> str:
 
 
 def hardware() -> Fields:
-    """{"cpu", "isa", "cores", "ram_gb", "system"}: what a timing was taken on."""
+    """{"cpu", "isa", "cores", "ram_gb", "system"} of the machine."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -93,7 +93,7 @@ def commit(folder: str | Path | None = None) -> str:
 
 
 def portable(path: str | Path) -> str:
-    """A path that says nothing of this machine: relative to the working folder, or only its name if it is far away."""
+    """A path that reveals nothing about this machine: relative to the working folder, or only the name if it is far away."""
     near = os.path.relpath(path)
     return os.path.basename(near) if near.startswith(os.path.join("..", "..")) else near
 
@@ -109,7 +109,7 @@ def _command_line(command: Sequence[str]) -> str:
 
 
 def result(rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any] | None, command: Sequence[str]) -> Fields:
-    """The one form of every file under benchmarks/results/.
+    """Make a result, the form of every file under benchmarks/results/.
 
     `rows` each have a "name". `data` has name, n and eval_sha256 (more is kept; None for timings, which use no data).
     `command` is what was typed, as words. Raises ValueError when a row has no name or data lacks one of the three.
@@ -132,8 +132,8 @@ def result(rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any] | None, co
 def read_result(path: str | Path) -> Fields:
     """A result file, checked for its form.
 
-    Raises ValueError when it cannot be read or is none: not JSON, a part missing, no rows, a row without a name, data that
-    is not told.
+    Raises ValueError when it cannot be read or is not a result: not JSON, a part missing, no rows, a row without a name, or
+    no data.
     """
     wanted = "expected a result of benchmarks/fidelity.py --json or of another benchmark"
     try:

@@ -1,4 +1,4 @@
-"""How much of the fp32 network's quality a compressed or exported model keeps, on the fixed evaluation list.
+"""How much of the fp32 network's quality a compressed or exported model keeps, measured on the fixed evaluation list.
 
     result = fidelity(["exports/int8.tflite"], Fidelity(reference="runs/fp32", data="data/faces"))
 

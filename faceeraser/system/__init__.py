@@ -1,1 +1,1 @@
-"""What stands between the code and the machine: files read and written whole, processes, scripts and what they leave."""
+"""The layer between the code and the machine: reading and writing files completely, processes, scripts and histories."""

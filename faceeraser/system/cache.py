@@ -1,4 +1,4 @@
-"""What is downloaded once and kept: where it lies, and that it is what it should be."""
+"""Files that are downloaded once and kept: where they are, and the check that they are the right ones."""
 
 from __future__ import annotations
 

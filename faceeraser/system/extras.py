@@ -1,4 +1,4 @@
-"""Optional packages: imported where they are used, and named with what installs them when one is missing."""
+"""Optional packages: imported where they are used; if one is missing, the error names the extra to install."""
 
 from __future__ import annotations
 

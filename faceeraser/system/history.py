@@ -1,7 +1,7 @@
 """What was done to a network: `history.json` in its folder, to which each stage appends one entry.
 
-An entry tells the stage, what it was told, what it measured, and by sha256 what it started from and what it left. An
-exported file carries the whole list in its card.
+An entry has the stage, its options, what it measured, and the sha256 of what it started from and of its result. The card of
+an exported file contains the whole list.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""JSON files that may have been written by anybody, read strictly: what is not plain JSON of a sane size is one clear line.
+"""Strict reading of JSON files that anybody may have written: anything but plain JSON of a sane size is one clear error.
 
     fields = reading.json_object(Path("config.json"), "the structure of a checkpoint; make the folder again")
 
-Python's own reader takes NaN and 1e999 for numbers and the last of two equal names for the only one, and it ends in a
-RecursionError, a MemoryError or a long wait on what was made to break it. Here each of these is a ValueError.
+Python's own reader accepts NaN and 1e999 as numbers, silently keeps the last of two equal names, and ends in a
+RecursionError, a MemoryError or a long wait on malicious input. Here each of these is a ValueError.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Loading a model file that nobody vouches for: first in a child process, which may crash.
+"""Loading an untrusted model file, first in a child process, which may crash.
 
     trial.check(Path("somebodys.tflite"))
 
-A damaged .tflite can end the process of the interpreter, which is C++ and trusts the file. Where a card with the file's
-sha256 stands beside it there is nothing to try; everywhere else it is loaded and run once where only a child can be lost.
+A damaged .tflite can crash the process of the interpreter, which is C++ and trusts the file. If the file has a card with its
+sha256, no trial is needed. Any other file is first loaded and run once in a child process.
 """
 
 from __future__ import annotations

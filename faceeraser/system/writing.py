@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written beside their place and renamed at the end."""
+"""Files and folders that are complete or absent: written beside their place and renamed at the end."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""Pruning and quantizing any network by its own loss: what the chain does to a face eraser, to what people bring.
+"""Pruning and quantizing any network with its own loss, as the chain does for a face eraser.
 
     prune("my_net.py", "runs/pruned", AnyPruning(target_gmacs=0.1))
     quantize("runs/pruned", "runs/int8", AnyQuantizing())
 
-Channels go where that does least harm, measured layer by layer on the samples, until the network is within a budget; it is
-fine-tuned by its own loss and by its distance to the network that it was (any_training.py). In int8 the layers before the
-outputs whose rounding harms most stay in float, measured too; what leads to a warp's coordinates always does.
+Channels are removed where this is measured to do the least harm, layer by layer on the samples, until the network is within
+a budget. It is fine-tuned by its own loss and by its distance to the original network (any_training.py). In int8, the
+layers before the outputs whose rounding is measured to harm most stay in float, and so does everything that leads to a
+warp's coordinates.
 """
 
 from __future__ import annotations

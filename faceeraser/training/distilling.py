@@ -1,4 +1,4 @@
-"""Fine-tune a network as it is, taught by the one it was made from: the last float step before quantization.
+"""Fine-tune a network with the one it was made from as its teacher: the last float step before quantization.
 
 distil("runs/slim", "runs/student", Distilling(data="data/faces", teacher="runs/fp32"))
 """

@@ -1,4 +1,4 @@
-"""What the stages under compress/ share: a network that is fine-tuned for what it was trained for, with a teacher."""
+"""What the stages under compress/ share: fine-tuning a network for the objective it was trained for, with a teacher."""
 
 from __future__ import annotations
 

@@ -4,8 +4,9 @@
     shown = network(picture)      (N, 3, 128, 128) in [0, 1] -> (N, 1, 128, 128) in [0, 1], 1 = in front
 
 A small U-Net at 128 x 128 pixels of the aligned crop, trained by `train/occlusion.py`. Hair is taught by the hair maps that
-`train/prepare.py --hair` keeps (hair.py), where it hangs together with hair above the brows or beside the temples, so that
-beards and brows are no hair. Hands and things are drawn into the pictures here. Glasses are no occluder: they are a part.
+`train/prepare.py --hair` keeps (hair.py), where it is connected to hair above the brows or beside the temples, so that
+beards and brows do not count as hair. Hands and objects are drawn into the pictures here. Glasses are not an occluder but a
+part.
 """
 
 from __future__ import annotations
