@@ -1,18 +1,13 @@
-"""A saved CoreML program computed here, against arithmetic written down by hand; and the Swift that goes with a package."""
+"""A saved CoreML program computed here, against arithmetic written down by hand."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import tree_sitter_swift
-from tree_sitter import Language, Node, Parser
 
 from faceeraser.conversion import mil_program
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -148,36 +143,3 @@ def test_an_operator_that_is_not_known_is_said(packaged) -> None:
     program = packaged([X.shape], lambda b, x: b.cumsum(x=x, axis=1))
     with pytest.raises(mil_program.UnknownOperator, match="operator cumsum is not known here"):
         program.run({"x": X})
-
-
-# --- Swift ----------------------------------------------------------------------------------------------------------
-
-PARSER = Parser(Language(tree_sitter_swift.language()))
-
-
-def mistakes(code: str) -> list[str]:
-    """The lines at which a Swift grammar stumbles."""
-    wrong, waiting = [], [PARSER.parse(code.encode()).root_node]
-    while waiting:
-        node: Node = waiting.pop()
-        if node.is_error or node.is_missing:
-            wrong.append(code.splitlines()[node.start_point[0]])
-        waiting.extend(node.children)
-    return wrong
-
-
-def snippets() -> list[str]:
-    pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("docs/coreml.md", "README.md")]
-    return [code for page in pages for code in re.findall(r"^```swift\n(.*?)^```", page, re.S | re.M)]
-
-
-def test_the_swift_in_the_documentation_parses() -> None:
-    assert len(snippets()) == 2 and "CVPixelBuffer" in snippets()[0] and "import Vision" not in snippets()[0]
-    assert [mistakes(code) for code in snippets()] == [[], []]
-
-
-@pytest.mark.parametrize("broken", [("guard let", "guard leet"), ("throws {", "throws"), ("-> CVPixelBuffer?", "-> ?")])
-def test_a_mistake_in_swift_is_seen(broken: tuple[str, str]) -> None:
-    code = snippets()[0]
-    assert broken[0] in code
-    assert mistakes(code.replace(*broken, 1))
