@@ -78,7 +78,7 @@ def rows_of(args: Namespace, folder: Path) -> list[dict[str, Any]]:
     files = export_all(args, plugin)
     tflites = [str(path) for path in files.values() if path.suffix == ".tflite"]
     delegated = {row["file"]: row for row in measured(["export/check_gpu.py", *tflites], folder)}
-    one, two = (timed(args, files, plugin, folder, threads) for threads in (1, 2))
+    single, double = (timed(args, files, plugin, folder, threads) for threads in (1, 2))
     rows = []
     for name, path in files.items():
         card = read_card(path)
@@ -91,15 +91,16 @@ def rows_of(args: Namespace, folder: Path) -> list[dict[str, Any]]:
             "operators": card["checked"]["operators"],
             "parity_max": card["parity"]["max_abs_hole"],
             "parity_psnr": card["parity"]["psnr_hole_min"],
-            "ms": one[name],
-            "ms_2": two[name],
+            "ms": single[name],
+            "ms_2": double[name],
         }
         if path.suffix == ".tflite":
             nodes = delegated[results.portable(path)]
             row |= {"delegates": card["delegates"], "checker": "tf-2.15.1"}
             row |= {key: nodes[key] for key in ("delegated_share", "control_refused", "refused_operators", "litert")}
         rows.append(row)
-    rows.append({"name": "torch", "file": str(args.release / "small" / "student"), "ms": one["torch"], "ms_2": two["torch"]})
+    student = str(args.release / "small" / "student")
+    rows.append({"name": "torch", "file": student, "ms": single["torch"], "ms_2": double["torch"]})
     rows += mirrored(args, files["int8"], folder)
     rows += [{**row, "ms": row["median_ms"]} for row in measured(["benchmarks/warp.py"], folder)]
     return rows
@@ -122,19 +123,19 @@ def mirrored(args: Namespace, int8: Path, folder: Path) -> list[dict[str, Any]]:
     rows = []
     for kernels in ("phone", "plain", "amx"):
         by_threads = {row["threads"]: row for row in compared if row["kind"] == f"mirror-{kernels}"}
-        one, two = by_threads[1], by_threads[2]
+        single, double = by_threads[1], by_threads[2]
         rows.append(
             {
                 "name": "int8_tf_mirror" if kernels == "phone" else f"int8_tf_mirror_{kernels}",
-                "operators": one["operators"],
-                "ops": sum(one["operators"].values()),
-                "ms": one["ms"],
-                "ms_2": two["ms"],
-                "int8_over_mirror": one["ratio"],
-                "int8_over_mirror_2": two["ratio"],
-                "ms_per_gmac": one["ms_per_gmac"],
-                "xnnpack": one["xnnpack"],
-                "psnr_vs_int8": min(one["psnr_vs_file"]),
+                "operators": single["operators"],
+                "ops": sum(single["operators"].values()),
+                "ms": single["ms"],
+                "ms_2": double["ms"],
+                "int8_over_mirror": single["ratio"],
+                "int8_over_mirror_2": double["ratio"],
+                "ms_per_gmac": single["ms_per_gmac"],
+                "xnnpack": single["xnnpack"],
+                "psnr_vs_int8": min(single["psnr_vs_file"]),
             }
         )
     return rows

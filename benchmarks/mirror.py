@@ -443,8 +443,8 @@ def check(path: Path, pipeline: FaceEraser) -> None:
             learnt.add((float(values[0]), zero))
         elif not any(len(c) in (1, len(values)) and np.allclose(c, values, rtol=1e-5, atol=0) for c in constants):
             raise wrong(f"no weights have the scales of {name}")
-    for one, other, what in ((learnt, kinds, "is not in its file"), (kinds, learnt, "is in its file and in no checkpoint")):
-        for scale, zero in one:
+    for mine, other, what in ((learnt, kinds, "is not in its file"), (kinds, learnt, "is in its file and in no checkpoint")):
+        for scale, zero in mine:
             if not any(zero == z and math.isclose(scale, s, rel_tol=1e-5) for s, z in other):
                 raise wrong(f"an activation's scale {scale:.8g}, zero point {zero}, {what}")
 
@@ -489,9 +489,9 @@ def erased(path: Path, pictures: Sequence[gate.Picture]) -> list[np.ndarray]:
     return painted
 
 
-def psnr_of(one: Sequence[np.ndarray], other: Sequence[np.ndarray], pictures: Sequence[gate.Picture]) -> list[float]:
+def psnr_of(images: Sequence[np.ndarray], others: Sequence[np.ndarray], pictures: Sequence[gate.Picture]) -> list[float]:
     """PSNR inside the hole, dB, picture by picture; 200 for the same bits."""
-    errors = [np.square((a - b)[p.mask > 0.5]).mean() for a, b, p in zip(one, other, pictures, strict=True)]
+    errors = [np.square((a - b)[p.mask > 0.5]).mean() for a, b, p in zip(images, others, pictures, strict=True)]
     return [float(min(200.0, -10 * np.log10(max(error, 1e-20)))) for error in errors]
 
 
@@ -532,15 +532,15 @@ def compare(name: str, pipeline: FaceEraser, args: argparse.Namespace) -> list[d
     """Write, check and time the file and its mirrors: a row for each of them and number of threads."""
     pictures = gate.gate_pictures(pipeline.config.resolution)[: args.pictures]
     quant.round_biases(pipeline, *formats.sample(pipeline.config.resolution, False, False).values())
-    form = tflite.TFLite("int8", flavour="web")
+    format = tflite.TFLite("int8", flavour="web")
     gmacs, _ = count(pipeline, pipeline.config.resolution)
     facts: dict[str, dict[str, Any]] = {}
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         files = {"file": args.file if args.file and name == "release" else Path(scratch) / "file.tflite"}
         if not files["file"].exists():
-            form.write(pipeline, files["file"])
-        form.check(files["file"], pipeline)
+            format.write(pipeline, files["file"])
+        format.check(files["file"], pipeline)
         shown = erased(files["file"], pictures)
         network = painted_by(pipeline, pictures)
         facts["file"] = {"psnr_vs_network": psnr_of(shown, network, pictures)}
@@ -551,12 +551,12 @@ def compare(name: str, pipeline: FaceEraser, args: argparse.Namespace) -> list[d
             files[mirror] = Path(scratch) / f"{mirror}.tflite"
             Mirror(pipeline, kernels).write(files[mirror])
             check(files[mirror], pipeline)
-            made = erased(files[mirror], pictures)
-            near = psnr_of(made, shown, pictures)
+            mirrored = erased(files[mirror], pictures)
+            near = psnr_of(mirrored, shown, pictures)
             if statistics.median(near) < bound:
                 raise script.GateFailed(f"{mirror}: {statistics.median(near):.1f} dB from the file, expected {bound:.1f}")
             facts[mirror] = {"max_abs_unquantized": apart, "psnr_vs_file": near,
-                             "psnr_vs_network": psnr_of(made, network, pictures)}  # fmt: skip
+                             "psnr_vs_network": psnr_of(mirrored, network, pictures)}  # fmt: skip
         for threads in args.threads:
             timed = {row["model"]: row for row in times(files, threads, args, Path(scratch))}
             if failed := [f"{model}: {row.get('error')}" for model, row in timed.items() if not row["median_ms"]]:

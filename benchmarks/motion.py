@@ -73,12 +73,12 @@ def clip_of(image: np.ndarray, ways: Sequence[np.ndarray], seed: int) -> list[tu
 def measured(eraser: Eraser, frames: list[tuple[np.ndarray, float]], ways: Sequence[np.ndarray]) -> dict[str, float] | None:
     """`deviation` and `texture` of an erased clip; None where its face is lost or too little of its skin is seen."""
     erased = list(eraser.frames(frames, Tracker(finder.shared())))
-    if any(len(one.faces) == 0 for one in erased):
+    if any(len(frame.faces) == 0 for frame in erased):
         return None
-    faces = [max(one.faces, key=lambda face: face.width) for one in erased]
+    faces = [max(frame.faces, key=lambda face: face.width) for frame in erased]
     scenes = [
-        looks.scene_of(before, one.image, face.mesh, looks.scale_of(face.mesh))
-        for (before, _), one, face in zip(frames, erased, faces, strict=True)
+        looks.scene_of(before, frame.image, face.mesh, looks.scale_of(face.mesh))
+        for (before, _), frame, face in zip(frames, erased, faces, strict=True)
     ]
     if (first := scenes[0]) is None:
         return None
@@ -86,7 +86,7 @@ def measured(eraser: Eraser, frames: list[tuple[np.ndarray, float]], ways: Seque
     # The scene is cut out of the photograph: its regions, back in the whole picture.
     hole, skin = (_whole(region, erased[0].image.shape, faces[0]) for region in (first.hole, first.skin))
     over_time = {}
-    for name, pictures in (("hole", [one.image for one in erased]), ("skin", [before for before, _ in frames])):
+    for name, pictures in (("hole", [frame.image for frame in erased]), ("skin", [before for before, _ in frames])):
         back = [_luma_at_first(frame, way, ways[0]) for frame, way in zip(pictures, ways, strict=True)]
         over_time[name] = np.std(np.stack(back), axis=0)
     inside, beside = float(np.median(over_time["hole"][hole])), float(np.median(over_time["skin"][skin]))
@@ -117,7 +117,7 @@ def run(args: Namespace) -> None:
     if args.previous:
         models.append(("previous", args.previous))
     erasers = {name: Eraser(path) for name, path in models}
-    found: dict[str, list[Mapping[str, float]]] = {f"{name} {kind}": [] for name in erasers for kind in CLIPS}
+    figures_of: dict[str, list[Mapping[str, float]]] = {f"{name} {kind}": [] for name in erasers for kind in CLIPS}
     done = 0
     bar = tqdm(total=args.faces, desc="motion", unit="face")
     for number, file in enumerate(pairs.photographs(args.photos)):
@@ -132,10 +132,10 @@ def run(args: Namespace) -> None:
             ways = paths(kind, args.frames, image.shape)
             frames = clip_of(image, ways, number)
             figures |= {f"{name} {kind}": measured(eraser, frames, ways) for name, eraser in erasers.items()}
-        if any(one is None for one in figures.values()):
+        if any(figure is None for figure in figures.values()):
             continue
-        for name, one in figures.items():
-            found[name].append(one or {})
+        for name, figure in figures.items():
+            figures_of[name].append(figure or {})
         done += 1
         bar.update()
         if done == args.faces:
@@ -144,8 +144,8 @@ def run(args: Namespace) -> None:
     if not done:
         raise ValueError(f"{args.photos}: found no face that stays in view; expected some")
     rows: list[dict[str, Any]] = [
-        {"name": name, **{figure: looks.summary([one[figure] for one in values]) for figure in GOALS}, "n": done}
-        for name, values in found.items()
+        {"name": name, **{figure: looks.summary([value[figure] for value in values]) for figure in GOALS}, "n": done}
+        for name, values in figures_of.items()
     ]
     for row in rows:
         medians = {figure: row[figure]["median"] for figure in GOALS}

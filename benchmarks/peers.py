@@ -84,7 +84,7 @@ def train_all(args: Namespace) -> None:
     def there(key: tuple[str, int], command: Sequence[str]) -> bool:
         return chain.trained_already(command, data) if command[0] == "train/train.py" else made(args, key, command).exists()
 
-    left = [[words for words in steps if not there(key, words)] for key, steps in plan.items()]
+    left = [[command for command in steps if not there(key, command)] for key, steps in plan.items()]
     for depth in range(max(map(len, left))):
         chain.run_all([steps[depth] for steps in left if depth < len(steps)], ROOT, independent=True)
 

@@ -255,17 +255,17 @@ class Bench:
         scenes = {name: looks.scene_of(image, picture, face.mesh, scale) for name, picture in erased.items()}
         there = _around(image, face)
         shown = {name: picture[there] for name, picture in {"before": image, **erased}.items()} if self.show else {}
-        found = {name: bool(find_faces(picture[there])) for name, picture in erased.items()}
+        detected = {name: bool(find_faces(picture[there])) for name, picture in erased.items()}
         whole = {name: scene for name, scene in scenes.items() if scene is not None}
         if len(whole) < len(scenes):
-            return Measured(file.name, face.width, math.nan, {}, {}, found, shown)
-        side, one = judge.side_of(face.width), whole["skin_patches"]
+            return Measured(file.name, face.width, math.nan, {}, {}, detected, shown)
+        side, scene = judge.side_of(face.width), whole["skin_patches"]
         squares = {n: looks.squares(_levels(s.after), s.hole, side, judge.MOST) for n, s in whole.items()}
         figures: dict[str, Mapping[str, float]] = {name: looks.figures_of(scene) for name, scene in whole.items()}
-        squares[OWN] = looks.squares(_levels(one.before), one.skin, side, judge.MOST)
-        if (halves := looks.own_halves(one)) is not None:
+        squares[OWN] = looks.squares(_levels(scene.before), scene.skin, side, judge.MOST)
+        if (halves := looks.own_halves(scene)) is not None:
             figures[OWN] = halves
-        return Measured(file.name, face.width, one.ita, figures, squares, found, shown)
+        return Measured(file.name, face.width, scene.ita, figures, squares, detected, shown)
 
 
 def _around(image: np.ndarray, face: Face) -> tuple[slice, slice]:
@@ -315,9 +315,9 @@ class Pool:
         """The first `limit` photographs with a face, or all."""
         kept: list[Measured] = []
         work = Bench(self.models, self.show) if self.workers == 1 else _measure
-        for one in self._each(work, files, what, (self.models, self.show)):
-            if one is not None:
-                kept.append(one)
+        for photo in self._each(work, files, what, (self.models, self.show)):
+            if photo is not None:
+                kept.append(photo)
             if len(kept) == limit:
                 break
         return kept
@@ -325,9 +325,9 @@ class Pool:
     def skin(self, files: Sequence[Path]) -> dict[str, list[np.ndarray]]:
         """Patches of bare skin by class of size, of REFERENCES photographs each where there are as many."""
         squares: dict[str, list[np.ndarray]] = {name: [] for name, _ in looks.SIZES}
-        for one in self._each(bare_skin, files[:SCANNED], "real skin", ((), False)):
-            if one is not None and len(squares[one[0]]) < REFERENCES:
-                squares[one[0]].append(one[1])
+        for own_skin in self._each(bare_skin, files[:SCANNED], "real skin", ((), False)):
+            if own_skin is not None and len(squares[own_skin[0]]) < REFERENCES:
+                squares[own_skin[0]].append(own_skin[1])
             if all(len(group) == REFERENCES for group in squares.values()):
                 break
         return squares
@@ -351,12 +351,16 @@ def skin_kids(
     distances = {}
     for size, _ in looks.SIZES:
         painted = [
-            one.patches[name] for one in measured if looks.size_class(one.width) == size and len(one.patches.get(name, ()))
+            photo.patches[name]
+            for photo in measured
+            if looks.size_class(photo.width) == size and len(photo.patches.get(name, ()))
         ]
         if min(len(painted), len(real.get(size, ()))) >= 5:
-            distances[size] = judge.distance(*([judge.features(one) for one in side] for side in (painted, real[size])))
+            distances[size] = judge.distance(
+                *([judge.features(patches) for patches in side] for side in (painted, real[size]))
+            )
     summary = judge.skin_kid(list(distances.values())) if distances else None
-    return summary, {size: judge.skin_kid([one]) for size, one in distances.items()}
+    return summary, {size: judge.skin_kid([distance]) for size, distance in distances.items()}
 
 
 def rows_of(
@@ -365,20 +369,20 @@ def rows_of(
     """A row for each name, own skin's last; `further` are the photographs of the group openpeople."""
     rows = []
     for name in [*measured[0].found, OWN]:
-        have = [one for one in measured if name in one.figures]
+        have = [photo for photo in measured if name in photo.figures]
         if not have:
             continue
-        members = looks.groups([one.width for one in have], [one.ita for one in have])
-        row = {"name": name, **looks.row_of([one.figures[name] for one in have], members)}
+        members = looks.groups([photo.width for photo in have], [photo.ita for photo in have])
+        row = {"name": name, **looks.row_of([photo.figures[name] for photo in have], members)}
         row["skin_kid"], by_size = skin_kids(measured, name, real)
         for size, kid in by_size.items():
             row["groups"].setdefault(size, {})["skin_kid"] = kid
-        if others := [one.figures[name] for one in further if name in one.figures]:
+        if others := [photo.figures[name] for photo in further if name in photo.figures]:
             group = looks.row_of(others, {})
             row["groups"]["openpeople"] = {k: v for k, v in group.items() if k != "groups"}
             row["groups"]["openpeople"]["skin_kid"] = skin_kids(further, name, real)[0]
         if name != OWN:
-            row["found"] = float(np.mean([one.found[name] for one in measured]))
+            row["found"] = float(np.mean([photo.found[name] for photo in measured]))
         rows.append(row)
     by_name = {row["name"]: row for row in rows}
     return [row | (judged(row, by_name) if row["name"] != OWN else {}) for row in rows]
@@ -466,7 +470,7 @@ def look(args: Namespace, models: Sequence[tuple[str, Path]], measured: Sequence
     """Write what is to be looked at."""
     if args.sheet:
         args.sheet.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(args.sheet), sheet_of([one.shown for one in measured])[..., ::-1])
+        cv2.imwrite(str(args.sheet), sheet_of([photo.shown for photo in measured])[..., ::-1])
     if args.blind:
         pair = args.pair or (models[0][0], "skin_patches")
         write_blind(args.blind, measured, pair, args.blind_faces, args.seed)
@@ -495,7 +499,7 @@ def run(args: Namespace) -> None:
     if not measured:
         raise ValueError(f"{args.photos}: found no face in any of {len(files)} photographs; expected upright faces")
     look(args, models, measured)
-    whole, without = [one for one in measured if one.figures], [one.name for one in measured if not one.figures]
+    whole, without = [photo for photo in measured if photo.figures], [photo.name for photo in measured if not photo.figures]
     if not whole:
         raise ValueError(f"{args.photos}: too little bare skin on all {len(measured)} faces; expected some")
     further = replace(pool, show=False).measured(people, None, "openpeople") if people else []
@@ -507,7 +511,7 @@ def run(args: Namespace) -> None:
         "n": len(measured),
         "eval_sha256": None,
         "openpeople": len(further),
-        "real_skin": {size: len(found) for size, found in real.items()},
+        "real_skin": {size: len(patches) for size, patches in real.items()},
         "without_own_skin": without,
     }
     result = results.result(rows, data, args.command)

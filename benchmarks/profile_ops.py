@@ -340,10 +340,10 @@ def profile(path: Path, runs: int, threads: int) -> dict[str, Any]:
         profiler.give(inputs_of(graph))
         runs_done = [profiler.run() for _ in range(WARM_UP + runs)][WARM_UP:]
     events = runs_done[0][0]
-    if any([e.name for e in found] != [e.name for e in events] for found, _ in runs_done):
+    if any([e.name for e in operators] != [e.name for e in events] for operators, _ in runs_done):
         raise RuntimeError(f"{path}: LiteRT ran other operators in one run than in another")
     runs_done = sorted(runs_done, key=lambda run: run[1])[: max(3, runs // 4)]
-    times = [statistics.median(found[k].us for found, _ in runs_done) / 1e3 for k in range(len(events))]
+    times = [statistics.median(operators[k].us for operators, _ in runs_done) / 1e3 for k in range(len(events))]
     whole = statistics.median(us for _, us in runs_done) / 1e3
     at, ops = nodes_of(graph, events), graph.graph.operators
     nodes: list[dict[str, Any]] = []

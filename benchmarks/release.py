@@ -30,21 +30,21 @@ EXPORTED = {"int8": "int8-web", "plan": "plan-plan-web"}
 
 
 def build_parser() -> argparse.ArgumentParser:
-    made = script.parser(__file__, __doc__)
-    made.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs of faces")
-    made.add_argument(
+    parser = script.parser(__file__, __doc__)
+    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs of faces")
+    parser.add_argument(
         "--hair", type=Path, required=True, metavar="FILE", help="MediaPipe's hair_segmentation.tflite, which labels hair"
     )
-    made.add_argument("--target", type=Path, default=Path("runs/release"), help="default: %(default)s")
-    made.add_argument("--publish", type=Path, default=WEIGHTS, help="where to put the weights (default: the package)")
-    made.add_argument("--size", type=int, default=256, help="edge length of the exported files (default: %(default)s)")
-    made.add_argument("--width", type=int, default=32, help="channels of the first layer (default: %(default)s)")
-    made.add_argument(
+    parser.add_argument("--target", type=Path, default=Path("runs/release"), help="default: %(default)s")
+    parser.add_argument("--publish", type=Path, default=WEIGHTS, help="where to put the weights (default: the package)")
+    parser.add_argument("--size", type=int, default=256, help="edge length of the exported files (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=32, help="channels of the first layer (default: %(default)s)")
+    parser.add_argument(
         "--scale", type=float, default=1.0, help="multiply all numbers of training steps by this (default: %(default)s)"
     )
-    made.add_argument("--limit", type=int, help="number of photographs to prepare")
-    made.add_argument("--json", type=Path, metavar="FILE", help="also write the result there")
-    return made
+    parser.add_argument("--limit", type=int, help="number of photographs to prepare")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result there")
+    return parser
 
 
 def commands(args: argparse.Namespace) -> list[list[str]]:
@@ -84,7 +84,9 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
 
 def missing(plan: list[list[str]]) -> list[list[str]]:
     """The commands whose folder is not there yet; exports and measurements are always done again."""
-    return [words for words in plan if words[0].startswith(("export/", "benchmarks/")) or not Path(words[2]).exists()]
+    return [
+        command for command in plan if command[0].startswith(("export/", "benchmarks/")) or not Path(command[2]).exists()
+    ]
 
 
 def publish(work: Path, target: Path) -> None:
@@ -109,16 +111,16 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"{args.photos}: found no such folder, expected one with photographs of faces")
     plan = commands(args)
     taken = chain.run_all(missing(plan), ROOT)
-    found = json.loads((args.target / "result.json").read_text())
-    found |= {"command": f"python benchmarks/release.py {results.portable(args.photos)}", "steps": taken}
-    results.write_result(args.target / "result.json", found)
+    result = json.loads((args.target / "result.json").read_text())
+    result |= {"command": f"python benchmarks/release.py {results.portable(args.photos)}", "steps": taken}
+    results.write_result(args.target / "result.json", result)
     if args.json:
-        results.write_result(args.json, found)
+        results.write_result(args.json, result)
     publish(args.target, args.publish)
     shown = (*metrics.FIGURES, "texture_swd", "psnr_vs_fp32", "gmacs", "params", "bytes", "ms")
-    rows = [{"name": row["name"], **{name: row.get(name) for name in shown}} for row in found["rows"]]
-    summary = {"weights": str(args.publish), "n": found["data"]["n"], "source": found["data"].get("source")}
-    script.finish(f"{args.publish}: {found['data']['n']} validation pairs of {args.photos}", rows, summary)
+    rows = [{"name": row["name"], **{name: row.get(name) for name in shown}} for row in result["rows"]]
+    summary = {"weights": str(args.publish), "n": result["data"]["n"], "source": result["data"].get("source")}
+    script.finish(f"{args.publish}: {result['data']['n']} validation pairs of {args.photos}", rows, summary)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -382,9 +382,9 @@ def estimate_table(estimated: Sequence[Row]) -> Fields:
         models.setdefault(e["model"], {})[e["class"]] = e
     lines = []
     for name, by in models.items():
-        one = next(iter(by.values()))
-        lines.append({"model": name, "rows": [by.get(label) for label in classes], "gmacs": one["gmacs"],
-                      "moved_mb": one["moved_mb"]})  # fmt: skip
+        first = next(iter(by.values()))
+        lines.append({"model": name, "rows": [by.get(label) for label in classes], "gmacs": first["gmacs"],
+                      "moved_mb": first["moved_mb"]})  # fmt: skip
     return {"classes": [{"name": name, "about": about} for name, about in classes.items()], "models": lines}
 
 

@@ -86,17 +86,17 @@ def run(args: Namespace) -> None:
     files = {"previous": args.previous, **{name: Path(path) for name, path in named.items()}}
     cards = {name: read_card(path) for name, path in files.items()}
     with tempfile.TemporaryDirectory() as folder:
-        one, two = (timed(files, threads, args, Path(folder)) for threads in (1, 2))
+        single, double = (timed(files, threads, args, Path(folder)) for threads in (1, 2))
     rows = [
         {
             "name": name,
             "file": results.portable(files[name]),
             "painted": card["resolution"],
             "precision": card["precision"],
-            "ms": one[name]["median_ms"],
-            "ms_2": two[name]["median_ms"],
-            "ratio": one[name]["ratio"],
-            "ratio_2": two[name]["ratio"],
+            "ms": single[name]["median_ms"],
+            "ms_2": double[name]["median_ms"],
+            "ratio": single[name]["ratio"],
+            "ratio_2": double[name]["ratio"],
             "gmacs": card["gmacs"],
             "params": card["params"],
             "bytes": card["bytes"],

@@ -45,9 +45,9 @@ WARM_UP = 20
 class Warp(nn.Module):
     """A warp as a network, to be converted."""
 
-    def __init__(self, form: Callable[[Tensor, Tensor], Tensor]):
+    def __init__(self, sample: Callable[[Tensor, Tensor], Tensor]):
         super().__init__()
-        self.form = form
+        self.form = sample
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
         return self.form(image, flow)

@@ -174,7 +174,7 @@ def film(
     path: Path,
     *,
     codec: str = "libx264",
-    form: str = "yuv420p",
+    pixel_format: str = "yuv420p",
     rate: Fraction = Fraction(30),
     count: int = 12,
     times: Sequence[Fraction] | None = None,
@@ -187,7 +187,7 @@ def film(
     Args:
         path: where; the ending says the container.
         codec: FFmpeg's name.
-        form: its pixel format.
+        pixel_format: its pixel format.
         rate: frames a second.
         count: how many frames.
         times: when each is shown, in seconds, where that is not by the rate.
@@ -202,7 +202,7 @@ def film(
     with av.open(f"file:{path}", "w", format=more.get("format")) as target:
         stream: Any = target.add_stream(codec, rate=rate, width=size[0], height=size[1], options=more.get("options"))
         context = stream.codec_context
-        context.pix_fmt, context.time_base = form, Fraction(1, 30000) if times is not None else 1 / rate
+        context.pix_fmt, context.time_base = pixel_format, Fraction(1, 30000) if times is not None else 1 / rate
         if colours := more.get("colours"):
             context.colorspace, context.color_primaries, context.color_trc, context.color_range = colours
         if shape := more.get("shape"):
@@ -217,7 +217,7 @@ def film(
         target.metadata.update(more.get("metadata", {}))
         for number in range(count):
             base = context.time_base
-            frame = _frame(image, size, form, number, colours)
+            frame = _frame(image, size, pixel_format, number, colours)
             moment = (times[number] if times is not None else number / rate) + more.get("begin", Fraction(0))
             frame.pts, frame.time_base = round(moment / base), base
             target.mux(stream.encode(frame))
@@ -226,17 +226,19 @@ def film(
             _tone(target, sound, float(times[-1] if times is not None else count / rate))
 
 
-def _frame(image: Samples | None, size: tuple[int, int], form: str, number: int, colours: Sequence[int] | None) -> Any:
+def _frame(
+    image: Samples | None, size: tuple[int, int], pixel_format: str, number: int, colours: Sequence[int] | None
+) -> Any:
     import av
 
     picture = pixels() if image is None else image
     moved = np.roll(picture, number, axis=1)
     shown = cv2.resize(moved, size, interpolation=cv2.INTER_AREA)
     frame = av.VideoFrame.from_ndarray(shown, "rgb24")
-    full = form.startswith(("gbr", "rgb", "bgr", "yuvj")) or (colours is not None and colours[3] == 2)
+    full = pixel_format.startswith(("gbr", "rgb", "bgr", "yuvj")) or (colours is not None and colours[3] == 2)
     if colours is not None:
         frame.colorspace = colours[0]
-    return frame.reformat(format=form, src_color_range=2, dst_color_range=2 if full else 1)
+    return frame.reformat(format=pixel_format, src_color_range=2, dst_color_range=2 if full else 1)
 
 
 def _sound(target: Any, language: str, codec: str) -> Any:
@@ -254,8 +256,8 @@ def _tone(target: Any, stream: Any, seconds: float) -> None:
     wave = (12000 * np.sin(np.arange(round(seconds * 48000)) * 2 * np.pi * 440 / 48000)).astype(np.int16)
     frame = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
     frame.sample_rate, frame.pts = 48000, 0
-    for one in [*sampler.resample(frame), *sampler.resample(None)]:
-        target.mux(stream.encode(one))
+    for chunk in [*sampler.resample(frame), *sampler.resample(None)]:
+        target.mux(stream.encode(chunk))
     target.mux(stream.encode(None))
 
 
@@ -274,7 +276,7 @@ def probe(path: Path) -> Mapping[str, Any]:
 def shown(path: Path, count: int = 1) -> Samples:
     """The first frames as ffmpeg shows them, (N, H, W, 3) uint8 RGB."""
     video = of_kind(probe(path), "video")[0]
-    turned = any(abs(int(one.get("rotation", 0))) % 180 == 90 for one in video.get("side_data_list", ()))
+    turned = any(abs(int(entry.get("rotation", 0))) % 180 == 90 for entry in video.get("side_data_list", ()))
     width, height = (video["height"], video["width"]) if turned else (video["width"], video["height"])
     command = ["ffmpeg", "-v", "error", "-i", f"file:{path}", "-map", "0:V:0", "-frames:v", str(count), "-f", "rawvideo"]
     done = subprocess.run([*command, "-pix_fmt", "rgb24", "-"], capture_output=True, check=False)
@@ -297,7 +299,7 @@ def _count(path: Path) -> int:
 
 def of_kind(contents: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
     """The streams of a kind, of what `probe` gives."""
-    return [one for one in contents["streams"] if one["codec_type"] == kind]
+    return [stream for stream in contents["streams"] if stream["codec_type"] == kind]
 
 
 def read_samples(path: Path) -> Samples:
@@ -320,7 +322,7 @@ def is_erased(before: Samples, after: Samples, at: tuple[int, int] = EYE) -> Non
     scale = after.shape[0] / SIDE
     y, x = round(at[0] * scale), round(at[1] * scale)
     near = (slice(y - 12, y + 13), slice(x - 12, x + 13))
-    a, b = (np.asarray(one[near], np.float64) for one in (before, after))
+    a, b = (np.asarray(picture[near], np.float64) for picture in (before, after))
     span = float(np.ptp(np.asarray(before, np.float64))) or 1.0
     need(np.abs(a - b).mean() > 0.02 * span, "the face is still there")
 
@@ -329,7 +331,7 @@ def outside(samples: Samples) -> Samples:
     """All that is far from the face."""
     kept = np.ones(samples.shape[:2], bool)
     scale = samples.shape[0] / SIDE
-    kept[tuple(slice(round(one.start * scale), round(one.stop * scale)) for one in FACE)] = False
+    kept[tuple(slice(round(extent.start * scale), round(extent.stop * scale)) for extent in FACE)] = False
     return samples[kept]
 
 
@@ -643,7 +645,7 @@ def several(name: str, source: str, write: Callable[[Path], object], target: str
             for number in range(count):
                 before.seek(number)
                 after.seek(number)
-                a, b = (np.array(one.convert("RGB")) for one in (before, after))
+                a, b = (np.array(picture.convert("RGB")) for picture in (before, after))
                 long += float(after.info.get("duration", 0))
                 off = float(np.abs(outside(a).astype(float) - outside(b)).mean())
                 allowed = 3 if target.endswith("avif") else 0.01
@@ -744,7 +746,7 @@ def _listed(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def words(name: str, kind: str, files: Sequence[str], said: Sequence[str], expected: Sequence[str]) -> Case:
+def command_words(name: str, kind: str, files: Sequence[str], said: Sequence[str], expected: Sequence[str]) -> Case:
     """Copies of the portrait under these names, a command, and the files that have to be there afterwards, erased."""
 
     def make(folder: Path) -> Sequence[str]:
@@ -774,15 +776,15 @@ def commands() -> Iterator[Case]:
     """Several INs, OUT, and where results go."""
     kind = "several INs"
     two = ["a-erased.png", "b-erased.png"]
-    yield words("two photographs, --overwrite", kind, ["a.png", "b.png"], ["a.png", "b.png", "--overwrite"], two)
-    yield words("the second does not exist", kind, ["a.png"], ["a.png", "b.png"], ["b.png"])
-    yield words("the second is a folder", kind, ["a.png", "f/"], ["a.png", "f"], ["f/a-erased.png"])
+    yield command_words("two photographs, --overwrite", kind, ["a.png", "b.png"], ["a.png", "b.png", "--overwrite"], two)
+    yield command_words("the second does not exist", kind, ["a.png"], ["a.png", "b.png"], ["b.png"])
+    yield command_words("the second is a folder", kind, ["a.png", "f/"], ["a.png", "f"], ["f/a-erased.png"])
     many, into = ["a.png", "b.png", "c.png"], ["f/a-erased.png", "f/b-erased.png", "f/c-erased.png"]
-    yield words("three and -o", kind, many, [*many, "-o", "f"], into)
-    yield words("three without -o", kind, many, many, ["a-erased.png", "b-erased.png", "c-erased.png"])
+    yield command_words("three and -o", kind, many, [*many, "-o", "f"], into)
+    yield command_words("three without -o", kind, many, many, ["a-erased.png", "b-erased.png", "c-erased.png"])
     both = ["o/a-erased.png", "o/f/b.png"]
-    yield words("a file and a folder", kind, ["a.png", "f/b.png"], ["a.png", "f", "-o", "o"], both)
-    yield words("the same twice among three", kind, ["a.png", "b.png"], ["a.png", "b.png", "a.png"], two)
+    yield command_words("a file and a folder", kind, ["a.png", "f/b.png"], ["a.png", "f", "-o", "o"], both)
+    yield command_words("the same twice among three", kind, ["a.png", "b.png"], ["a.png", "b.png", "a.png"], two)
 
     def three(folder: Path) -> Sequence[str]:
         for name in many:
@@ -797,12 +799,12 @@ def commands() -> Iterator[Case]:
 
     yield Case("IN and OUT are one file", kind, same, refused("would replace it", "a-erased.png"))
     kind = "names"
-    yield words("a name with a colon", kind, ["12:30.png"], ["12:30.png"], ["12:30-erased.png"])
-    yield words("a name of spaces and signs", kind, ["a %d #1 ü.png"], ["a %d #1 ü.png"], ["a %d #1 ü-erased.png"])
+    yield command_words("a name with a colon", kind, ["12:30.png"], ["12:30.png"], ["12:30-erased.png"])
+    yield command_words("a name of spaces and signs", kind, ["a %d #1 ü.png"], ["a %d #1 ü.png"], ["a %d #1 ü-erased.png"])
     odd = os.fsdecode(b"caf\xe9.png")
-    yield words("a name that is not UTF-8", kind, ["f/" + odd, "f/b.png"], ["f", "o"], ["o/" + odd, "o/b.png"])
+    yield command_words("a name that is not UTF-8", kind, ["f/" + odd, "f/b.png"], ["f", "o"], ["o/" + odd, "o/b.png"])
     long = "x" * 251 + ".png"
-    yield words("a name of 255 bytes", kind, ["f/" + long, "f/b.png"], ["f", "o"], ["o/" + long, "o/b.png"])
+    yield command_words("a name of 255 bytes", kind, ["f/" + long, "f/b.png"], ["f", "o"], ["o/" + long, "o/b.png"])
 
 
 def folders() -> Iterator[Case]:
@@ -880,7 +882,7 @@ def scene(
 
     def judge(folder: Path, done: Done) -> str:
         need(done.code == 0, f"exit code {done.code}: {done.err.strip()[-200:]}")
-        a, b = (_as_rgb(folder / one).astype(float) for one in ("a.png", "o.png"))
+        a, b = (_as_rgb(folder / name).astype(float) for name in ("a.png", "o.png"))
 
         def change(x: int, y: int, radius: int) -> float:
             near = (slice(max(0, y - radius), y + radius + 1), slice(max(0, x - radius), x + radius + 1))
@@ -991,7 +993,7 @@ def moving(
     source: str,
     look: Look,
     target: str = "o.mp4",
-    words: Sequence[str] = (),
+    arguments: Sequence[str] = (),
     code: int = 0,
     write: Callable[[Path], object] | None = None,
     **options: Any,
@@ -1003,7 +1005,7 @@ def moving(
             write(folder / source)
         else:
             film(folder / source, **options)
-        return ["erase", source, "-o", target, *words]
+        return ["erase", source, "-o", target, *arguments]
 
     def judge(folder: Path, done: Done) -> str:
         need(done.code == code, f"exit code {done.code}: {done.err.strip()[-200:]}")
@@ -1028,7 +1030,7 @@ def _same(*fields: str) -> Look:
     def look(a: Path, b: Path, done: Done) -> str:
         before, after = _video(a), _video(b)
         pairs = {field: (before.get(field), after.get(field)) for field in fields}
-        off = [f"{field} {one} became {other}" for field, (one, other) in pairs.items() if one != other]
+        off = [f"{field} {before} became {other}" for field, (before, other) in pairs.items() if before != other]
         need(not off, "; ".join(off))
         return ", ".join(f"{field} {after.get(field)}" for field in fields)
 
@@ -1139,8 +1141,8 @@ def shapes() -> Iterator[Case]:
     for shape in (Fraction(64, 45), Fraction(10, 11)):
         yield moving(f"{shape}", kind, "a.mp4", _same("sample_aspect_ratio"), shape=shape)
     kind = "rotation"
-    one = 65536
-    matrices = {90: (0, -one, 0, one, 0, 0), 180: (-one, 0, 0, 0, -one, 0), 270: (0, one, 0, -one, 0, 0)}
+    unit = 65536
+    matrices = {90: (0, -unit, 0, unit, 0, 0), 180: (-unit, 0, 0, 0, -unit, 0), 270: (0, unit, 0, -unit, 0, 0)}
     for turn, numbers in matrices.items():
         matrix = [*numbers, 0, 0, 1 << 30]
         # Stored so that it is upright when it is shown turned.
@@ -1165,8 +1167,8 @@ def shapes() -> Iterator[Case]:
 
 def _languages(a: Path, b: Path, done: Done) -> str:
     same = {"ger": "deu", None: "und"}  # .mov knows German by its older code, and no language at all as such
-    languages = ([one.get("tags", {}).get("language") for one in of_kind(probe(path), "audio")] for path in (a, b))
-    before, after = ([same.get(language, language) for language in one] for one in languages)
+    languages = ([stream.get("tags", {}).get("language") for stream in of_kind(probe(path), "audio")] for path in (a, b))
+    before, after = ([same.get(language, language) for language in stream] for stream in languages)
     need(before == after, f"sound in {before} became {after}")
     return f"sound in {', '.join(map(str, after))}"
 
@@ -1189,7 +1191,7 @@ def _with_text(path: Path) -> None:
             ways[stream] = target.add_stream_from_template(stream, opaque=True)
             ways[stream].metadata["language"] = stream.language or "eng"
         packets = [packet for file in (source, lines) for packet in file.demux(*file.streams) if packet.size]
-        for packet in sorted(packets, key=lambda one: (one.pts or 0) * one.time_base):
+        for packet in sorted(packets, key=lambda packet: (packet.pts or 0) * packet.time_base):
             packet.dts, packet.stream = packet.pts, ways[packet.stream]
             target.mux(packet)
 
@@ -1204,7 +1206,7 @@ def _texts(count: int) -> Look:
     def look(a: Path, b: Path, done: Done) -> str:
         subtitles = of_kind(probe(b), "subtitle")
         need(len(subtitles) == count, f"{len(subtitles)} subtitle tracks, expected {count}")
-        need(all(one["tags"].get("language") == "eng" for one in subtitles), "its language is gone")
+        need(all(stream["tags"].get("language") == "eng" for stream in subtitles), "its language is gone")
         return f"{count} subtitle tracks"
 
     return look
@@ -1239,8 +1241,8 @@ def tracks() -> Iterator[Case]:
         path.write_bytes(data[:at] + b"apac" + data[at + 4 : more] + b"dapa" + data[more + 4 :])
 
     def kept(a: Path, b: Path, done: Done) -> str:
-        found = of_kind(probe(b), "audio")
-        need(len(found) == 1 and found[0]["codec_name"] == "aac", f"{len(found)} sound tracks")
+        kept_streams = of_kind(probe(b), "audio")
+        need(len(kept_streams) == 1 and kept_streams[0]["codec_name"] == "aac", f"{len(kept_streams)} sound tracks")
         return "the track that is known was kept"
 
     yield moving("one of two tracks unknown", kind, "a.mp4", _said("sound track 2", kept), write=unknown)
@@ -1290,14 +1292,14 @@ def texts() -> Iterator[Case]:
 
     both = ["--keep-metadata", "--keep-gps"]
     yield moving("a video's place and title", kind, "a.mp4", has(False, False), metadata=about)
-    yield moving("a video's, --keep-metadata", kind, "a.mp4", has(True, False), words=both[:1], metadata=about)
-    yield moving("a video's, --keep-gps too", kind, "a.mp4", has(True, True), words=both, metadata=about)
+    yield moving("a video's, --keep-metadata", kind, "a.mp4", has(True, False), arguments=both[:1], metadata=about)
+    yield moving("a video's, --keep-gps too", kind, "a.mp4", has(True, True), arguments=both, metadata=about)
 
 
 def kinds() -> Iterator[Case]:
     """Containers and codecs that people have."""
     kind = "containers"
-    for source, codec, form in (
+    for source, codec, pixel_format in (
         ("a.mov", "libx264", "yuv420p"),
         ("a.mkv", "libx264", "yuv420p"),
         ("a.webm", "libvpx-vp9", "yuv420p"),
@@ -1315,7 +1317,15 @@ def kinds() -> Iterator[Case]:
         ("d.mkv", "ffv1", "bgr0"),
         ("d.mp4", "libx265", "yuv420p"),
     ):
-        yield moving(f"{codec} {form} in {source[1:]}", kind, source, _h264, codec=codec, form=form, rate=Fraction(25))
+        yield moving(
+            f"{codec} {pixel_format} in {source[1:]}",
+            kind,
+            source,
+            _h264,
+            codec=codec,
+            pixel_format=pixel_format,
+            rate=Fraction(25),
+        )
 
 
 def lossless() -> Iterator[Case]:
@@ -1328,10 +1338,10 @@ def lossless() -> Iterator[Case]:
         need(off == 0, f"off by {off} levels far from the face")
         return f"{_video(b)['pix_fmt']}, bit-identical far from the face"
 
-    for form in ("yuv420p", "yuv422p", "yuv444p", "yuva420p", "yuv420p10le", "gray", "bgr0"):
-        look = exact if form == "bgr0" else _and(exact, _same("pix_fmt"))
-        yield moving(f"{form} to .mkv", kind, "a.mkv", look, "o.mkv", codec="ffv1", form=form)
-    yield moving("transparency to .mp4", kind, "a.mkv", _said("transparency", _h264), codec="ffv1", form="yuva420p")
+    for pixel_format in ("yuv420p", "yuv422p", "yuv444p", "yuva420p", "yuv420p10le", "gray", "bgr0"):
+        look = exact if pixel_format == "bgr0" else _and(exact, _same("pix_fmt"))
+        yield moving(f"{pixel_format} to .mkv", kind, "a.mkv", look, "o.mkv", codec="ffv1", pixel_format=pixel_format)
+    yield moving("transparency to .mp4", kind, "a.mkv", _said("transparency", _h264), codec="ffv1", pixel_format="yuva420p")
     yield moving("odd size to .mkv", kind, "a.mkv", _same("width", "height"), "o.mkv", codec="ffv1", size=(321, 241))
 
     def odd(folder: Path) -> Sequence[str]:

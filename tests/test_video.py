@@ -198,7 +198,7 @@ def luma(path: Path, shape: tuple[int, int], pixel_format: str) -> np.ndarray:
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv422p", "yuv444p", "yuva420p", "yuv420p10le", "gray", "bgr0"])
 def test_in_mkv_nothing_but_the_patch_changes(ffprobe, tmp_path, pixel_format):
     """Sample by sample, as ffmpeg decodes both: depth, halved colours and transparency are the source's."""
-    wild.film(tmp_path / "a.mkv", codec="ffv1", form=pixel_format, count=2)
+    wild.film(tmp_path / "a.mkv", codec="ffv1", pixel_format=pixel_format, count=2)
     assert painted(tmp_path / "a.mkv", tmp_path / "o.mkv") == []
     assert fields(tmp_path / "o.mkv", "pix_fmt") == [pixel_format]
     before, after = (wild.shown(tmp_path / name)[0] for name in ("a.mkv", "o.mkv"))
