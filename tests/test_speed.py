@@ -20,6 +20,8 @@ def rows(**ratios: float) -> list[dict]:
         ({"int8_512": 1.0, "int8_1024": 3.6}, {"int8_512 / previous": True, "int8_1024 / previous": False}),
         ({"int8_256": 0.4, "fp32_256": 0.49}, {"int8_256 / previous": True, "int8_256 / fp32_256": False}),
         ({"int8_256": 0.4, "fp32_256": 0.5}, {"int8_256 / previous": True, "int8_256 / fp32_256": True}),
+        ({"int8_plan": 0.2, "fp32_plan": 0.26}, {"int8_plan / fp32_plan": True}),
+        ({"int8_plan": 0.2, "fp32_plan": 0.24}, {"int8_plan / fp32_plan": False}),
         ({"other": 9.0}, {}),
     ],
 )
