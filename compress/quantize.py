@@ -6,7 +6,8 @@ Weights are int8 with one learnt scale for each output channel, activations int8
 in TARGET/quantization.json are the ones in the exported file. The head that predicts the flow, the warp and the
 compositing stay in float: int8 coordinates would be a pixel apart. So do the layers before a head whose int8 harms most
 (`--keep-float auto`): what each layer's int8 alone does to the pictures, the flow and the edges is measured, listed in
-the history and printed. `--steps 0` is calibration alone.
+the history and printed. `--steps 0` is calibration alone. On CPUs that multiply int8 (VNNI, AMX, ARM's dot product) the
+file is faster than a float one; with AVX2 alone it is smaller and no faster (docs/export.md).
 
     python compress/quantize.py --module my_net.py runs/int8
 
