@@ -96,10 +96,10 @@ def rows_of_plans(args: Namespace) -> list[dict[str, Any]]:
     rows = []
     for name in dict.fromkeys(name for name, _ in plan):
         runs = [measured[name, seed] for seed in range(args.seeds)]
-        means, spread = mean_and_spread(runs, (*metrics.FIGURES, "gmacs", "params", "seconds"))
+        means, spread = mean_and_spread(runs, (*metrics.HOLE_FIGURES, "gmacs", "params", "seconds"))
         row: dict[str, Any] = {"name": f"plan: {name}", "aim": "plan", "changed": name, **means, "n": runs[0]["n"]}
-        row |= {"seeds": args.seeds, "steps": args.steps, "std": {key: spread[key] for key in metrics.FIGURES}}
-        for key in metrics.FIGURES:
+        row |= {"seeds": args.seeds, "steps": args.steps, "std": {key: spread[key] for key in metrics.HOLE_FIGURES}}
+        for key in metrics.HOLE_FIGURES:
             gains = np.array([run[key] - measured["base", seed][key] for seed, run in enumerate(runs)])
             reach = T_95[args.seeds] * gains.std(ddof=1) / np.sqrt(args.seeds)
             interval = {"_gain": gains.mean(), "_low": gains.mean() - reach, "_high": gains.mean() + reach}
@@ -137,13 +137,15 @@ def run(args: Namespace) -> None:
         rows += rows_of_v01(args)
     look = pairs.evaluation_pairs(args.data, "tune", args.size, 24)
     for name, scored in metrics.classical_scores(look).items():
-        rows.append({"name": name, "aim": "classical", **{key: scored.row[key] for key in metrics.FIGURES}, "n": len(look)})
-    described = pairs.describe(args.data)
+        rows.append(
+            {"name": name, "aim": "classical", **{key: scored.row[key] for key in metrics.HOLE_FIGURES}, "n": len(look)}
+        )
+    described = pairs.data_of(args.data)
     data = {key: described[key] for key in ("name", "source", "size", "eval_sha256")} | {"n": len(look), "list": "tune"}
     result = results.result(rows, data, args.command)
     if args.json:
         results.write_result(args.json, result)
-    shown = ("name", *metrics.FIGURES, *(f"{key}_gain" for key in metrics.FIGURES), "flow_in_hole", "gmacs")
+    shown = ("name", *metrics.HOLE_FIGURES, *(f"{key}_gain" for key in metrics.HOLE_FIGURES), "flow_in_hole", "gmacs")
     script.finish(f"{args.steps} steps at {args.size} pixels", [{k: row.get(k) for k in shown} for row in rows], result)
 
 
@@ -157,9 +159,11 @@ def rows_of_v01(args: Namespace) -> list[dict[str, Any]]:
         entry = read_history(Path(command[2]))[-1]
         if aim == "edge" or aim not in args.aims:
             continue
-        figures = {key: entry["metrics"][key] for key in (*metrics.FIGURES, "flow_in_hole", "gmacs", "seconds", "n")}
+        figures = {key: entry["metrics"][key] for key in (*metrics.HOLE_FIGURES, "flow_in_hole", "gmacs", "seconds", "n")}
         base = bases.setdefault(aim, figures)
-        gains = {f"{key}_gain": round(figures[key] - base[key], 3) for key in metrics.FIGURES if figures[key] is not None}
+        gains = {
+            f"{key}_gain": round(figures[key] - base[key], 3) for key in metrics.HOLE_FIGURES if figures[key] is not None
+        }
         rows.append(
             {
                 "name": f"{aim}: {name}",

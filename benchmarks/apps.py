@@ -367,7 +367,7 @@ def run(args: Namespace) -> None:
 def build_parser() -> ArgumentParser:
     parser = script.parser(__file__, __doc__)
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs of faces")
-    parser.add_argument("--model", type=Path, default=shipped.PLAN, metavar="FILE", help="default: the one that ships")
+    parser.add_argument("--model", type=Path, default=shipped.PLAN_FILE, metavar="FILE", help="default: the one that ships")
     parser.add_argument("--photo", type=Path, metavar="FILE", help="what is timed (default: scikit-image's astronaut)")
     parser.add_argument("--frames", type=int, default=300, help="of each video (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=30, help="timed runs of the photograph (default: %(default)s)")

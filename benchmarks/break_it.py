@@ -53,12 +53,12 @@ from faceeraser import cli, inspecting, serve, shipped
 from faceeraser.artifacts import contents
 from faceeraser.artifacts.artifact import Artifact
 from faceeraser.artifacts.card import SCHEMA_FILE, card_path, read_card
-from faceeraser.artifacts.runtimes import describe
+from faceeraser.artifacts.runtimes import ports_of
 from faceeraser.erasing import Eraser
 from faceeraser.face import effects, landmarks, picture, video
 from faceeraser.face.mesh import Face
 from faceeraser.measurement import device, results, timings
-from faceeraser.model import checkpoint, networks, pairs
+from faceeraser.model import checkpoint, pairs
 from faceeraser.system import script
 from faceeraser.training import splits
 
@@ -325,8 +325,8 @@ def read_model(path: Path, whole: bytes) -> str:
 
 def read_bare_model(path: Path, whole: bytes) -> str:
     """A model without a card: described, if it can be loaded at all; the command lives on."""
-    describe(path)
-    contents.contents(path)
+    ports_of(path)
+    contents.listing(path)
     return ""
 
 
@@ -415,8 +415,9 @@ Current cooling devices from HAL:
 def small_checkpoint(folder: Path) -> None:
     """A network that weighs little, with scales if it can have them, saved as a stage saves one."""
     from faceeraser.model import peers, quant
+    from faceeraser.model.config import Config
 
-    config = networks.Config.of("mobile", resolution=64, blocks={"edge": 1, "clone": 1})
+    config = Config.of("mobile", resolution=64, blocks={"edge": 1, "clone": 1})
     network = peers.build(config, width=4).eval()
     quant.fuse(network)
     network.config = config = type(config)(**{**vars(config), "fused": True, "quantized": True})
@@ -440,9 +441,9 @@ def kinds(folder: Path) -> list[Kind]:
         room.mkdir(parents=True)
     small_checkpoint(folder / "run")
     small_data(folder / "data")
-    model = shutil.copy(shipped.OCCLUSION, rooms["bare"] / "m.tflite")
-    carded = Path(shutil.copy(shipped.PLAN, rooms["models"] / "m.tflite"))
-    card = Path(shutil.copy(card_path(shipped.PLAN), card_path(carded)))
+    model = shutil.copy(shipped.OCCLUSION_FILE, rooms["bare"] / "m.tflite")
+    carded = Path(shutil.copy(shipped.PLAN_FILE, rooms["models"] / "m.tflite"))
+    card = Path(shutil.copy(card_path(shipped.PLAN_FILE), card_path(carded)))
     onnx = write_onnx(rooms["onnx"] / "m.onnx")
     texts = {
         "l.json": json.dumps({"format": landmarks.FORMAT, "version": landmarks.VERSION, "layout": "ibug68", "frames": [
@@ -1058,7 +1059,7 @@ def soak(frames: int, calls: int, until: float) -> list[dict[str, Any]]:
     """
     face = Face((landmarks._mean_face() * 16 + [48, 40]).astype(np.float32))
     shades = np.random.default_rng(0).integers(90, 170, (4, 96, 96, 3), np.uint8)
-    eraser = Eraser(shipped.PLAN, front="erase", glasses="off")
+    eraser = Eraser(shipped.PLAN_FILE, front="erase", glasses="off")
     once = [eraser.photograph(image, [face]).image for image in shades]
     half = time.monotonic() + (until - time.monotonic()) / 2
     known: Any = Faces([face])

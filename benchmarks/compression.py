@@ -32,7 +32,8 @@ import numpy as np
 from faceeraser.measurement import metrics, plots, results
 from faceeraser.measurement.seeds import mean_and_spread
 from faceeraser.model import checkpoint
-from faceeraser.model.networks import Config, FaceEraser, count
+from faceeraser.model.config import Config
+from faceeraser.model.networks import FaceEraser, cost_of
 from faceeraser.system import chain, script
 from faceeraser.system.history import read_history
 
@@ -125,8 +126,8 @@ def trained(plan: Mapping[tuple[str, str, int], Sequence[str]]) -> list[dict[str
     for (kind, what), entries in entries_of.items():
         after = [entry["metrics"].get("after", entry["metrics"]) for entry in entries]
         row: dict[str, Any] = {"name": f"{kind}: {what}", "kind": kind, "list": "tune", "seeds": len(after)}
-        means, spread = mean_and_spread(after, (*metrics.FIGURES, "gmacs", "params", "flow_in_hole"))
-        row |= {**means, "std": {key: spread[key] for key in metrics.FIGURES}}
+        means, spread = mean_and_spread(after, (*metrics.HOLE_FIGURES, "gmacs", "params", "flow_in_hole"))
+        row |= {**means, "std": {key: spread[key] for key in metrics.HOLE_FIGURES}}
         options, source = entries[0]["options"], Path(plan[kind, what, 0][1])
         before = [Path(command[2]) for (part, *_), command in plan.items() if part == "part"]
         steps = options["steps"] + (read_history(source)[-1]["options"]["steps"] if source in before else 0)
@@ -134,13 +135,13 @@ def trained(plan: Mapping[tuple[str, str, int], Sequence[str]]) -> list[dict[str
         if kind == "option":  # trained at half the size with nothing shrunk, to be run at 256 with the same to be seen
             network = checkpoint.load(Path(plan[kind, what, 0][2]))
             network.config = replace(network.config, shrink=network.config.shrink * 256 // options["size"])
-            rows[-1]["gmacs"] = round(count(network)[0], 4)
+            rows[-1]["gmacs"] = round(cost_of(network)[0], 4)
     return rows
 
 
 def of_chain(args: Namespace, result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows `paper` and the chain's, with what each stage took away and which weights it came from."""
-    gmacs, params = count(FaceEraser(Config.of("paper"), 64))
+    gmacs, params = cost_of(FaceEraser(Config.of("paper"), 64))
     note = "the paper preset at width 64, counted; not trained"
     rows: list[dict[str, Any]] = [
         {"name": "paper", "kind": "chain", "gmacs": round(gmacs, 3), "params": params, "note": note}
@@ -171,7 +172,7 @@ def ratios(rows: Sequence[dict[str, Any]]) -> None:
             row["fewer_macs_than_fp32"] = round(fp32["gmacs"] / row["gmacs"], 2)
             row["fewer_params_than_fp32"] = round(fp32["params"] / row["params"], 2)
         if row.get("list") == "eval" and row is not fp32:
-            row["against_fp32"] = {key: round(row[key] - fp32[key], 4) for key in metrics.FIGURES}
+            row["against_fp32"] = {key: round(row[key] - fp32[key], 4) for key in metrics.HOLE_FIGURES}
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -187,14 +188,14 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     goal("at least 80 times fewer MACs than paper", int8["fewer_macs_than_paper"], int8["fewer_macs_than_paper"] >= 80)
     goal("at most 0.5 M parameters", int8["params"], int8["params"] <= 5e5)
     goal("at most 1 MB", int8["bytes"], int8["bytes"] <= 1e6)
-    for key in metrics.FIGURES[:2]:
+    for key in metrics.HOLE_FIGURES[:2]:
         change = int8[key] - fp32[key]
         goal(f"{key}: between 0.2 dB less and 0.1 dB more than fp32", change, -0.2 <= change <= 0.1)
         below = int8[key] - student[key]
         goal(f"{key}: at most 0.05 dB below student", below, below >= -0.05)
-    moved = int8[metrics.FIGURES[2]] - fp32[metrics.FIGURES[2]]
+    moved = int8[metrics.HOLE_FIGURES[2]] - fp32[metrics.HOLE_FIGURES[2]]
     goal("texture_energy moved by at most 0.1", moved, abs(moved) <= 0.1)
-    for key in metrics.FIGURES[:2]:
+    for key in metrics.HOLE_FIGURES[:2]:
         if not scratch:
             goals[f"{key}: above scratch by more than its spread over seeds"] = {"measured": None, "met": None}
             continue
@@ -263,7 +264,7 @@ def run(args: Namespace) -> None:
         results.write_result(args.json, whole)
     if args.plot:
         plot(rows, args.plot)
-    shown = ("name", *metrics.FIGURES, "gmacs", "params", "bytes", "ms", "fewer_macs_than_paper", "steps")
+    shown = ("name", *metrics.HOLE_FIGURES, "gmacs", "params", "bytes", "ms", "fewer_macs_than_paper", "steps")
     script.finish(str(args.release), [{key: row.get(key) for key in shown} for row in rows], {"goals": goals})
     if missed := [name for name, goal in goals.items() if not goal["met"]]:
         measures = {name: "not measured" if goals[name]["met"] is None else goals[name]["measured"] for name in missed}

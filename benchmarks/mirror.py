@@ -46,7 +46,8 @@ from faceeraser.artifacts.flatbuffer import Graph
 from faceeraser.conversion import formats, gate, tflite
 from faceeraser.measurement import results
 from faceeraser.model import checkpoint, quant
-from faceeraser.model.networks import DETAIL_GAIN, RESIDUAL_GAIN, STRONGEST_DETAIL, Config, FaceEraser, RefineBlock, count
+from faceeraser.model.config import Config
+from faceeraser.model.networks import DETAIL_GAIN, RESIDUAL_GAIN, STRONGEST_DETAIL, FaceEraser, RefineBlock, cost_of
 from faceeraser.model.quant import FakeQuant, QuantConv2d
 from faceeraser.system import chain, script
 
@@ -533,7 +534,7 @@ def compare(name: str, pipeline: FaceEraser, args: argparse.Namespace) -> list[d
     pictures = gate.gate_pictures(pipeline.config.resolution)[: args.pictures]
     quant.round_biases(pipeline, *formats.sample(pipeline.config.resolution, False, False).values())
     format = tflite.TFLite("int8", flavour="web")
-    gmacs, _ = count(pipeline, pipeline.config.resolution)
+    gmacs, _ = cost_of(pipeline, pipeline.config.resolution)
     facts: dict[str, dict[str, Any]] = {}
     rows = []
     with tempfile.TemporaryDirectory() as scratch:

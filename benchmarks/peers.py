@@ -23,12 +23,12 @@ import numpy as np
 from faceeraser.measurement import metrics, plots, results
 from faceeraser.measurement.seeds import mean_and_spread
 from faceeraser.model import pairs, peers
-from faceeraser.model.networks import COMPARED, Config
+from faceeraser.model.config import COMPARED, Config
 from faceeraser.system import chain, script
 from faceeraser.system.history import read_history
 
 ROOT = Path(__file__).resolve().parent.parent
-FIGURES = (*metrics.FIGURES, "texture_swd_centred", "psnr", "mae")
+COMPARED_FIGURES = (*metrics.HOLE_FIGURES, "texture_swd_centred", "psnr", "mae")
 
 
 def commands(args: Namespace) -> dict[tuple[str, int], list[list[str]]]:
@@ -79,7 +79,7 @@ def file_of(args: Namespace, model: str, seed: int) -> Path:
 def train_all(args: Namespace) -> None:
     """Run what is not there yet: a model's commands one after another, the models side by side."""
     plan = commands(args)
-    data = pairs.describe(args.data)
+    data = pairs.data_of(args.data)
 
     def there(key: tuple[str, int], command: Sequence[str]) -> bool:
         return chain.trained_already(command, data) if command[0] == "train/train.py" else made(args, key, command).exists()
@@ -118,13 +118,16 @@ def measured(args: Namespace) -> list[dict[str, Any]]:
             "n": each[0]["n"],
         }
         row["steps"] = sum(int(entry["options"]["steps"]) for entry in history)
-        means, spread = mean_and_spread(each, (*FIGURES, "gmacs", "params", "bytes", "ms"))
-        row |= {**means, "std": {key: spread[key] for key in FIGURES}}
+        means, spread = mean_and_spread(each, (*COMPARED_FIGURES, "gmacs", "params", "bytes", "ms"))
+        row |= {**means, "std": {key: spread[key] for key in COMPARED_FIGURES}}
         row["params"], row["bytes"] = round(row["params"]), round(row["bytes"])
         float_rows = [read_history(args.target / f"{model}-fp32-{seed}")[-1]["metrics"] for seed in range(args.seeds)]
-        row["fp32"] = {**mean_and_spread(float_rows, ("gmacs", "params", *metrics.FIGURES))[0], "list": "tune"}
+        row["fp32"] = {**mean_and_spread(float_rows, ("gmacs", "params", *metrics.HOLE_FIGURES))[0], "list": "tune"}
         rows.append(row)
-    rows += [{"kind": "classical", **{k: by_name[name][k] for k in ("name", "n", *FIGURES)}} for name in metrics.CLASSICAL]
+    rows += [
+        {"kind": "classical", **{k: by_name[name][k] for k in ("name", "n", *COMPARED_FIGURES)}}
+        for name in metrics.CLASSICAL
+    ]
     args.described = result["data"]
     return rows
 
@@ -135,8 +138,8 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     against = {}
     for row in rows[1:]:
         if row["kind"] == "int8":
-            apart = {key: round(own[key] - row[key], 4) for key in FIGURES}
-            spread = {key: round(float(np.hypot(own["std"][key], row["std"][key])), 4) for key in FIGURES}
+            apart = {key: round(own[key] - row[key], 4) for key in COMPARED_FIGURES}
+            spread = {key: round(float(np.hypot(own["std"][key], row["std"][key])), 4) for key in COMPARED_FIGURES}
             costs = {f"{key}_ratio": round(own[key] / row[key], 3) for key in ("gmacs", "params", "bytes", "ms")}
             against[row["name"]] = {"difference": apart, "std": spread, **costs}
     return against
@@ -168,7 +171,7 @@ def run(args: Namespace) -> None:
         results.write_result(args.json, result)
     if args.plot:
         plot(rows, args.plot)
-    shown = ("name", *FIGURES, "gmacs", "params", "bytes", "ms", "steps", "seeds")
+    shown = ("name", *COMPARED_FIGURES, "gmacs", "params", "bytes", "ms", "steps", "seeds")
     script.finish("int8 files, one chain", [{k: row.get(k) for k in shown} for row in rows], result)
 
 

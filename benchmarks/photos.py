@@ -478,7 +478,7 @@ def look(args: Namespace, models: Sequence[tuple[str, Path]], measured: Sequence
 
 def table(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What is shown of the rows: medians, and how many goals are missed."""
-    shown = [name for name in looks.FIGURES if name != "repeat_own"] + ["skin_kid"]
+    shown = [name for name in looks.SKIN_FIGURES if name != "repeat_own"] + ["skin_kid"]
     return [
         {
             "name": row["name"],

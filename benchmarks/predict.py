@@ -280,7 +280,7 @@ def recount(names: Sequence[str] = tuple(NETWORKS)) -> int:
             with redirect_stdout(io.StringIO()):  # Keras tells every variable that it saves
                 path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(builders[name]()).convert())
             moved = sum(row["moved_mb"] for row in contents.operators(path))
-            print(f'    "{name}": ({contents.count(path)["gmacs"]:.4f}, {moved:.2f}),', flush=True)
+            print(f'    "{name}": ({contents.cost_of(path)["gmacs"]:.4f}, {moved:.2f}),', flush=True)
             keras.backend.clear_session()
     return 0
 

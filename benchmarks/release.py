@@ -117,7 +117,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         results.write_result(args.json, result)
     publish(args.target, args.publish)
-    shown = (*metrics.FIGURES, "texture_swd", "psnr_vs_fp32", "gmacs", "params", "bytes", "ms")
+    shown = (*metrics.HOLE_FIGURES, "texture_swd", "psnr_vs_fp32", "gmacs", "params", "bytes", "ms")
     rows = [{"name": row["name"], **{name: row.get(name) for name in shown}} for row in result["rows"]]
     summary = {"weights": str(args.publish), "n": result["data"]["n"], "source": result["data"].get("source")}
     script.finish(f"{args.publish}: {result['data']['n']} validation pairs of {args.photos}", rows, summary)

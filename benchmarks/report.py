@@ -793,7 +793,7 @@ def run(args: Namespace) -> int:
     result, timings, guesses = sort_results({path: results.read_result(path) for path in args.results})
     paths = model_paths(args.models)
     if args.data is not None:
-        about = pairs.describe(args.data)
+        about = pairs.data_of(args.data)
         if result is not None and result["data"].get("eval_sha256") != about.get("eval_sha256"):
             raise ValueError(
                 f"{args.results[0]} was measured on list {str(result['data'].get('eval_sha256'))[:12]}, {args.data} has "

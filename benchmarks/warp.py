@@ -92,7 +92,7 @@ def prepare(size: int, folder: Path) -> dict[str, Callable[[], np.ndarray]]:
 
     def by_litert(name: str, delegates: list[Any] | None) -> Callable[[], np.ndarray]:
         path = folder / f"{name}.tflite"
-        litert_torch.convert(Warp(tflite.WARPS[name]).eval(), given).export(str(path))
+        litert_torch.convert(Warp(tflite.WARP_FORMS[name]).eval(), given).export(str(path))
         graph = Graph(path)
         tflite_edits.apply(graph, ())
         graph.write(path)

@@ -31,8 +31,8 @@ from faceeraser.artifacts.artifact import Artifact
 from faceeraser.artifacts.files import sha256_of
 from faceeraser.measurement import metrics
 from faceeraser.model import checkpoint, inference
-from faceeraser.model.networks import Inpainter, count
-from faceeraser.model.pairs import describe, evaluation_pairs
+from faceeraser.model.networks import Inpainter, cost_of
+from faceeraser.model.pairs import data_of, evaluation_pairs
 from faceeraser.system import chain, script, writing
 from faceeraser.system.history import read_history
 from faceeraser.system.writing import write_json
@@ -45,7 +45,7 @@ GRAPH_BYTES = 520_000
 # dB by which an int8 file was better than its student, at the most: fine-tuning goes on while it is quantized (measured).
 GIVEN_BACK = 0.2
 SLIM_SHARE = 0.12  # of the MACs, left for the scale factors to decide on
-FIGURES = ("gmacs", "params", *metrics.FIGURES)
+ROUND_FIGURES = ("gmacs", "params", *metrics.HOLE_FIGURES)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -126,7 +126,7 @@ def flags_of(budget: Budget) -> list[str]:
 def row_of(folder: Path, name: str) -> dict[str, Any]:
     """What a stage left: its costs and figures, and the seconds that its last fine-tuning took."""
     figures = read_history(folder)[-1]["metrics"]
-    return {"round": name, **{key: figures["after"][key] for key in FIGURES}, "seconds": figures.get("seconds")}
+    return {"round": name, **{key: figures["after"][key] for key in ROUND_FIGURES}, "seconds": figures.get("seconds")}
 
 
 def exported(file: Path, args: argparse.Namespace, resolution: int) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def exported(file: Path, args: argparse.Namespace, resolution: int) -> dict[str,
         "gmacs": model.card["gmacs"],
         "params": model.card["params"],
         "bytes": model.card["bytes"],
-        **{name: row[name] for name in metrics.FIGURES},
+        **{name: row[name] for name in metrics.HOLE_FIGURES},
     }
 
 
@@ -154,11 +154,11 @@ def misses(args: argparse.Namespace, source: dict[str, Any], file: dict[str, Any
     for key, limit, unit, name in limits:
         if limit is not None and file[key] / unit > limit:
             missed.append(f"{file[key] / unit:.3f} {name} are {file[key] / unit - limit:.3f} over {limit}")
-    for key in metrics.FIGURES[:2]:
+    for key in metrics.HOLE_FIGURES[:2]:
         drop = source[key] - file[key]
         if drop > args.max_drop:
             missed.append(f"{key} fell by {drop:.3f} dB, {drop - args.max_drop:.3f} more than --max-drop {args.max_drop}")
-    key = metrics.FIGURES[2]
+    key = metrics.HOLE_FIGURES[2]
     if source[key] is not None and abs(moved := file[key] - source[key]) > args.max_texture:
         missed.append(f"{key} moved by {moved:+.3f}, more than --max-texture {args.max_texture}")
     return missed
@@ -226,7 +226,7 @@ def source_of(args: argparse.Namespace, budget: Budget) -> Inpainter:
     if pipeline.config.quantized or pipeline.config.preset == "paper":
         kind = "quantized already" if pipeline.config.quantized else "of the paper preset, which cannot become int8"
         raise ValueError(f"{args.source} is {kind}; start from a float network of the mobile preset")
-    if budget.holds(count(pipeline)):
+    if budget.holds(cost_of(pipeline)):
         raise ValueError(f"{args.source} is already within {budget}; use compress/quantize.py to make it int8")
     if not budget.holds(least := least_cost(pipeline, args.drop_blocks)):
         raise ValueError(
@@ -238,10 +238,10 @@ def source_of(args: argparse.Namespace, budget: Budget) -> Inpainter:
 
 def train(args: argparse.Namespace, budget: Budget, pipeline: Inpainter, work: Path) -> list[dict[str, Any]]:
     """All rounds but those that were kept, up to the int8 network; returns the table's rows, `source` first."""
-    plan = planned(args, budget, count(pipeline), pipeline.config.resolution, work)
+    plan = planned(args, budget, cost_of(pipeline), pipeline.config.resolution, work)
     kept = unchanged(work, args.source, plan)
     began = inference.measure(pipeline, evaluation_pairs(args.data, "tune", pipeline.config.resolution, 24))
-    rows: list[dict[str, Any]] = [{"round": "source", **{key: began[key] for key in FIGURES}}]
+    rows: list[dict[str, Any]] = [{"round": "source", **{key: began[key] for key in ROUND_FIGURES}}]
     steps = {name: int(command[command.index("--steps") + 1]) for name, command in plan.items()}
     done, spent = 0, 0.0
     for number, (name, command) in enumerate(plan.items(), 1):
@@ -276,7 +276,7 @@ def run(args: argparse.Namespace) -> None:
     if args.rounds < 1:
         raise ValueError(f"--rounds {args.rounds}: expected at least 1")
     budget = budget_of(args)
-    described = describe(args.data)
+    described = data_of(args.data)
     if not described["n"]["val"]["blanks"]:
         raise ValueError(f"{args.data}: has no validation split to prove the result on; prepare more photographs")
     writing.check_free(args.target, args.overwrite)
@@ -296,7 +296,7 @@ def run(args: argparse.Namespace) -> None:
 
 def give_up_early(args: argparse.Namespace, source: dict[str, Any], student: dict[str, Any], work: Path) -> None:
     """Raises GateFailed when the last float network has lost more than quantization ever gave back (GIVEN_BACK)."""
-    for key in metrics.FIGURES[:2]:
+    for key in metrics.HOLE_FIGURES[:2]:
         if (drop := source[key] - student[key]) > args.max_drop + GIVEN_BACK:
             raise script.GateFailed(
                 f"{key} of the student fell by {drop:.3f} dB, --max-drop {args.max_drop} cannot be met by its int8 file; "

@@ -78,7 +78,7 @@ def _add_erasing(parser: argparse.ArgumentParser) -> None:
         help="use a camera instead of IN, until Ctrl-C (default: the first one); without OUT, show it in a window",
     )  # fmt: skip
     parser.add_argument(
-        "--model", type=Path, default=shipped.PLAN, metavar="FILE",
+        "--model", type=Path, default=shipped.PLAN_FILE, metavar="FILE",
         help="an exported file, such as export/to_tflite.py makes, or a checkpoint folder, which needs torch "
         "(default: the one that comes with the package)",
     )  # fmt: skip
@@ -194,7 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="address to listen at (default: %(default)s; browsers allow the camera only on localhost and https)",
     )  # fmt: skip
     page.add_argument(
-        "--model", type=Path, default=shipped.PLAN, metavar="FILE",
+        "--model", type=Path, default=shipped.PLAN_FILE, metavar="FILE",
         help="an exported .tflite file with its card (default: the one that comes with the package)",
     )  # fmt: skip
     return parser

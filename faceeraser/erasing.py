@@ -132,7 +132,7 @@ class Eraser:
         self._occluders = Occluders() if front == "keep" else None
         self._models: SimpleQueue[_Model] = SimpleQueue()
         for _ in range(workers):
-            opened = _open(Path(model or shipped.PLAN), runtime, Path(delegate) if delegate else None)
+            opened = _open(Path(model or shipped.PLAN_FILE), runtime, Path(delegate) if delegate else None)
             self.resolution, self.plans = opened.resolution, opened.plan is not None
             self._models.put(opened)
         self._opened = opened.source

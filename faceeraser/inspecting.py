@@ -12,7 +12,7 @@ from typing import Any
 from faceeraser.artifacts import contents
 from faceeraser.artifacts.card import read_card
 from faceeraser.artifacts.files import KINDS, sha256_of
-from faceeraser.measurement.metrics import FIGURES
+from faceeraser.measurement.metrics import HOLE_FIGURES
 from faceeraser.system.history import read_history
 from faceeraser.system.reading import json_object
 
@@ -22,7 +22,7 @@ def inspect(args: argparse.Namespace) -> int:
     path: Path = args.path
     if path.suffix in KINDS:
         description = read_card(path)
-        inside = contents.contents(path)
+        inside = contents.listing(path)
         facts, tables = _card_facts(description, inside), {"weights by layer": inside["layers"]}
         description = description | {"contents": inside}
     elif path.is_dir():
@@ -161,7 +161,7 @@ def _history_rows(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             {
                 "stage": entry.get("stage"),
                 "data": data.get("source") or data.get("name"),
-                **{name: figures.get(name) for name in ("gmacs", "params", *FIGURES, "n")},
+                **{name: figures.get(name) for name in ("gmacs", "params", *HOLE_FIGURES, "n")},
                 "time": str(entry.get("time") or "-")[:16].replace("T", " "),
             }
         )

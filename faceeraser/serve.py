@@ -167,7 +167,7 @@ def table(model: str | Path, page: str | Path) -> dict[str, tuple[str, bytes | P
         served[f"/data/{name}.json"] = (TYPES[".json"], json.dumps(value).encode())
     for path in (effects.FILE, tracking.FILE):
         served[f"/data/{path.name}"] = (TYPES[".json"], path)
-    files = {"model.tflite": model, "occlusion.tflite": shipped.OCCLUSION, **landmark_models.fetch()}
+    files = {"model.tflite": model, "occlusion.tflite": shipped.OCCLUSION_FILE, **landmark_models.fetch()}
     return served | {f"/data/{name}": (TYPES[".tflite"], path) for name, path in files.items()}
 
 

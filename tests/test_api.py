@@ -20,7 +20,8 @@ from faceeraser import cli
 from faceeraser.artifacts.card import card_path
 from faceeraser.face import picture, video
 from faceeraser.model import checkpoint
-from faceeraser.model.networks import Config, FaceEraser
+from faceeraser.model.config import Config
+from faceeraser.model.networks import FaceEraser
 from faceeraser.system import writing
 from faceeraser.training import preparing
 

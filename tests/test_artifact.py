@@ -16,17 +16,17 @@ from faceeraser import WEIGHTS, cli
 from faceeraser.artifacts import contents, embedded, runtimes
 from faceeraser.artifacts.artifact import Artifact
 from faceeraser.artifacts.card import (
+    ALL_PRECISIONS,
     ANY_CARD_NEEDS,
     CARD_FORMAT,
     CARD_NEEDS,
-    PRECISIONS,
     SCHEMA_FILE,
     card_path,
     read_card,
     write_card,
 )
 from faceeraser.artifacts.files import KINDS, sha256_of
-from faceeraser.artifacts.runtimes import describe
+from faceeraser.artifacts.runtimes import ports_of
 from faceeraser.measurement import results
 from faceeraser.system import extras
 
@@ -259,7 +259,7 @@ def test_coreml_is_described_but_refuses_to_predict_away_from_macos(tmp_path: Pa
 
     path = tmp_path / "m.mlpackage"
     ct.convert(program, convert_to="mlprogram", compute_precision=ct.precision.FLOAT32).save(str(path))
-    described = describe(path)
+    described = ports_of(path)
     with pytest.raises(ValueError, match="lacks gmacs, params"):
         write_card(path, FACTS | described)
     card = write_card(path, FACTS | described | {"gmacs": 0.1, "params": 3})
@@ -406,7 +406,7 @@ CARD = Draft202012Validator(SCHEMA)
 def test_the_schema_is_one_and_its_lists_are_the_codes_own() -> None:
     Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["properties"]["format"]["const"] == CARD_FORMAT
-    assert tuple(SCHEMA["properties"]["precision"]["enum"]) == PRECISIONS
+    assert tuple(SCHEMA["properties"]["precision"]["enum"]) == ALL_PRECISIONS
     assert set(SCHEMA["properties"]["kind"]["enum"]) == set(KINDS.values())
     assert set(CARD_NEEDS) <= {*SCHEMA["required"], *SCHEMA["else"]["required"]}
     assert set(ANY_CARD_NEEDS) <= {*SCHEMA["required"], *SCHEMA["if"]["required"]}
@@ -459,7 +459,7 @@ def test_inspect_tells_operators_and_weights_and_refuses_a_changed_file(torch_to
     said = capsys.readouterr().out
     for part in ("CONV_2D 1", "DEPTHWISE_CONV_2D 1", "TRANSPOSE_CONV 1", "xnnpack", "1 = erase, 0 = keep"):
         assert part in said, said
-    layers = contents.contents(path)["layers"]
+    layers = contents.listing(path)["layers"]
     assert [(layer["operator"], layer["stored"], layer["bytes"]) for layer in layers] == [
         ("CONV_2D", "float32", 4 * 8 * 4 * 9),
         ("DEPTHWISE_CONV_2D", "float32", 4 * 8 * 9),
@@ -472,7 +472,7 @@ def test_inspect_tells_operators_and_weights_and_refuses_a_changed_file(torch_to
 
 
 def test_float16_weights_are_told_as_they_are_stored(tensorflow_toys) -> None:
-    (layer,) = contents.contents(tensorflow_toys["fp16"])["layers"]
+    (layer,) = contents.listing(tensorflow_toys["fp16"])["layers"]
     assert (layer["stored"], layer["bytes"]) == ("float16", 2 * 108)
 
 
@@ -480,7 +480,7 @@ def test_contents_of_what_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "broken.tflite"
     path.write_bytes(b"not a model at all")
     with pytest.raises(ValueError, match="this is not a TFLite model"):
-        contents.contents(path)
+        contents.listing(path)
 
 
 def test_a_file_of_any_size_takes_what_its_card_allows_and_is_counted_at_its_resolution(tmp_path: Path) -> None:
@@ -515,14 +515,14 @@ def test_tflite_is_counted_as_the_closed_form_says(torch_toy) -> None:
     half = (SIZE // 2) ** 2
     macs = half * 8 * 4 * 9 + half * 8 * 9 + 8 * 8 + half * 8 * 3 * 16  # the transposed one by its input positions
     toy, path = torch_toy
-    counted = contents.count(path)
+    counted = contents.cost_of(path)
     assert counted["gmacs"] * 1e9 == pytest.approx(macs)
     assert counted["params"] == sum(p.numel() for p in toy.parameters())
 
 
 @pytest.mark.parametrize("name", ["fp16", "int8"])
 def test_quantized_weights_count_like_float_ones(tensorflow_toys, name: str) -> None:
-    counted = contents.count(tensorflow_toys[name])
+    counted = contents.cost_of(tensorflow_toys[name])
     assert counted["gmacs"] * 1e9 == pytest.approx(SIZE * SIZE * 3 * 4 * 9)
     assert counted["params"] in (108, 111)  # the converter adds a bias of zeros to some
 
@@ -553,7 +553,7 @@ def test_onnx_is_counted_alike_and_shared_weights_once(tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     graph = helper.make_graph(nodes, "count", ports, outs, constants)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
-    counted = contents.count(path)
+    counted = contents.cost_of(path)
     assert counted["gmacs"] * 1e9 == pytest.approx(2 * 64 * 4 * 36 + 64 * 4 * 9 + 64 * 4 * 2 * 16 + 10)
     assert counted["params"] == 144 + 4 + 36 + 128 + 10 + 5
 

@@ -179,13 +179,14 @@ def test_synthetic_data_is_called_so(place, capsys) -> None:
 
 def test_a_checkpoint_folder_is_measured_like_an_exported_file(place, capsys) -> None:
     from faceeraser.model import checkpoint, networks
+    from faceeraser.model.config import Config
 
-    pipeline = networks.FaceEraser(networks.Config(preset="mobile", resolution=SIZE), width=4).eval()
+    pipeline = networks.FaceEraser(Config(preset="mobile", resolution=SIZE), width=4).eval()
     with writing.whole_folder(place / "runs") as folder:
         checkpoint.save(folder, pipeline, stage="train", options={"features": "vgg"}, metrics={})
     assert call(fidelity, "runs --reference fp32.onnx --data faces --limit 1") == 0
     row = last_line(capsys)["rows"][1]
-    gmacs, params = networks.count(pipeline)
+    gmacs, params = networks.cost_of(pipeline)
     assert (row["name"], row["kind"], row["perceptual"], row["bytes"]) == ("runs", "checkpoint", "vgg", None)
     assert (row["gmacs"], row["params"]) == (gmacs, params)
 
@@ -274,7 +275,7 @@ def test_whole_photographs_have_a_row_for_every_painter_and_the_controls_miss_go
     rows = {row["name"]: row for row in result["rows"]}
     assert list(rows) == ["grey", "other", "skin_patches", "navier_stokes", "noise", "tile", "own_skin"]
     assert result["data"]["n"] == 2 and result["data"]["without_own_skin"] == [] and result["data"]["real_skin"] == {}
-    medians = {name: {f: row[f]["median"] for f in looks.FIGURES if row.get(f)} for name, row in rows.items()}
+    medians = {name: {f: row[f]["median"] for f in looks.SKIN_FIGURES if row.get(f)} for name, row in rows.items()}
     for name, row in rows.items():
         assert row["n"] == 2 and row["skin_kid"] is None, "there is no split to compare with"
         assert set(row["grain"]) == {"median", "p90", "low", "high", "n"}

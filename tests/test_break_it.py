@@ -19,7 +19,7 @@ from faceeraser import serve, shipped
 from faceeraser.artifacts import contents
 from faceeraser.artifacts.artifact import Artifact
 from faceeraser.artifacts.card import card_path
-from faceeraser.artifacts.runtimes import describe
+from faceeraser.artifacts.runtimes import ports_of
 from faceeraser.system import trial
 
 break_it = stage_script("benchmarks/break_it.py")
@@ -172,27 +172,27 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None
 
 def test_a_model_that_ends_its_process_does_not_end_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m.tflite"
-    path.write_bytes(shipped.OCCLUSION.read_bytes())
+    path.write_bytes(shipped.OCCLUSION_FILE.read_bytes())
     trial.check(path)
     monkeypatch.setattr(trial, "_PROGRAM", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     os.utime(path, (1, 1))
     with pytest.raises(ValueError, match=r"m\.tflite: ends the process that loads it \(signal 11\)"):
-        describe(path)
+        ports_of(path)
     monkeypatch.setattr(trial, "_PROGRAM", "import time; time.sleep(60)")
     monkeypatch.setattr(trial, "PATIENCE_S", 0.5)
     os.utime(path, (2, 2))
     with pytest.raises(ValueError, match=r"takes more than 0\.5 s"):
-        describe(path)
+        ports_of(path)
 
 
 def test_a_damaged_model_is_one_line_with_a_card_and_without(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
-    path.write_bytes(shipped.OCCLUSION.read_bytes()[:4096])
-    for read in (describe, contents.contents, contents.count):
+    path.write_bytes(shipped.OCCLUSION_FILE.read_bytes()[:4096])
+    for read in (ports_of, contents.listing, contents.cost_of):
         with pytest.raises(ValueError) as refused:
             read(path)
         assert str(refused.value).startswith(str(path)) and "\n" not in str(refused.value)
-    card_path(path).write_bytes(card_path(shipped.PLAN).read_bytes())
+    card_path(path).write_bytes(card_path(shipped.PLAN_FILE).read_bytes())
     with pytest.raises(ValueError, match="do not belong together"):
         Artifact(path)
 

@@ -8,7 +8,8 @@ from test_networks import lively, quantized
 
 from faceeraser.artifacts.files import sha256_of
 from faceeraser.model import checkpoint, quant
-from faceeraser.model.networks import Config, FaceEraser
+from faceeraser.model.config import Config
+from faceeraser.model.networks import FaceEraser
 from faceeraser.system import writing
 from faceeraser.system.history import read_history
 from faceeraser.training import channels

@@ -530,7 +530,8 @@ def test_a_picture_of_a_hundred_megapixels_needs_little_more_than_itself(astrona
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder of the smallest network."""
     from faceeraser.model import checkpoint
-    from faceeraser.model.networks import Config, FaceEraser
+    from faceeraser.model.config import Config
+    from faceeraser.model.networks import FaceEraser
 
     folder = tmp_path_factory.mktemp("runs") / "fp32"
     with writing.whole_folder(folder) as partial:
@@ -553,7 +554,7 @@ def test_inspect_shows_a_card(model, capsys):
     assert run("inspect", model, "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     inside = printed.pop("contents")
-    assert printed == read_card(model) and inside == contents.contents(model)
+    assert printed == read_card(model) and inside == contents.listing(model)
 
 
 def test_inspect_shows_a_folders_structure_and_history(run_folder, capsys):

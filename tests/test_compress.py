@@ -14,7 +14,8 @@ from conftest import script
 from test_networks import lively
 
 from faceeraser.model import checkpoint, inference, losses, pairs, quant
-from faceeraser.model.networks import Config, FaceEraser, count, norm_scales
+from faceeraser.model.config import Config
+from faceeraser.model.networks import FaceEraser, cost_of, norm_scales
 from faceeraser.system import writing
 from faceeraser.system.history import read_history
 from faceeraser.training import channels, finetuning, fit, quantizing
@@ -90,7 +91,7 @@ def test_pruning_halves_the_channels_in_multiples_of_eight(runs):
             assert number == wide[name]
         elif wide[name] >= 16:
             assert number == wide[name] // 2 and number % 8 == 0, name
-    assert count(after)[0] < 0.4 * count(before)[0]
+    assert cost_of(after)[0] < 0.4 * cost_of(before)[0]
 
 
 @pytest.mark.parametrize("name", ["pruned", "slim", "int8"])
@@ -136,11 +137,11 @@ def test_slimming_refuses_a_network_without_scales(run_script, skin, tmp_path, c
 
 def test_the_target_of_gmacs_is_met_and_not_overdone():
     pipeline = lively("mobile", width=32)
-    goal = 0.5 * count(pipeline)[0]
+    goal = 0.5 * cost_of(pipeline)[0]
     keep = channels.keep_for_gmacs(pipeline, goal)
     for _ in channels.prune_steps(pipeline, keep):
         pass
-    assert 0.7 * goal < count(pipeline)[0] <= goal
+    assert 0.7 * goal < cost_of(pipeline)[0] <= goal
 
 
 @pytest.mark.parametrize(("goal", "message"), [(1000.0, "nothing to prune"), (0.001, "cannot be reached")])
@@ -263,14 +264,14 @@ def test_channels_are_taken_where_they_do_least_harm_until_both_budgets_are_met(
     pipeline = lively("mobile", width=16)
     with torch.no_grad():
         pipeline.refine.up[3].conv2.conv.weight.zero_()
-    gmacs, params = count(pipeline)
+    gmacs, params = cost_of(pipeline)
     budget = channels.Budget(0.6 * gmacs, round(0.5 * params))
     ratios = channels.ratios_for(pipeline, budget, channels.sensitivity(pipeline, *a_batch()))
     assert ratios["refine.up.3.conv1.conv"] == 0.75, "all but the eight that have to stay"
     assert ratios["refine.stem.conv"] < 0.75
     for _ in channels.prune_steps(pipeline, 1.0, ratios=ratios):
         pass
-    assert budget.holds(count(pipeline)) and count(pipeline)[0] > 0.3 * gmacs
+    assert budget.holds(cost_of(pipeline)) and cost_of(pipeline)[0] > 0.3 * gmacs
     assert all(width % 8 == 0 for name, width in channels.widths(pipeline).items() if "conv1" in name)
 
 
@@ -279,9 +280,9 @@ def test_slimming_can_be_told_what_to_reach():
     with torch.no_grad():
         for scale in norm_scales(pipeline):
             scale.uniform_(0.1, 1.0)
-    budget = channels.Budget(gmacs=0.8 * count(pipeline)[0])
+    budget = channels.Budget(gmacs=0.8 * cost_of(pipeline)[0])
     channels.slim(pipeline, channels.share_for(pipeline, budget))
-    assert budget.holds(count(pipeline))
+    assert budget.holds(cost_of(pipeline))
 
 
 def test_what_a_network_is_worth_is_measured_after_fine_tuning_and_what_a_layer_is_within_it():
@@ -319,11 +320,11 @@ def test_a_separable_network_is_small_and_can_be_pruned_quantized_and_read_back(
     torch.manual_seed(0)
     plain, config = lively("mobile", width=16), Config.of("mobile", resolution=64, separable=True)
     pipeline = FaceEraser(config, 16).eval()
-    assert count(pipeline)[1] < count(plain)[1] / 5 and count(pipeline)[0] < count(plain)[0] / 2
-    params = count(pipeline)[1]
+    assert cost_of(pipeline)[1] < cost_of(plain)[1] / 5 and cost_of(pipeline)[0] < cost_of(plain)[0] / 2
+    params = cost_of(pipeline)[1]
     for _ in channels.prune_steps(pipeline, 0.5):
         pass
-    assert count(pipeline)[1] < 0.6 * params
+    assert cost_of(pipeline)[1] < 0.6 * params
     quant.fuse(pipeline)
     quant.prepare(pipeline, config.float_layers)
     quant.set_calibrating(pipeline, True)
@@ -373,7 +374,7 @@ def fitted(runs, run_script, skin, tmp_path_factory):
     steps leave of the figures, and which layers stay in float, differs from one CPU to the next.
     """
     folder = tmp_path_factory.mktemp("fitted") / "fit"
-    gmacs, _params = count(checkpoint.load(runs / "fp32"))
+    gmacs, _params = cost_of(checkpoint.load(runs / "fp32"))
     arguments = [
         "--data",
         skin,

@@ -626,7 +626,8 @@ def small_fp32(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from faceeraser.artifacts import edges
     from faceeraser.model import checkpoint, networks
-    from faceeraser.model.networks import Config, FaceEraser
+    from faceeraser.model.config import Config
+    from faceeraser.model.networks import FaceEraser
 
     torch.manual_seed(0)
     config = Config.of("mobile", resolution=64, blocks={"edge": 0, "clone": 0}, variant="auto_encoder")

@@ -27,13 +27,14 @@ from faceeraser.artifacts.artifact import Artifact
 from faceeraser.artifacts.card import SCHEMA_FILE, card_path, read_card
 from faceeraser.artifacts.files import sha256_of
 from faceeraser.artifacts.flatbuffer import Graph
-from faceeraser.artifacts.runtimes import open_model
+from faceeraser.artifacts.runtimes import load_model
 from faceeraser.conversion import convert, coreml, gate, mil_program, onnx
 from faceeraser.conversion.coreml import CoreML
 from faceeraser.conversion.onnx import ONNX
 from faceeraser.conversion.tflite import TFLite
 from faceeraser.model import checkpoint, networks, quant
-from faceeraser.model.networks import Config, FaceEraser
+from faceeraser.model.config import Config
+from faceeraser.model.networks import FaceEraser
 from faceeraser.model.warp import offsets_to_flow, sampling_coordinates, warp
 from faceeraser.system import writing
 from faceeraser.system.history import read_history
@@ -329,7 +330,7 @@ def test_the_card_tells_what_the_file_is(form, exported, runs) -> None:
     assert {port["name"]: (port["layout"], port["dtype"]) for port in (*card["inputs"], *card["outputs"])} == {
         name: (layout, "float32") for name in ("image", "mask", "erased", *(["edges"] if given else []))
     }
-    assert card["gmacs"] == pytest.approx(networks.count(checkpoint.load(runs[run]), SIZE)[0], rel=1e-6)
+    assert card["gmacs"] == pytest.approx(networks.cost_of(checkpoint.load(runs[run]), SIZE)[0], rel=1e-6)
     assert card["params"] > 0 and card["bytes"] == path.stat().st_size
 
 
@@ -339,7 +340,7 @@ def test_the_card_is_of_the_schemas_form_and_the_file_has_every_layer(form, expo
     card = read_card(path)
     CARD.validate(card)
     assert {port["name"]: port["meaning"] for port in card["inputs"]}["mask"] == "1 = erase, 0 = keep"
-    inside = contents.contents(path)
+    inside = contents.listing(path)
     assert inside["operators"] == card["checked"]["operators"]
     # In a .tflite file a mask for three channels is a convolution with three ones: 12 bytes, no layer of the network's.
     listed = [layer for layer in inside["layers"] if layer["bytes"] > 12]
@@ -432,7 +433,7 @@ def test_a_mask_of_any_other_value_than_0_erases_and_its_tensor_says_so(exported
     path = exported("tflite", "int8", flavour="cpu")
     names = [tensor.name for tensor in Graph(path).graph.tensors]
     assert names.count(b"mask_where_1_is_erased") == 1
-    model = open_model(path, 1, None)
+    model = load_model(path, 1, None)
     image, mask = np.rint(pictures[0].image * 255).astype(np.uint8)[None], pictures[0].mask.astype(np.uint8)[None, ..., None]
     given = [{3: image, 1: mask}, {3: image, 1: mask * 255}]
     one, other = (model([values[port.channels] for port in model.inputs])[0] for values in given)
@@ -951,7 +952,7 @@ def test_a_package_says_what_it_takes(form, packaged, runs) -> None:
 def test_weights_are_packed_and_take_as_little_as_they_say(packaged) -> None:
     sizes = {}
     for run, precision, as_tensors in COREML[:4]:
-        layers = contents.contents(packaged(run, precision, as_tensors))["layers"]
+        layers = contents.listing(packaged(run, precision, as_tensors))["layers"]
         flow = [layer for layer in layers if layer["layer"] == "clone.head.conv"]
         assert len(flow) == 1 and flow[0]["stored"] == "float32"
         sizes[precision] = sum(layer["bytes"] for layer in layers if layer not in flow)

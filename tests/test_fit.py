@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from faceeraser.model import checkpoint, inference, pairs
-from faceeraser.model.networks import Config, FaceEraser
+from faceeraser.model.config import Config
+from faceeraser.model.networks import FaceEraser
 from faceeraser.system.history import read_history
 from faceeraser.training import fit
 

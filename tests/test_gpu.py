@@ -16,12 +16,13 @@ from faceeraser.artifacts import contents, edges
 from faceeraser.artifacts.artifact import Artifact
 from faceeraser.artifacts.card import write_card
 from faceeraser.artifacts.flatbuffer import Graph
-from faceeraser.artifacts.runtimes import describe
+from faceeraser.artifacts.runtimes import ports_of
 from faceeraser.conversion import gpu_delegate
 from faceeraser.conversion.tflite import TFLite
 from faceeraser.measurement import runner
 from faceeraser.model import networks
-from faceeraser.model.networks import Config, FaceEraser
+from faceeraser.model.config import Config
+from faceeraser.model.networks import FaceEraser
 from faceeraser.system.legacy import find_python
 
 SIZE = 64
@@ -211,7 +212,7 @@ def test_what_a_file_needs_no_plugin_for(files, capsys) -> None:
 
     assert cli.main(["inspect", str(files["gpu-resampler"])]) == 0
     assert {row["type"]: row["n"] for row in contents.operators(files["gpu-resampler"])}["Resampler"] == 1
-    assert [p["name"] for p in describe(files["gpu-resampler"])["inputs"]] == ["image", "mask", "edges"]
+    assert [p["name"] for p in ports_of(files["gpu-resampler"])["inputs"]] == ["image", "mask", "edges"]
 
 
 def test_the_build_script_says_what_is_missing(tmp_path) -> None:

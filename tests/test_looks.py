@@ -81,7 +81,7 @@ def right(judged: Callable[[np.ndarray], dict[str, float]]) -> dict[str, float]:
 
 
 def test_other_skin_of_the_same_kind_is_nearly_ideal_in_every_figure(right: dict[str, float]) -> None:
-    assert tuple(right) and set(right) == set(looks.FIGURES)
+    assert tuple(right) and set(right) == set(looks.SKIN_FIGURES)
     assert abs(right["grain"]) < 0.05 and right["texture"] == pytest.approx(1, abs=0.1) and right["spectrum"] < 0.4
     assert abs(right["outliers"]) < 0.002 and right["bleed"] == 0 and right["step"] < 1.3
     assert right["crease"] == pytest.approx(1, abs=0.1) and right["repeat"] < right["repeat_own"] + 0.05

@@ -13,17 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from faceeraser.model import peers, quant
-from faceeraser.model.networks import (
-    COMPARED,
-    VARIANTS,
-    Config,
-    FaceEraser,
-    PatchDiscriminator,
-    copyable,
-    count,
-    fill_hole,
-    three,
-)
+from faceeraser.model.config import COMPARED, VARIANTS, Config
+from faceeraser.model.networks import FaceEraser, PatchDiscriminator, copyable, cost_of, fill_hole, three
 from faceeraser.model.peers import build
 from faceeraser.model.warp import warp
 
@@ -138,7 +129,7 @@ def test_an_untrained_mobile_network_is_the_smooth_fill():
 
 
 def test_the_paper_width_costs_what_the_paper_costs():
-    gmacs, params = count(FaceEraser(Config.of("paper"), 64))
+    gmacs, params = cost_of(FaceEraser(Config.of("paper"), 64))
     assert gmacs == pytest.approx(142, rel=0.02)
     assert params == pytest.approx(49e6, rel=0.01)
 
@@ -153,7 +144,7 @@ def test_count_agrees_with_the_formula_for_one_convolution():
         def forward(self, image, mask):
             return self.up(self.conv(image))
 
-    gmacs, params = count(One(), 64)
+    gmacs, params = cost_of(One(), 64)
     assert gmacs * 1e9 == 32 * 32 * 3 * 5 * 9 + 32 * 32 * 5 * 2 * 16
     assert params == 3 * 5 * 9 + 5 + 5 * 2 * 16 + 2
 
@@ -217,8 +208,8 @@ def test_halved_networks_cost_a_quarter_and_keep_the_shapes():
     whole = FaceEraser(Config.of("mobile", halved=()), 8)
     halved = FaceEraser(Config.of("mobile", halved=("edge", "clone")), 8)
     halved.load_state_dict(whole.state_dict())
-    refine = count(whole)[0] - (count(whole)[0] - count(halved)[0]) / 0.75
-    assert 0 < refine < count(halved)[0]
+    refine = cost_of(whole)[0] - (cost_of(whole)[0] - cost_of(halved)[0]) / 0.75
+    assert 0 < refine < cost_of(halved)[0]
     with torch.no_grad():
         outputs = halved.eval()(torch.rand(1, 3, 64, 64), rectangle(16, 16, 30, 30))
     assert outputs["edges_hat"].shape == (1, 1, 64, 64) and outputs["offsets"].shape == (1, 2, 64, 64)
@@ -240,7 +231,7 @@ def test_shrunk_networks_do_at_full_size_what_they_do_at_the_small_one():
     inside = F.max_pool2d(1 - mask, 5, 1, 2) == 0  # the fill differs a little, and flow is cut off at the hole's border
     change = (F.avg_pool2d(b["offsets"], 2) - a["offsets"]).abs() * inside
     assert change.mean() < 0.1 * (a["offsets"].abs() * inside).mean()
-    assert count(large, 128)[0] == pytest.approx(count(small, 64)[0])
+    assert cost_of(large, 128)[0] == pytest.approx(cost_of(small, 64)[0])
 
 
 def test_what_a_config_writes_it_reads_again():

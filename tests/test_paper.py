@@ -7,7 +7,8 @@ from torch.nn.utils import parametrize
 
 from faceeraser.artifacts import edges
 from faceeraser.model import losses
-from faceeraser.model.networks import ChannelAttention, Config, DilatedBlock, FaceEraser, PatchDiscriminator, RefineBlock
+from faceeraser.model.config import Config
+from faceeraser.model.networks import ChannelAttention, DilatedBlock, FaceEraser, PatchDiscriminator, RefineBlock
 from faceeraser.training import fit
 
 CONFIG = Config.of("paper")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from faceeraser.model import checkpoint, inference, pairs, peers
-from faceeraser.model.networks import COMPARED, PRESETS, Config, Conv, Inpainter, count
+from faceeraser.model.config import COMPARED, PRESETS, Config
+from faceeraser.model.networks import Conv, Inpainter, cost_of
 from faceeraser.system import writing
 from faceeraser.training import fit
 
@@ -119,7 +120,7 @@ def test_costs_include_the_products_of_attention():
         m.register_forward_hook(lambda m, i, o: macs.append(m.weight.numel() * o.shape[-1] * o.shape[-2]))
         for m in convolutions
     ]
-    gmacs, _ = count(network)
+    gmacs, _ = cost_of(network)
     for hook in hooks:
         hook.remove()
     pieces = 9 * 32 + 32 * 4 + 16 * 16 + 8 * 64 + 3 * 64

@@ -12,7 +12,8 @@ from conftest import script
 from faceeraser.artifacts import edges
 from faceeraser.artifacts.artifact import Artifact
 from faceeraser.model import checkpoint, inference, networks, pairs, peers
-from faceeraser.model.networks import COMPARED, MODELS, Config, count
+from faceeraser.model.config import COMPARED, MODELS, Config
+from faceeraser.model.networks import cost_of
 from faceeraser.model.quant import QuantConv2d, quantized_tensors
 from faceeraser.training import channels
 
@@ -35,7 +36,7 @@ def test_a_peer_goes_through_the_chain(model, run_script, skin, tmp_path, monkey
     assert run_script("export/to_tflite.py", tmp_path / "int8", tmp_path, *arguments) == 0
 
     whole, pruned, int8 = (checkpoint.load(tmp_path / name) for name in ("run", "pruned", "int8"))
-    assert count(pruned)[1] < 0.6 * count(whole)[1] and type(int8) is type(whole)
+    assert cost_of(pruned)[1] < 0.6 * cost_of(whole)[1] and type(int8) is type(whole)
     file = tmp_path / "int8-web.tflite"
     card = json.loads(Path(f"{file}.json").read_text())
     assert [entry["stage"] for entry in card["history"]] == ["train-all", "prune", "quantize"]
@@ -52,10 +53,10 @@ def test_a_peer_goes_through_the_chain(model, run_script, skin, tmp_path, monkey
 def test_a_pruned_peer_is_smaller_and_runs(model):
     torch.manual_seed(0)
     network = peers.build(Config.of("mobile", model=model, resolution=64), 16).eval()
-    before = count(network)
+    before = cost_of(network)
     for _ in channels.prune_steps(network, 0.5):
         pass
-    after = count(network)
+    after = cost_of(network)
     assert after[0] < 0.75 * before[0] and after[1] < 0.6 * before[1]  # HiFill's first layers have 8 channels, the least
     with torch.no_grad():
         out = network(torch.rand(1, 3, 64, 64), torch.nn.functional.pad(torch.ones(1, 1, 20, 20), (22, 22, 22, 22)))

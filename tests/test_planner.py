@@ -22,7 +22,8 @@ from faceeraser.conversion.tflite import TFLite
 from faceeraser.erasing import Eraser
 from faceeraser.face.mesh import Face
 from faceeraser.model import checkpoint, paint, quant
-from faceeraser.model.networks import Config, count
+from faceeraser.model.config import Config
+from faceeraser.model.networks import cost_of
 from faceeraser.model.planner import PatchEraser
 from faceeraser.system import writing
 from faceeraser.training import channels, fit
@@ -337,7 +338,7 @@ def test_a_file_paints_what_its_network_paints_with_the_same_sources(exported, n
         assert np.abs(file.run(picture.image, picture.mask) - expected).max() < 1e-4
     operators = card["checked"]["operators"]
     assert not {"ARG_MIN", "GATHER_ND", "BROADCAST_TO", "GREATER_EQUAL", "EMBEDDING_LOOKUP"} & set(operators)
-    assert exported["erased"].stat().st_size < 4 * count(network)[1] + 300_000, "no table of 289 x 841 is stored"
+    assert exported["erased"].stat().st_size < 4 * cost_of(network)[1] + 300_000, "no table of 289 x 841 is stored"
 
 
 def test_a_file_that_only_plans_says_what_its_network_plans_and_erases_a_photograph(exported, network, pictures) -> None:

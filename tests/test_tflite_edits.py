@@ -13,7 +13,8 @@ from faceeraser.artifacts.flatbuffer import Graph
 from faceeraser.conversion import tflite_edits
 from faceeraser.measurement.runner import reference
 from faceeraser.model import quant
-from faceeraser.model.networks import Config, Conv
+from faceeraser.model.config import Config
+from faceeraser.model.networks import Conv
 from faceeraser.model.quant import Tap
 
 SIDE = 8
@@ -135,11 +136,11 @@ def test_resampler_for_the_mark(tmp_path) -> None:
     """Only what is marked as the warp, and with the mark's own inputs, picture and coordinates."""
     import litert_torch
 
-    from faceeraser.conversion.tflite import WARPS
+    from faceeraser.conversion.tflite import WARP_FORMS
 
     class Warps(nn.Module):
         def forward(self, image: Tensor, flow: Tensor) -> Tensor:
-            return WARPS["resampler"](image, flow)
+            return WARP_FORMS["resampler"](image, flow)
 
     given = (torch.rand(1, 3, SIDE, SIDE), torch.rand(1, 2, SIDE, SIDE))
     litert_torch.convert(Warps().eval(), given).export(str(tmp_path / "marked.tflite"))

@@ -520,7 +520,7 @@ def test_the_astronaut_is_followed_and_steadied(finder, astronaut):
 def test_two_workers_give_the_frames_of_one_in_the_same_order(finder, clip):
     def erased(workers: int) -> list[np.ndarray]:
         shown = ((image, 1 / FPS) for image in images(clip))
-        return [frame.image for frame in Eraser(shipped.PLAN, workers=workers).frames(shown, Tracker(finder))]
+        return [frame.image for frame in Eraser(shipped.PLAN_FILE, workers=workers).frames(shown, Tracker(finder))]
 
     one, two = erased(1), erased(2)
     assert len(one) == 24 and all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))

@@ -152,12 +152,12 @@ def written(tmp_path_factory) -> dict[str, Path]:
     import litert_torch
 
     folder = tmp_path_factory.mktemp("warps")
-    for name, sample in tflite.WARPS.items():
+    for name, sample in tflite.WARP_FORMS.items():
         litert_torch.convert(Sizes(sample).eval(), traced()).export(str(folder / f"{name}.tflite"))
         graph = Graph(folder / f"{name}.tflite")
         tflite_edits.apply(graph, ())
         graph.write(folder / f"{name}.tflite")
-    return {name: folder / f"{name}.tflite" for name in tflite.WARPS}
+    return {name: folder / f"{name}.tflite" for name in tflite.WARP_FORMS}
 
 
 @dataclass
@@ -319,7 +319,7 @@ def test_a_runtime_warps_as_the_table_says(runtime: str, golden, place) -> None:
     assert not off, f"{runtime} is off by {off}"
 
 
-@pytest.mark.parametrize("sample", tflite.WARPS)
+@pytest.mark.parametrize("sample", tflite.WARP_FORMS)
 def test_the_files_have_float_coordinates_and_operators_that_gpus_take(sample: str, written) -> None:
     graph = Graph(written[sample])
     taken = graph.ops(*(("GATHER",) if sample == "rows" else (RESAMPLER,)))

@@ -733,7 +733,7 @@ def test_the_page_is_told_of_the_mesh_what_python_knows(small: serve.Server) -> 
     }
     assert mesh["dilation_erased"] == {name: parts.DILATION_ERASED[bit] for name, bit in parts.PARTS.items() if name in ALL}
     assert mesh["occluders"]["side"] == 128 and mesh["painting"]["blocks"] == 16
-    assert ask(small, "/data/occlusion.tflite")[2] == shipped.OCCLUSION.read_bytes()
+    assert ask(small, "/data/occlusion.tflite")[2] == shipped.OCCLUSION_FILE.read_bytes()
     assert mesh["pieces"]["left_eye"] == [["eyes"], 1] and mesh["pieces"]["face"] == [list(ALL), 0]
     card = json.loads(ask(small, "/data/model.json")[2])
     assert card["sha256"] == sha256_of(MODEL) and "history" not in card

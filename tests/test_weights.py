@@ -44,7 +44,7 @@ def test_a_file_comes_from_the_fp32_weights_by_an_unbroken_chain_of_hashes(name)
 
 def test_the_file_that_erases_plans_is_small_and_passed_its_gate():
     card = read_card(WEIGHTS / "plan.tflite")
-    assert shipped.PLAN == WEIGHTS / "plan.tflite" and Artifact(shipped.PLAN).plans
+    assert shipped.PLAN_FILE == WEIGHTS / "plan.tflite" and Artifact(shipped.PLAN_FILE).plans
     assert card["precision"] == "int8" and card["parity"]["passed"] and card["parity"]["plan_share_min"] >= 0.95
     assert card["gmacs"] < 0.2 and card["params"] < 250_000 and card["bytes"] < 420_000
     assert checkpoint.load(WEIGHTS / "fp32").config.model == "patches"
@@ -56,7 +56,7 @@ def test_what_is_in_front_is_said_by_a_small_file_of_the_network_beside_it():
     history = read_history(WEIGHTS / "occlusion")[-1]
     assert history["stage"] == "train-occlusion" and history["data"]["source"] == "photos"
     assert history["sha256"] == sha256_of(WEIGHTS / "occlusion" / occlusion.WEIGHTS)
-    assert shipped.OCCLUSION.stat().st_size < 150_000
+    assert shipped.OCCLUSION_FILE.stat().st_size < 150_000
     picture = np.random.default_rng(0).integers(0, 256, (occluders.SIDE,) * 2 + (3,), np.uint8)
     own = occlusion.load(WEIGHTS / "occlusion")(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)[0, 0]
     assert np.abs(occluders.Occluders()(picture) - own.detach().numpy()).mean() < occlusion.APART
@@ -81,7 +81,7 @@ def test_weights_that_were_exchanged_are_refused(tmp_path):
 def test_the_results_are_those_of_the_files_that_ship():
     card = read_card(WEIGHTS / "int8.tflite")
     assert all(ROWS["int8"][key] == card[key] for key in ("gmacs", "params", "bytes"))
-    gmacs, params = networks.count(checkpoint.load(WEIGHTS / "fp32"))
+    gmacs, params = networks.cost_of(checkpoint.load(WEIGHTS / "fp32"))
     assert ROWS["fp32"]["gmacs"] == pytest.approx(gmacs, rel=0.01) and ROWS["fp32"]["params"] <= params
 
 

@@ -34,14 +34,14 @@ from faceeraser.measurement import metrics, results
 from faceeraser.measurement.patchmatch import fill_patchmatch
 from faceeraser.measurement.seeds import mean_and_spread
 from faceeraser.model import checkpoint, inference, pairs
-from faceeraser.model.networks import Inpainter, count
+from faceeraser.model.networks import Inpainter, cost_of
 from faceeraser.model.warp import landing_in_hole
 from faceeraser.system import chain, script
 from faceeraser.system.history import read_history
 from faceeraser.training import fit
 
 ROOT = Path(__file__).resolve().parent.parent
-FIGURES = ("psnr", "mae", "psnr_hole", "psnr_hole_mirrored", "psnr_hole_smooth", "mae_hole", "texture_energy")
+TABLE_FIGURES = ("psnr", "mae", "psnr_hole", "psnr_hole_mirrored", "psnr_hole_smooth", "mae_hole", "texture_energy")
 OURS = {"edge_pc_ae": "auto_encoder", "edge_pc_unet": "unet", "edge_pc_unet_ca": "unet_attention"}
 # The paper's tables: PSNR, its spread, MAE, its spread. In the order of Table 1, the worst first.
 TABLE_1 = {
@@ -157,14 +157,14 @@ def scored(name: str, folders: Sequence[Path], listed: Sequence[pairs.Pair]) -> 
         rows.append(score.row)
         for key, each in score.figures.items():
             values.setdefault(key, []).append(each)
-    gmacs, params = count(network)
+    gmacs, params = cost_of(network)
     options = read_history(folders[0])[-1]["options"]
     row: dict[str, Any] = {"name": name, "seeds": len(folders), "n": len(listed), "gmacs": round(gmacs, 4), "params": params}
     # Texture is None where no photograph resolved any.
-    shared = [key for key in values if key in FIGURES or key.startswith("cloned")]
+    shared = [key for key in values if key in TABLE_FIGURES or key.startswith("cloned")]
     wanted = [key for key in shared if all(score[key] is not None for score in rows)]
     means, spread = mean_and_spread(rows, wanted)
-    row |= dict.fromkeys(FIGURES) | means | {"std": spread}
+    row |= dict.fromkeys(TABLE_FIGURES) | means | {"std": spread}
     within, _ = mean_and_spread(rows, [f"{key}_std" for key in wanted])
     row["picture_std"] = {key: within[f"{key}_std"] for key in wanted}
     row |= {"steps": sum(entry["options"]["steps"] for entry in read_history(folders[0]))}
@@ -179,9 +179,9 @@ def classical(listed: Sequence[pairs.Pair]) -> list[dict[str, Any]]:
     rows = []
     for name, fill in {**metrics.CLASSICAL, "patchmatch": fill_patchmatch}.items():
         score = metrics.score(fill, listed, progress=tqdm).row
-        there = [key for key in FIGURES if score[key] is not None]
+        there = [key for key in TABLE_FIGURES if score[key] is not None]
         untrained = dict.fromkeys(("seeds", "std", "steps", "gmacs", "params", "perceptual"))
-        row = {"name": name, "kind": "classical", "n": score["n"], **untrained, **dict.fromkeys(FIGURES)}
+        row = {"name": name, "kind": "classical", "n": score["n"], **untrained, **dict.fromkeys(TABLE_FIGURES)}
         row |= {key: round(score[key], 4) for key in there}
         rows.append({**row, "picture_std": {key: round(score[f"{key}_std"], 4) for key in there}})
     return rows
@@ -300,7 +300,7 @@ def run(args: Namespace) -> None:
         raise ValueError(f"--seeds {args.seeds}: expected at least 1")
     if args.limit is not None and args.limit < 2:
         raise ValueError(f"--limit {args.limit}: expected at least 2 pairs, to have a spread")
-    data = pairs.describe(args.data)
+    data = pairs.data_of(args.data)
     first, then, folders = commands(args)
     for plan in (first, then):
         if left := [command for command in plan if not chain.trained_already(command, data)]:
@@ -335,7 +335,7 @@ def run(args: Namespace) -> None:
     if args.table == 2 and (args.flows or args.sheet):
         draw(args, folders, listed[:4])
     more = ("flow_spread", "flow_in_hole", "dots") if args.table == 2 else ("cloned_psnr_hole_mirrored", "gmacs", "params")
-    shown = ("name", *FIGURES, *more, "seeds")
+    shown = ("name", *TABLE_FIGURES, *more, "seeds")
     script.finish(
         f"Table {args.table} at {args.size} pixels, {args.steps} steps", [{k: r.get(k) for k in shown} for r in rows], result
     )

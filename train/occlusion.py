@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     if args.steps < 1 or args.batch < 1:
         raise ValueError(f"--steps {args.steps} --batch {args.batch}: expected at least 1 of each")
-    described = pairs.describe(args.source)
+    described = pairs.data_of(args.source)
     data = occlusion.OcclusionPairs(args.source, "train", args.seed)
     held_out = occlusion.OcclusionPairs(args.source, "val", 1)
     with writing.whole_folder(args.target, args.overwrite, args.resume) as folder:

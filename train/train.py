@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from faceeraser.model import checkpoint, inference, losses, pairs, peers
-from faceeraser.model.networks import MODELS, PRESETS, VARIANTS, Config, Inpainter
+from faceeraser.model.config import MODELS, PRESETS, VARIANTS, Config
+from faceeraser.model.networks import Inpainter
 from faceeraser.system import script, writing
 from faceeraser.training import fit
 
@@ -199,7 +200,7 @@ def run(args: argparse.Namespace) -> None:
     if args.size % unit:
         why = "128 pixels are seen of any picture" if unit == 128 else "the refine network halves five times"
         raise ValueError(f"--size {args.size}: expected a multiple of {unit}, as {why}")
-    described = pairs.describe(args.source)
+    described = pairs.data_of(args.source)
     recipe = recipe_of(args)
     teacher = checkpoint.load(args.teacher) if args.teacher else None
     critics = fit.discriminators(args.critic_width) if recipe.adversarial_weight() > 0 else None

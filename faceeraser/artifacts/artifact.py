@@ -16,10 +16,10 @@ import numpy as np
 
 from faceeraser.artifacts.card import card_path, read_card
 from faceeraser.artifacts.painting import LUMA
-from faceeraser.artifacts.runtimes import Port, open_model
+from faceeraser.artifacts.runtimes import Port, load_model
 from faceeraser.system import trial
 
-PLAN = ("skin", "shading", "sources")
+PLAN_OUTPUTS = ("skin", "shading", "sources")
 """Outputs of a file that only plans."""
 
 
@@ -68,11 +68,11 @@ class Artifact:
             )
         if not card_path(self.path).is_file():
             trial.check(self.path)
-        self._model = open_model(self.path, threads or os.cpu_count() or 1, runtime, Path(delegate) if delegate else None)
+        self._model = load_model(self.path, threads or os.cpu_count() or 1, runtime, Path(delegate) if delegate else None)
         self._roles = _roles(self.path, self._model.inputs)
         pictures = [port for port in self._model.outputs if port.channels == 3]
         named = [port for port in pictures if "erased" in port.name.lower()] or pictures
-        self.plans = set(PLAN) <= {port.name for port in self._model.outputs} and "erased" not in named[0].name
+        self.plans = set(PLAN_OUTPUTS) <= {port.name for port in self._model.outputs} and "erased" not in named[0].name
         if len(named) != 1:
             listed = ", ".join(f"{port.name} {port.shape}" for port in self._model.outputs)
             raise ValueError(f"{self.path}: its outputs are {listed}; expected one picture, or one named 'erased'")

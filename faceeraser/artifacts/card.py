@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from faceeraser.artifacts import embedded
-from faceeraser.artifacts.contents import count
+from faceeraser.artifacts.contents import cost_of
 from faceeraser.artifacts.files import Fields, bytes_of, kind_of, members, sha256_of
-from faceeraser.artifacts.runtimes import describe
+from faceeraser.artifacts.runtimes import ports_of
 from faceeraser.system.reading import json_object
 from faceeraser.system.writing import write_json
 
 CARD_FORMAT = 1
 SCHEMA_FILE = Path(__file__).with_name("card.schema.json")
-PRECISIONS = (
+ALL_PRECISIONS = (
     "fp32",
     "fp16",
     "int8",
@@ -52,7 +52,7 @@ def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
     missing = [name for name in (ANY_CARD_NEEDS if "network" in fields else CARD_NEEDS) if name not in fields]
     if missing:
         raise ValueError(f"the card of {path.name} lacks {', '.join(missing)}")
-    for name, allowed in {"precision": PRECISIONS, "edges": ("inside", "input")}.items():
+    for name, allowed in {"precision": ALL_PRECISIONS, "edges": ("inside", "input")}.items():
         if name in fields and fields[name] not in allowed:
             raise ValueError(f"the card of {path.name}: {name} is {fields[name]!r}, expected {' or '.join(allowed)}")
     if path.with_name(path.name + ".data").exists():
@@ -66,9 +66,9 @@ def write_card(path: str | Path, fields: Mapping[str, Any]) -> Fields:
     }
     if kind != "coreml":
         if "inputs" not in fields or "outputs" not in fields:
-            card |= describe(path, made_here=True)
+            card |= ports_of(path, made_here=True)
         if "gmacs" not in fields or "params" not in fields:
-            card |= count(path, fields.get("resolution"))
+            card |= cost_of(path, fields.get("resolution"))
     card = card | dict(fields) | {key: card[key] for key in ("format", "file", "kind", "sha256", "bytes")}
     missing = [name for name in ("inputs", "outputs", "gmacs", "params") if name not in card]
     if missing:

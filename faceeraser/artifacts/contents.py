@@ -34,7 +34,7 @@ TENSOR_BYTES = {
 }
 
 
-def count(path: str | Path, resolution: int | None = None) -> Fields:
+def cost_of(path: str | Path, resolution: int | None = None) -> Fields:
     """{"gmacs", "params"} of a .tflite or .onnx file, counted on its graph at its own resolution, or at `resolution`
     (height and width) if it takes any.
 
@@ -183,7 +183,7 @@ def _count_onnx(path: Path, resolution: int | None) -> tuple[int, int]:
     return macs, weights
 
 
-def contents(path: str | Path) -> Fields:
+def listing(path: str | Path) -> Fields:
     """{"operators": {type: number}, "layers": [...]} of an exported file, read from the file itself; needs no card.
 
     layers: [{"layer", "operator", "stored", "bytes"}] for every convolution, in the file's order: the type its weights are

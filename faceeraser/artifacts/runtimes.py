@@ -238,7 +238,7 @@ class _CoreML:
         ]
 
 
-def open_model(
+def load_model(
     path: Path, threads: int, runtime: str | None = None, delegate: Path | None = None, runs: bool = True
 ) -> _TFLite | _ONNX | _CoreML:
     """The model of an exported file: its `inputs` and `outputs` as ports, and a call that runs it. Needs no card."""
@@ -250,11 +250,11 @@ def open_model(
     return _ONNX(path, threads) if kind == "onnx" else _CoreML(path)
 
 
-def describe(path: str | Path, made_here: bool = False) -> Fields:
+def ports_of(path: str | Path, made_here: bool = False) -> Fields:
     """{"inputs": [...], "outputs": [...]} as a card lists them, read from the file. Needs no card."""
     path = Path(path)
     members(path)
     if not made_here:
         trial.check(path)
-    model = open_model(path, threads=1, runs=False)
+    model = load_model(path, threads=1, runs=False)
     return {"inputs": [p.described() for p in model.inputs], "outputs": [p.described() for p in model.outputs]}

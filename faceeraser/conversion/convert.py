@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from faceeraser.artifacts import embedded, publishing
 from faceeraser.artifacts.card import write_card
-from faceeraser.artifacts.runtimes import describe
+from faceeraser.artifacts.runtimes import ports_of
 from faceeraser.conversion import formats, tflite
 from faceeraser.conversion.coreml import CoreML
 from faceeraser.conversion.formats import Format, Written
@@ -46,7 +46,7 @@ from faceeraser.conversion.tflite import TFLite
 from faceeraser.measurement import results
 from faceeraser.model import any_task, checkpoint, quant
 from faceeraser.model.any_network import AnyNetwork
-from faceeraser.model.networks import Inpainter, count
+from faceeraser.model.networks import Inpainter, cost_of
 from faceeraser.model.warp import Sampling
 from faceeraser.system.history import read_history
 from faceeraser.system.script import GateFailed, finish
@@ -93,11 +93,11 @@ def export(
             checked = format.check(staged, pipeline)
         with publishing.step("reading it back"):
             about = _about(format, pipeline, source)
-            fields = {**about, "checked": checked, "parity": {"n": 0, "passed": False}, **describe(staged)}
+            fields = {**about, "checked": checked, "parity": {"n": 0, "passed": False}, **ports_of(staged)}
             embedded.write(staged, embedded.essentials(fields))
             write_card(staged, fields)
             if written.planned is not None:
-                write_card(written.planned, fields | describe(written.planned))
+                write_card(written.planned, fields | ports_of(written.planned))
         measured, failures = format.compare(written, pipeline, pictures)
         if failures:
             raise GateFailed(f"{path.name} was not published: " + "; ".join(failures))
@@ -142,7 +142,7 @@ def _about(format: Format, pipeline: Inpainter, source: Path) -> dict[str, Any]:
     """What a card says of the network and of how it was written."""
     # Counted on the network, which a file has too: what a head computes in phases is zeros beyond that.
     folded = pipeline if pipeline.config.quantized else formats.frozen(pipeline)
-    gmacs, params = count(folded, pipeline.config.resolution)
+    gmacs, params = cost_of(folded, pipeline.config.resolution)
     return {
         "precision": format.precision,
         "resolution": pipeline.config.resolution,
@@ -231,7 +231,7 @@ def _about_any(format: Format, network: AnyNetwork, warps: Sequence[Sampling]) -
 
 def _ports(network: AnyNetwork, path: Path) -> dict[str, Any]:
     """Inputs and outputs as a card lists them, with the ranges that the network's samples have."""
-    ports = describe(path)
+    ports = ports_of(path)
     given = network.outputs(network.samples[0])
     for port in ports["inputs"]:
         low, high = network.range_of(port["name"])

@@ -47,8 +47,8 @@ class Format(ABC):
     """Allowed values of `precision`, besides 'auto'."""
     BOUNDS: ClassVar[dict[str, float]] = BOUNDS
     """The gate's bound on the picture, by precision."""
-    MODELS: ClassVar[tuple[str, ...]] = ("faceeraser", "patches")
-    """Models that it can be written for (networks.MODELS)."""
+    SUPPORTED: ClassVar[tuple[str, ...]] = ("faceeraser", "patches")
+    """Models that it can be written for (config.MODELS)."""
 
     precision: str = "auto"
     """'auto' for the network's own (int8 if it is quantized, else fp32; fp16 for CoreML), or one of PRECISIONS."""
@@ -75,7 +75,7 @@ class Format(ABC):
         Raises:
             ValueError: the network has no such form.
         """
-        if pipeline.config.model not in self.MODELS:
+        if pipeline.config.model not in self.SUPPORTED:
             raise ValueError(f"{source}: {pipeline.config.model} is exported as .tflite only; use export/to_tflite.py")
         if self.edges_input and pipeline.first != "edge":
             raise ValueError(f"{source}: {pipeline.config.model} has no edge network, so it takes no edges")

@@ -26,7 +26,8 @@ from faceeraser.conversion import formats
 from faceeraser.conversion.gate import Gate, Reference, as_file, cut, gate_pictures, parity
 from faceeraser.model import paint, quant
 from faceeraser.model.any_network import AnyNetwork, Sample
-from faceeraser.model.networks import Config, Inpainter
+from faceeraser.model.config import Config
+from faceeraser.model.networks import Inpainter
 from faceeraser.model.planner import PatchEraser
 from faceeraser.model.quant import QuantConv2d
 from faceeraser.model.warp import Sampling

@@ -20,7 +20,8 @@ from faceeraser.conversion import formats, tflite_edits
 from faceeraser.measurement.runner import reference
 from faceeraser.model import paint, quant
 from faceeraser.model.any_network import AnyNetwork, Sample
-from faceeraser.model.networks import MODELS, Inpainter
+from faceeraser.model.config import MODELS
+from faceeraser.model.networks import Inpainter
 from faceeraser.model.planner import PatchEraser
 from faceeraser.model.quant import QuantConv2d
 from faceeraser.model.warp import Sampling, each_of, sample_rows, sampling_coordinates, warp_by_rows
@@ -61,7 +62,7 @@ class TFLite(formats.Format):
     KIND: ClassVar = "tflite"
     SUFFIX: ClassVar = ".tflite"
     PRECISIONS: ClassVar = ("fp32", "fp16", "int8")
-    MODELS: ClassVar = tuple(MODELS)
+    SUPPORTED: ClassVar = tuple(MODELS)
 
     flavour: str = "cpu"
     """One of FLAVOURS."""
@@ -102,7 +103,7 @@ class TFLite(formats.Format):
         need("litert_torch", "tflite", "writing a .tflite file")
         flavour = FLAVOURS[self.flavour]
         network = formats.frozen(pipeline)
-        network.warp, network.to_flow = WARPS[flavour.warp], _flow_in_planes
+        network.warp, network.to_flow = WARP_FORMS[flavour.warp], _flow_in_planes
         if isinstance(network, PatchEraser):
             paint.make_constants(pipeline.config.resolution)
         sample = formats.sample(pipeline.config.resolution, self.edges_input, channels_last=True, batch=self.batch)
@@ -241,7 +242,7 @@ def _marked_warp(image: Tensor, flow: Tensor) -> Tensor:
     return each_of(_marked, image, *sampling_coordinates(flow))
 
 
-WARPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"rows": warp_by_rows, "resampler": _marked_warp}
+WARP_FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"rows": warp_by_rows, "resampler": _marked_warp}
 """The warp's forms in a .tflite file; each is whole after `tflite_edits.EDITS`."""
 SAMPLERS: dict[str, Callable[[Sampling, Tensor, Tensor], Tensor]] = {"rows": Sampling.by_rows, "resampler": _resampled}
 """The same of any `F.grid_sample`."""

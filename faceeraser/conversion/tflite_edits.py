@@ -150,7 +150,7 @@ def clamps_in_two(graph: Graph) -> None:
 
 
 def resampler_for_the_mark(graph: Graph) -> None:
-    """The marked warp (tflite.WARPS) is the operator Resampler, which GPU delegates have."""
+    """The marked warp (tflite.WARP_FORMS) is the operator Resampler, which GPU delegates have."""
     for op in graph.ops("STABLEHLO_COMPOSITE"):
         if op.builtinOptions2.name.decode() == COMPOSITE:
             graph.make(op, RESAMPLER, op.inputs)

@@ -33,7 +33,7 @@ class Occluders:
     is in front of the face. Calls are serialized: an interpreter holds its tensors.
     """
 
-    def __init__(self, path: Path = shipped.OCCLUSION) -> None:
+    def __init__(self, path: Path = shipped.OCCLUSION_FILE) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
         self._lock = threading.Lock()

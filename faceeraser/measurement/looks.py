@@ -46,7 +46,7 @@ from faceeraser.face.parts import POLYGONS
 from faceeraser.measurement.metrics import luma, tone
 from faceeraser.measurement.patches import COLOUR_REACH, EYE_DISTANCE, skin_colour
 
-FIGURES = (
+SKIN_FIGURES = (
     "grain",
     "texture",
     "spectrum",
@@ -203,7 +203,7 @@ def scene_of(before: np.ndarray, after: np.ndarray, mesh: np.ndarray, scale: flo
 
 
 def looks(before: np.ndarray, after: np.ndarray, mesh: np.ndarray, scale: float) -> dict[str, float] | None:
-    """Every figure of the table at the top of this module for one erased face, FIGURES in all.
+    """Every figure of the table at the top of this module for one erased face, SKIN_FIGURES in all.
 
     Args:
         before: (H, W, 3) uint8 RGB, the untouched photograph.

@@ -41,7 +41,7 @@ from faceeraser.measurement import patches
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Row = dict[str, Any]
 
-FIGURES = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy")
+HOLE_FIGURES = ("psnr_hole_mirrored", "psnr_hole_smooth", "texture_energy")
 """The three figures that are always given together: PSNR alone cannot tell a face from a smear."""
 
 PSNR_CAP = 100.0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from faceeraser.measurement.metrics import FIGURES
+from faceeraser.measurement.metrics import HOLE_FIGURES
 from faceeraser.system import extras
 
 
@@ -24,7 +24,7 @@ def plot_by_cost(file: Path, title: str, draw: Callable[[Any, str, float, str], 
 
     figure, axes = plt.subplots(2, 3, figsize=(13, 7), sharey="row", layout="constrained")
     costs = (("gmacs", 1, "GMAC at 256 x 256"), ("ms", 1, "ms, LiteRT, one thread"), ("bytes", 1e6, "MB of the .tflite"))
-    scores = ((FIGURES[1], "shading PSNR in the hole, dB"), (FIGURES[2], "texture energy (1 = the truth's)"))
+    scores = ((HOLE_FIGURES[1], "shading PSNR in the hole, dB"), (HOLE_FIGURES[2], "texture energy (1 = the truth's)"))
     for line, (score, label) in zip(axes, scores, strict=True):
         for axis, (cost, unit, what) in zip(line, costs, strict=True):
             draw(axis, cost, unit, score)

@@ -1,6 +1,6 @@
 """The folder that passes between stages: structure, weights, quantization, history and a picture of what it does.
 
-    config.json                 structure of the generators (networks.Config); format version
+    config.json                 structure of the generators (config.Config); format version
     generators.safetensors      float weights; widths are their shapes
     quantization.json           of a quantized network: tensor's name -> scale, zero_point, bits
     discriminators.safetensors  of a trained network
@@ -30,7 +30,8 @@ from torch import Tensor, nn
 from faceeraser.artifacts.files import sha256_of
 from faceeraser.measurement import results
 from faceeraser.model import peers, quant
-from faceeraser.model.networks import Config, Inpainter, shape_to
+from faceeraser.model.config import Config
+from faceeraser.model.networks import Inpainter, shape_to
 from faceeraser.system.history import NAME, read_history
 from faceeraser.system.reading import json_object
 from faceeraser.system.writing import first_process, whole_file, write_json

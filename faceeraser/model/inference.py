@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from faceeraser.measurement import metrics
-from faceeraser.model.networks import Inpainter, count
+from faceeraser.model.networks import Inpainter, cost_of
 from faceeraser.model.pairs import Pair, to_tensors
 from faceeraser.model.warp import landing_in_hole
 
@@ -84,9 +84,9 @@ def measure(pipeline: Inpainter, pairs: Sequence[Pair]) -> dict[str, Any]:
     flow_in_hole: of a model that has such a flow, share of the hole's flow that copies from the hole itself, where there is
     nothing to copy (0 is ideal).
     """
-    gmacs, params = count(pipeline)
+    gmacs, params = cost_of(pipeline)
     row = metrics.score(as_method(pipeline), pairs).row
-    figures = {name: round(row[name], 3) if row[name] is not None else None for name in metrics.FIGURES}
+    figures = {name: round(row[name], 3) if row[name] is not None else None for name in metrics.HOLE_FIGURES}
     flow = run(pipeline, list(pairs)).get("flow")
     landed = {}
     if flow is not None:

@@ -49,9 +49,9 @@ def open_model(path: Path, name: str) -> Model:
     if path.is_dir() and path.suffix not in KINDS:
         with extras.needed_for("a checkpoint folder", "train"):
             from faceeraser.model import checkpoint, inference
-            from faceeraser.model.networks import count
+            from faceeraser.model.networks import cost_of
         pipeline, stages = checkpoint.load(path), read_history(path)
-        gmacs, params = count(pipeline)
+        gmacs, params = cost_of(pipeline)
         about = {"kind": "checkpoint", "precision": None, "gmacs": gmacs, "params": params, "bytes": None}
         method, resolution = inference.as_method(pipeline), pipeline.config.resolution
     else:

@@ -43,7 +43,7 @@ class Pair:
     ita: float
 
 
-def describe(folder: Path | str) -> dict[str, Any]:
+def data_of(folder: Path | str) -> dict[str, Any]:
     """data.json of a prepared folder.
 
     Raises:
@@ -105,7 +105,7 @@ def evaluation_pairs(
         ValueError: the folder is not prepared, or a file it lists is missing.
     """
     folder = Path(folder)
-    size = size or int(describe(folder)["size"])
+    size = size or int(data_of(folder)["size"])
     rows = _rows(folder, f"{which}.csv", ("blank", "mask"))[:limit]
     about = {row["blank"]: row for row in _rows(folder, "manifest.csv", ("blank", "mask_file")) if row["blank"]}
     if not rows:
@@ -205,7 +205,7 @@ class TrainingPairs:
     ):
         folder = Path(folder)
         self.size, self.seed, self.symmetric, self.real, self.variety = size, seed, symmetric, real, variety
-        prepared = int(describe(folder)["size"])
+        prepared = int(data_of(folder)["size"])
         blanks = sorted((folder / "blanks" / "train").glob("*.png"))
         masks = sorted((folder / "masks" / "train").glob("*.png"))
         photos = sorted((folder / "faces" / "train").glob("*.png")) if real else []

@@ -25,11 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from faceeraser.model.config import Config
 from faceeraser.model.losses import FilterBank, l1_loss
 from faceeraser.model.networks import (
     RESIDUAL_GAIN,
     Completion,
-    Config,
     Conv,
     Depthwise,
     DilatedBlock,

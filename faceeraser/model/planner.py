@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from faceeraser.artifacts import painting
 from faceeraser.model import paint
+from faceeraser.model.config import Config
 from faceeraser.model.losses import blurred
-from faceeraser.model.networks import Config, Conv, FloatConv, Inpainter, Up, three, touched
+from faceeraser.model.networks import Conv, FloatConv, Inpainter, Up, three, touched
 from faceeraser.model.quant import Tap
 
 FOLD = 4

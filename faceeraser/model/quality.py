@@ -113,7 +113,7 @@ def _milliseconds(model: opening.Model, took: Mapping[tuple[str, str], float]) -
 def measure(models: Sequence[opening.Model], options: Fidelity, command: Sequence[str]) -> dict[str, Any]:
     """The result of models that are open, the reference first. The classical rows are taken at its resolution."""
     folder = Path(options.data)
-    data = pairs.describe(folder)
+    data = pairs.data_of(folder)
     digest = hashlib.sha256((folder / "eval.csv").read_bytes()).hexdigest()
     if data.get("eval_sha256") != digest:
         raise ValueError(

@@ -17,7 +17,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from faceeraser.model.losses import distillation_loss, l1_loss
-from faceeraser.model.networks import Inpainter, count, norm_scales
+from faceeraser.model.networks import Inpainter, cost_of, norm_scales
 
 IMPORTANCES = ("magnitude", "taylor")
 ROUND_TO = 8  # mobile kernels work on 8 channels at a time: 13 cost as much as 16
@@ -123,7 +123,7 @@ def _narrowed(pipeline: Inpainter, keep: float, ratios: Mapping[str, float] | No
     trial = copy.deepcopy(pipeline)
     for _step in prune_steps(trial, keep, ratios=ratios):
         pass
-    return count(trial)
+    return cost_of(trial)
 
 
 def keep_for_gmacs(pipeline: Inpainter, gmacs: float) -> float:
@@ -132,7 +132,7 @@ def keep_for_gmacs(pipeline: Inpainter, gmacs: float) -> float:
     Raises:
         ValueError: it costs no more than that already, or would with the smallest layers still cost more.
     """
-    return _largest(count(pipeline), Budget(gmacs), lambda keep: _narrowed(pipeline, keep), 1 - _LEAST, 1.0)
+    return _largest(cost_of(pipeline), Budget(gmacs), lambda keep: _narrowed(pipeline, keep), 1 - _LEAST, 1.0)
 
 
 def least_cost(pipeline: Inpainter, fewer_blocks: int = 0) -> tuple[float, int]:
@@ -208,7 +208,7 @@ def sensitivity(pipeline: Inpainter, truth: Tensor, mask: Tensor, cut: float = 0
     pipeline.eval()
     with torch.no_grad():
         whole = pipeline(truth, mask)
-    before = count(pipeline)
+    before = cost_of(pipeline)
     rows = []
     score = tp.importance.GroupMagnitudeImportance()
     for name, layer in _roots(pipeline).items():
@@ -220,7 +220,7 @@ def sensitivity(pipeline: Inpainter, truth: Tensor, mask: Tensor, cut: float = 0
         built.get_pruning_group(own, tp.prune_conv_out_channels, weakest).prune()
         with torch.no_grad():
             damage = float(distillation_loss(trial.eval()(truth, mask), whole, mask, "all"))
-        after = count(trial)
+        after = cost_of(trial)
         rows.append(
             {
                 "layer": name,
@@ -244,7 +244,7 @@ def ratios_for(pipeline: Inpainter, budget: Budget, rows: Sequence[Mapping[str, 
     Raises:
         ValueError: it is within the budget already, or would be over it with the smallest layers still.
     """
-    return shares_within(count(pipeline), budget, rows, lambda shares: _narrowed(pipeline, 1.0, shares))
+    return shares_within(cost_of(pipeline), budget, rows, lambda shares: _narrowed(pipeline, 1.0, shares))
 
 
 def shares_within(
@@ -388,9 +388,9 @@ def share_for(pipeline: Inpainter, budget: Budget) -> float:
     def cost(kept: float) -> tuple[float, int]:
         trial = copy.deepcopy(pipeline)
         slim(trial, 1 - kept)
-        return count(trial)
+        return cost_of(trial)
 
-    return 1 - _largest(count(pipeline), budget, cost, 1 - _LEAST, 0.999)
+    return 1 - _largest(cost_of(pipeline), budget, cost, 1 - _LEAST, 0.999)
 
 
 def widths(pipeline: Inpainter) -> dict[str, int]:

@@ -12,7 +12,7 @@ from faceeraser.measurement import results
 from faceeraser.model import checkpoint
 from faceeraser.model.inference import measure, sample_sheet
 from faceeraser.model.networks import Inpainter
-from faceeraser.model.pairs import TrainingPairs, describe, evaluation_pairs
+from faceeraser.model.pairs import TrainingPairs, data_of, evaluation_pairs
 from faceeraser.system.history import read_history
 from faceeraser.training.fit import Beside, Recipe, calibrate, fit
 
@@ -113,7 +113,7 @@ class FineTuning:
         if self.source.config.quantized:
             raise ValueError(f"{source} is quantized already; start from the network it was made from")
         data = Path(options.data)
-        self.described = describe(data)
+        self.described = data_of(data)
         trainings = [entry["options"] for entry in read_history(self.path) if entry["stage"].startswith("train-")]
         self.objective = trainings[-1] if trainings else {}
         self.teacher = self._teacher(Path(options.teacher)) if options.teacher else None

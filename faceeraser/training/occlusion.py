@@ -108,7 +108,7 @@ class OcclusionPairs:
 
     def __init__(self, folder: Path | str, split: str = "train", seed: int = 0, drawn: float = 0.5) -> None:
         folder = Path(folder)
-        self.seed, self.drawn, self.side = seed, drawn, int(pairs.describe(folder)["size"])
+        self.seed, self.drawn, self.side = seed, drawn, int(pairs.data_of(folder)["size"])
         files = sorted((folder / "hair" / split).glob("*.png"))
         if not files:
             raise ValueError(f"{folder}: found no hair maps; run train/prepare.py again, with --hair")

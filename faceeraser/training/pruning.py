@@ -157,8 +157,8 @@ def loss_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
     """What a step lost, in dB: of `psnr_hole_mirrored` and of `psnr_hole_smooth`, and 2 dB for each 1 that `texture_energy`
     moved, so that 0.1 of texture weighs what 0.2 dB do, as in fit_budget.py's gates. At least 0.01: nothing is free.
     """
-    drops = sum(max(0.0, before[name] - after[name]) for name in metrics.FIGURES[:2])
-    moved = abs((after[metrics.FIGURES[2]] or 0.0) - (before[metrics.FIGURES[2]] or 0.0))
+    drops = sum(max(0.0, before[name] - after[name]) for name in metrics.HOLE_FIGURES[:2])
+    moved = abs((after[metrics.HOLE_FIGURES[2]] or 0.0) - (before[metrics.HOLE_FIGURES[2]] or 0.0))
     return max(0.01, drops + 2.0 * moved)
 
 

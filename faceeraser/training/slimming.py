@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceeraser.model.networks import count
+from faceeraser.model.networks import cost_of
 from faceeraser.system import writing
 from faceeraser.training import channels
 from faceeraser.training.finetuning import FineTuning, Outcome, Tuning
@@ -72,7 +72,7 @@ def slim(network: str | Path, target: str | Path, options: Slimming, overwrite: 
         at_last = channels.scale_values(pipeline).numpy()
         share = 0.2 if options.share is None else options.share
         if budget is not None:  # which pruning in whole eighths may have met already
-            share = 0.0 if budget.holds(count(pipeline)) else channels.share_for(pipeline, budget)
+            share = 0.0 if budget.holds(cost_of(pipeline)) else channels.share_for(pipeline, budget)
         threshold = channels.slim(pipeline, share) if share or budget is None else 0.0
         unrepaired = tuning.measure(pipeline)
         result = tuning.fit(pipeline, folder, "slim: fine-tune", steps=options.steps - half, seed=options.seed + 1)
