@@ -161,12 +161,12 @@ def time_video(args: Namespace, frames: Sequence[np.ndarray], cores: int, folder
     tracker, digest = Tracker(finder.shared()), hashlib.sha256()
     erased = []
     began = time.perf_counter()
-    for one in eraser.frames(timed(frames), tracker):
-        erased.append(one)
+    for result in eraser.frames(timed(frames), tracker):
+        erased.append(result)
     fps = len(frames) / (time.perf_counter() - began)
-    for one in erased:
-        digest.update(one.image.tobytes())
-    followed = sum(len(one.faces) == 1 for one in erased)
+    for result in erased:
+        digest.update(result.image.tobytes())
+    followed = sum(len(result.faces) == 1 for result in erased)
     del erased
     source, target = folder / "clip.mp4", folder / f"erased-{cores}.mp4"
     if not source.exists():
@@ -184,9 +184,9 @@ def time_video(args: Namespace, frames: Sequence[np.ndarray], cores: int, folder
             yield frame.image, frame.seconds
 
     with video.writing(target, clip=clip) as write:
-        for one in eraser.frames(shown(), Tracker(finder.shared())):
+        for result in eraser.frames(shown(), Tracker(finder.shared())):
             eraser.clock.start()
-            write(one.image, waiting.popleft(), one.mask)
+            write(result.image, waiting.popleft(), result.mask)
             eraser.clock("encode")
     row = {
         "name": f"video_480p_{cores}",
@@ -207,7 +207,7 @@ def tracking_row(image: np.ndarray, face: Face, seconds: float = 3.0) -> dict[st
     The head rests under a camera's noise (standard deviation 4 levels), then goes along its path at four times its speed.
     Where the landmarks should be is known but for what the model always does wrong: their mean, moved along.
     """
-    rng, found = np.random.default_rng(0), {}
+    rng, counts = np.random.default_rng(0), {}
     for name, speed in (("rest", None), ("moving", 4.0)):
         poses = [pose(face, SMALL, None if speed is None else speed * k / FPS) for k in range(round(seconds * FPS))]
         tracker, tracks = Tracker(finder.shared()), []
@@ -221,9 +221,9 @@ def tracking_row(image: np.ndarray, face: Face, seconds: float = 3.0) -> dict[st
         truth = np.array([transform(matrix, np.mean(back, axis=0)) for matrix in poses])
         for which, attribute in (("raw", "seen"), ("smoothed", "face")):
             off = (np.array([getattr(track, attribute).mesh for track in tracks]) - truth)[5:] / tracks[0].face.eye_distance
-            found[f"{name}_jitter_{which}"] = float(np.linalg.norm(np.diff(off, axis=0), axis=2).mean())
-            found[f"{name}_lag_{which}"] = float(np.linalg.norm(off.mean(1), axis=1).mean())
-    return {"name": "tracking", **found, "n": 2 * round(seconds * FPS), "constants": asdict(tracking.read())}
+            counts[f"{name}_jitter_{which}"] = float(np.linalg.norm(np.diff(off, axis=0), axis=2).mean())
+            counts[f"{name}_lag_{which}"] = float(np.linalg.norm(off.mean(1), axis=1).mean())
+    return {"name": "tracking", **counts, "n": 2 * round(seconds * FPS), "constants": asdict(tracking.read())}
 
 
 def changes(shape: Sequence[int]) -> dict[str, list[tuple[Change, Change]]]:
@@ -270,7 +270,7 @@ def as_the_command(method: Method, parts: Sequence[str], glasses: str) -> Method
         seen = find_faces(image)
         if not seen:
             raise LookupError
-        face = min(seen, key=lambda one: float(np.hypot(*(one.mesh.mean(0) - middle))))
+        face = min(seen, key=lambda candidate: float(np.hypot(*(candidate.mesh.mean(0) - middle))))
         mask, _ = face_mask(image, face, SIDE, parts, glasses)
         crop, matrix = align(image, face, SIDE)
         return paste_back(image, method(crop, mask.astype(np.uint8)), matrix, mask)
@@ -284,7 +284,7 @@ def temporal(args: Namespace) -> list[dict[str, Any]]:
     if model.resolution != SIDE:
         raise ValueError(f"--model {args.model}: takes {model.resolution} pixels; expected {SIDE}, as the shifts are set")
     methods: dict[str, Method] = {"ours": model.erase_crop, "navier_stokes": metrics.fill_navier_stokes}
-    found: dict[str, dict[str, dict[str, list[float]]]] = {"temporal": {}, "temporal_model": {}}
+    differences: dict[str, dict[str, dict[str, list[float]]]] = {"temporal": {}, "temporal_model": {}}
     done = 0
     bar = tqdm(total=args.faces, desc="temporal", unit="face", leave=False)
     for file in pairs.photographs(args.photos):
@@ -310,14 +310,14 @@ def temporal(args: Namespace) -> list[dict[str, Any]]:
         except LookupError:  # once it is turned it is no face any more
             continue
         for row, kind, name, value in measured:
-            found[row].setdefault(kind, {each: [] for each in methods})[name].append(value)
+            differences[row].setdefault(kind, {each: [] for each in methods})[name].append(value)
         done += 1
         bar.update()
     bar.close()
     if done < args.faces:
         raise ValueError(f"{args.photos}: found a face in {done} photographs; expected {args.faces}, or a smaller --faces")
     rows = []
-    for row, kinds in found.items():
+    for row, kinds in differences.items():
         means = {kind: {name: statistics.mean(values) for name, values in of.items()} for kind, of in kinds.items()}
         means |= {"": {name: statistics.mean(values_of[name] for values_of in means.values()) for name in methods}}
         for kind, mean in means.items():

@@ -74,32 +74,32 @@ MOST_BYTES = 2 << 30
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
     """A file with bits flipped, cut, spliced, blanked, or with lengths that lie."""
-    made = bytearray(data)
+    changed = bytearray(data)
     for _ in range(chance.choice((1, 1, 2, 4))):
-        at, size = chance.randrange(len(made) or 1), chance.choice((1, 2, 4, 16, 64, 1024))
+        at, size = chance.randrange(len(changed) or 1), chance.choice((1, 2, 4, 16, 64, 1024))
         if chance.random() < 0.4:  # the head, where a file says what it is
-            at = chance.randrange(min(len(made), 200) or 1)
+            at = chance.randrange(min(len(changed), 200) or 1)
         what = chance.randrange(7)
         if what == 0:
             for _ in range(chance.choice((1, 3, 8))):
-                made[chance.randrange(len(made))] ^= 1 << chance.randrange(8)
+                changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
         elif what == 1:
-            del made[at:]
+            del changed[at:]
         elif what == 2:
-            from_ = chance.randrange(len(made))
-            made[at : at + size] = made[from_ : from_ + size]
+            from_ = chance.randrange(len(changed))
+            changed[at : at + size] = changed[from_ : from_ + size]
         elif what == 3:
-            made[at : at + size] = bytes(min(size, len(made) - at))
+            changed[at : at + size] = bytes(min(size, len(changed) - at))
         elif what == 4:
-            lie = chance.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 0x80000000, len(made), 10**9))
-            made[at : at + 4] = struct.pack(chance.choice("<>") + "I", lie)
+            lie = chance.choice((0, 1, 0x7FFFFFFF, 0xFFFFFFFF, 0x80000000, len(changed), 10**9))
+            changed[at : at + 4] = struct.pack(chance.choice("<>") + "I", lie)
         elif what == 5:
-            made[at:at] = chance.randbytes(size)
+            changed[at:at] = chance.randbytes(size)
         else:
-            del made[at : at + size]
-        if not made:
+            del changed[at : at + size]
+        if not changed:
             break
-    return bytes(made)
+    return bytes(changed)
 
 
 ABSURD: Sequence[Any] = (
@@ -201,11 +201,11 @@ def whole_pictures(folder: Path) -> list[Path]:
     """Small pictures of every format and mode that is read."""
     chance = np.random.default_rng(0)
     shades = chance.integers(0, 255, (40, 48, 3), np.uint8)
-    base, made = Image.fromarray(shades), []
+    base, pictures = Image.fromarray(shades), []
 
     def add(name: str, image: Image.Image, **options: Any) -> None:
         image.save(folder / name, **options)
-        made.append(folder / name)
+        pictures.append(folder / name)
 
     for name in ("a.png", "a.jpg", "a.gif", "a.bmp", "a.webp", "a.tif", "a.jp2", "a.avif"):
         add(name, base)
@@ -221,7 +221,7 @@ def whole_pictures(folder: Path) -> list[Path]:
     add("many.tif", base, save_all=True, append_images=[base.rotate(180)])
     with picture.writing(folder / "deep.png") as put:
         put(picture.Page(shades.astype(np.uint16) * 257, "RGB", 65535.0, None))
-    return [*made, folder / "deep.png"]
+    return [*pictures, folder / "deep.png"]
 
 
 def read_picture(path: Path, _whole: bytes) -> str:
@@ -251,13 +251,13 @@ def read_picture(path: Path, _whole: bytes) -> str:
 
 def whole_videos(folder: Path) -> list[Path]:
     """Clips of ten small frames in every container that is written."""
-    chance, made = np.random.default_rng(0), []
+    chance, videos = np.random.default_rng(0), []
     for name in ("a.mp4", "a.mkv", "a.avi", "a.mov"):
         with video.writing(folder / name, 10) as write:
             for _ in range(10):
                 write(chance.integers(0, 255, (32, 48, 3), np.uint8))
-        made.append(folder / name)
-    return made
+        videos.append(folder / name)
+    return videos
 
 
 def read_video(path: Path, _whole: bytes) -> str:
@@ -287,11 +287,11 @@ def read_video(path: Path, _whole: bytes) -> str:
 
 def read_landmarks(path: Path, _whole: bytes) -> str:
     """A landmarks file, and the faces of its frames."""
-    found = landmarks.read(path)
-    for number in range(min(len(found), 5)):
-        if not all(np.isfinite(face.mesh).all() for face in found[number]):
+    points_read = landmarks.read(path)
+    for number in range(min(len(points_read), 5)):
+        if not all(np.isfinite(face.mesh).all() for face in points_read[number]):
             return "a mesh of numbers that are none"
-    return "" if len(found) == len(json.loads(path.read_bytes())["frames"]) else "another number of frames"
+    return "" if len(points_read) == len(json.loads(path.read_bytes())["frames"]) else "another number of frames"
 
 
 def read_effects(path: Path, _whole: bytes) -> str:
@@ -332,15 +332,15 @@ def read_bare_model(path: Path, whole: bytes) -> str:
 
 def read_weights(path: Path, whole: bytes) -> str:
     """A checkpoint folder whose weights are damaged."""
-    told = inspecting.read_checkpoint(path.parent)
+    description = inspecting.read_checkpoint(path.parent)
     checkpoint.load(path.parent)
-    return "" if path.read_bytes() == whole else f"damaged weights were loaded ({len(told)})"
+    return "" if path.read_bytes() == whole else f"damaged weights were loaded ({len(description)})"
 
 
 def read_folder(path: Path, _whole: bytes) -> str:
     """A checkpoint folder whose config, history or scales are damaged."""
-    inspecting._checkpoint_facts(told := inspecting.read_checkpoint(path.parent))
-    inspecting._history_rows(told["history"])
+    inspecting._checkpoint_facts(description := inspecting.read_checkpoint(path.parent))
+    inspecting._history_rows(description["history"])
     network = checkpoint.load(path.parent)
     finite = all(bool(value.isfinite().all()) for value in network.state_dict().values() if value.is_floating_point())
     return "" if finite and 1 <= network.config.resolution <= 1 << 14 else "a network of numbers that are none"
@@ -348,8 +348,8 @@ def read_folder(path: Path, _whole: bytes) -> str:
 
 def read_table(path: Path, _whole: bytes) -> str:
     """A prepared folder whose lists are damaged."""
-    found = pairs.evaluation_pairs(path.parent, "eval", 32, limit=2)
-    return "" if all(pair.truth.shape == (32, 32, 3) for pair in found) else "pairs of another size"
+    listed = pairs.evaluation_pairs(path.parent, "eval", 32, limit=2)
+    return "" if all(pair.truth.shape == (32, 32, 3) for pair in listed) else "pairs of another size"
 
 
 def read_manifest(path: Path, _whole: bytes) -> str:
@@ -359,8 +359,9 @@ def read_manifest(path: Path, _whole: bytes) -> str:
 
 def read_timing(path: Path, whole: bytes) -> str:
     """What benchmark_model printed."""
-    found, told = timings.read(path.read_text(errors="replace")), timings.read(whole.decode())
-    return "" if abs(found.avg_ms - told.avg_ms) <= 1e-3 * told.avg_ms else f"{found.avg_ms} ms instead of {told.avg_ms}"
+    figures, whole_figures = timings.read(path.read_text(errors="replace")), timings.read(whole.decode())
+    near = abs(figures.avg_ms - whole_figures.avg_ms) <= 1e-3 * whole_figures.avg_ms
+    return "" if near else f"{figures.avg_ms} ms instead of {whole_figures.avg_ms}"
 
 
 def read_phone(path: Path, _whole: bytes) -> str:
@@ -428,9 +429,9 @@ def small_checkpoint(folder: Path) -> None:
 
 def small_data(folder: Path) -> None:
     """A prepared folder of generated skin."""
-    words = [str(folder), "--source", "synthetic", "--size", "64", "--limit", "10", "--workers", "1"]
+    arguments = [str(folder), "--source", "synthetic", "--size", "64", "--limit", "10", "--workers", "1"]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        if stage("train/prepare.py").main(words) != 0:
+        if script_module("train/prepare.py").main(arguments) != 0:
             raise RuntimeError("the data could not be prepared")
 
 
@@ -454,7 +455,7 @@ def kinds(folder: Path) -> list[Kind]:
     for name, text in texts.items():
         (rooms["texts"] / name).write_text(text)
     pictures, run, data = whole_pictures(rooms["pictures"]), folder / "run", folder / "data"
-    told = [run / name for name in ("config.json", "history.json", "quantization.json")]
+    json_files = [run / name for name in ("config.json", "history.json", "quantization.json")]
     return [
         Kind("pictures", pictures, read_picture, 30),
         Kind("masks", [path for path in pictures if path.name in ("l.png", "i16.png", "a.bmp")], read_picture, 4),
@@ -465,7 +466,7 @@ def kinds(folder: Path) -> list[Kind]:
         Kind("models with a card", [carded], read_model, 4),
         Kind("models without a card", [Path(model), onnx], read_bare_model, 1),
         Kind("safetensors", [run / "generators.safetensors"], read_weights, 4),
-        Kind("config, history, quantization", told, read_folder, 6, absurd_json),
+        Kind("config, history, quantization", json_files, read_folder, 6, absurd_json),
         Kind("lists of a prepared folder", [data / "eval.csv", data / "manifest.csv"], read_table, 6, absurd_table),
         Kind("data.json", [data / "data.json"], read_table, 2, absurd_json),
         Kind("manifests of photographs", [rooms["texts"] / "manifest.csv"], read_manifest, 3, absurd_table),
@@ -509,8 +510,8 @@ def broken(kind: Kind, number: int, seed: int) -> tuple[Path, bytes, bytes]:
     chance = random.Random(f"{seed} {kind.name} {number}")
     path = chance.choice(kind.files)
     whole = path.with_name(path.name + ".whole").read_bytes()
-    how = kind.absurd if chance.random() < 0.5 else mutated
-    return path, whole, how(whole, chance)
+    breaks = kind.absurd if chance.random() < 0.5 else mutated
+    return path, whole, breaks(whole, chance)
 
 
 def read_one(kind: Kind, number: int, seed: int) -> dict[str, Any]:
@@ -522,8 +523,8 @@ def read_one(kind: Kind, number: int, seed: int) -> dict[str, Any]:
         return {"end": "believed" if why else "read", "why": why}
     except (ValueError, OSError) as error:
         lines = str(error).strip()
-        one = "\n" not in lines
-        return {"end": "refused" if one else "traceback", "why": "" if one else f"several lines: {lines[:200]}"}
+        one_line = "\n" not in lines
+        return {"end": "refused" if one_line else "traceback", "why": "" if one_line else f"several lines: {lines[:200]}"}
     except Exception as error:  # what a user would see as a traceback
         where = traceback.extract_tb(error.__traceback__)[-1]
         said = f"{type(error).__name__}: {str(error)[:120]} ({Path(where.filename).name}:{where.lineno})"
@@ -562,12 +563,13 @@ def _seconds(pid: int) -> float:
 
 def inputs(folder: Path, count: int, seed: int, until: float) -> dict[str, Any]:
     """Read broken files: the row `inputs`."""
-    made = kinds(folder)
-    for path in {path for kind in made for path in kind.files}:
+    known_kinds = kinds(folder)
+    for path in {path for kind in known_kinds for path in kind.files}:
         shutil.copy(path, path.with_name(path.name + ".whole"))
     chance = random.Random(seed)
-    work = [(kind, k) for k, kind in enumerate(chance.choices(made, [kind.share for kind in made], k=count))]
-    found, answers = Found(), folder / "answers"
+    shares = [kind.share for kind in known_kinds]
+    work = [(kind, k) for k, kind in enumerate(chance.choices(known_kinds, shares, k=count))]
+    tally, answers = Found(), folder / "answers"
     at, begin = mmap.mmap(-1, 16), 0
     with tqdm(total=count, desc="inputs", unit="file", disable=None) as bar:
         while begin < count and time.monotonic() < until:
@@ -578,19 +580,19 @@ def inputs(folder: Path, count: int, seed: int, until: float) -> dict[str, Any]:
                 read_many(work, begin, seed, at, answers)
             lost = _watched(pid, at, until)
             for line in answers.read_text().splitlines():
-                _count(found, json.loads(line), work)
+                _count(tally, json.loads(line), work)
             begin = struct.unpack("<qd", at[:16])[0]
             if lost:
                 kind, number = work[begin]
-                _count(found, {"index": begin, "end": lost, "why": "", "large": False}, work)
+                _count(tally, {"index": begin, "end": lost, "why": "", "large": False}, work)
                 path, whole, _ = broken(kind, number, seed)
                 path.write_bytes(whole)
                 begin += 1
             bar.update(begin - bar.n)
     return {
-        "name": "inputs", "n": found.n, "refused": found.refused, "tracebacks": found.tracebacks, "hangs": found.hangs,
-        "over_2gb": found.over_2gb, "believed": found.believed, "by_kind": dict(found.kinds),
-        "examples": found.examples[:20],
+        "name": "inputs", "n": tally.n, "refused": tally.refused, "tracebacks": tally.tracebacks, "hangs": tally.hangs,
+        "over_2gb": tally.over_2gb, "believed": tally.believed, "by_kind": dict(tally.kinds),
+        "examples": tally.examples[:20],
     }  # fmt: skip
 
 
@@ -609,20 +611,20 @@ def _watched(pid: int, at: mmap.mmap, until: float) -> str:
         time.sleep(0.1)
 
 
-def _count(found: Found, ended: Mapping[str, Any], work: Sequence[tuple[Kind, int]]) -> None:
+def _count(tally: Found, ended: Mapping[str, Any], work: Sequence[tuple[Kind, int]]) -> None:
     kind, number = work[ended["index"]]
-    found.n += 1
-    found.kinds[kind.name] += 1
-    found.refused += ended["end"] == "refused"
-    found.tracebacks += ended["end"] == "traceback"
-    found.hangs += ended["end"] == "hang"
-    found.believed += ended["end"] == "believed"
-    found.over_2gb += ended["large"]
+    tally.n += 1
+    tally.kinds[kind.name] += 1
+    tally.refused += ended["end"] == "refused"
+    tally.tracebacks += ended["end"] == "traceback"
+    tally.hangs += ended["end"] == "hang"
+    tally.believed += ended["end"] == "believed"
+    tally.over_2gb += ended["large"]
     if ended["end"] in ("traceback", "hang", "believed") or ended["large"]:
-        found.examples.append(f"{kind.name} {number}: {ended['end']} {ended['why']}")
+        tally.examples.append(f"{kind.name} {number}: {ended['end']} {ended['why']}")
 
 
-def stage(path: str) -> ModuleType:
+def script_module(path: str) -> ModuleType:
     """A script of this toolkit as a module, `train/train.py` say."""
     name = "stage_" + path.replace("/", "_").removesuffix(".py")
     if name not in sys.modules:
@@ -638,15 +640,15 @@ def stage(path: str) -> ModuleType:
 
 @dataclass(frozen=True)
 class Stage:
-    """A command that writes. `words` go to the script (or, for "", to `faceeraser`); {0} in them is the folder of the run.
+    """A command that writes. `arguments` go to the script (or, for "", to `faceeraser`), where {0} is the folder of the run.
 
-    made: what is there at the end, under that folder. resume: words with which it goes on, if it can.
+    makes: what is there at the end, under that folder. resume: arguments to continue with, if it can.
     """
 
     name: str
     script: str
-    words: Sequence[str]
-    made: Sequence[str]
+    arguments: Sequence[str]
+    makes: Sequence[str]
     resume: Sequence[str] = ()
     heavy: bool = False
 
@@ -696,8 +698,8 @@ def given_to_stages(folder: Path) -> None:
     _must("train/train.py", [str(folder / "data"), str(folder / "fp32"), "--phase", "all", *SMALL, "--steps", "2"])
     tune = [str(folder / "int8"), "--data", str(folder / "data"), "--steps", "2", "--batch", "2"]
     _must("compress/quantize.py", [str(folder / "fp32"), *tune])
-    told = ["--reference", str(folder / "fp32"), "--data", str(folder / "data"), "--limit", "2"]
-    _must("benchmarks/fidelity.py", [str(folder / "int8"), *told, "--json", str(folder / "fidelity.json")])
+    arguments = ["--reference", str(folder / "fp32"), "--data", str(folder / "data"), "--limit", "2"]
+    _must("benchmarks/fidelity.py", [str(folder / "int8"), *arguments, "--json", str(folder / "fidelity.json")])
     (folder / "photos").mkdir()
     face = portrait()
     for k, name in enumerate(("a.png", "b.jpg", "c.png")):
@@ -711,11 +713,11 @@ def given_to_stages(folder: Path) -> None:
     wheel_of_landmarks(folder / "wheels")
 
 
-def _must(path: str, words: Sequence[str]) -> None:
+def _must(path: str, arguments: Sequence[str]) -> None:
     """Run a script that has to do it."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        if (code := stage(path).main(list(words))) != 0:
+        if (code := script_module(path).main(list(arguments))) != 0:
             raise RuntimeError(f"{path} ended with {code}: {said.getvalue()[-300:]}")
 
 
@@ -747,20 +749,20 @@ def wheel_of_landmarks(folder: Path) -> None:
             wheel.writestr(name, text)
 
 
-def run_stage(one: Stage, folder: Path, given: Path, again: bool = False) -> int:
+def run_stage(stage: Stage, folder: Path, given: Path, again: bool = False) -> int:
     """Run a stage in this process; its exit code."""
-    words = [word.format(folder) for word in (*one.words, *(one.resume if again else ()))]
-    if one.script == "landmarks":
+    arguments = [word.format(folder) for word in (*stage.arguments, *(stage.resume if again else ()))]
+    if stage.script == "landmarks":
         from faceeraser.face import landmark_models
 
         os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(given / "wheels"), "PIP_CONFIG_FILE": os.devnull}
         with script.stoppable():
             landmark_models.fetch(folder / "cache")
         return 0
-    if one.script == "make":
+    if stage.script == "make":
         fake = _fake_python(folder, given)
         return subprocess.run(["make", "-s", "setup", f"PYTHON={fake}"], cwd=folder / "t", check=False).returncode
-    code: int = stage(one.script).main(words) if one.script else cli.main(words)
+    code: int = script_module(stage.script).main(arguments) if stage.script else cli.main(arguments)
     return code
 
 
@@ -772,8 +774,8 @@ def _fake_python(folder: Path, given: Path) -> Path:
         (place / name).write_bytes((ROOT / name).read_bytes())
         os.utime(place / name, (0, 0))
     fake = given / "python"
-    made = f"mkdir -p .venv/bin; ln -sf {fake} .venv/bin/python"
-    fake.write_text(f'#!/bin/sh\nsleep 0.03\ncase "$2" in venv) {made};; esac\n')
+    command = f"mkdir -p .venv/bin; ln -sf {fake} .venv/bin/python"
+    fake.write_text(f'#!/bin/sh\nsleep 0.03\ncase "$2" in venv) {command};; esac\n')
     fake.chmod(0o755)
     return fake
 
@@ -784,7 +786,7 @@ WATCHED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", 
 
 
 def in_child(
-    one: Stage, folder: Path, given: Path, at: int | None = None, number: int = 0, late: float = 0.0, again: bool = False
+    stage: Stage, folder: Path, given: Path, at: int | None = None, number: int = 0, late: float = 0.0, again: bool = False
 ) -> tuple[int, int]:
     """Run a stage in a forked child: (its exit code, how many watched calls it made).
 
@@ -804,16 +806,16 @@ def in_child(
 
         def hook(event: str, _words: Any) -> None:
             if event in WATCHED:
-                made = next(calls)
-                count[:8] = struct.pack("<q", made)
-                if made == at:
+                call = next(calls)
+                count[:8] = struct.pack("<q", call)
+                if call == at:
                     target = 0 if number == signal.SIGKILL else os.getpid()  # kill -9: with all that it has started
                     threading.Timer(late, lambda: os.kill(target, number)).start()
 
         sys.addaudithook(hook)
         code = 1
         try:
-            code = run_stage(one, folder, given, again)
+            code = run_stage(stage, folder, given, again)
         except SystemExit as stop:
             code = int(stop.code or 0)
         except BaseException:
@@ -836,7 +838,7 @@ def in_child(
 def digest(path: Path) -> dict[str, str]:
     """{name: sha256} of all files below a path, or of it. Of JSON and HTML what tells times is left out."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.exists() else []
-    found = {}
+    digests = {}
     for file in files:
         if file.name.startswith("events.out.tfevents"):
             continue
@@ -845,8 +847,8 @@ def digest(path: Path) -> dict[str, str]:
             data = json.dumps(_timeless(json.loads(data)), sort_keys=True).encode()
         elif file.suffix == ".html":
             data = b"".join(line for line in data.splitlines() if b"20" not in line)
-        found[file.relative_to(path).as_posix() if path.is_dir() else file.name] = hashlib.sha256(data).hexdigest()
-    return found
+        digests[file.relative_to(path).as_posix() if path.is_dir() else file.name] = hashlib.sha256(data).hexdigest()
+    return digests
 
 
 def _timeless(value: Any) -> Any:
@@ -869,28 +871,28 @@ class Broken:
 
 
 def kill_once(
-    one: Stage, whole: Mapping[str, Any], given: Path, chance: random.Random, folder: Path
+    stage: Stage, whole: Mapping[str, Any], given: Path, chance: random.Random, folder: Path
 ) -> tuple[int, list[str]]:
     """(the signal, what was lost) of one broken run and the one that goes on from it."""
     number = chance.choice((signal.SIGKILL,) * 4 + (signal.SIGTERM, signal.SIGINT))
     at, late = chance.randint(1, max(1, whole["calls"])), chance.choice((0.0, 0.002, chance.random() * 0.1))
     folder.mkdir()
-    code, _ = in_child(one, folder, given, at, int(number), late)
+    code, _ = in_child(stage, folder, given, at, int(number), late)
     said = (folder / ".said").read_text(errors="replace")
     moment = f"{number.name} at call {at} of {whole['calls']}, {late:.3f} s on"
     lost = [f"{moment}: a child process lived on"] if code == 999 else []
     if number != signal.SIGKILL and "Traceback" in said:
         lost.append(f"{moment}: a traceback: {said.strip().splitlines()[-1][:120]}")
-    for name in one.made:  # a folder that is filled file by file: each file is whole or absent
+    for name in stage.makes:  # a folder that is filled file by file: each file is whole or absent
         seen = digest(folder / name)
-        filled = one.name in ("erase, a folder", "landmark models", "make setup") or one.script.startswith("export/")
+        filled = stage.name in ("erase, a folder", "landmark models", "make setup") or stage.script.startswith("export/")
         seen = {file: sha for file, sha in seen.items() if not Path(file).name.startswith(".") and "/." not in f"/{file}"}
         if seen and seen != whole[name] and not (filled and seen.items() <= whole[name].items()):
             lost.append(f"{moment}: {name} was there and not whole")
-    finished = bool(digest(folder / one.made[-1])) and digest(folder / one.made[-1]) == whole[one.made[-1]]
-    if not finished or one.resume:
-        code, _ = in_child(one, folder, given, again=True)
-    for name in one.made:
+    finished = bool(digest(folder / stage.makes[-1])) and digest(folder / stage.makes[-1]) == whole[stage.makes[-1]]
+    if not finished or stage.resume:
+        code, _ = in_child(stage, folder, given, again=True)
+    for name in stage.makes:
         if (now := digest(folder / name)) != whole[name]:
             other = sorted(set(now.items()) ^ set(whole[name].items()))[:2]
             tail = (folder / ".said").read_text(errors="replace").strip().splitlines()[-1:]
@@ -906,25 +908,25 @@ def kills(folder: Path, count: int, seed: int, until: float, heavy: bool = True)
     given, chance = folder / "given", random.Random(seed)
     given.mkdir(parents=True)
     given_to_stages(given)
-    found: dict[str, Broken] = {}
+    tally: dict[str, Broken] = {}
     wholes: dict[str, dict[str, Any]] = {}
-    order = [one for one in stages(given) if heavy or not one.heavy]
+    order = [each for each in stages(given) if heavy or not each.heavy]
     with tqdm(total=count, desc="kills", disable=None) as bar:
         for turn in itertools.count():
-            for one in order:
+            for each in order:
                 if bar.n >= count or time.monotonic() > until:
-                    return _row_of_kills(found)
-                if one.name not in found:
-                    found[one.name] = Broken()
+                    return _row_of_kills(tally)
+                if each.name not in tally:
+                    tally[each.name] = Broken()
                     try:
-                        wholes[one.name] = unbroken(one, given, folder / f"whole-{len(found)}")
+                        wholes[each.name] = unbroken(each, given, folder / f"whole-{len(tally)}")
                     except RuntimeError as error:
-                        found[one.name].not_run = " ".join(str(error).split())[-300:]
-                if one.name not in wholes:
+                        tally[each.name].not_run = " ".join(str(error).split())[-300:]
+                if each.name not in wholes:
                     continue
-                number, lost = kill_once(one, wholes[one.name], given, chance, room := folder / f"{turn}")
+                number, lost = kill_once(each, wholes[each.name], given, chance, room := folder / f"{turn}")
                 shutil.rmtree(room)
-                mine = found[one.name]
+                mine = tally[each.name]
                 mine.kills += number == signal.SIGKILL
                 mine.stops += number != signal.SIGKILL
                 mine.lost += bool(lost)
@@ -934,24 +936,28 @@ def kills(folder: Path, count: int, seed: int, until: float, heavy: bool = True)
     raise AssertionError
 
 
-def unbroken(one: Stage, given: Path, folder: Path) -> dict[str, Any]:
+def unbroken(stage: Stage, given: Path, folder: Path) -> dict[str, Any]:
     """What a run that nobody breaks leaves: {name: digest} of what it makes, how many calls, and all names."""
     folder.mkdir()
-    code, calls = in_child(one, folder, given)
+    code, calls = in_child(stage, folder, given)
     if code != 0:
-        raise RuntimeError(f"{one.name} ended with {code}: {(folder / '.said').read_text(errors='replace')[-400:]}")
-    return {"calls": calls, "names": [path.name for path in folder.iterdir()], **{n: digest(folder / n) for n in one.made}}
-
-
-def _row_of_kills(found: Mapping[str, Broken]) -> dict[str, Any]:
-    every = list(found.values())
+        raise RuntimeError(f"{stage.name} ended with {code}: {(folder / '.said').read_text(errors='replace')[-400:]}")
     return {
-        "name": "kills", "n": sum(one.kills + one.stops for one in every), "lost": sum(one.lost for one in every),
-        "sigkill": sum(one.kills for one in every), "sigterm_or_sigint": sum(one.stops for one in every),
-        "survivors": sum(one.survivors for one in every),
-        "by_stage": {name: one.kills + one.stops for name, one in found.items()},
-        "not_run": {name: one.not_run for name, one in found.items() if one.not_run},
-        "examples": [f"{name}: {why}" for name, one in found.items() for why in one.why][:20],
+        "calls": calls,
+        "names": [path.name for path in folder.iterdir()],
+        **{n: digest(folder / n) for n in stage.makes},
+    }
+
+
+def _row_of_kills(tally: Mapping[str, Broken]) -> dict[str, Any]:
+    every = list(tally.values())
+    return {
+        "name": "kills", "n": sum(each.kills + each.stops for each in every), "lost": sum(each.lost for each in every),
+        "sigkill": sum(each.kills for each in every), "sigterm_or_sigint": sum(each.stops for each in every),
+        "survivors": sum(each.survivors for each in every),
+        "by_stage": {name: each.kills + each.stops for name, each in tally.items()},
+        "not_run": {name: each.not_run for name, each in tally.items() if each.not_run},
+        "examples": [f"{name}: {why}" for name, each in tally.items() for why in each.why][:20],
     }  # fmt: skip
 
 
@@ -1140,8 +1146,8 @@ def run(args: argparse.Namespace) -> int:
     result["rows"] = rows
     if args.json:
         kept = results.read_result(args.json)["rows"] if args.json.is_file() else []
-        made = {row["name"] for row in rows}
-        results.write_result(args.json, {**result, "rows": [row for row in kept if row["name"] not in made] + rows})
+        measured = {row["name"] for row in rows}
+        results.write_result(args.json, {**result, "rows": [row for row in kept if row["name"] not in measured] + rows})
     bad = ("lost", "survivors", "tracebacks", "hangs", "over_2gb", "believed", "wrong")
     shown = [{"name": row["name"], "n": row["n"], **{key: row.get(key) for key in (*bad, "growth")}} for row in rows]
     script.finish("Broken, and what came of it", shown, result)

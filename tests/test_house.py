@@ -192,7 +192,7 @@ def test_the_light_path_is_light() -> None:
 
 
 OPTIONS = (
-    ("model/networks", "Config"),
+    ("model/config", "Config"),
     ("training/fit", "Recipe"),
     ("training/fit", "Beside"),
     ("training/finetuning", "Tuning"),

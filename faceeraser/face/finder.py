@@ -129,7 +129,7 @@ class FaceFinder:
         detected = self.detect(image, min_score)
         clock("find")
         faces: list[Face] = []
-        for face in (self.landmarks(image, one) for one in detected):
+        for face in (self.landmarks(image, detection) for detection in detected):
             if face is not None and not any(same_face(face, other) for other in faces):
                 faces.append(face)
         clock("landmarks")
@@ -161,7 +161,7 @@ class FaceFinder:
         longer = max(height, width)
         levels = _halved(image, longer)
         with self._lock:
-            seen = [Detection(*one) for one in _weighted_nms(*self._look(levels, (0, 0, longer), min_score))]
+            seen = [Detection(*weighted) for weighted in _weighted_nms(*self._look(levels, (0, 0, longer), min_score))]
             if not closer:
                 return seen
             if looked is not None:
@@ -169,7 +169,7 @@ class FaceFinder:
             for quarters in (1, 2, 3):
                 if looked is None or looked.changed((0, 0, longer), quarters):
                     turned = self._look(levels, (0, 0, longer), min_score, quarters)
-                    seen += [Detection(*one) for one in _weighted_nms(*turned)]
+                    seen += [Detection(*weighted) for weighted in _weighted_nms(*turned)]
             # The short-range detector sees faces from about a sixth of what it looks at on.
             for parts in (2, 4)[:closer]:
                 side = longer // parts
@@ -183,7 +183,7 @@ class FaceFinder:
                 ]
                 if looks:
                     points, scores = (np.concatenate(values) for values in zip(*looks, strict=True))
-                    seen += [Detection(*one) for one in _weighted_nms(points, scores)]
+                    seen += [Detection(*weighted) for weighted in _weighted_nms(points, scores)]
         return _grouped(seen)
 
     def landmarks(self, image: np.ndarray, detection: Detection) -> Face | None:
@@ -192,9 +192,9 @@ class FaceFinder:
         A mesh whose eyes, nose and mouth are not where the detector saw them is wrong, as on a face that is upside down. It
         is then tried from what else the detector saw there, and at last the place is looked at once more, turned.
         """
-        for one in (detection, *detection.others):
-            face = self._meshed(image, one)
-            if face is not None and _apart(face, one) <= MESH_APART:
+        for candidate in (detection, *detection.others):
+            face = self._meshed(image, candidate)
+            if face is not None and _apart(face, candidate) <= MESH_APART:
                 return face
         side = 2.0 * float(np.ptp(detection.box, axis=0).max())
         left, top = np.round(detection.box.mean(0) - side / 2).astype(int)
@@ -208,9 +208,9 @@ class FaceFinder:
             with self._lock:
                 looks = _weighted_nms(*self._look(levels, (0, 0, longer), 0.5, quarters))
             for points, score in looks:
-                one = Detection(points + np.array([x, y]), score)
-                face = self._meshed(image, one) if _overlap(one, detection) else None
-                if face is not None and _apart(face, one) <= MESH_APART:
+                candidate = Detection(points + np.array([x, y]), score)
+                face = self._meshed(image, candidate) if _overlap(candidate, detection) else None
+                if face is not None and _apart(face, candidate) <= MESH_APART:
                     best.append((score, face))
         return max(best, key=lambda each: each[0])[1] if best else None
 
@@ -349,10 +349,10 @@ def _halved(image: np.ndarray, longer: int) -> list[np.ndarray]:
     return levels
 
 
-def _overlap(one: Detection, other: Detection) -> bool:
+def _overlap(first: Detection, second: Detection) -> bool:
     """Whether two boxes show the same face: half of the smaller one lies in the other."""
-    shared = np.clip(np.minimum(one.box[1], other.box[1]) - np.maximum(one.box[0], other.box[0]), 0, None).prod()
-    areas = [np.ptp(each.box, axis=0).prod() for each in (one, other)]
+    shared = np.clip(np.minimum(first.box[1], second.box[1]) - np.maximum(first.box[0], second.box[0]), 0, None).prod()
+    areas = [np.ptp(each.box, axis=0).prod() for each in (first, second)]
     return bool(shared > 0.5 * min(areas))
 
 
@@ -361,12 +361,12 @@ def _grouped(seen: Sequence[Detection]) -> list[Detection]:
     or too small or too large for it.
     """
     groups: list[list[Detection]] = []
-    for one in sorted(seen, key=lambda one: -one.score):
-        there = next((group for group in groups if _overlap(one, group[0])), None)
+    for detection in sorted(seen, key=lambda detection: -detection.score):
+        there = next((group for group in groups if _overlap(detection, group[0])), None)
         if there is None:
-            groups.append([one])
+            groups.append([detection])
         else:
-            there.append(one)
+            there.append(detection)
     return [replace(first, others=rest) for first, *rest in groups]
 
 
@@ -377,10 +377,10 @@ def _apart(face: Face, detection: Detection) -> float:
     return float(np.linalg.norm(places - detection.points[2:6], axis=1).max() / unit)
 
 
-def same_face(one: Face, other: Face) -> bool:
+def same_face(first: Face, second: Face) -> bool:
     """Whether two meshes show the same face: their centres are closer than 0.4 of the wider one's width."""
-    middles = [(face.mesh[OVAL].min(0) + face.mesh[OVAL].max(0)) / 2 for face in (one, other)]
-    return float(np.hypot(*(middles[0] - middles[1]))) < 0.4 * max(one.width, other.width)
+    middles = [(face.mesh[OVAL].min(0) + face.mesh[OVAL].max(0)) / 2 for face in (first, second)]
+    return float(np.hypot(*(middles[0] - middles[1]))) < 0.4 * max(first.width, second.width)
 
 
 def _weighted_nms(points: np.ndarray, scores: np.ndarray, overlap: float = 0.3) -> list[tuple[np.ndarray, float]]:

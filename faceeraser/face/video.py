@@ -109,11 +109,14 @@ class Clip:
         self.path, self.read, self.damage = path, 0, ""
         self.notes: list[str] = []
         self.container = _opened(path)
-        streams = [one for one in self.container.streams.video if not one.disposition & av.stream.Disposition.attached_pic]
+        pictures = av.stream.Disposition.attached_pic
+        streams = [stream for stream in self.container.streams.video if not stream.disposition & pictures]
         if not streams:
             self.container.close()
             raise ValueError(f"{path}: has sound and no pictures; expected a video")
-        self.stream = max(streams, key=lambda one: (bool(one.disposition & av.stream.Disposition.default), -one.index))
+        self.stream = max(
+            streams, key=lambda stream: (bool(stream.disposition & av.stream.Disposition.default), -stream.index)
+        )
         self.stream.thread_type = "AUTO"
         rate = self.stream.average_rate or self.stream.guessed_rate
         self.rate = Fraction(rate) if rate and 0.1 <= rate <= 1000 else _FPS
@@ -284,10 +287,10 @@ def _ebml(data: bytes) -> tuple[int, int]:
 
 
 def _matrix(frame: VideoFrame) -> Sequence[int] | None:
-    one: Any
-    for one in frame.side_data:
-        if one.type.name == "DISPLAYMATRIX":
-            return [int(number) for number in np.frombuffer(one, np.int32)[:9]]
+    data: Any
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            return [int(number) for number in np.frombuffer(data, np.int32)[:9]]
     return None
 
 
@@ -311,9 +314,9 @@ def _planar(frame: VideoFrame) -> VideoFrame:
 def _planar_name(frame: VideoFrame) -> str:
     kind = frame.format
     parts = kind.components
-    bits = max(one.bits for one in parts)
+    bits = max(part.bits for part in parts)
     deep = "" if bits <= 8 else "10le" if bits <= 10 else "12le" if bits <= 12 else "16le"
-    clear = any(one.is_alpha for one in parts)
+    clear = any(part.is_alpha for part in parts)
     if kind.is_rgb or kind.has_palette:
         return ("gbrap" if clear and not kind.has_palette else "gbrp") + deep
     if len(parts) < 3:
@@ -586,7 +589,7 @@ class _Writer:
             return lossless, full or native.format.is_rgb
         if parts[0].bits > 8:
             self._say(f"{parts[0].bits} bits a channel became 8: {self.kind} is written with 8, .mkv with all")
-        if any(one.is_alpha for one in parts):
+        if any(part.is_alpha for part in parts):
             self._say(f"its transparency was lost: {self.kind} is written without, .mkv with it")
         if self.kind == ".avi":
             return "yuvj420p", True
@@ -798,9 +801,9 @@ class _Way:
         try:
             for line in packet.decode():
                 begins, lasts = (round(1000 * ticks * packet.time_base) for ticks in (packet.pts, packet.duration or 0))
-                one = context.encode_subtitle(SubtitleSet.create(line.ass, 0, lasts, begins))
-                one.stream, one.time_base = self._stream, Fraction(1, 1000)
-                frames.append(one)
+                encoded = context.encode_subtitle(SubtitleSet.create(line.ass, 0, lasts, begins))
+                encoded.stream, encoded.time_base = self._stream, Fraction(1, 1000)
+                frames.append(encoded)
         except (av.error.FFmpegError, ValueError, AttributeError):
             return []  # damaged, as with sound
         return frames
@@ -813,7 +816,7 @@ class _Way:
             self._sampler = av.AudioResampler(
                 context.format, context.layout, context.rate, frame_size=context.frame_size or None
             )
-        return [packet for one in self._sampler.resample(frame) for packet in self._stream.encode(one)]
+        return [packet for resampled in self._sampler.resample(frame) for packet in self._stream.encode(resampled)]
 
     def rest(self) -> Sequence[Any]:
         """What an encoder still has."""

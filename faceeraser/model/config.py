@@ -14,8 +14,8 @@ VARIANTS = ("unet_attention", "unet", "auto_encoder")
 
 PRESETS = ("paper", "mobile")
 
-# The models there are, and their networks that have residual blocks: FaceEraser in networks.py, its peers in peers.py, the one that
-# plans and paints in planner.py.
+# The models, and their networks that have residual blocks: FaceEraser is in networks.py, its peers in peers.py, the one that
+# plans in planner.py.
 MODELS = {
     "faceeraser": ("edge", "clone"),
     "edgeconnect": ("edge", "paint"),

@@ -119,10 +119,10 @@ def detail(visible: Tensor, keep: Tensor, own: Tensor, skin: Tensor) -> Tensor:
     """
     side = visible.shape[-1]
     clean = cleanly(skin)
-    found = (luma(visible) - enlarged(own, side)) * (enlarged(clean, side) * keep)
-    deviation = DEVIATION * found.abs().mean((2, 3), keepdim=True) / (clean.mean((2, 3), keepdim=True) + 1e-4)
+    residual = (luma(visible) - enlarged(own, side)) * (enlarged(clean, side) * keep)
+    deviation = DEVIATION * residual.abs().mean((2, 3), keepdim=True) / (clean.mean((2, 3), keepdim=True) + 1e-4)
     bound = BOUND * deviation
-    return torch.minimum(torch.maximum(found, -bound), bound) * (deviation.clamp(max=MOST_DEVIATION) / (deviation + 1e-6))
+    return torch.minimum(torch.maximum(residual, -bound), bound) * (deviation.clamp(max=MOST_DEVIATION) / (deviation + 1e-6))
 
 
 def costs(seen: Tensor, skin: Tensor) -> Tensor:
@@ -232,12 +232,12 @@ def _where() -> tuple[tuple[Tensor, Tensor], ...]:
     halves its own row lies behind that of the half below and right of the window's source (float32).
     """
     rows, columns = torch.meshgrid(torch.arange(2 * BLOCKS), torch.arange(2 * BLOCKS), indexing="ij")
-    found = []
+    places = []
     for down, right in _QUARTERS:
         window = (rows // 2 + down) * CORNERS + columns // 2 + right
         behind = (rows % 2 - 2 * down) * (2 * BLOCKS) + columns % 2 - 2 * right
-        found.append((window.flatten().int(), behind.flatten().float()))
-    return tuple(found)
+        places.append((window.flatten().int(), behind.flatten().float()))
+    return tuple(places)
 
 
 def make_constants(side: int) -> None:
@@ -263,11 +263,11 @@ def _weights(half: int) -> tuple[Tensor, ...]:
     return tuple(q.reshape(1, 2, 1, 2 * half**2).contiguous() for q in halves)
 
 
-def lay(found: Tensor, sources: Tensor) -> Tensor:
+def lay(detail: Tensor, sources: Tensor) -> Tensor:
     """Texture (N, 1, S, S): detail (N, 1, S, S) copied as `sources` (N, 289) say, by look-ups of rows."""
-    n, _, side, _ = found.shape
+    n, _, side, _ = detail.shape
     half, count = side // (2 * BLOCKS), (2 * BLOCKS) ** 2
-    tables = found.reshape(n, 2 * BLOCKS, half, 2 * BLOCKS, half).transpose(2, 3).reshape(n, count, half**2)
+    tables = detail.reshape(n, 2 * BLOCKS, half, 2 * BLOCKS, half).transpose(2, 3).reshape(n, count, half**2)
     # Row of the half below and right of a source: numbers are whole, so the floor is never near an edge.
     down = ((sources + 0.5) / HALVES).floor()
     rows = sources + (2 * BLOCKS - HALVES) * down + (2 * (2 * BLOCKS) + 2)
@@ -275,9 +275,9 @@ def lay(found: Tensor, sources: Tensor) -> Tensor:
     for table, first in zip(tables.unbind(), rows.unbind(), strict=True):
         laid = torch.zeros(1)
         for (window, behind), weight in zip(_where(), _weights(half), strict=True):
-            own = F.embedding(window.to(found.device), first[:, None])[:, 0] + behind.to(found.device)
+            own = F.embedding(window.to(detail.device), first[:, None])[:, 0] + behind.to(detail.device)
             taken = F.embedding(own.to(torch.int32), table).reshape(BLOCKS, 2, BLOCKS, 2 * half**2)
-            laid = laid.to(found.device) + taken * weight.to(found.device)
+            laid = laid.to(detail.device) + taken * weight.to(detail.device)
         pictures.append(laid.reshape(2 * BLOCKS, 2 * BLOCKS, half, half).transpose(1, 2).reshape(1, side, side))
     return torch.stack(pictures)
 
