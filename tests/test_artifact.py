@@ -349,7 +349,7 @@ def test_missing_files_and_unreadable_cards_say_what_to_do(tmp_path: Path) -> No
         ("[]", "holds a list; expected the card"),
         ('{"format": 2}', "format is '2'"),
         (json.dumps({**fields, "inputs": fields["inputs"][:1]}), r"the card\.inputs must contain"),
-        (json.dumps({**fields, "kind": "tflite"}), r"is the card of a tflite file, and m\.onnx is none"),
+        (json.dumps({**fields, "kind": "tflite"}), r"is the card of a tflite file, but m\.onnx is not one"),
         (json.dumps(fields)[:-1] + ', "sha256": "' + fields["sha256"] + '"}', "'sha256' stands in it twice"),
     ):
         card.write_text(text)

@@ -315,7 +315,7 @@ def test_out_that_is_no_telling(photo, model, tmp_path, capsys):
         ((photo, again, "-o", tmp_path / "one.png"), "is one file; the results of 2 INs"),
         ((tmp_path / "gone.png", photo), "gone.png: cannot be opened"),
         ((photo, "--mask-out", tmp_path / "m.gif"), "--mask-out"),
-        ((photo, again, "-o", tmp_path / "out", "--mask", photo), "--mask is for one photograph"),
+        ((photo, again, "-o", tmp_path / "out", "--mask", photo), "--mask is for a single photograph"),
     ):
         assert run("erase", *arguments, "--model", model) == 2
         assert message in errors(capsys), arguments

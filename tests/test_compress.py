@@ -498,7 +498,7 @@ def test_a_budget_that_cannot_be_meant_is_one_line(runs, run_script, skin, tmp_p
     [
         (None, "no teacher to distil from"),
         ("int8", "is quantized; expected the float network"),
-        ("paper", "of another kind, faceeraser, preset paper where this"),
+        ("paper", "is faceeraser, preset paper, but this network"),
         ("file", "found a file, expected a check"),
     ],
 )

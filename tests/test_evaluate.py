@@ -242,7 +242,7 @@ def edge(skin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (["--model", "hifill", "--phase", "edge"], "hifill has no such phase"),
         (["--model", "structureflow", "--phase", "inpaint"], "needs the structure network of phase 1"),
-        (["--model", "edgeconnect", "--phase", "edge", "--variant", "unet"], "edgeconnect is trained whole"),
+        (["--model", "edgeconnect", "--phase", "edge", "--variant", "unet"], "edgeconnect has no such parts"),
         (["--model", "structureflow", "--phase", "inpaint", "--edge", "EDGE"], "faceeraser has no structure network"),
         (["--model", "hifill", "--phase", "inpaint", "--edge", "EDGE"], "no first network"),
         (["--model", "hifill", "--phase", "inpaint", "--blocks", "4"], "hifill has no residual blocks"),

@@ -88,7 +88,7 @@ def test_a_teacher_of_another_model_is_refused(run_script, skin, tmp_path, capsy
         tmp_path / "edgeconnect",
     ]
     assert run_script("compress/prune.py", *arguments) == 2
-    assert "edgeconnect, preset mobile where this network is hifill, preset mobile" in capsys.readouterr().err
+    assert "edgeconnect, preset mobile, but this network is hifill, preset mobile" in capsys.readouterr().err
 
 
 def test_every_model_is_given_the_same_steps_and_terms():

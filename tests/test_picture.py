@@ -1,4 +1,4 @@
-"""What faceeraser.picture promises: any file is read as it is meant, and written with nothing changed but the holes."""
+"""What picture.py promises: any file is read as it is meant, and written with nothing changed but the holes."""
 
 from __future__ import annotations
 
