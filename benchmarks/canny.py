@@ -1,14 +1,14 @@
 """How many steps of edge tracking does Canny need inside an exported graph?
 
 scikit-image follows an edge to its end; a graph without loops takes a fixed number of steps. This script compares
-`faceeraser.edges.canny_tensor` with `skimage.feature.canny` on photographs with parts-like holes, for several numbers
+`edges.canny_tensor` with `skimage.feature.canny` on photographs with parts-like holes, for several numbers
 of steps, and times each as a TFLite file (LiteRT with XNNPACK, one thread):
 
     python benchmarks/canny.py PHOTOS --json benchmarks/results/canny_hysteresis.json
 
 A row gives recall and precision over the edge pixels of all pictures together, the intersection over union, the recall
 that 95 % of single pictures reach, the share of the TFLite file's pixels that equal torch's, and milliseconds a picture
-(of the torch function too, one thread). Exit code 1 when the number of steps in use, faceeraser.edges.HYSTERESIS_STEPS,
+(of the torch function too, one thread). Exit code 1 when the number of steps in use, edges.HYSTERESIS_STEPS,
 misses 99 % recall or precision, or its file 99.9 % equality with torch; 2 when photographs are missing or unreadable.
 """
 

@@ -1,11 +1,11 @@
-"""Landmarks of one's own tracker in the place of the two models of `faces`: a JSON file of points for every frame.
+"""Landmarks from the user's own tracker instead of the two landmark models: a JSON file with points for every frame.
 
-    found = landmarks.read(Path("clip.json"))
-    faces_of_frame_7 = found[7]
+    known = landmarks.read(Path("clip.json"))
+    faces_of_frame_7 = known[7]
 
-Whatever the layout, what comes out is `Face`, whose mesh everything else works on: the mean face is turned and scaled
-onto the points that are known, these are put exactly where they were given, and the rest of the mesh moves with its
-neighbours. docs/landmarks.md tells the format and the layouts.
+Every layout is turned into a `Face`, whose mesh everything else works on: the mean face is rotated and scaled to fit the
+given points, these are moved exactly to where they were given, and the rest of the mesh moves with its neighbours.
+docs/landmarks.md describes the format and the layouts.
 """
 
 from __future__ import annotations

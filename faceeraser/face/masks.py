@@ -1,4 +1,4 @@
-"""The mask of what is erased from a face. This is the only place where it is made."""
+"""The mask of what is erased from a face. Only this module makes it."""
 
 from __future__ import annotations
 

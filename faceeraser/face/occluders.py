@@ -3,7 +3,7 @@
     front = Occluders()(crop)
     mask, share = trimmed(mask, front)
 
-Hair, hands and things in front of the face are taken out of the mask before anything is erased. At their edge, which is
+Hair, hands and objects in front of the face are removed from the mask before anything is erased. At their edge, which is
 strands and not a line, what is painted fades out over the occluder, so that no lobe of skin lies on hair; and it fades out
 over a few pixels of what lies beside the mask.
 """

@@ -1,10 +1,10 @@
-"""A phone over adb: choose it, read what it is and how it fares, push, run, pull, and leave nothing behind.
+"""A phone over adb: choose it, read its model and state, push, run, pull, and leave nothing behind.
 
     with Device.open() as device:
         device.push("exports/int8.tflite")
         done = device.run(["./benchmark_model", "--graph=int8.tflite"], timeout_s=60)
 
-What adb says is not taken at its word: some builds exit with 0 when the device is lost half-way. A command's exit code is
+adb's answers are not trusted: some builds exit with 0 when the device is lost half-way. A command's exit code is
 printed by the device behind a word that no program can guess, and a pushed file's sha256 is taken on the device. Every
 error is one line: what was found, what was expected, what to do.
 

@@ -1,4 +1,4 @@
-"""Any network of pictures, ready to be exported: its samples, and its warps found and written so that phones take them.
+"""Any network that works on pictures, ready to be exported: its samples, and its warps written in a form that phones accept.
 
     brought = AnyNetwork(module, {"image": torch.rand(1, 3, 256, 256)}, name="stabiliser")
     convert.export_module(brought, "exports", TFLite(flavour="gpu"))

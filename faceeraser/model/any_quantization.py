@@ -1,4 +1,4 @@
-"""Any network, quantized: int8 convolutions with learnt scales, put into torch's graph of it; coordinates stay floats.
+"""Quantizing any network: int8 convolutions with learnt scales in its torch graph, with coordinates in float.
 
     module = quantized(network, float_layers=["head"])
 

@@ -1,4 +1,4 @@
-"""Any network with what it is trained by: the small protocol, and the folder between stages.
+"""Any network with its training data and loss: the small protocol, and the folder that passes between stages.
 
     task = task_of("my_net.py")        # or the folder of an earlier stage
 

@@ -2,11 +2,11 @@
 
     config.json                 structure of the generators (config.Config); format version
     generators.safetensors      float weights; widths are their shapes
-    quantization.json           of a quantized network: tensor's name -> scale, zero_point, bits
-    discriminators.safetensors  of a trained network
-    state.pt                    of a trained network, to resume: optimizers, step, averaged weights
-    history.json                append-only: what each stage was told and what it measured
-    samples.png                 what it does, to look at
+    quantization.json           for a quantized network: tensor name -> scale, zero_point, bits
+    discriminators.safetensors  for a trained network
+    state.pt                    for a trained network, to resume: optimizers, step, averaged weights
+    history.json                append-only: the options of each stage and what it measured
+    samples.png                 sample results to look at
     tensorboard/                scalars and sample sheets of a training run
 
 A stage reads one folder and writes another. It writes beside its target and renames at the end, so a folder that exists

@@ -49,10 +49,10 @@ class Config:
     """Structure of the generators (never their widths). `Config.of` makes one of a preset; the defaults are `mobile`'s."""
 
     FORMAT: ClassVar = 2
-    """Of what `to_json` writes."""
+    """Version of what `to_json` writes."""
 
     preset: str = "mobile"
-    """'paper' or 'mobile': what the fields below were before any of them was changed."""
+    """'paper' or 'mobile': the starting values of the fields below."""
     model: str = "faceeraser"
     """One of MODELS."""
     variant: str = "unet_attention"
@@ -62,7 +62,7 @@ class Config:
     """'batch', which folds into the convolution before it, or 'instance', the paper's, which leaves nothing to fold or to
     slim."""
     padding: str = "zeros"
-    """Of every convolution that keeps the size: 'zeros', or 'reflect', the paper's."""
+    """Padding of every convolution that keeps the size: 'zeros', or 'reflect', the paper's."""
     upsampling: str = "nearest"
     """'nearest', a resize and a convolution, or 'transposed', a transposed convolution, the paper's."""
     fill: bool = True
@@ -125,7 +125,7 @@ class Config:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Config:
-        """From config.json's fields, of any format there has been. What an old one leaves out is filled in here.
+        """From config.json's fields, of any format so far. Fields that an old format does not have are filled in here.
 
         Raises:
             ValueError: the format is not known, a field is missing or not known, or the model is not.

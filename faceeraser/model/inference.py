@@ -1,6 +1,6 @@
-"""What a network makes of pictures: its outputs on a list of pairs, as a method to measure, and as a sheet to look at.
+"""Running a network on pictures: its outputs on a list of pairs, as a method to measure, and as a sheet to look at.
 
-Erasing by a checkpoint needs this and nothing of the training.
+Erasing with a checkpoint needs this module and nothing from training.
 """
 
 from __future__ import annotations

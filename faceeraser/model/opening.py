@@ -1,6 +1,6 @@
-"""Opening a model to measure it: an exported file or a checkpoint folder, as one thing that paints and has a row.
+"""Opening a model to measure it: an exported file or a checkpoint folder, behind one interface.
 
-A file needs its own runtime only. A folder needs torch, which is asked for when one is opened.
+A file needs only its own runtime. A folder needs torch, which is imported when one is opened.
 """
 
 from __future__ import annotations

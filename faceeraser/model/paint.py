@@ -1,6 +1,6 @@
 """Painting by a plan: arithmetic at any resolution, with nothing learnt in it (the mobile preset).
 
-A plan, made at `SEEN` x `SEEN` pixels by a network (networks.PatchEraser), says three things:
+A plan, made at `SEEN` x `SEEN` pixels by a network (planner.PatchEraser), has three parts:
 
     skin      (N, 1, 128, 128) in [0, 1], which visible pixel is this person's bare skin
     shading   (N, 3, 64, 64), the colour of the empty face, smooth

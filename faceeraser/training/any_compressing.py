@@ -38,43 +38,43 @@ ENOUGH = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class AnyTuning:
-    """How any network is fine-tuned."""
+    """How to fine-tune any network."""
 
     steps: int = 200
-    """Fine-tuning steps in all; 0: none."""
+    """Fine-tuning steps in all; 0 for none."""
     lr: float = 5e-4
     """Learning rate at first; it falls to nothing along a cosine."""
     distil: float = 1.0
-    """Weight of the distance to the network that it was, beside its own loss."""
+    """Weight of the distance to the original network, in addition to its own loss."""
     seed: int = 0
-    """Of torch's random numbers."""
+    """Seed of torch's random numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnyPruning(AnyTuning):
-    """What `prune` is told."""
+    """Options of `prune`."""
 
     target_gmacs: float
-    """Multiply-accumulates of one sample to stay under, in 10^9."""
+    """Stay under this number of multiply-accumulates for one sample, in 10^9."""
     rounds: int = 2
-    """Pruning steps, each fine-tuned."""
+    """Pruning rounds, each followed by fine-tuning."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnyQuantizing(AnyTuning):
-    """What `quantize` is told."""
+    """Options of `quantize`."""
 
     lr: float = 1e-4
     """Learning rate at first; it falls to nothing along a cosine."""
     keep_float: str = "auto"
-    """'auto': the layers before an output that harm most in int8 stay in float; 'least': those of coordinates alone."""
+    """'auto' also keeps in float the layers before an output that int8 harms most; 'least' only those of coordinates."""
 
 
 def prune(source: str | Path, target: str | Path, options: AnyPruning, overwrite: bool = False) -> dict[str, Any]:
-    """Prune and fine-tune a network of one's own; returns the figures before, pruned and fine-tuned, and each layer's row.
+    """Prune and fine-tune any network; returns the figures before, pruned and fine-tuned, and each layer's row.
 
     Raises:
-        ValueError: the protocol is not kept, the budget cannot be met or is met already, or the target exists.
+        ValueError: the file does not follow the protocol, the budget cannot be met or is already met, or the target exists.
     """
     task = any_task.task_of(source)
     if task.float_layers is not None:
@@ -113,11 +113,10 @@ def prune(source: str | Path, target: str | Path, options: AnyPruning, overwrite
 
 
 def quantize(source: str | Path, target: str | Path, options: AnyQuantizing, overwrite: bool = False) -> dict[str, Any]:
-    """Quantize and fine-tune a network of one's own; returns the figures in float, calibrated and trained, and each tensor's
-    harm.
+    """Quantize and fine-tune any network; returns the figures in float, calibrated and trained, and each tensor's harm.
 
     Raises:
-        ValueError: the protocol is not kept, there is nothing to quantize, or the target exists.
+        ValueError: the file does not follow the protocol, there is nothing to quantize, or the target exists.
     """
     task = any_task.task_of(source)
     if task.float_layers is not None:
@@ -277,7 +276,7 @@ def _calibrated(network: AnyNetwork, kept: Sequence[str]) -> nn.Module:
 
 
 def harm_of_int8(module: nn.Module, network: AnyNetwork) -> list[dict[str, Any]]:
-    """What each tensor's int8 alone does to a calibrated network, the most harmful first: rows of layer and harm."""
+    """The harm of each tensor's int8 alone to a calibrated network, the most harmful first: rows of layer and harm."""
     quant.set_bypassed(module, True)
     rows = []
     for name, part in module.named_modules():
@@ -290,7 +289,7 @@ def harm_of_int8(module: nn.Module, network: AnyNetwork) -> list[dict[str, Any]]
 
 
 def kept_in_float(rows: Sequence[Mapping[str, Any]], network: AnyNetwork) -> tuple[str, ...]:
-    """Of the layers before an output, those whose int8 does ENOUGH of all harm."""
+    """The layers before an output whose int8 does ENOUGH of all harm."""
     graph, _ = network.traced(None)
     last = any_quantization.last_layers(graph)
     total = sum(row["harm"] for row in rows)
@@ -303,6 +302,6 @@ def kept_in_float(rows: Sequence[Mapping[str, Any]], network: AnyNetwork) -> tup
 
 
 def states(outcome: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a stage did, as rows of a table."""
+    """The states of a stage's network, as rows of a table."""
     kept = {name: outcome[name] for name in ("before", "unrepaired", "calibrated", "after") if name in outcome}
     return [{"name": name, **(row if isinstance(row, Mapping) else {"loss": row})} for name, row in kept.items()]

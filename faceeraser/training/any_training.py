@@ -1,4 +1,4 @@
-"""Fine-tuning any network by its own loss, taught by the network that it was made from (any_task.py)."""
+"""Fine-tuning any network with its own loss, and with the network it was made from as its teacher (any_task.py)."""
 
 from __future__ import annotations
 

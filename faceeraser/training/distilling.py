@@ -30,7 +30,7 @@ class Distilling(Tuning):
 
 
 def distil(network: str | Path, target: str | Path, options: Distilling, overwrite: bool = False) -> Outcome:
-    """Fine-tune the network of a checkpoint folder on what its teacher does.
+    """Fine-tune the network of a checkpoint folder with its teacher.
 
     Args:
         network: the folder to read.
@@ -42,7 +42,7 @@ def distil(network: str | Path, target: str | Path, options: Distilling, overwri
         The figures on a slice of train: `before` and `distilled`.
 
     Raises:
-        ValueError: the network, its teacher or the data cannot be used so, or the target exists.
+        ValueError: the network, its teacher or the data cannot be used, or the target exists.
     """
     tuning = FineTuning(network, options)
     pipeline = tuning.source

@@ -26,11 +26,11 @@ class Tuning:
     steps: int = 400
     """Fine-tuning steps in all."""
     batch: int = 8
-    """Pictures in a step and process."""
+    """Pictures per step and process."""
     lr: float = 5e-4
     """Learning rate."""
     teacher: str | Path | None = None
-    """A checkpoint whose edges, flow and pictures are distilled."""
+    """A checkpoint whose edges, flow and pictures the network learns from."""
     distil: float = 1.0
     """Weight of the teacher."""
     distil_features: float = 0.0
@@ -40,12 +40,13 @@ class Tuning:
     vgg: str | Path | None = None
     """VGG-19's state dict, for offline use."""
     size: int | None = None
-    """Train on pictures of this edge length, of which the networks see what they see at their own. None: the network's
-    resolution; half of it costs a third."""
+    """Train on pictures of this edge length, shown to the networks with the same content as at their own. None is the
+    network's resolution; half of it costs a third.
+    """
     limit: int | None = None
     """Use only this many blanks and masks."""
     seed: int = 0
-    """Of the pairs and of torch's random numbers."""
+    """Seed of the pairs and of torch's random numbers."""
     precision: str = "auto"
     """'fp32', 'bf16' or 'auto': bf16 trains faster on hardware that supports it, which auto detects."""
 
@@ -88,7 +89,7 @@ def add_tuning(parser: ArgumentParser, defaults: type[Tuning], any_network: bool
 
 
 def need_data(args: Namespace) -> None:
-    """Raises ValueError when --data is missing, which a face eraser's stage needs and another network's has no use for."""
+    """Raises ValueError when --data is missing, which only the stages for face erasers need."""
     if args.data is None:
         raise ValueError("--data is missing: expected the folder that train/prepare.py made")
 
@@ -98,11 +99,11 @@ class FineTuning:
 
     `source` is the network that was loaded; the methods take the one to work on, which may be that, or made from it.
 
-    A network is fine-tuned for what it was trained for: the coefficients and the choice of pictures are those of the last
-    training in its history, less the adversarial term, which a student learns from its teacher.
+    A network is fine-tuned for the objective it was trained for: the coefficients and the choice of pictures come from the
+    last training in its history, without the adversarial term, which a student learns from its teacher.
 
     Raises:
-        ValueError: the source is not a checkpoint or is quantized already, or the data is not prepared.
+        ValueError: the source is not a checkpoint or is already quantized, or the data is not prepared.
     """
 
     OBJECTIVE = ("l1", "clone", "shading", "texture", "landing", "coherence", "perceptual", "style", "features")
@@ -180,8 +181,8 @@ class FineTuning:
         calibrate(self.as_trained(network), self.data, pictures)
 
     def as_trained(self, network: Inpainter) -> Inpainter:
-        """The same layers and weights, which are shown of a picture of --size what they are shown of one at their own
-        resolution: at half of it nothing is shrunk, where else two pixels become one. Trained on half of that, they learn
+        """The same layers and weights, shown the same content of a picture of --size as at their own resolution: at half of
+        it nothing is shrunk, where two pixels otherwise become one. If they saw half of that again, they would learn
         another task.
         """
         return network.seeing(max(1, network.config.shrink * self.data.size // network.config.resolution))
@@ -226,7 +227,7 @@ class FineTuning:
     def outcome(
         self, target: str | Path, states: Mapping[str, Mapping[str, Any] | None], about: str = "", **summary: Any
     ) -> Outcome:
-        """What the stage has made of its network, by the figures of its states, {name: `measure`'s}."""
+        """The result of the stage, from the figures of its states, {name: those of `measure`}."""
         source = self.described["source"]
         title = f"{self.path} -> {target} ({about}on a slice of train; data: {source})"
         rows = [{"name": name, **row} for name, row in states.items() if row]

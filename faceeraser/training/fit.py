@@ -41,7 +41,7 @@ PHASES = ("edge", "structure", "inpaint", "all")
 
 
 class Numbered(Protocol):
-    """What is trained on: item k is (truth, mask, target, skin, sharp), as `pairs.TrainingPairs` tells them."""
+    """Training data: item k is (truth, mask, target, skin, sharp), as in `pairs.TrainingPairs`."""
 
     def __getitem__(self, k: int, /) -> tuple[Tensor, ...]: ...
 
@@ -50,17 +50,18 @@ class Numbered(Protocol):
 
 @dataclass
 class Recipe:
-    """What a run is told. Defaults are the paper's (sections 3.4 and 4.1)."""
+    """Options of a training run. The defaults are the paper's (sections 3.4 and 4.1)."""
 
     phase: str = "inpaint"
-    """'edge' trains G_edge; 'inpaint' G_pc and G_ref with the edges frozen; 'all' everything (fine-tuning). What of the
-    peers' they train, and StructureFlow's 'structure', says their `PHASES`."""
+    """'edge' trains G_edge; 'inpaint' G_pc and G_ref with the edges frozen; 'all' everything (fine-tuning). The `PHASES` of
+    the peers define what these train there, and StructureFlow's 'structure'.
+    """
     steps: int = 1000
-    """How many, from the first one; a run that is resumed goes on to this number."""
+    """Total number of steps; a resumed run continues to this number."""
     batch: int = 8
-    """Pictures in a step and process."""
+    """Pictures per step and process."""
     lr: float = 1e-4
-    """Adam's learning rate for the generators (and for a teacher that goes on training), before the schedule."""
+    """Adam's learning rate for the generators (and for a teacher that keeps training), before the schedule."""
     d_lr: float = 1e-5
     """The same for the discriminators."""
     beta1: float = 0.0
@@ -84,7 +85,7 @@ class Recipe:
     texture: float = 0.0
     """Coefficient of `losses.texture_loss`; needs `features`."""
     landing: float = 0.0
-    """Coefficient of `losses.landing_loss`: copies are of bare skin that is seen."""
+    """Coefficient of `losses.landing_loss`: copies come from visible bare skin."""
     coherence: float = 0.0
     """Coefficient of `losses.coherence_loss`: copies are shifts, not stripes."""
     edge_l1: float = 0.0
@@ -94,25 +95,25 @@ class Recipe:
     features: str = "vgg"
     """Network of the perceptual, style and texture terms: one of `losses.FEATURE_NETWORKS`."""
     distil: float = 0.0
-    """Weight of the teacher's edges, flow and erased pictures (0: they are not asked for)."""
+    """Weight of the teacher's edges, flow and erased pictures; 0 leaves them out."""
     distil_features: float = 0.0
     """Weight of where the teacher's features are strong (`losses.attention_loss`), as a share of `distil`."""
     online: bool = False
-    """Whether the teacher goes on training beside its student, on the same pictures and the same objective."""
+    """Whether the teacher keeps training beside its student, on the same pictures with the same objective."""
     sparsity: float = 0.0
     """L1 weight on the norms' scale factors (network slimming, Liu et al. 2017)."""
     average: float = 0.0
-    """Decay of the averaged weights that are kept at the end (0: the last ones are kept)."""
+    """Decay of the averaged weights that are kept at the end; 0 keeps the last weights."""
     schedule: str = "constant"
-    """Of the learning rates: 'constant' (the paper), or 'cosine', with a short warm-up, to a hundredth."""
+    """Schedule of the learning rates: 'constant' (the paper), or 'cosine' with a short warm-up, down to a hundredth."""
     precision: str = "auto"
     """'fp32', 'bf16' or 'auto': bf16 autocast where the hardware has it."""
     seed: int = 0
-    """Of torch's random numbers. The pairs have a seed of their own."""
+    """Seed of torch's random numbers. The pairs have their own."""
     save_every: int = 100
     """Steps between two resume states and sample sheets."""
     workers: int = 0
-    """Processes that load pairs; 0: this one does."""
+    """Processes that load pairs; 0 loads them in this one."""
 
     def looks_at_pictures(self) -> bool:
         """Whether any term is taken on what was painted; else only a model's own are."""
@@ -120,7 +121,7 @@ class Recipe:
         return any(own) or (self.features != "off" and any((self.perceptual, self.style, self.texture)))
 
     def adversarial_weight(self) -> float:
-        """The coefficient of the adversarial term: as told, or the paper's for the phase."""
+        """The coefficient of the adversarial term: the recipe's, or the paper's for the phase."""
         if self.adversarial is not None:
             return self.adversarial
         return (losses.EDGE_COEFFICIENTS if self.phase == "edge" else losses.INPAINT_COEFFICIENTS)["adversarial"]
@@ -128,14 +129,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Beside:
-    """What stands beside a network while it trains."""
+    """What accompanies a network while it trains."""
 
     critics: nn.ModuleDict | None = None
-    """The discriminators (`discriminators`), trained with it where the adversarial weight is not 0."""
+    """The discriminators (`discriminators`), trained with it if the adversarial weight is not 0."""
     teacher: Inpainter | None = None
-    """A network of the same model to learn from, where `Recipe.distil` is not 0."""
+    """A network of the same model to learn from, if `Recipe.distil` is not 0."""
     vgg: Path | None = None
-    """VGG-19's weights, where they cannot be downloaded."""
+    """VGG-19's weights, for offline use."""
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -548,11 +549,11 @@ def fit(
 ) -> dict[str, Any]:  # fmt: skip
     """Train `pipeline` in place and return what happened: mean losses of the last steps, pictures, seconds.
 
-    workdir receives state.pt every `save_every` steps and tensorboard/; with `resume`, a state.pt there is where the run
-    goes on. look: pairs for the sample sheets. title: what the progress bar is called.
+    workdir receives state.pt every `save_every` steps and tensorboard/; with `resume`, the run continues from a state.pt
+    there. look: pairs for the sample sheets. title: label of the progress bar.
 
     Raises:
-        ValueError: the phase is not known, the resume state is of another run, or VGG-19's weights cannot be had.
+        ValueError: the phase is not known, the resume state is of another run, or VGG-19's weights are not available.
     """
     _check(pipeline, recipe, beside.teacher)
     group = processes.join()

@@ -32,19 +32,21 @@ class Pruning(Tuning):
     keep: float | None = None
     """Share of each layer's channels to keep, 0 to 1: half of them are about a quarter of the multiply-accumulates."""
     target_gmacs: float | None = None
-    """Multiply-accumulates to stay under, in 10^9 at 256 x 256: finds the share itself."""
+    """Stay under this number of multiply-accumulates, in 10^9 at 256 x 256; the share is found automatically."""
     target_params: int | None = None
-    """Parameters to stay under as well, with `allocate='sensitivity'`."""
+    """Also stay under this number of parameters, with `allocate='sensitivity'`."""
     importance: str = "magnitude"
     """Score of a channel, one of `channels.IMPORTANCES`."""
     allocate: str = "uniform"
-    """'uniform': every layer gives up the same share; 'sensitivity': by how little harm it does, measured, with a target."""
+    """'uniform' removes the same share from every layer; 'sensitivity' more where it is measured to harm less (needs a
+    target).
+    """
     trial_steps: int = 100
     """Fine-tuning steps of each network's trial, for `allocate='sensitivity'`."""
     drop_blocks: int = 0
-    """First take so many residual blocks, those that matter least, out of the edge and the clone network each."""
+    """First remove this many of the least important residual blocks from each of the edge and clone networks."""
     rounds: int = 2
-    """Pruning steps, each fine-tuned."""
+    """Pruning rounds, each followed by fine-tuning."""
 
     def __post_init__(self) -> None:
         if self.allocate not in ("uniform", "sensitivity"):
@@ -67,14 +69,14 @@ def prune(network: str | Path, target: str | Path, options: Pruning, overwrite: 
     Args:
         network: the folder to read.
         target: the folder to write; its history says what was done.
-        options: how much goes, by which score, and how it is fine-tuned.
+        options: how much to remove, by which score, and how to fine-tune.
         overwrite: replace the target if it exists.
 
     Returns:
         The figures on a slice of train: `before`, `pruned` before fine-tuning, `fine-tuned`.
 
     Raises:
-        ValueError: the network or the data cannot be used so, nothing is as small as asked for, or the target exists.
+        ValueError: the network or the data cannot be used, the network cannot get that small, or the target exists.
     """
     tuning = FineTuning(network, options)
     pipeline = tuning.source
@@ -127,7 +129,7 @@ class _Plan:
     costs: dict[str, float] = field(default_factory=dict)
 
     def measured(self) -> dict[str, Any]:
-        """What the history keeps of it."""
+        """What the history records about it."""
         named = {"sensitivity": self.layers, "costs": self.costs, "dropped": self.dropped}
         return {name: rows for name, rows in named.items() if rows}
 
@@ -154,8 +156,8 @@ def _planned(tuning: FineTuning, options: Pruning, truth: Tensor, mask: Tensor, 
 
 
 def loss_between(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
-    """What a step lost, in dB: of `psnr_hole_mirrored` and of `psnr_hole_smooth`, and 2 dB for each 1 that `texture_energy`
-    moved, so that 0.1 of texture weighs what 0.2 dB do, as in fit_budget.py's gates. At least 0.01: nothing is free.
+    """The loss of a step in dB: the drops of `psnr_hole_mirrored` and `psnr_hole_smooth`, plus 2 dB for each 1 that
+    `texture_energy` moved, so that 0.1 of texture counts as much as 0.2 dB, as in fit_budget.py's gates. At least 0.01.
     """
     drops = sum(max(0.0, before[name] - after[name]) for name in metrics.HOLE_FIGURES[:2])
     moved = abs((after[metrics.HOLE_FIGURES[2]] or 0.0) - (before[metrics.HOLE_FIGURES[2]] or 0.0))

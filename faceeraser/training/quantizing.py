@@ -41,7 +41,7 @@ class Quantizing(Tuning):
     calibration: int = 32
     """Training pictures to set the scales from."""
     keep_float: str = "auto"
-    """'auto': the layers before the heads that harm most in int8 stay in float; 'least': the flow's head alone."""
+    """'auto' also keeps in float the layers before the heads that int8 harms most; 'least' only the flow's head."""
 
     def __post_init__(self) -> None:
         if self.keep_float not in ("auto", "least"):
@@ -62,7 +62,7 @@ def quantize(network: str | Path, target: str | Path, options: Quantizing, overw
         lost in dB, `float_layers`, and `harm`: what each tensor's int8 alone does, the most harmful first.
 
     Raises:
-        ValueError: the network is quantized already or has no int8 form, the data cannot be used so, or the target exists.
+        ValueError: the network is already quantized or has no int8 form, the data cannot be used, or the target exists.
     """
     tuning = FineTuning(network, options)
     pipeline = tuning.source
@@ -96,7 +96,7 @@ def quantize(network: str | Path, target: str | Path, options: Quantizing, overw
 
 
 def harm_of_int8(pipeline: Inpainter, truth: Tensor, mask: Tensor) -> list[dict[str, Any]]:
-    """What each layer's int8 alone does to a prepared and calibrated network, the most harmful first: rows of layer and
+    """The harm of each layer's int8 alone to a prepared and calibrated network, the most harmful first: rows of layer and
     harm, the distance (`losses.distillation_loss`) to the same network in float. A layer is a convolution or a stored
     tensor.
     """

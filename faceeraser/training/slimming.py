@@ -24,11 +24,11 @@ class Slimming(Tuning):
     """Options of `slim`. Half of `steps` use the penalty, half do not."""
 
     share: float | None = None
-    """Share of channels to cut; None: 0.2, or what the targets ask for."""
+    """Share of channels to cut; None is 0.2, or what the targets require."""
     target_gmacs: float | None = None
-    """Find the share: multiply-accumulates to stay under, in 10^9 at 256 x 256."""
+    """Choose the share so as to stay under this number of multiply-accumulates, in 10^9 at 256 x 256."""
     target_params: int | None = None
-    """Find the share: parameters to stay under."""
+    """Choose the share so as to stay under this number of parameters."""
     sparsity: float = 1e-3
     """Weight of the L1 penalty."""
 
@@ -40,7 +40,7 @@ class Slimming(Tuning):
 
     @property
     def budget(self) -> channels.Budget | None:
-        """What the targets ask for."""
+        """What the targets require."""
         asked = self.target_gmacs is not None or self.target_params is not None
         return channels.Budget(self.target_gmacs, self.target_params) if asked else None
 
@@ -51,7 +51,7 @@ def slim(network: str | Path, target: str | Path, options: Slimming, overwrite: 
     Args:
         network: the folder to read.
         target: the folder to write; its history has histograms of the scale factors before and after.
-        options: how much goes, and how it is fine-tuned.
+        options: how much to cut, and how to fine-tune.
         overwrite: replace the target if it exists.
 
     Returns:
@@ -59,7 +59,7 @@ def slim(network: str | Path, target: str | Path, options: Slimming, overwrite: 
         mean_before, mean_after and threshold.
 
     Raises:
-        ValueError: the network has no scale factors, the data cannot be used so, or the target exists.
+        ValueError: the network has no scale factors, the data cannot be used, or the target exists.
     """
     tuning = FineTuning(network, options)
     pipeline = tuning.source
