@@ -122,6 +122,17 @@ class Used(nn.Module):
         return self.last(x)
 
 
+def test_what_is_joined_has_one_scale_wherever_it_is_read(network) -> None:
+    """A .tflite file's join has one, and its parts' other readers get it too; two would be 30 dB from the module."""
+    module = any_quantization.quantized(network)
+    read = {}
+    for node in module.graph.nodes:
+        if node.op == "call_module" and isinstance(module.get_submodule(node.target), quant.QuantConv2d):
+            read[node.target] = node.args[0].target
+    assert read["int8_encode_0"] == read["int8_features_0"] != read["int8_decode_0"]
+    assert module.get_submodule(read["int8_encode_0"]).kind == "image"  # both parts are pictures in [0, 1]
+
+
 def test_training_a_quantized_network_leaves_the_float_one_alone(network) -> None:
     module = any_quantization.quantized(network)
     own = {value.data_ptr() for value in module.state_dict().values()}

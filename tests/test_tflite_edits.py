@@ -177,6 +177,42 @@ def test_enlarging_in_channels(written, tmp_path) -> None:
     same(written["stored"], tmp_path / "a.tflite")
 
 
+class Brought(nn.Module):
+    """What other people's networks have: points that hang on no input, and a picture several times over."""
+
+    def forward(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        theta = torch.tensor([[[0.9, 0.1, 0.0], [0.0, 1.0, 0.1]]]) * mask.mean()
+        points = F.affine_grid(theta, [1, 3, SIDE, SIDE], align_corners=False)
+        return {"points": points, "many": image.repeat(4, 1, 1, 1) * points[:, :, :, :1]}
+
+
+@pytest.fixture(scope="module")
+def brought(tmp_path_factory) -> Path:
+    import litert_torch
+
+    path = tmp_path_factory.mktemp("brought") / "brought.tflite"
+    given = {name: torch.from_numpy(value) for name, value in inputs().items()}
+    litert_torch.convert(Brought().eval(), sample_kwargs=given).export(str(path))
+    return path
+
+
+def test_constants_in_advance(brought, tmp_path) -> None:
+    def idle(graph: Graph) -> int:
+        return sum(all(graph.constant(int(t)) for t in op.inputs) for op in graph.graph.operators)
+
+    assert idle(Graph(brought)) > 0, "nothing to mend"
+    graph = edited(brought, tmp_path / "a.tflite", tflite_edits.constants_in_advance)
+    assert idle(graph) == 0 and not graph.ops("PAD")
+    same(brought, tmp_path / "a.tflite")
+
+
+def test_repeats_joined(brought, tmp_path) -> None:
+    graph = edited(brought, tmp_path / "a.tflite", tflite_edits.constants_in_advance, tflite_edits.repeats_joined)
+    assert len(Graph(brought).ops("BROADCAST_TO")) >= 1 and not graph.ops("BROADCAST_TO")
+    assert [len(op.inputs) for op in graph.ops("CONCATENATION")] == [4]
+    same(brought, tmp_path / "a.tflite")
+
+
 class Direct(nn.Module):
     """A convolution that stores its input at once, and gives what it stores."""
 

@@ -112,10 +112,7 @@ class Graph:
             if kind in ("FLOAT32", "UINT8"):
                 tensor.quantization = None
         if values is not None:
-            buffer = self.schema.BufferT()
-            buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
-            self.model.buffers.append(buffer)
-            tensor.buffer, shape = len(self.model.buffers) - 1, values.shape
+            tensor.buffer, shape = self._buffer(values), values.shape
         if shape is not None:
             tensor.shape = np.array(shape, np.int32)
             quantization = tensor.quantization
@@ -125,6 +122,16 @@ class Graph:
                 quantization.zeroPoint = np.tile(quantization.zeroPoint, times)
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
+
+    def store(self, tensor: int, values: np.ndarray) -> None:
+        """Make a tensor a constant; the operator that made it is to go."""
+        self.graph.tensors[tensor].buffer = self._buffer(values)
+
+    def _buffer(self, values: np.ndarray) -> int:
+        buffer = self.schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+        self.model.buffers.append(buffer)
+        return len(self.model.buffers) - 1
 
     def as_float(self, like: int) -> int:
         """A new float32 tensor of the shape of another."""
@@ -166,11 +173,9 @@ class Graph:
 
     def scalar(self, value: float) -> int:
         """A new constant: a float32 tensor of rank 0."""
-        buffer, tensor = self.schema.BufferT(), self.schema.TensorT()
-        buffer.data = np.frombuffer(np.float32(value).tobytes(), np.uint8)
+        tensor = self.schema.TensorT()
         tensor.type, tensor.shape, tensor.name = self.schema.TensorType.FLOAT32, np.zeros(0, np.int32), f"{value:g}".encode()
-        self.model.buffers.append(buffer)
-        tensor.buffer = len(self.model.buffers) - 1
+        tensor.buffer = self._buffer(np.array(value, np.float32))
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 

@@ -181,7 +181,7 @@ class TFLite(formats.Format):
         """As of every format. Pictures stay in the layout and type that the module takes."""
         need("litert_torch", "tflite", "writing a .tflite file")
         traced, _ = network.traced(SAMPLERS[FLAVOURS[self.flavour].warp])
-        self._convert(traced, network.samples[0], path, set())
+        self._convert(traced, network.samples[0], path, {"brought"})
 
     def check_network(self, path: Path, network: AnyNetwork, warps: Sequence[Sampling]) -> dict[str, Any]:
         """As of every format.

@@ -9,8 +9,10 @@ converter adds to the network (`floats_for_float_readers`, `resampling_in_float`
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -156,6 +158,73 @@ def resampler_for_the_mark(graph: Graph) -> None:
             graph.make(op, RESAMPLER, op.inputs)
 
 
+def repeats_joined(graph: Graph) -> None:
+    """Copies along one axis, such as a picture that is sampled by several grids, are a CONCATENATION: GPU delegates have
+    no BROADCAST_TO.
+    """
+    kept: list[Any] = []
+    for op in graph.graph.operators:
+        kept.append(op)
+        source, target = int(op.inputs[0]), int(op.outputs[0])
+        if graph.name(op) != "BROADCAST_TO" or len(graph.shape(target)) > 4:
+            continue
+        after = graph.shape(target)
+        before = (1,) * (len(after) - len(graph.shape(source))) + graph.shape(source)
+        axes = [axis for axis, (was, now) in enumerate(zip(before, after, strict=True)) if was != now]
+        if len(axes) != 1:
+            continue
+        if before != graph.shape(source):
+            how = graph.schema.ReshapeOptionsT()
+            how.newShape = np.array(before, np.int32)
+            given = [source, graph.tensor(source, "INT32", values=how.newShape)]
+            source = graph.tensor(source, shape=before)
+            kept.insert(-1, graph.new("RESHAPE", given, source, how))
+        joined = graph.schema.ConcatenationOptionsT()
+        joined.axis = axes[0]
+        graph.make(op, "CONCATENATION", [source] * after[axes[0]], joined)
+    graph.graph.operators = kept
+
+
+def constants_in_advance(graph: Graph) -> None:
+    """Compute what hangs on no input, such as the points of an `F.affine_grid`, and store it: a GPU delegate refuses an
+    operator that reads constants only, and the converter leaves some.
+    """
+    fixed, made = set[int](), set[int]()
+    given = {int(t) for t in graph.graph.outputs}
+    for k, op in enumerate(graph.graph.operators):
+        inputs, outputs = [int(t) for t in op.inputs if t >= 0], {int(t) for t in op.outputs}
+        known = bool(inputs) and all(graph.constant(t) or t in made for t in inputs)
+        # What unpacks weights stays: they are stored in fewer bits.
+        if known and graph.name(op) not in ("DEQUANTIZE", "QUANTIZE") and not outputs & given:
+            fixed.add(k)
+            made |= outputs
+    if not fixed:
+        return
+    left = [op for k, op in enumerate(graph.graph.operators) if k not in fixed]
+    wanted = sorted(made & {int(t) for op in left for t in op.inputs})
+    for t, values in _computed(graph, fixed, wanted).items():
+        graph.store(t, values)
+    graph.graph.operators = left
+
+
+def _computed(graph: Graph, chosen: Collection[int], wanted: list[int]) -> dict[int, np.ndarray]:
+    """{tensor: what the chosen operators, by their places, make of constants}."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "constants.tflite"
+        graph.write(path)
+        alone = Graph(path)
+        alone.graph.operators = [op for k, op in enumerate(alone.graph.operators) if k in chosen]
+        alone.graph.inputs, alone.graph.outputs = np.zeros(0, np.int32), np.array(wanted, np.int32)
+        alone.model.signatureDefs = []
+        alone.write(path)
+        interpreter = Interpreter(str(path))
+        interpreter.allocate_tensors()
+        interpreter.invoke()
+        return {t: interpreter.get_tensor(t) for t in wanted}
+
+
 # --- for CPUs: what XNNPACK is fast at ------------------------------------------------------------------------------
 
 
@@ -288,7 +357,8 @@ class Edit:
     change: Callable[[Graph], None]
     """Changes the graph in place."""
     of: str = "all"
-    """'all' files, those of 'quantized' networks, those 'for_cpu', those of 'eight_bit' pictures, or those that 'erase'."""
+    """'all' files, those of 'quantized' networks, those 'for_cpu', those of 'eight_bit' pictures, those that 'erase', or
+    those of a network that was 'brought'."""
 
 
 EDITS = (
@@ -298,6 +368,8 @@ EDITS = (
     Edit(gather_for_lookups),
     Edit(clamps_in_two),
     Edit(resampler_for_the_mark),
+    Edit(constants_in_advance, "brought"),
+    Edit(repeats_joined, "brought"),
     Edit(heads_in_phases, "for_cpu"),
     Edit(copies_by_convolution, "for_cpu"),
     Edit(enlarging_in_channels, "for_cpu"),

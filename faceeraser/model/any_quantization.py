@@ -37,13 +37,14 @@ def quantized(network: AnyNetwork, float_layers: Collection[str] = ()) -> GraphM
     graph, _ = replace(network, module=copy.deepcopy(network.module)).traced(None, any_batch=True)
     skipped = {*float_layers, *coordinate_layers(graph)}
     stores: dict[Node, Node] = {}
+    joins = _joins(graph, network)
     names = set[str]()
     for node in list(graph.graph.nodes):
         if _kind(node) != "conv2d" or not _plain(node) or layer_of(node) in skipped:
             continue
         name = name_in_int8(layer_of(node))
         name += f"_{len(names)}" if name in names else ""  # a layer that is used twice
-        _replace(graph, node, stores, name, network)
+        _replace(graph, node, stores, name, joins)
         names.add(name)
     if not names:
         raise ValueError(f"{network.name}: no 2-D convolution that could be quantized")
@@ -129,7 +130,9 @@ def _tensor(graph: GraphModule, node: Any) -> Tensor | None:
     return attribute.detach()
 
 
-def _replace(graph: GraphModule, node: Node, stores: dict[Node, Node], name: str, network: AnyNetwork) -> None:
+def _replace(
+    graph: GraphModule, node: Node, stores: dict[Node, Node], name: str, joins: dict[Node, tuple[str, str]]
+) -> None:
     """One convolution, the batch norm after it folded in, between stored tensors."""
     last = node
     given: list[Any] = [*node.args, *[None, 1, 0, 1, 1][len(node.args) - 2 :]]
@@ -151,9 +154,8 @@ def _replace(graph: GraphModule, node: Node, stores: dict[Node, Node], name: str
         last, kind = after, "relu"
     source = node.args[0]
     assert isinstance(source, Node)
-    low, high = network.range_of(source.name) if source.op == "placeholder" else (0.0, -1.0)
     with graph.graph.inserting_before(node):
-        stored = _stored(graph, source, stores, "image" if (low, high) == (0.0, 1.0) else "signed")
+        stored = _stored(graph, source, stores, joins)
         graph.add_submodule(name, QuantConv2d.from_float(copy.deepcopy(conv)))
         own = graph.graph.call_module(name, (stored,))
         if kind == "relu":
@@ -164,10 +166,27 @@ def _replace(graph: GraphModule, node: Node, stores: dict[Node, Node], name: str
     stores[own] = own
 
 
-def _stored(graph: GraphModule, source: Node, stores: dict[Node, Node], kind: str) -> Node:
+def _joins(graph: GraphModule, network: AnyNetwork) -> dict[Node, tuple[str, str]]:
+    """{tensor: (the name of its store, its kind)} of what is joined before a convolution, and of every input.
+
+    A join in int8 has one scale, and a converter hands it to whoever else reads one of its parts: so all share one store.
+    """
+    ranges = {node: network.range_of(node.name) for node in graph.graph.nodes if node.op == "placeholder"}
+    pictures = {node for node, found in ranges.items() if found == (0.0, 1.0)}
+    joins = {node: (f"int8_of_{node.name}", "image") for node in pictures}
+    for join in (node for node in graph.graph.nodes if _kind(node) == "cat"):
+        if any(_kind(reader) == "conv2d" and reader.args[0] is join for reader in join.users):
+            parts = join.all_input_nodes
+            kind = "image" if set(parts) <= pictures else "signed"
+            joins |= {node: (f"int8_of_{join.name}", kind) for node in (*parts, join)}
+    return joins
+
+
+def _stored(graph: GraphModule, source: Node, stores: dict[Node, Node], joins: dict[Node, tuple[str, str]]) -> Node:
     if source not in stores:
-        name = f"int8_in_{len(stores)}"
-        graph.add_submodule(name, FakeQuant(kind))
+        name, kind = joins.get(source, (f"int8_in_{len(stores)}", "signed"))
+        if not hasattr(graph, name):
+            graph.add_submodule(name, FakeQuant(kind))
         stores[source] = graph.graph.call_module(name, (source,))
     return stores[source]
 
