@@ -79,13 +79,13 @@ def test_every_window_has_the_source_that_is_cheapest_for_it() -> None:
     rng = np.random.default_rng(3)
     seen, skin = torch.from_numpy(rng.random((2, 3, 128, 128), np.float32)), torch.rand(2, 1, 128, 128)
     chosen, cost = paint.choose(seen, skin).numpy(), paint.costs(seen, skin).numpy()
-    liked = paint.preference().numpy()
+    liked = paint.preference().flatten(2)[0].T.numpy()
     for k in range(2):
         assert np.array_equal((liked + cost[k] + np.arange(paint.HALVES**2) / 2**17).argmin(1), chosen[k])
 
 
 def test_what_a_window_likes_is_near_and_by_chance() -> None:
-    liked = paint.preference().double()
+    liked = paint.preference().flatten(2)[0].T.double()
     windows, sources = (places.double() for places in paint._places())
     apart = (windows[:, None] - sources[None]).square().sum(2)
     chance = (liked - paint.DISTANCE * apart) / paint.CHANCE

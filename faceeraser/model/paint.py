@@ -154,10 +154,10 @@ def choose(seen: Tensor, skin: Tensor) -> Tensor:
     costs of a window are within 2^-17, so one less the distance to the least, in such steps, is 1 once and else at most 0.
     """
     numbers = _numbers().to(skin.device)
-    cost = costs(seen, skin) + numbers[:, 0] / 2.0**17
-    paid = preference(F.relu(-skin.mean()))[None] + cost[:, None]
-    least = F.relu(1.0 - (paid - paid.amin(2, keepdim=True)) * 2.0**17)
-    return (least @ numbers)[:, :, 0]
+    cost = costs(seen, skin)[:, :, None, None] + numbers / 2.0**17
+    paid = preference(F.relu(-skin.mean())) + cost
+    least = F.relu(1.0 - (paid - paid.amin(1, keepdim=True)) * 2.0**17)
+    return (least * numbers).sum(1).flatten(1)
 
 
 WHOLE, LACKING, STRONGER, WEAKER = 0.85, 30.0, 8.0, 2.0
@@ -176,29 +176,30 @@ a third of it the highest autocorrelation was 0.17 where skin's own is 0.12, and
 
 
 def preference(nothing: Tensor | float = 0.0) -> Tensor:
-    """What each window pays for each source whatever the picture: (289, 841), whole 1/64.
+    """What each window pays for each source whatever the picture: (1, 841, 17, 17), whole 1/64.
 
     Distance, so that light and stubble are of the same place, and a number like chance, so that windows do not all want
     the same.
     Sums and squares of small whole numbers: the same everywhere. nothing: a zero that hangs on the picture, so that a
-    converter does not store the table, which is larger than the network, but computes it.
+    converter does not store the table, which is larger than the network, but computes it. The products are 1 x 1
+    convolutions: of a product of matrices LiteRT's GPU delegate gives the first row for all.
     """
     windows, sources, own, other = _places_and_chances()
-    apart = (windows + nothing) @ sources
-    mixed = (own + nothing) @ other
+    apart = F.conv2d(windows + nothing, sources)
+    mixed = F.conv2d(own + nothing, other)
     chance = mixed - CHANCES * ((mixed + 0.5) * (1.0 / CHANCES)).floor()
     return DISTANCE * apart + CHANCE * chance
 
 
 @functools.cache
 def _numbers() -> Tensor:
-    return torch.arange(HALVES**2, dtype=torch.float32)[:, None]
+    return torch.arange(HALVES**2, dtype=torch.float32)[None, :, None, None]
 
 
 @functools.cache
 def _places_and_chances() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(windows (289, 4) and sources (4, 841), whose product is the squared distance in halves of a block; windows (289, 3)
-    and sources (3, 841), whose product modulo CHANCES is chance).
+    """(windows (1, 4, 17, 17) and sources (841, 4, 1, 1), whose product is the squared distance in halves of a block;
+    windows (1, 3, 17, 17) and sources (841, 3, 1, 1), whose product modulo CHANCES is chance).
     """
     windows, sources = (places.float() for places in _places())
     ones = torch.ones(len(windows), 1)
@@ -211,7 +212,12 @@ def _places_and_chances() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     # The square of a sum as a product too: a converter would make one table of the sum of two constants.
     own = torch.stack([a.square(), a, torch.ones_like(a)], 1)
     other = torch.stack([torch.ones_like(b), 2 * b, b.square()])
-    return left.contiguous(), right.contiguous(), own, other
+    windows_of, sources_of = (left, own), (right, other)
+    (apart, own), (near, other) = (
+        tuple(of.T.reshape(1, -1, CORNERS, CORNERS).contiguous() for of in windows_of),
+        tuple(of.T.reshape(HALVES**2, -1, 1, 1).contiguous() for of in sources_of),
+    )
+    return apart, near, own, other
 
 
 @functools.cache
@@ -265,14 +271,15 @@ def _weights(half: int) -> tuple[Tensor, ...]:
 
 def lay(detail: Tensor, sources: Tensor) -> Tensor:
     """Texture (N, 1, S, S): detail (N, 1, S, S) copied as `sources` (N, 289) say, by look-ups of rows."""
-    n, _, side, _ = detail.shape
+    side = detail.shape[-1]
     half, count = side // (2 * BLOCKS), (2 * BLOCKS) ** 2
-    tables = detail.reshape(n, 2 * BLOCKS, half, 2 * BLOCKS, half).transpose(2, 3).reshape(n, count, half**2)
     # Row of the half below and right of a source: numbers are whole, so the floor is never near an edge.
     down = ((sources + 0.5) / HALVES).floor()
     rows = sources + (2 * BLOCKS - HALVES) * down + (2 * (2 * BLOCKS) + 2)
     pictures = []
-    for table, first in zip(tables.unbind(), rows.unbind(), strict=True):
+    for own_detail, first in zip(detail.unbind(), rows.unbind(), strict=True):
+        # One picture at a time: LiteRT's GPU delegate knows nothing of more than four dimensions.
+        table = own_detail.reshape(2 * BLOCKS, half, 2 * BLOCKS, half).transpose(1, 2).reshape(count, half**2)
         laid = torch.zeros(1)
         for (window, behind), weight in zip(_where(), _weights(half), strict=True):
             own = F.embedding(window.to(detail.device), first[:, None])[:, 0] + behind.to(detail.device)
