@@ -1,10 +1,16 @@
 """What a user waits for and sees: a photograph's milliseconds, a video's frames a second, and how steady what is painted is.
 
     python benchmarks/apps.py PHOTOS --json benchmarks/results/apps.json
+    python benchmarks/apps.py PHOTOS --previous old old/int8.tflite --turns 3 --json benchmarks/results/apps.json
 
 photo_1080p          `ms`, median: a JPEG of 1920x1080 with one face in, a JPEG out, on one core
 video_480p_1, _2     `fps` on one and on two cores: frames of 640x480 in memory, all but decode and encode (find, landmarks,
                      mask, cut, model, paste); `fps_files`: the same from an .mp4 into an .mp4. What both give is compared.
+waits_...            the same, a video with drawn glasses, and a JPEG of 4000x3000 with a face of 1,500 pixels
+                     (portrait_12mp), each in a process of its own (waits.py), by this version and by --previous in turns:
+                     `cpu_ms` for a picture or a frame is what the process computed, on two cores `ms` is what passed;
+                     `ratio` to --previous is of those, the median over the turns; `steps_ms`; `peak_mb`; `model_times`, in
+                     times of --previous's model
 temporal             mean |erase(T(x)) - T(erase(x))| inside the hole, in levels of 255, for shifts of 8 pixels, turns of 10
                      degrees and 5 % of exposure, both ways each, on the first faces of PHOTOS; `ratio` is to Navier-Stokes.
                      The photograph is changed, and erased as the command does it: the face is found anew
@@ -19,8 +25,10 @@ shifts, turns and zooms. The process keeps itself on one core and then on two; n
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -40,6 +48,7 @@ from faceeraser.erasing import Eraser, shares
 from faceeraser.face import finder, tracking, video
 from faceeraser.face.crops import align, paste_back
 from faceeraser.face.finder import find_faces
+from faceeraser.face.glasses import draw_glasses
 from faceeraser.face.masks import face_mask
 from faceeraser.face.mesh import Face, transform
 from faceeraser.face.picture import read as read_picture
@@ -62,6 +71,14 @@ GOALS = {
     "temporal": ("ratio", 1.5),
     "temporal_model": ("ratio", 1.5),
 }
+AGAINST = {
+    "waits_video_480p_1": ("ratio", 0.4),
+    "waits_video_480p_2": ("ratio", 0.4),
+    "waits_video_glasses_1": ("ratio", 0.4),
+    "waits_photo_1080p": ("ratio", 0.6),
+    "waits_portrait_12mp": ("model_times", 8.0),
+}
+PORTRAIT, PORTRAIT_FACE = (4000, 3000), 1500.0
 Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Change = Callable[[np.ndarray], np.ndarray]
 
@@ -201,6 +218,59 @@ def time_video(args: Namespace, frames: Sequence[np.ndarray], cores: int, folder
     return row, digest.hexdigest()
 
 
+def sources(image: np.ndarray, face: Face, frames: Sequence[np.ndarray], folder: Path) -> dict[str, tuple[Path, int]]:
+    """{row: (file, cores)} of what is timed in processes of their own; the files are written."""
+    glasses = image.copy()
+    glasses[draw_glasses(face, image.shape, lenses=False)] = (25, 20, 20)
+    for name, video_frames in (("video", frames), ("glasses", moving(glasses, face, len(frames)))):
+        np.save(folder / f"{name}.npy", np.stack(video_frames))
+    scale, middle = PORTRAIT_FACE / np.ptp(face.mesh[:, 1]), face.mesh.mean(0)
+    shift = np.array(PORTRAIT) / 2 - scale * middle
+    large = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    write_picture(folder / "photo.jpg", scene(image, pose(face, LARGE, None), LARGE))
+    write_picture(folder / "portrait.jpg", scene(image, large, PORTRAIT))
+    return {
+        "waits_video_480p_1": (folder / "video.npy", 1),
+        "waits_video_480p_2": (folder / "video.npy", 2),
+        "waits_video_glasses_1": (folder / "glasses.npy", 1),
+        "waits_photo_1080p": (folder / "photo.jpg", 1),
+        "waits_portrait_12mp": (folder / "portrait.jpg", 1),
+    }
+
+
+def wait(tree: Path, model: Path, source: Path, cores: int, runs: int) -> dict[str, Any]:
+    """What waits.py prints, of the package in a folder."""
+    command = [sys.executable, str(Path(__file__).with_name("waits.py")), str(source), str(model)]
+    env = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--cores", str(cores), "--runs", str(runs)], capture_output=True, text=True, check=False, env=env
+    )
+    if done.returncode:
+        raise ValueError(f"{tree}: {(done.stderr.strip().splitlines() or ['nothing was printed'])[-1]}")
+    printed: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return printed
+
+
+def waits(args: Namespace, given: dict[str, tuple[Path, int]]) -> list[dict[str, Any]]:
+    """The rows beside --previous, or without."""
+    ours = (Path(__file__).resolve().parent.parent, args.model)
+    versions = [ours, (args.previous[0], args.previous[1])] if args.previous else [ours]
+    rows = []
+    for name, (source, cores) in given.items():
+        runs = max(1, args.runs // 10) if source.suffix == ".npy" else max(1, args.runs // 3)
+        turns = [[wait(tree, model, source, cores, runs) for tree, model in versions] for _ in range(args.turns)]
+        figure = "cpu_ms" if cores == 1 else "ms"
+        row, *others = (min(column, key=lambda measured: measured[figure]) for column in zip(*turns, strict=True))
+        row = {"name": name, "cores": cores, **row, "n": runs * args.turns}
+        if others:
+            row["previous"] = others[0]
+            row["ratio"] = statistics.median(first[figure] / last[figure] for first, last in turns)
+            if cores == 1:
+                row["model_times"] = row["cpu_ms"] / others[0]["steps_ms"]["model"]
+        rows.append(row)
+    return rows
+
+
 def tracking_row(image: np.ndarray, face: Face, seconds: float = 3.0) -> dict[str, Any]:
     """The row `tracking`: how the landmarks tremble and trail, as the model gives them and smoothed, in eye distances.
 
@@ -328,17 +398,18 @@ def temporal(args: Namespace) -> list[dict[str, Any]]:
 
 
 def run(args: Namespace) -> None:
-    if args.frames < 2 * WARM_UP or args.runs < 1 or args.faces < 1:
-        asked = f"--frames {args.frames} --runs {args.runs} --faces {args.faces}"
-        raise ValueError(f"found {asked}; expected at least {2 * WARM_UP}, 1 and 1")
+    if args.frames < 2 * WARM_UP or min(args.runs, args.faces, args.turns) < 1:
+        asked = f"--frames {args.frames} --runs {args.runs} --faces {args.faces} --turns {args.turns}"
+        raise ValueError(f"found {asked}; expected at least {2 * WARM_UP}, 1, 1 and 1")
     cv2.setNumThreads(1)
     rows, digests = [], []
     try:
         image, face = photograph(args)
         with tempfile.TemporaryDirectory() as scratch:
+            frames = moving(image, face, args.frames)
+            rows += waits(args, sources(image, face, frames, Path(scratch)))
             if on_cores(1):
                 rows.append(time_photograph(args, image, face, Path(scratch)))
-            frames = moving(image, face, args.frames)
             for cores in (1, 2):
                 if on_cores(cores):
                     row, digest = time_video(args, frames, cores, Path(scratch))
@@ -354,13 +425,16 @@ def run(args: Namespace) -> None:
         if row["name"] in GOALS:
             figure, goal = GOALS[row["name"]]
             row |= {"goal": goal, "met": bool(row[figure] >= goal if figure == "fps" else row[figure] <= goal)}
+        if args.previous and row["name"] in AGAINST:
+            figure, goal = AGAINST[row["name"]]
+            row |= {"goal": goal, "met": bool(row[figure] <= goal)}
     about = {"name": args.photos.resolve().name, "n": args.faces, "eval_sha256": None}
     photo = "skimage.data.astronaut" if args.photo is None else args.photo.name
     about |= {"photo": photo, "model": results.portable(args.model)}
     result = results.result(rows, about, args.command)
     if args.json:
         results.write_result(args.json, result)
-    columns = ("name", "ms", "fps", "fps_files", "ours", "navier_stokes", "ratio", "n", "goal", "met")
+    columns = ("name", "ms", "cpu_ms", "peak_mb", "fps", "fps_files", "ours", "navier_stokes", "ratio", "n", "goal", "met")
     script.finish(f"{args.model.name}; shares are in the JSON", [{c: row.get(c) for c in columns} for row in rows], result)
 
 
@@ -369,6 +443,14 @@ def build_parser() -> ArgumentParser:
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of photographs of faces")
     parser.add_argument("--model", type=Path, default=shipped.PLAN_FILE, metavar="FILE", help="default: the one that ships")
     parser.add_argument("--photo", type=Path, metavar="FILE", help="what is timed (default: scikit-image's astronaut)")
+    parser.add_argument(
+        "--previous",
+        nargs=2,
+        type=Path,
+        metavar=("FOLDER", "FILE"),
+        help="an earlier version to be faster than: the folder that holds its package, and its model",
+    )
+    parser.add_argument("--turns", type=int, default=1, help="of this version and --previous (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=300, help="of each video (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=30, help="timed runs of the photograph (default: %(default)s)")
     parser.add_argument("--faces", type=int, default=30, help="photographs of `temporal` (default: %(default)s)")

@@ -1,12 +1,14 @@
 """benchmarks/apps.py: what it measures is what it says, on the astronaut and few frames."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import script
 from PIL import Image
 
+from faceeraser import shipped
 from faceeraser.face.finder import find_faces
 from faceeraser.system.script import GateFailed
 
@@ -55,21 +57,29 @@ def test_frames_move_and_the_face_stays_in_them(astronaut):
     assert np.abs(seen.mesh - places[30].mesh).mean() < 0.05 * seen.eye_distance
 
 
-def test_the_benchmark_writes_its_rows(astronaut, tmp_path, capsys):
+def test_the_benchmark_writes_its_rows(astronaut, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(apps, "PORTRAIT", (800, 600))
+    monkeypatch.setattr(apps, "PORTRAIT_FACE", 300.0)
     (tmp_path / "photos").mkdir()
     Image.fromarray(astronaut).save(tmp_path / "photos" / "astronaut.png")
     arguments = [tmp_path / "photos", "--frames", 20, "--runs", 1, "--faces", 1, "--json", tmp_path / "apps.json"]
+    arguments += ["--previous", Path(__file__).parent.parent, shipped.PLAN_FILE]
     assert apps.main([str(word) for word in arguments]) == 0
     capsys.readouterr()
     rows = {row["name"]: row for row in json.loads((tmp_path / "apps.json").read_text())["rows"]}
     kinds = [f"{name}{kind}" for name in ("temporal", "temporal_model") for kind in ("", "_shift", "_turn", "_exposure")]
-    assert {*kinds, "tracking"} <= set(rows)
+    assert {*kinds, "tracking", *apps.AGAINST} <= set(rows)
     for name, row in rows.items():
         if "share" in row:
             # What ships only plans, a small part of a photograph; how small, a busy machine tells otherwise each time.
             assert sum(row["share"].values()) == pytest.approx(1) and row["share"]["model"] > 0.002
             wanted = {"decode", "landmarks", "mask", "cut", "model", "paste", "encode", "find"}
             assert set(row["share"]) == wanted, name
+        if name.startswith("waits_"):
+            assert row["faces"] == (20 if "video" in name else 1) and row["cpu_ms"] > 0, name
+            # The previous one is this one here: what both compute is the same but for what else the machine does.
+            assert row["ratio"] == pytest.approx(1, rel=0.6) and row["previous"]["faces"] == row["faces"], name
+            assert 100 < row["peak_mb"] < 500 and row.get("model_times", 2) > 1
         if "goal" in row:
             assert isinstance(row["met"], bool)
     assert rows["temporal"]["ours"] == pytest.approx(np.mean([rows[f"temporal_{k}"]["ours"] for k in apps.changes((9, 9))]))
@@ -85,6 +95,7 @@ def test_frames_that_differ_between_cores_fail_the_gate(astronaut, tmp_path, mon
     rows = iter([({"name": "a"}, "one"), ({"name": "b"}, "another")])
     monkeypatch.setattr(apps, "on_cores", lambda number: True)
     monkeypatch.setattr(apps, "time_photograph", lambda *_: {"name": "photo"})
+    monkeypatch.setattr(apps, "waits", lambda *_: [])
     monkeypatch.setattr(apps, "time_video", lambda *_: next(rows))
     args = apps.build_parser().parse_args([str(tmp_path), "--frames", "20"])
     with pytest.raises(GateFailed, match="bit for bit"):
@@ -94,6 +105,7 @@ def test_frames_that_differ_between_cores_fail_the_gate(astronaut, tmp_path, mon
 def test_what_cannot_be_measured_is_one_line(tmp_path, capsys):
     for arguments, message in (
         ([tmp_path / "gone", "--frames", 3], "--frames 3"),
+        ([tmp_path / "gone", "--frames", 20, "--previous", tmp_path, tmp_path / "gone.tflite"], "gone.tflite"),
         ([tmp_path / "gone", "--photo", tmp_path / "gone.jpg"], "gone.jpg"),
     ):
         assert apps.main([str(word) for word in arguments]) == 2
