@@ -423,9 +423,9 @@ def test_a_saved_coreml_package_plans_and_paints_as_its_network(elsewhere, netwo
     CARD.validate(card)
     assert card["evaluated_parity"]["passed"] and card["evaluated_parity"]["plan_share_min"] >= 0.95
     assert [port["name"] for port in card["outputs"]] == ["erased"] and "resample" not in card["checked"]["operators"]
-    painting = [op for op in mil_program.Program(path).operators if op.op_type in ("gather", "linear")]
+    painting = [op for op in mil_program.Program(path).operators if op.op_type in ("gather", "floor")]
     types = {op.op_type: mil_program.type_of(op.outputs[0]) for op in painting}
-    assert types == {"gather": torch.float32, "linear": torch.float32}
+    assert types == {"gather": torch.float32, "floor": torch.float32}
     image, mask = tensors(pictures[2])
     erased = evaluator(path)({"image": image, "mask": mask})["erased"]
     assert torch.equal(erased[:, :, mask[0, 0] == 0], image[:, :, mask[0, 0] == 0])
