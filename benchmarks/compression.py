@@ -1,164 +1,144 @@
-"""What each part of the compression chain gives: the chain's rows, a control, the options that it did not take, an ablation.
+"""What the compression chain gives: its rows, its shape trained from random weights, and slimming in the place of pruning.
 
     python benchmarks/compression.py runs/release --json benchmarks/results/compression.json --plot docs/compression.png
 
-RELEASE is the folder that release.py leaves: its rows (fp32, pruned, slim, student, int8) are taken from there, with their
-figures on all validation pairs, bytes and milliseconds. What is trained here, below --target:
+RELEASE is the folder that release.py leaves: its rows (fp32, pruned, student, int8) are taken from there, with their figures
+on all validation pairs, bytes and milliseconds. What is trained here, below --target:
 
-- `scratch`: the student's very architecture with random weights, the same teacher, and as many steps as the whole chain took
-  (its trials and its quantization too), once a seed. Measured on all validation pairs, like the chain.
-- options, from random weights with the teacher, equally long each: the mobile network as it is, separable convolutions,
-  fewer blocks, the edge and the clone network at full size.
-- an ablation from `fp32`, at equal MACs and equal steps: prune, slim, both; each with the teacher and without; where
-  the channels go; distilled features; a teacher that goes on training; at the end quantization after training and in
-  training. Each with every seed; figures on the slice of train that decisions are made on.
+- `scratch`: the student's very shape from random weights, with the same teacher and as many steps as the chain's stages
+  took together, once a seed. Measured on all validation pairs, like the chain.
+- slimming: from `fp32`, with the same teacher and to as many MACs as `pruned`, by three penalties and as many steps as
+  pruning took; by the middle one also as long as pruning and distilling. Figures on the slice of train that a
+  stage measures itself on, beside those of the chain's own stages.
 
-`paper` is the paper's network at width 64, counted and not trained: what all ratios are given against. Runs that are there
-already are kept, so the list may be broken off and gone on with. The plot has published ratios beside our own points.
+`paper` is the paper's network at width 64, counted and not trained: what all ratios are given against. Runs and
+measurements that are there already are kept, so the list may be broken off and gone on with; --no-training tells what there
+is. The plot has published ratios beside our own points.
 """
 
 from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from faceeraser.artifacts.card import read_card
 from faceeraser.measurement import metrics, plots, results
-from faceeraser.measurement.seeds import mean_and_spread
-from faceeraser.model import checkpoint
 from faceeraser.model.config import Config
 from faceeraser.model.networks import FaceEraser, cost_of
 from faceeraser.system import chain, script
 from faceeraser.system.history import read_history
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAIN = ("fp32", "pruned", "slim", "student", "int8")
+STAGES = {"pruned": "prune", "student": "distil", "int8": "quantize"}
+"""Row of the chain -> the stage that made it."""
+PENALTIES = ("1e-3", "1e-2", "1e-4")
+"""Weights of slimming's L1 penalty, its default first."""
 # Who, how many times fewer MACs and parameters than their own start, where it is told.
 PUBLISHED = (
     ("OMGD, online distillation", 40.3, 82.5, "Ren et al. 2021, arXiv:2108.06908: Pix2Pix, U-Net generator"),
     ("GAN Slimming, 8 bit", 47.1, None, "Wang et al. 2020, arXiv:2008.11062: CartoonGAN, model size"),
 )
-OPTIONS: dict[str, tuple[str, ...]] = {
-    "mobile as it is": (),
-    "separable convolutions": ("--separable",),
-    "4 blocks of 8": ("--blocks", "4"),
-    "1 block of 8": ("--blocks", "1"),
-    "edge and clone at full size": ("--without", "halving"),
-}
 
 
-def steps_of(history: Sequence[Mapping[str, Any]]) -> int:
-    """All fine-tuning steps of a chain's stages, the trials of prune.py included (four networks each)."""
-    stages = [entry for entry in history if entry["stage"] in ("prune", "slim", "distil", "quantize")]
-    return sum(int(e["options"]["steps"]) + 4 * int(e["options"].get("trial_steps") or 0) for e in stages)
+def entries_of(release: Path) -> dict[str, dict[str, Any]]:
+    """{row of the chain: the entry that its stage left in the history}."""
+    by_stage = {entry["stage"]: entry for entry in read_history(release / "int8")}
+    if missing := [stage for stage in STAGES.values() if stage not in by_stage]:
+        raise ValueError(f"{release / 'int8'}: went through no {missing[0]}, expected the chain of benchmarks/release.py")
+    return {name: by_stage[stage] for name, stage in STAGES.items()}
 
 
-def commands(args: Namespace) -> dict[tuple[str, str, int], list[str]]:
-    """{(kind, what, seed): command} in the order to run them."""
+def commands(args: Namespace) -> dict[str, list[str]]:
+    """{run, which is the name of its folder: the words of its command line}, in the order to run them."""
     release, target = args.release, args.target
-    fp32, chain = release / "fp32", release / "small"
-    half = ["--size", str(args.size)]
-    taught = ["--teacher", str(fp32)]
-    plan: dict[tuple[str, str, int], list[str]] = {}
-
-    def add(kind: str, what: str, seed: int, script: str, source: Path, *flags: str) -> Path:
-        """Plan one run, and return its folder."""
-        folder: Path = target / f"{kind}-{''.join(c if c.isalnum() else '-' for c in what)}-{seed}"
-        data = [] if script.startswith("train/") else ["--data", str(args.data)]
-        few = [] if kind == "control" else ["--limit", str(args.limit)]
-        plan[kind, what, seed] = [script, str(source), str(folder), *data, *half, *few, "--seed", str(seed), *flags]
-        return folder
-
-    whole = round(steps_of(read_history(chain / "int8")) * args.scale)
-    steps, long = str(args.steps), str(args.option_steps)
-    to = ["--target-gmacs", str(args.gmacs)]
-    part = ["--target-gmacs", str(args.gmacs * 1.25)]
-    for seed in range(args.seeds):
-        again = ["--scratch", "--steps", str(whole), "--lr", "1e-3", "--distil-features", "0.1", *taught]
-        add("control", "scratch", seed, "compress/distil.py", chain / "student", *again)
-        teacher: list[str]
-        for teacher in (taught, []):
-            name = "taught" if teacher else "untaught"
-            once = ["--rounds", "1"]
-            add("ablation", f"prune, {name}", seed, "compress/prune.py", fp32, *to, *once, "--steps", steps, *teacher)
-            add("ablation", f"slim, {name}", seed, "compress/slim.py", fp32, *to, "--steps", steps, *teacher)
-            first = ["--steps", str(args.steps // 2), *teacher]
-            step = add("part", f"prune first, {name}", seed, "compress/prune.py", fp32, *part, *once, *first)
-            add("ablation", f"prune + slim, {name}", seed, "compress/slim.py", step, *to, *first)
-        more = [*to, "--rounds", "1", "--steps", steps, *taught]
-        where = ["--allocate", "sensitivity", "--trial-steps", str(args.steps // 4)]
-        add("ablation", "prune by sensitivity, taught", seed, "compress/prune.py", fp32, *more, *where)
-        add("ablation", "prune, taught features too", seed, "compress/prune.py", fp32, *more, "--distil-features", "0.1")
-        add("ablation", "prune, taught online", seed, "compress/prune.py", fp32, *more, "--online")
-        student = chain / "student"
-        for floats in ("auto", "least"):
-            for name, count_of in (("after training", "0"), ("in training", steps)):
-                options = ["--keep-float", floats, "--steps", count_of, *taught]
-                what = f"int8 {name}, {'float tail' if floats == 'auto' else 'all int8'}"
-                add("ablation", what, seed, "compress/quantize.py", student, *options)
-    aims = [*chain.FOR_COPIES, "--perceptual", "off", "--texture", "0", "--edge-l1", "0.1", "--adversarial", "0"]
-    for what, changed in OPTIONS.items():
-        phase = ["--phase", "all", "--shrink", "1", *aims, *taught, "--steps", long, *changed]
-        add("option", what, 0, "train/train.py", args.data, *phase)
+    entries = entries_of(release)
+    steps = {name: int(entry["options"]["steps"]) for name, entry in entries.items()}
+    tuned = ["--data", str(release / "faces"), "--size", "128", "--batch", "16"]
+    tuned += ["--teacher", str(release / "fp32"), "--lr", "1e-3"]
+    plan: dict[str, list[str]] = {}
+    for seed in range(args.seeds):  # distilling leaves the shape as it is, so the student's is that of `pruned`
+        name = f"scratch-{seed}"
+        words = ["compress/distil.py", str(release / "pruned"), str(target / name), "--scratch", "--seed", str(seed)]
+        plan[name] = [*words, *tuned, "--steps", str(sum(steps.values()))]
+    lengths = [(penalty, steps["pruned"]) for penalty in PENALTIES]
+    gmacs = str(entries["pruned"]["metrics"]["after"]["gmacs"])
+    for penalty, length in [*lengths, (PENALTIES[0], steps["pruned"] + steps["student"])]:
+        name = f"slim-{penalty}-{length}"
+        words = ["compress/slim.py", str(release / "fp32"), str(target / name), *tuned]
+        plan[name] = [*words, "--target-gmacs", gmacs, "--sparsity", penalty, "--steps", str(length)]
     return plan
 
 
-def trained(plan: Mapping[tuple[str, str, int], Sequence[str]]) -> list[dict[str, Any]]:
-    """A row for each option and variant of the ablation: means over the seeds, and the standard deviation `std`;
-    none where a seed is missing.
-    """
-    planned: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    for (kind, what, _seed), command in plan.items():
-        if kind in ("option", "ablation"):
-            planned[kind, what].append(Path(command[2]))
-    entries_of = {
-        name: [read_history(folder)[-1] for folder in folders]
-        for name, folders in planned.items()
-        if all(folder.is_dir() for folder in folders)
-    }
-    rows = []
-    for (kind, what), entries in entries_of.items():
-        after = [entry["metrics"].get("after", entry["metrics"]) for entry in entries]
-        row: dict[str, Any] = {"name": f"{kind}: {what}", "kind": kind, "list": "tune", "seeds": len(after)}
-        means, spread = mean_and_spread(after, (*metrics.HOLE_FIGURES, "gmacs", "params", "flow_in_hole"))
-        row |= {**means, "std": {key: spread[key] for key in metrics.HOLE_FIGURES}}
-        options, source = entries[0]["options"], Path(plan[kind, what, 0][1])
-        before = [Path(command[2]) for (part, *_), command in plan.items() if part == "part"]
-        steps = options["steps"] + (read_history(source)[-1]["options"]["steps"] if source in before else 0)
-        rows.append({**row, "steps": steps, "size": options["size"], "n": after[0]["n"]})
-        if kind == "option":  # trained at half the size with nothing shrunk, to be run at 256 with the same to be seen
-            network = checkpoint.load(Path(plan[kind, what, 0][2]))
-            network.config = replace(network.config, shrink=network.config.shrink * 256 // options["size"])
-            rows[-1]["gmacs"] = round(cost_of(network)[0], 4)
-    return rows
-
-
-def of_chain(args: Namespace, result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows `paper` and the chain's, with what each stage took away and which weights it came from."""
+def of_chain(release: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows `paper` and the chain's, with the steps each stage took and its figures on the slice of train (`tune`)."""
     gmacs, params = cost_of(FaceEraser(Config.of("paper"), 64))
     note = "the paper preset at width 64, counted; not trained"
     rows: list[dict[str, Any]] = [
         {"name": "paper", "kind": "chain", "gmacs": round(gmacs, 3), "params": params, "note": note}
     ]
     named = {row["name"]: row for row in result["rows"]}
-    history = read_history(args.release / "small" / "int8")
-    stages = {"pruned": "prune", "slim": "slim", "student": "distil", "int8": "quantize"}
-    before = None
-    for name in CHAIN:
-        row = {**named[name], "kind": "chain", "list": "eval"}
-        entry = next((e for e in reversed(history) if e["stage"] == stages.get(name)), None)
-        if entry is not None:
-            row |= {key: entry[key] for key in ("sha256", "parent_sha256")}
-            row |= {"steps": entry["options"]["steps"]} | {key: entry.get(key) for key in ("float_layers", "costs", "harm")}
-            row["gmacs_taken"] = round(before["gmacs"] - row["gmacs"], 4) if before else None
-        before = row
-        rows.append({key: value for key, value in row.items() if value is not None})
+    entries = entries_of(release)
+    rows.append({**named["fp32"], "tune": figures(entries["pruned"]["metrics"]["before"])})
+    for name, entry in entries.items():
+        row = {**named[name], "steps": entry["options"]["steps"], "tune": figures(entry["metrics"]["after"])}
+        rows.append(row | {key: entry[key] for key in ("sha256", "parent_sha256", "float_layers") if key in entry})
+    rows[-1]["plan_bytes"] = read_card(release / "exports" / "plan-plan-web.tflite")["bytes"]
+    return [row | {"kind": "chain"} | ({"list": "eval"} if "n" in row else {}) for row in rows]
+
+
+def figures(measured: Mapping[str, Any]) -> dict[str, float]:
+    """The three figures of what a stage measured on its slice of train."""
+    return {key: measured[key] for key in metrics.HOLE_FIGURES}
+
+
+def controls(args: Namespace, plan: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """The rows of the trained `scratch` networks, on all validation pairs; measured where no earlier run did."""
+    folders = {name: Path(words[2]) for name, words in plan.items() if name.startswith("scratch")}
+    folders = {name: folder for name, folder in folders.items() if folder.is_dir()}
+    if not folders:
+        return []
+    measured = args.target / "scratch.json"
+    known = [row["name"] for row in results.read_result(measured)["rows"]] if measured.is_file() else []
+    if not set(folders) <= set(known):
+        models = [f"{name}={folder}" for name, folder in folders.items()]
+        words = ["--reference", str(args.release / "fp32"), "--data", str(args.release / "faces"), "--json", str(measured)]
+        chain.run_all([["benchmarks/fidelity.py", *models, *words]], ROOT)
+    named = {row["name"]: row for row in results.read_result(measured)["rows"]}
+    rows = []
+    for name, folder in folders.items():
+        entry = read_history(folder)[-1]
+        row = {**named[name], "kind": "control", "list": "eval", "tune": figures(entry["metrics"]["after"])}
+        rows.append(row | {key: entry["options"][key] for key in ("steps", "seed")})
+    return rows
+
+
+def slimmed(plan: Mapping[str, Sequence[str]], of: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each slimmed network that is there: its figures on the slice of train, before fine-tuning too
+    (`unrepaired`), and its distance from the chain's row of as many steps.
+
+    of: the chain's rows.
+    """
+    pruned, student = (next(row for row in of if row["name"] == name) for name in ("pruned", "student"))
+    rows = []
+    for name, words in plan.items():
+        if not name.startswith("slim") or not Path(words[2]).is_dir():
+            continue
+        entry = read_history(words[2])[-1]
+        options, after = entry["options"], entry["metrics"]["after"]
+        beside = pruned if options["steps"] == pruned["steps"] else student
+        row = {"name": name, "kind": "slimming", "list": "tune", **figures(after), "n": after["n"]}
+        row |= {key: after[key] for key in ("gmacs", "params")}
+        row |= {key: options[key] for key in ("sparsity", "share", "steps")}
+        row["unrepaired"] = figures(entry["metrics"]["unrepaired"])
+        row["scales"] = {key: entry["scales"][key] for key in ("mean_before", "mean_after", "threshold")}
+        row["beside"] = beside["name"]
+        row["against_it"] = {key: round(row[key] - beside["tune"][key], 4) for key in metrics.HOLE_FIGURES}
+        rows.append(row)
     return rows
 
 
@@ -176,7 +156,7 @@ def ratios(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The goals of the chain, each with what was measured and whether it is met."""
+    """The goals of the chain, each with what was measured and whether it is met; both None where nothing was measured."""
     named = {row["name"]: row for row in rows}
     int8, student, fp32 = named["int8"], named["student"], named["fp32"]
     scratch = [row for row in rows if row["kind"] == "control"]
@@ -185,9 +165,9 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     def goal(name: str, value: float, met: bool) -> None:
         goals[name] = {"measured": round(value, 4), "met": bool(met)}
 
-    goal("at least 80 times fewer MACs than paper", int8["fewer_macs_than_paper"], int8["fewer_macs_than_paper"] >= 80)
-    goal("at most 0.5 M parameters", int8["params"], int8["params"] <= 5e5)
-    goal("at most 1 MB", int8["bytes"], int8["bytes"] <= 1e6)
+    goal("at most 0.2 GMAC", int8["gmacs"], int8["gmacs"] <= 0.2)
+    goal("at most 0.25 M parameters", int8["params"], int8["params"] <= 2.5e5)
+    goal("the file that plans: at most 400 KB", int8["plan_bytes"], int8["plan_bytes"] <= 4e5)
     for key in metrics.HOLE_FIGURES[:2]:
         change = int8[key] - fp32[key]
         goal(f"{key}: between 0.2 dB less and 0.1 dB more than fp32", change, -0.2 <= change <= 0.1)
@@ -196,13 +176,13 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     moved = int8[metrics.HOLE_FIGURES[2]] - fp32[metrics.HOLE_FIGURES[2]]
     goal("texture_energy moved by at most 0.1", moved, abs(moved) <= 0.1)
     for key in metrics.HOLE_FIGURES[:2]:
-        if not scratch:
-            goals[f"{key}: above scratch by more than its spread over seeds"] = {"measured": None, "met": None}
+        if len(scratch) < 2:
+            goals[f"{key}: student above scratch by more than its spread over seeds"] = {"measured": None, "met": None}
             continue
         values = [row[key] for row in scratch]
         spread = max(values) - min(values)
-        gain = int8[key] - float(np.mean(values))
-        goal(f"{key}: above scratch by more than its spread over seeds ({spread:.3f})", gain, gain > spread)
+        gain = student[key] - float(np.mean(values))
+        goal(f"{key}: student above scratch by more than its spread over seeds ({spread:.3f})", gain, gain > spread)
     return goals
 
 
@@ -213,7 +193,7 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
 
     def draw(axis: Any, cost: str, unit: float, score: str) -> None:
         for row in rows:
-            # Options and ablations are measured on another list and trained for less: their own figure is the JSON.
+            # Slimmed networks are measured on another list: their own figure is the JSON.
             if row["kind"] in marks and row.get(cost) and row.get(score):
                 mark, colour = marks[row["kind"]]
                 axis.plot(row[cost] / unit, row[score], mark, color=colour, markersize=8)
@@ -223,38 +203,25 @@ def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
             axis.axvline(paper["gmacs"], color="#555555", linestyle=":")
             told_at = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "fontsize": 8}
             axis.annotate("paper, width 64", (paper["gmacs"], 0.03), **told_at)
-            for name, fewer, _params, _source in PUBLISHED:
+            for (name, fewer, _params, _source), side in zip(PUBLISHED, ("left", "right"), strict=True):
                 axis.axvline(paper["gmacs"] / fewer, color="#b8860b", linestyle="--", linewidth=1)
-                axis.annotate(f"{name}: {fewer:.0f} x", (paper["gmacs"] / fewer, 0.03), **told_at)
+                axis.annotate(f"{name}: {fewer:.0f} x", (paper["gmacs"] / fewer, 0.03), **told_at | {"ha": side})
 
-    title = "Each stage of the chain, and its architecture from scratch; dashed: what others took away from theirs"
+    title = "Each stage of the chain, and its shape from scratch; dashed: what others took away from theirs"
     plots.plot_by_cost(file, title, draw)
 
 
 def run(args: Namespace) -> None:
     source = args.release / "result.json"
-    if not source.is_file() or not (args.release / "small" / "int8").is_dir():
-        raise ValueError(f"{args.release}: expected what benchmarks/release.py leaves, with result.json and small/int8")
-    args.data = args.release / "faces"
+    if not source.is_file() or not all((args.release / name).is_dir() for name in ("fp32", *STAGES)):
+        expected = f"what benchmarks/release.py leaves: result.json, fp32, {', '.join(STAGES)}"
+        raise ValueError(f"{args.release}: expected {expected}")
     result = results.read_result(source)
     plan = commands(args)
-    # What continues another run comes after all the others.
-    for later in () if args.no_training else (False, True):
-        left = [command for command in plan.values() if not Path(command[2]).exists()]
-        now = [command for command in left if (Path(command[1]).parent == args.target) == later]
-        chain.run_all(now, ROOT, independent=True)
-    measured, control_rows = args.target / "scratch.json", []
-    controls = {seed: command[2] for (kind, _what, seed), command in plan.items() if kind == "control"}
-    scratch = [f"scratch-{seed}={folder}" for seed, folder in controls.items() if Path(folder).is_dir()]
-    if scratch:
-        command = ["--reference", str(args.release / "fp32"), "--data", str(args.data), "--json", str(measured)]
-        chain.run_all([["benchmarks/fidelity.py", *scratch, *command]], ROOT)
-        control_rows = [row for row in results.read_result(measured)["rows"] if row["name"].startswith("scratch")]
-    rows = of_chain(args, result)
-    for row in control_rows:
-        command = plan["control", "scratch", int(row["name"].split("-")[1])]
-        rows.append({**row, "kind": "control", "list": "eval", "steps": int(command[command.index("--steps") + 1])})
-    rows += trained(plan)
+    if not args.no_training:
+        chain.run_all([words for words in plan.values() if not Path(words[2]).exists()], ROOT, independent=True)
+    rows = of_chain(args.release, result)
+    rows += [*controls(args, plan), *slimmed(plan, rows)]
     for name, macs, params, origin in PUBLISHED:
         rows.append({"name": name, "kind": "published", "fewer_macs": macs, "fewer_params": params, "source": origin})
     ratios(rows)
@@ -275,13 +242,7 @@ def build_parser() -> ArgumentParser:
     parser = script.parser(__file__, __doc__)
     parser.add_argument("release", type=Path, metavar="RELEASE", help="folder that benchmarks/release.py made")
     parser.add_argument("--target", type=Path, default=Path("runs/compression"), help="default: %(default)s")
-    parser.add_argument("--size", type=int, default=128, help="train at this edge length (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=40, help="of each run of the ablation (default: %(default)s)")
-    parser.add_argument("--option-steps", type=int, default=100, help="of each option (default: %(default)s)")
-    parser.add_argument("--limit", type=int, default=400, help="blanks and masks for these (default: %(default)s)")
-    parser.add_argument("--gmacs", type=float, default=0.6, help="that the ablation prunes to (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on the control's steps (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of networks from scratch (default: %(default)s)")
     parser.add_argument("--no-training", action="store_true", help="leave out what an earlier run did not come to")
     script.add_json(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw shading and texture against cost there")
