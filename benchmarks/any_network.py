@@ -368,7 +368,7 @@ def known_shares(args: argparse.Namespace, name: str) -> tuple[dict[str, Any], d
     """What `shares` gave of a network and of its warp in the result that --json names, where files are timed again."""
     if not args.again or args.json is None or not args.json.is_file():
         return {}, {}
-    row = next((row for row in results.read_result(args.json)["rows"] if row["name"] == name), {})
+    row: dict[str, Any] = next((row for row in results.read_result(args.json)["rows"] if row["name"] == name), {})
     whole, warp = ({key: row[f"{part}{key}"] for key in _SHARES if f"{part}{key}" in row} for part in ("", "warp_"))
     return whole, warp
 
