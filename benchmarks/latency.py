@@ -229,6 +229,8 @@ class Worker:
         return self._take().get("ms", [])
 
     def _take(self) -> dict[str, Any]:
+        from faceeraser.system import trial  # the parent's alone
+
         assert self.process is not None and self.process.stdout is not None
         line = b""
         with selectors.DefaultSelector() as ready:
@@ -238,7 +240,7 @@ class Worker:
                 if not part:
                     self.close()
                     silent = f"gave no answer in {PATIENCE_S:.0f} s"
-                    self.row["error"] = silent if part is None else f"the process died, exit status {self.status}"
+                    self.row["error"] = silent if part is None else trial.explain(self.status)
                     return {}
                 line += part
         answer: dict[str, Any] = json.loads(line)

@@ -501,6 +501,16 @@ def test_latency_refuses_a_mistake_in_one_line(place, capsys, command: str, mess
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_latency_outlives_a_file_that_ends_the_process_of_its_runtime(place, tmp_path) -> None:
+    """A damaged .tflite can end the interpreter's process, which is C++: that row says so, in the words of every command."""
+    (python := tmp_path / "python").write_text("#!/bin/sh\nkill -SEGV $$\n")
+    python.chmod(0o755)
+    row = {"runtime": "litert", "threads": 1}
+    worker = latency.Worker(python, row, place / "damaged.tflite", None)
+    assert not worker.alive
+    assert row["error"] == "ends the process that loads it (signal 11); it is damaged or not a model; export it again"
+
+
 def test_latency_fails_when_nothing_could_be_timed(place, capsys) -> None:
     (place / "broken.tflite").write_bytes(b"no model")
     assert call(latency, "broken.tflite --runtimes litert") == 1

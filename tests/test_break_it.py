@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import script as stage_script
 
@@ -19,8 +24,12 @@ from faceeraser import serve, shipped
 from faceeraser.artifacts import contents
 from faceeraser.artifacts.artifact import Artifact
 from faceeraser.artifacts.card import card_path
+from faceeraser.artifacts.files import sha256_of
 from faceeraser.artifacts.runtimes import ports_of
-from faceeraser.system import trial
+from faceeraser.face import landmark_models, video
+from faceeraser.model import pairs
+from faceeraser.system import trial, writing
+from faceeraser.training import splits
 
 break_it = stage_script("benchmarks/break_it.py")
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +71,7 @@ def test_what_a_reader_must_not_do_is_counted(does: str, seen: str, tmp_path: Pa
 def a_stage(monkeypatch: pytest.MonkeyPatch, does: str) -> object:
     """A stage that writes 40 lines into its file, in its own way."""
     known: dict[str, object] = {"os": os, "Path": Path, "time": time}
-    exec(f"def run(one, folder, given, again=False):\n{does}\n    return 0", known)
+    exec(f"def run(one, folder, given, more=()):\n{does}\n    return 0", known)
     monkeypatch.setattr(break_it, "run_stage", known["run"])
     return break_it.Stage("a stage", "", [], ["t"])
 
@@ -86,32 +95,33 @@ LEAVES = """
     os.replace(folder / f"left-{os.getpid()}", folder / "t")"""
 
 
+def killed(one: object, given: Path, count: int, folder: Path, seed: int) -> object:
+    """What came of some kills of a stage at random moments."""
+    chance, whole, found = random.Random(seed), break_it.unbroken(one, given, folder / "whole"), break_it.Broken()
+    for k in range(count):
+        moment = break_it.Moment.random(signal.SIGKILL, whole, chance)
+        break_it.kill_once(one, whole, given, moment, folder / str(k), found)
+    return found
+
+
 @pytest.mark.parametrize(("does", "lost"), [(WHOLE, ""), (IN_PLACE, "was there and not whole"), (LEAVES, "left lying")])
 def test_a_kill_shows_who_writes_in_place_and_who_leaves_things_lying(
     does: str, lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, chance = a_stage(monkeypatch, does), random.Random(5)
-    whole = break_it.unbroken(one, tmp_path, tmp_path / "whole")
-    found = [break_it.kill_once(one, whole, tmp_path, chance, tmp_path / str(k))[1] for k in range(8)]
-    said = "; ".join(why for each in found for why in each)
+    found = killed(a_stage(monkeypatch, does), tmp_path, 8, tmp_path, 5)
+    said = "; ".join(found.why)
     assert lost in said if lost else not said, said
+    assert found.sent["SIGKILL"] + found.missed == 8 and found.sent["SIGKILL"] >= 3, found
 
 
-def test_a_setup_that_was_killed_is_done_again(tmp_path: Path) -> None:
-    (tmp_path / "given").mkdir()
-    (one,) = [each for each in break_it.stages(tmp_path / "given") if each.name == "make setup"]
-    chance, whole = random.Random(2), break_it.unbroken(one, tmp_path / "given", tmp_path / "whole")
-    for k in range(3):
-        assert break_it.kill_once(one, whole, tmp_path / "given", chance, tmp_path / str(k))[1] == []
-
-
-def _group(pid: str) -> int | None:
-    """The process group of a process that lives."""
-    try:
-        state, _, group = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:3]
-        return int(group) if state != "Z" else None
-    except OSError:
-        return None
+@pytest.mark.parametrize("name", ["make setup", "a download"])
+def test_a_setup_or_a_download_that_was_killed_is_done_again(name: str, tmp_path: Path) -> None:
+    (wheels := tmp_path / "given" / "wheels").mkdir(parents=True)
+    (wheels / "m.bin").write_bytes(random.Random(0).randbytes(1 << 20))
+    (one,) = [each for each in break_it.stages(tmp_path / "given") if each.name == name]
+    with break_it.serving(wheels):
+        found = killed(one, tmp_path / "given", 4, tmp_path, 2)
+    assert not found.why and not found.not_run and found.sent["SIGKILL"], found
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -137,7 +147,7 @@ sys.exit(script.execute(work, made, []))"""
     _, said = process.communicate(timeout=300)
     assert process.returncode == code and said.count("\n") == 1 and "stopped" in said, said
     assert list(tmp_path.iterdir()) == []
-    living = [pid for pid in os.listdir("/proc") if pid.isdecimal() and _group(pid) == process.pid]
+    living = [pid for pid in os.listdir("/proc") if pid.isdecimal() and break_it._group(pid) == process.pid]
     assert living == []
 
 
@@ -220,3 +230,109 @@ def test_a_slow_client_blocks_nobody_and_too_many_are_hung_up_on(monkeypatch: py
 def test_requests_that_nobody_means_reach_no_other_file() -> None:
     row = break_it.server(60, 0.3, 1, time.monotonic() + 120)
     assert row["n"] == 60 and row["wrong"] == 0 and row["answered"] + row["refused"] == row["offered"], row["examples"]
+
+
+def test_a_video_with_a_terabyte_of_nothing_behind_it_is_read_and_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "PATIENCE_S", 0.5)
+    with video.writing(tmp_path / "a.mkv", 10) as write:
+        for _ in range(3):
+            write(np.zeros((32, 48, 3), np.uint8))
+    os.truncate(tmp_path / "a.mkv", 10**12)
+    clip = video.Clip(tmp_path / "a.mkv")
+    assert len(list(clip)) == 3 and clip.damage
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return break_it.small_package(tmp_path_factory.mktemp("package") / "m.mlpackage")
+
+
+def test_a_whole_package_is_described(package: Path) -> None:
+    assert [port["name"] for port in ports_of(package)["outputs"]] == ["erased"]
+    assert contents.listing(package)["operators"] == {"cast": 3, "conv": 1, "mul": 1}
+
+
+@pytest.mark.parametrize("name", list(break_it.PACKAGES))
+def test_a_package_that_leads_elsewhere_or_has_no_end_is_refused_at_once(name: str, package: Path, tmp_path: Path) -> None:
+    shutil.copytree(package, other := tmp_path / "m.mlpackage")
+    model = other / "Data" / "com.apple.CoreML" / "model.mlmodel"
+    break_it.PACKAGES[name](other, model, model.parent / "weights" / "weight.bin")
+    for read in (ports_of, contents.listing, sha256_of):
+        with pytest.raises(ValueError) as refused:
+            read(other)
+        assert str(refused.value).startswith(str(other)) and "\n" not in str(refused.value)
+
+
+def test_a_file_of_another_size_than_its_card_says_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes(shipped.PLAN_FILE.read_bytes())
+    card_path(path).write_bytes(card_path(shipped.PLAN_FILE).read_bytes())
+    os.truncate(path, 900 << 20)
+    began = time.process_time()
+    with pytest.raises(ValueError, match="has 943718400 bytes, its card says"):
+        Artifact(path)
+    assert time.process_time() - began < 0.2
+    os.truncate(path, 10**12)
+    card_path(path).unlink()
+    with pytest.raises(ValueError, match=r"has 953,674 MB; expected an exported file"):
+        Artifact(path)
+
+
+def test_a_wheel_is_not_unpacked_beyond_what_it_may_have(tmp_path: Path) -> None:
+    wheel = break_it.bomb(tmp_path / "bomb.whl")
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="is not the file that is pinned here"):
+        landmark_models._extract(wheel, tmp_path / "models", list(landmark_models.FILES))
+    assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    tracemalloc.stop()
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.usefixtures("landmarks")
+def test_a_full_disk_and_whatever_else_a_machine_may_lack_is_one_line_and_loses_nothing(tmp_path: Path) -> None:
+    names, shorter = ("prepare", "a download"), [name for name in break_it.CIRCUMSTANCES if name != "clock set back"]
+    row = break_it.circumstances(tmp_path / "c", 2, time.monotonic() + 300, names, shorter)
+    assert row["lost"] == row["tracebacks"] == 0 and row["n"] >= 8, row["examples"]
+
+
+def test_a_stage_that_ends_otherwise_is_counted() -> None:
+    """The negative control."""
+    tried, one = break_it.Tried(), break_it.Stage("a stage", "", [], ["t"])
+    for code, said in (
+        (2, "Traceback (most recent call last):\n  x: y"),
+        (3, "a.py: so"),
+        (2, ""),
+        (2, "a.py: why"),
+        (0, ""),
+    ):
+        break_it._judge(tried, "full disk", one, break_it.Ended(code, 0, 0.0, 0, said), "")
+    assert tried.ends["full disk"] == {"fault": 3, "line": 1, "done": 1} and tried.tracebacks == 3
+
+
+def test_two_commands_on_one_folder_are_told_apart(tmp_path: Path) -> None:
+    with writing.whole_folder(tmp_path / "t") as folder:
+        (folder / "a").write_text("1")
+        for resume in (False, True):
+            with (
+                pytest.raises(ValueError, match="another process is writing it"),
+                writing.whole_folder(tmp_path / "t", True, resume),
+            ):
+                pass
+    assert (tmp_path / "t" / "a").read_text() == "1"
+    with pytest.raises(ValueError, match="exists already"), writing.whole_folder(tmp_path / "t"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+@pytest.mark.parametrize(
+    "read", [lambda path: splits.read_photo_manifest(path), lambda path: pairs.evaluation_pairs(path.parent, "eval", 32)]
+)
+def test_a_list_of_a_terabyte_is_refused_at_once(read: Callable[[Path], object], tmp_path: Path) -> None:
+    for name in ("eval.csv", "manifest.csv"):
+        (tmp_path / name).write_text("file,split,group\n")
+        os.truncate(tmp_path / name, 10**12)
+    (tmp_path / "data.json").write_text(json.dumps({"size": 32}))
+    with pytest.raises(ValueError, match="larger than 64 MB"):
+        read(tmp_path / "manifest.csv")

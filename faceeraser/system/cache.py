@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from faceeraser.system.writing import scratch
+
 
 def folder() -> Path:
     """`FACEERASER_CACHE`, or where the platform keeps a user's caches (on Linux ~/.cache/faceeraser)."""
@@ -28,10 +30,12 @@ def fetch(url: str, sha256: str, place: Path) -> Path:
 
     if not place.is_file():
         pooch.get_logger().setLevel("WARNING")
-        # With all 64 digits pooch checks them before the file is where anybody looks for it.
         known = f"sha256:{sha256.lower()}" if len(sha256) == 64 else None
         try:
-            pooch.retrieve(url, known, place.name, place.parent)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with scratch(place.parent) as there:  # what a kill leaves of it goes with the next download
+                pooch.retrieve(url, known, place.name, there)
+                (there / place.name).replace(place)
         except ValueError as error:
             raise ValueError(f"{url}: {error}") from None
         except OSError as error:  # requests' errors are

@@ -8,6 +8,8 @@ RecursionError, a MemoryError or a long wait on malicious input. Here each of th
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -59,6 +61,23 @@ def json_object(path: Path, expected: str, largest: int = LARGEST) -> dict[str, 
     if not isinstance(value, dict):
         raise ValueError(f"{path}: holds a {type(value).__name__}; expected {expected}")
     return value
+
+
+def csv_rows(path: Path, encoding: str = "utf-8") -> list[dict[str, str]]:
+    """The rows of a CSV file by its first line's names.
+
+    Raises:
+        OSError: it may not be read.
+        ValueError: it is none, is not in that encoding, or is larger than `LARGEST`; one line, without the path.
+    """
+    with open(path, newline="", encoding=encoding) as file:
+        text = file.read(LARGEST + 1)
+    if len(text) > LARGEST:
+        raise ValueError(f"it is larger than {LARGEST >> 20} MB")
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def check(path: Path) -> None:
     if sys.platform != "win32" and path.suffix in (".tflite", ".onnx"):
         facts = path.stat()
         if why := _tried(str(path), facts.st_mtime_ns, facts.st_size):
-            raise ValueError(f"{path}: {why}; it is damaged or not a model; export it again")
+            raise ValueError(f"{path}: {why}")
 
 
 @cache
@@ -52,5 +52,14 @@ def _tried(path: str, _time: int, _size: int) -> str:
     try:
         done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE_S, check=False)
     except subprocess.TimeoutExpired:
-        return f"loading it takes more than {PATIENCE_S} s"
-    return f"ends the process that loads it (signal {-done.returncode})" if done.returncode < 0 else ""
+        return f"loading it takes more than {PATIENCE_S} s; {_THEREFORE}"
+    return explain(done.returncode) if done.returncode < 0 else ""
+
+
+_THEREFORE = "it is damaged or not a model; export it again"
+
+
+def explain(status: int) -> str:
+    """Why a process that was to load and run a file ended, by its exit status, in words for a line."""
+    how = f"ends the process that loads it (signal {-status})" if status < 0 else f"its process ended with {status}"
+    return f"{how}; {_THEREFORE}" if status < 0 else how

@@ -108,23 +108,60 @@ def whole_folder(target: Path | str, overwrite: bool = False, resume: bool = Fal
     first process writes; the others get the same path, to read a resume state from.
 
     Raises:
-        ValueError: the target exists and neither `overwrite` nor `resume` is set.
+        ValueError: the target exists and neither `overwrite` nor `resume` is set, or another process is writing it.
     """
     target = Path(target)
     partial = target.with_name(target.name + ".partial")
     if not first_process():
         yield partial
         return
-    restore(target)
-    check_free(target, overwrite or resume)
-    if partial.exists() and not resume:
-        shutil.rmtree(partial)
     if resume and target.exists() and not partial.exists():
         with scratch(target.parent) as copied:  # one that is killed halfway is no state to go on from
             shutil.copytree(target, copied / "whole").rename(partial)
+    new = not partial.exists()
     partial.mkdir(parents=True, exist_ok=True)
-    yield partial
-    publish(partial, target)
+    with alone(partial, target):
+        restore(target)
+        try:
+            check_free(target, overwrite or resume)
+        except ValueError:
+            if new:
+                partial.rmdir()
+            raise
+        if not resume:
+            for old in partial.iterdir():
+                shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+        yield partial
+        publish(partial, target)
+
+
+@contextmanager
+def alone(place: Path, target: Path) -> Iterator[None]:
+    """Within, no other process of this machine comes into its own block of the same file or folder `place`, from which
+    `target` is made. However a process ends, its hold on it ends with it. (Not on Windows, which has no such locks.)
+
+    Raises:
+        ValueError: another one is there.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    busy = f"{target}: another process is writing it; wait until it has ended, or choose another target"
+    held = os.open(place, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(busy) from None
+        except OSError:  # a network's file system without locks
+            pass
+        if not place.exists() or not os.path.samestat(os.fstat(held), place.stat()):  # published in this moment
+            raise ValueError(busy)
+        yield
+    finally:
+        os.close(held)
 
 
 def publish(partial: Path, target: Path) -> None:
@@ -145,7 +182,7 @@ def restore(target: Path) -> None:
     if before.exists() and not target.exists():
         before.rename(target)
     elif before.exists():
-        shutil.rmtree(before)
+        shutil.rmtree(before, ignore_errors=True)  # whoever put the new one there may be at it as well
 
 
 def _before(target: Path) -> Path:

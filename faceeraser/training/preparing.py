@@ -176,10 +176,14 @@ def prepare(photos: Path | None, target: Path, options: Options, run: Run) -> di
     else:
         items = list_photos(photos, options.seed, options.limit)
         landmark_models.fetch()  # once, before the workers would all do it
-    _open_partial(partial, items, options, run)
+    with writing.alone(_open_partial(partial, items, options, run), target):
+        return _prepared(target, _Work(photos, partial, options), items, run)
 
-    began = time.monotonic()
-    prepared = _prepare_shard(_Work(photos, partial, options), items, run)
+
+def _prepared(target: Path, work: _Work, items: Sequence[Item], run: Run) -> dict[str, Any]:
+    """What `prepare` does once nobody else is at this shard."""
+    began, partial, options = time.monotonic(), work.partial, work.options
+    prepared = _prepare_shard(work, items, run)
     seconds = time.monotonic() - began
     rows: dict[str, Row] = {}
     waiting = []
@@ -190,7 +194,7 @@ def prepare(photos: Path | None, target: Path, options: Options, run: Run) -> di
             waiting.append(f"{number}/{run.shard[1]}")
     if waiting or not _may_publish(partial, rows):
         return {"target": target.name, "shard": run.part, "waiting": waiting, "photos": prepared}
-    name = "synthetic" if photos is None else photos.resolve().name
+    name = "synthetic" if work.photos is None else work.photos.resolve().name
     card = _publish(target, partial, items, rows, options, name)
     return {
         "target": target.name,
@@ -399,8 +403,8 @@ def read_png(path: Path) -> np.ndarray:
     return pixels if pixels.ndim == 2 else pixels[..., ::-1]
 
 
-def _open_partial(partial: Path, items: Sequence[Item], options: Options, run: Run) -> None:
-    """Make the partial folder, or check that the one that is there belongs to the same work."""
+def _open_partial(partial: Path, items: Sequence[Item], options: Options, run: Run) -> Path:
+    """Make the partial folder, or check that it belongs to the same work; returns the file of this shard's rows."""
     listing = hashlib.sha256("\n".join(f"{i.file}\t{i.group}\t{i.split}" for i in items).encode()).hexdigest()
     number, count = run.shard
     wanted = asdict(options) | {"shards": count, "listing": listing}
@@ -428,6 +432,8 @@ def _open_partial(partial: Path, items: Sequence[Item], options: Options, run: R
         fresh.unlink()
     if run.resume:
         (partial / "finishing").unlink(missing_ok=True)
+    own.touch()
+    return own
 
 
 def _read_rows(path: Path) -> tuple[dict[str, Row], bool]:

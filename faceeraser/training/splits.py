@@ -6,7 +6,6 @@ and any number of processes make the same choices.
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 import hashlib
 import re
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from faceeraser.face import picture
+from faceeraser.system.reading import csv_rows
 
 SPLITS = ("train", "val")
 VAL_SHARE = 0.1
@@ -101,9 +101,8 @@ def read_photo_manifest(path: Path) -> dict[str, tuple[str, str]]:
     if not path.is_file():
         return {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream, strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
+        rows = csv_rows(path, "utf-8-sig")
+    except ValueError as error:
         raise ValueError(f"{path}: is not a CSV in UTF-8 ({error}); fix it or move it away") from error
     needed = {"file", "split", "group"}
     if rows and not needed <= set(rows[0]):
