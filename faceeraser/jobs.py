@@ -37,7 +37,7 @@ def named(paths: Sequence[Path], output: Path | None) -> tuple[Sequence[Path], P
         first, second = paths
         if not second.exists() or second.is_dir():
             return [first], second
-        if first.exists() and first.resolve() == second.resolve():
+        if first.exists() and _real(first) == _real(second):
             raise ValueError(f"{first}: the result would replace it; choose another OUT")
         if first.is_dir():
             return [first], second
@@ -47,8 +47,8 @@ def named(paths: Sequence[Path], output: Path | None) -> tuple[Sequence[Path], P
         print(f"faceeraser: {said}", file=sys.stderr)
     elif output is None and len(paths) > 2 and not paths[-1].exists():
         raise ValueError(f"{paths[-1]}: no such file; expected the OUT of several INs after -o: -o {paths[-1]}")
-    unique = {path.resolve(): path for path in reversed(paths)}
-    return [path for path in paths if unique[path.resolve()] is path], output
+    unique = {_real(path): path for path in reversed(paths)}
+    return [path for path in paths if unique[_real(path)] is path], output
 
 
 def plan(sources: Sequence[Path], target: Path | None, ending: str, overwrite: bool) -> list[Job]:
@@ -67,18 +67,18 @@ def plan(sources: Sequence[Path], target: Path | None, ending: str, overwrite: b
     for source in sources:
         below: Path | None = target
         if len(sources) > 1 and target is not None:
-            below = target / source.resolve().name if source.is_dir() else target / _beside(source, ending).name
+            below = target / _real(source).name if source.is_dir() else target / _beside(source, ending).name
         jobs += _of_folder(source, below, ending) if source.is_dir() else [_of_file(source, below, ending)]
     for job in jobs:
-        if job.target.resolve() == job.source.resolve():
+        if _real(job.target) == _real(job.source):
             raise ValueError(f"{job.source}: the result would replace it; choose another OUT")
     jobs = _kept_apart(jobs)
     taken: dict[Path, Path] = {}
     for job in jobs:
-        if (other := taken.setdefault(job.target.resolve(), job.source)) != job.source:
+        if (other := taken.setdefault(_real(job.target), job.source)) != job.source:
             raise ValueError(f"{other} and {job.source} would both become {job.target}; put them into two folders")
     for job in jobs:
-        if (maker := taken.get(job.source.resolve())) is not None:
+        if (maker := taken.get(_real(job.source))) is not None:
             raise ValueError(f"{job.source}: the result of {maker} would replace it; choose another OUT")
     check_places([job.target for job in jobs], overwrite)
     return jobs
@@ -88,10 +88,10 @@ def _kept_apart(jobs: Sequence[Job]) -> list[Job]:
     """The same, where a.heic and a.jpg of one folder would both become a-erased.png: they become a-heic-erased.png and
     a-jpg-erased.png.
     """
-    wanted = Counter(job.target.resolve() for job in jobs)
+    wanted = Counter(_real(job.target) for job in jobs)
 
     def placed(job: Job) -> Job:
-        if wanted[job.target.resolve()] == 1:
+        if wanted[_real(job.target)] == 1:
             return job
         stem, kind = job.source.stem, job.source.suffix[1:]
         return replace(job, target=job.target.with_name(f"{stem}-{kind}{job.target.name.removeprefix(stem)}"))
@@ -109,7 +109,7 @@ def _beside(source: Path, ending: str) -> Path:
 
 
 def _of_folder(source: Path, target: Path | None, ending: str) -> list[Job]:
-    place = target or source.with_name(f"{source.resolve().name}-{ending}")
+    place = target or source.with_name(f"{_real(source).name}-{ending}")
     if _is_file(place):
         raise ValueError(f"{place}: is one file; the results of the folder {source} need a folder")
     inside = _inside(source, place, ending)
@@ -143,7 +143,7 @@ def with_masks(jobs: Sequence[Job], target: Path, overwrite: bool) -> list[Job]:
             place = target / f"{job.source.stem}{kind}-mask{'.mkv' if job.film else '.png'}"
         placed.append(replace(job, mask=place))
     masks = [job.mask for job in placed if job.mask is not None]
-    if len({mask.resolve() for mask in masks} | {job.target.resolve() for job in jobs}) < 2 * len(jobs):
+    if len({_real(mask) for mask in masks} | {_real(job.target) for job in jobs}) < 2 * len(jobs):
         raise ValueError(f"--mask-out {target}: two results would have one name; choose other places for them")
     check_places(masks, overwrite)
     return placed
@@ -183,7 +183,7 @@ def _inside(folder: Path, target: Path, ending: str) -> list[tuple[Path, Path]]:
         and (file.is_file() or not file.exists())  # a link that leads nowhere is told of
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
         and not file.stem.endswith(f"-{ending}")  # what an earlier run left beside its photograph
-        and not (target.resolve() != folder.resolve() and target.resolve() in file.resolve().parents)
+        and not (_real(target) != _real(folder) and _real(target) in _real(file).parents)
     ]
     if not paths:
         raise ValueError(f"{folder}: no photographs or videos in it; expected files ending in {', '.join(sorted(kinds))}")
@@ -195,3 +195,8 @@ def _writable(name: Path) -> Path:
     film = name.suffix.lower() in video.READABLE
     kinds, otherwise = (set(video.WRITABLE), ".mp4") if film else (set(picture.WRITABLE), ".png")
     return name if name.suffix.lower() in kinds else name.with_suffix(otherwise)
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads. Unlike `Path.resolve`, a link that leads to itself is no error here: opening it is one."""
+    return Path(os.path.realpath(path))

@@ -644,3 +644,15 @@ def test_a_searched_folder_gives_photographs_and_videos_and_not_earlier_results(
     assert planned == [jobs.Job(tmp_path / "a.jpg", out / "a.jpg", False), jobs.Job(tmp_path / "b.MP4", out / "b.MP4", True)]
     named = tmp_path / "a-erased.png"
     assert jobs.plan([named], None, "erased", False) == [jobs.Job(named, tmp_path / "a-erased-erased.png", False)]
+
+
+def test_a_link_that_leads_to_itself_is_one_line_and_the_rest_of_the_folder_is_processed(
+    astronaut, landmarks, tmp_path, capsys
+):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    Image.fromarray(astronaut).save(folder / "good.png")
+    assert cli.main(["erase", str(folder)]) == 2
+    assert (tmp_path / "photos-erased" / "good.png").is_file() and "Traceback" not in capsys.readouterr().err
+    assert cli.main(["erase", str(folder / "loop.png")]) == 2
