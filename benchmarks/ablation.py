@@ -64,6 +64,12 @@ T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for a 95 % interval of a mean, by number of seeds."""
 
 
+def _folder(args: Namespace, aim: str, name: str) -> Path:
+    """Where a run is kept."""
+    folder: Path = args.target / f"{aim}-{''.join(c if c.isalnum() else '-' for c in name)}"
+    return folder
+
+
 def of_plans(args: Namespace) -> dict[tuple[str, int], list[str]]:
     """{(what was changed, seed): command}."""
     changes = dict(PLAN)
@@ -77,7 +83,7 @@ def of_plans(args: Namespace) -> dict[tuple[str, int], list[str]]:
         (name, seed): [
             "train/train.py",
             str(args.data),
-            str(args.target / f"plan-{''.join(c if c.isalnum() else '-' for c in name)}-{seed}"),
+            str(_folder(args, "plan", f"{name}-{seed}")),
             *common,
             *extra,
             "--seed",
@@ -112,20 +118,17 @@ def commands(args: Namespace) -> dict[tuple[str, str], list[str]]:
     """{(aim, what was changed): command}; the edges, which all start from, are ('edge', '')."""
     common = ["--size", str(args.size), "--seed", "0", "--adversarial", "0"]
 
-    def folder(aim: str, name: str) -> Path:
-        return args.target / f"{aim}-{''.join(c if c.isalnum() else '-' for c in name)}"
-
     def train(target: Path, steps: int, *flags: str) -> list[str]:
         return ["train/train.py", str(args.data), str(target), *common, "--steps", str(steps), *flags]
 
-    edge, start = folder("edge", ""), folder("fidelity", "base")
+    edge, start = _folder(args, "edge", ""), _folder(args, "fidelity", "base")
     plan = {("edge", ""): train(edge, 120, "--phase", "edge", "--perceptual", "off", "--edge-l1", "1")}
     for name, extra in FIDELITY.items():
         changed = ["--phase", "inpaint", "--edge", str(edge), *chain.FOR_COLOUR, *extra]
-        plan["fidelity", name] = train(folder("fidelity", name), args.steps, *changed)
+        plan["fidelity", name] = train(_folder(args, "fidelity", name), args.steps, *changed)
     for name, extra in TEXTURE.items():
         changed = ["--phase", "inpaint", "--init", str(start), *chain.FOR_COPIES, *extra]
-        plan["texture", name] = train(folder("texture", name), args.steps, *changed)
+        plan["texture", name] = train(_folder(args, "texture", name), args.steps, *changed)
     return plan
 
 

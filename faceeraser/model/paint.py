@@ -204,20 +204,17 @@ def _places_and_chances() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     windows, sources = (places.float() for places in _places())
     ones = torch.ones(len(windows), 1)
     left = torch.cat([windows, windows.square().sum(1, keepdim=True), ones], 1)
-    right = torch.cat([-2.0 * sources, torch.ones(len(sources), 1), sources.square().sum(1, keepdim=True)], 1).T
+    right = torch.cat([-2.0 * sources, torch.ones(len(sources), 1), sources.square().sum(1, keepdim=True)], 1)
     # Drawn, not counted: of two lines of whole numbers, windows some blocks apart would want the same again.
     rng = np.random.RandomState(0)  # whose numbers are promised never to change
     counts = (len(windows), len(sources))
     a, b = (torch.from_numpy(1 + rng.permutation(np.arange(n) % (CHANCES - 1))).float() for n in counts)
     # The square of a sum as a product too: a converter would make one table of the sum of two constants.
     own = torch.stack([a.square(), a, torch.ones_like(a)], 1)
-    other = torch.stack([torch.ones_like(b), 2 * b, b.square()])
-    windows_of, sources_of = (left, own), (right, other)
-    (apart, own), (near, other) = (
-        tuple(of.T.reshape(1, -1, CORNERS, CORNERS).contiguous() for of in windows_of),
-        tuple(of.T.reshape(HALVES**2, -1, 1, 1).contiguous() for of in sources_of),
-    )
-    return apart, near, own, other
+    other = torch.stack([torch.ones_like(b), 2 * b, b.square()], 1)
+    left, own = (of.T.reshape(1, -1, CORNERS, CORNERS).contiguous() for of in (left, own))
+    right, other = (of[:, :, None, None] for of in (right, other))
+    return left, right, own, other
 
 
 @functools.cache
