@@ -28,6 +28,7 @@ import importlib.util
 import io
 import itertools
 import json
+import math
 import mmap
 import os
 import random
@@ -70,7 +71,7 @@ from faceeraser.training import splits
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("inputs", "kills", "exporters", "server", "circumstances", "soak")
-INPUTS, KILLS, FRAMES, CALLS = 10_000, 100, 20_000, 2_000
+INPUTS, KILLS, LEAST_KILLS, FRAMES, CALLS = 10_000, 100, 5, 20_000, 2_000
 PATIENCE_S = 10.0  # of processor time, for one input
 MOST_BYTES = 2 << 30
 
@@ -461,7 +462,7 @@ def read_timing(path: Path, whole: bytes) -> str:
 def read_phone(path: Path, _whole: bytes) -> str:
     """What a phone answered."""
     state = device.read_state(path.read_text(errors="replace"))
-    likely = {"battery": (0, 100), "battery_c": (-60, 150), "skin_c": (-60, 150), "throttling": (0, 6), "sdk": (1, 200)}
+    likely = {"battery": (0, 100), "battery_c": (-60, 150), "skin_c": (-60, 150), "throttling": (0, 6), "sdk": (1, 99)}
     for name, (low, high) in likely.items():
         if (value := getattr(state, name)) is not None and not low <= value <= high:
             return f"{name} is {value}"
@@ -767,7 +768,8 @@ def broken(kind: Kind, number: int, seed: int) -> tuple[Path, bytes, bytes, bool
     path = chance.choice(kind.files)
     whole = WHOLES[path]
     how = kind.absurd if chance.random() < 0.5 else mutated
-    return path, whole, how(whole, chance), kind.sparse and chance.random() < 1 / 30
+    data = how(whole, chance)
+    return path, whole, data, kind.sparse and not data.startswith(STRUCTURE) and chance.random() < 1 / 30
 
 
 def read_one(kind: Kind, number: int, seed: int) -> dict[str, Any]:
@@ -808,7 +810,7 @@ def read_many(work: Sequence[tuple[Kind, int]], begin: int, seed: int, at: mmap.
             lines.write(json.dumps({"index": index, **ended, "large": peak > MOST_BYTES}) + "\n")
             if peak > MOST_BYTES or index % 500 == 499:
                 break  # a fresh child, with a fresh peak
-    at[:16] = struct.pack("<qd", index + 1, 0.0)
+    at[:16] = struct.pack("<qd", index + 1, math.inf)  # no input is being read, so nothing hangs
     os._exit(0)
 
 
@@ -1044,12 +1046,13 @@ def serving(folder: Path) -> Iterator[None]:
 
 def run_stage(stage: Stage, folder: Path, given: Path, more: Sequence[str] = ()) -> int:
     """Run a stage in this process, with more words to it; its exit code."""
-    if stage.script in ("landmarks", "download"):
-        with script.stoppable():
-            return _fetched(stage, folder, given)
-    if stage.script == "make":
-        fake = _fake_python(folder, given)
-        return subprocess.run(["make", "-s", "setup", f"PYTHON={fake}"], cwd=folder / "t", check=False).returncode
+    if stage.script in ("landmarks", "download", "make"):
+        try:
+            with script.stoppable():
+                return _made(folder, given) if stage.script == "make" else _fetched(stage, folder, given)
+        except KeyboardInterrupt as stop:
+            print("stopped", file=sys.stderr)
+            return script.code_of(stop)
     if stage.name == "fit_budget":  # its steps are run here, with what is imported, and not each in two new processes
         chain.run_all = _run_all_here
     if stage.shortcut:
@@ -1125,10 +1128,13 @@ def _fetched(stage: Stage, folder: Path, given: Path) -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt as stop:
-        print("stopped", file=sys.stderr)
-        return script.code_of(stop)
     return 0
+
+
+def _made(folder: Path, given: Path) -> int:
+    """`make setup`, with a Python that installs nothing."""
+    fake = _fake_python(folder, given)
+    return subprocess.run(["make", "-s", "setup", f"PYTHON={fake}"], cwd=folder / "t", check=False).returncode
 
 
 def _fake_python(folder: Path, given: Path) -> Path:
@@ -1397,7 +1403,9 @@ def kill_once(stage: Stage, whole: Unbroken, given: Path, moment: Moment, folder
 
 
 TURNS = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGKILL, signal.SIGKILL)
-"""The signals of the first turns; then it is kill -9 alone, of the stages that take little time."""
+"""The signals of the first turns; then it is kill -9 alone, of the stages that take little time or were hit too rarely."""
+LAST_HEAVY = len(TURNS) + 3
+"""The last turn of the stages that convert, which are killed in it at any moment of all that they do."""
 
 
 def kills(folder: Path, count: int, seed: int, until: float, heavy: bool = False) -> dict[str, Any]:
@@ -1413,19 +1421,21 @@ def kills(folder: Path, count: int, seed: int, until: float, heavy: bool = False
         with contextlib.suppress(ImportError), contextlib.redirect_stderr(io.StringIO()):
             importlib.import_module(name)
     found = {stage.name: Broken() for stage in stages(given) if stage.heavy == heavy}
-    turns = [*TURNS, signal.SIGKILL] if heavy else itertools.chain(TURNS, itertools.repeat(signal.SIGKILL))
     with tqdm(total=count, desc="kills", disable=None) as bar, serving(given / "wheels"):
-        for turn, number in enumerate(turns):
+        for turn in range(LAST_HEAVY + 1) if heavy else itertools.count():
+            number, in_full = TURNS[turn] if turn < len(TURNS) else signal.SIGKILL, heavy and turn == LAST_HEAVY
             for stage in stages(given):
                 done = sum(each.sent["SIGKILL"] for each in found.values())
                 bar.update(done - bar.n)
-                if (done >= count and (turn >= len(TURNS) or count < KILLS)) or time.monotonic() > until:
+                rare = any(each.sent["SIGKILL"] < LEAST_KILLS and not each.not_run for each in found.values())
+                if (done >= count and not (rare and count >= KILLS)) or time.monotonic() > until:
                     return _row_of_kills(found, heavy)
                 mine = found.get(stage.name)
                 if mine is None or mine.not_run:
                     continue
-                if turn < len(TURNS) or heavy or (mine.whole and mine.whole.seconds < 1.0):
-                    short = replace(stage, shortcut=heavy and turn < len(TURNS))
+                quick = mine.whole is not None and mine.whole.seconds < 1.0
+                if turn < len(TURNS) or in_full or quick or mine.sent["SIGKILL"] < LEAST_KILLS:
+                    short = replace(stage, shortcut=heavy and not in_full)
                     _killed(short, given, folder, (number, turn), chance, mine)
             if all(mine.not_run for mine in found.values()):
                 break
@@ -1437,7 +1447,7 @@ def _killed(
 ) -> None:
     """Kill a stage once in a (signal, turn). First it is run unbroken, and twice where that makes it short."""
     number, turn = which
-    if found.whole is None or (turn == len(TURNS) and stage.heavy):
+    if found.whole is None or (turn == LAST_HEAVY and stage.heavy):
         try:
             found.whole = unbroken(stage, given, folder / f"whole-{stage.name}-{turn}")
             if stage.shortcut:

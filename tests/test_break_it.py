@@ -29,6 +29,7 @@ from faceeraser.artifacts.files import sha256_of
 from faceeraser.artifacts.runtimes import ports_of
 from faceeraser.face import landmark_models, video
 from faceeraser.model import pairs
+from faceeraser.system import script as stages
 from faceeraser.system import trial, writing
 from faceeraser.training import splits
 
@@ -123,6 +124,23 @@ def test_a_setup_or_a_download_that_was_killed_is_done_again(name: str, tmp_path
     with break_it.serving(wheels):
         found = killed(one, tmp_path / "given", 4, tmp_path, 2)
     assert not found.why and not found.not_run and found.sent["SIGKILL"], found
+
+
+class _Freed:
+    """Something in whose end a signal comes: Python can raise nothing there."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        for _ in range(1000):
+            pass
+
+
+def test_a_signal_that_comes_while_an_object_is_freed_is_heard_all_the_same() -> None:
+    with pytest.raises(stages.Stopped) as stopped, stages.stoppable():
+        _Freed()
+        time.sleep(60)
+        pytest.fail("it went on")
+    assert stopped.value.code == 143
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -260,6 +278,22 @@ def test_a_video_with_a_terabyte_of_nothing_behind_it_is_read_and_warned_of(
     os.truncate(tmp_path / "a.mkv", 10**12)
     clip = video.Clip(tmp_path / "a.mkv")
     assert len(list(clip)) == 3 and clip.damage
+
+
+def test_of_a_video_no_more_is_read_for_one_packet_than_there_should_be_memory_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with video.writing(tmp_path / "a.avi", 10) as write:
+        for k in range(5):
+            write(np.full((32, 48, 3), 40 * k, np.uint8))
+    data = (tmp_path / "a.avi").read_bytes()
+    last = data.rindex(b"00dc", 0, data.rindex(b"idx1"))
+    (tmp_path / "a.avi").write_bytes(data[: last + 4] + (0x7FFFFFF0).to_bytes(4, "little") + data[last + 8 :])
+    os.truncate(tmp_path / "a.avi", 1 << 32)
+    monkeypatch.setattr(video, "LARGEST_PACKET", 1 << 20)
+    clip = video.Clip(tmp_path / "a.avi")
+    assert len(list(clip)) >= 4 and clip.damage == "it is cut short or damaged"
+    assert clip._file.tell() < 3 << 20
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ from faceeraser.system.writing import whole_file
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
+    from av.packet import Packet
     from av.video.frame import VideoFrame
 
 READABLE = {
@@ -108,7 +109,7 @@ class Clip:
 
         self.path, self.read, self.damage = path, 0, ""
         self.notes: list[str] = []
-        self.container = _opened(path)
+        self.container, self._file = _opened(path)
         pictures = av.stream.Disposition.attached_pic
         streams = [stream for stream in self.container.streams.video if not stream.disposition & pictures]
         if not streams:
@@ -194,7 +195,7 @@ class Clip:
 
         broken = 0
         try:
-            for packet in self.container.demux(self.stream):
+            for packet in self._file.packets(self.container.demux(self.stream)):
                 try:
                     decoded = packet.decode()
                 except av.error.InvalidDataError:
@@ -207,7 +208,9 @@ class Clip:
             self.damage = "it is cut short or damaged"
             with suppress(av.error.FFmpegError):
                 yield from self.stream.decode(None)
-        if _cut_short(self.path):
+        if self._file.given_up:
+            self.damage = "it is cut short or damaged"
+        elif _cut_short(self.path):
             self.damage = "it is cut short"
         elif broken and not self.damage:
             self.damage = f"{broken} of its frames could not be decoded"
@@ -215,6 +218,45 @@ class Clip:
 
 PATIENCE_S = 8.0
 """For opening a file, and for its next packet: one may be followed by a terabyte of zeros."""
+LARGEST_PACKET = 512 << 20
+"""Bytes that are read of a file for its next packet; FFmpeg has memory for as many as a damaged file says."""
+
+
+class _File:
+    """A video file as PyAV reads it. It ends where too much is read, or too long, without a packet."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError when it cannot be opened."""
+        self.name, self.given_up = str(path), False
+        self._number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._begin()
+
+    def _begin(self) -> None:
+        self._left, self._until = LARGEST_PACKET, time.monotonic() + PATIENCE_S
+
+    def packets(self, demuxed: Iterator[Packet]) -> Iterator[Packet]:
+        """The same packets, each of which is waited for and has its share anew."""
+        while True:
+            self._begin()
+            if (packet := next(demuxed, None)) is None:
+                return
+            yield packet
+
+    def read(self, size: int) -> bytes:
+        self.given_up |= self._left <= 0 or time.monotonic() > self._until
+        data = b"" if self.given_up else os.read(self._number, size)
+        self._left -= len(data)
+        return data
+
+    def seek(self, to: int, whence: int = os.SEEK_SET) -> int:
+        return os.lseek(self._number, to, whence)
+
+    def tell(self) -> int:
+        return os.lseek(self._number, 0, os.SEEK_CUR)
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):  # it was never opened
+            os.close(self._number)
 
 
 def opens(path: Path) -> bool:
@@ -226,8 +268,8 @@ def opens(path: Path) -> bool:
         return False
 
 
-def _opened(path: Path) -> InputContainer:
-    """A video file, opened. Raises ValueError with a line that says what is wrong with it."""
+def _opened(path: Path) -> tuple[InputContainer, _File]:
+    """A video file, opened, and what it is read by. Raises ValueError with a line that says what is wrong with it."""
     import av
 
     if not path.is_file():
@@ -235,11 +277,9 @@ def _opened(path: Path) -> InputContainer:
     try:
         if path.stat().st_size == 0:
             raise ValueError(f"{path}: the file is empty (0 bytes); expected a video; fetch or export it again")
-        with open(path, "rb"):
-            pass
-        # `file:` says that this is a path, whatever colons are in it; and what a file names inside may only be files.
-        options = {"protocol_whitelist": "file"}
-        return av.open(_url(path), options=options, metadata_errors="replace", timeout=PATIENCE_S)
+        file = _File(path)
+        options = {"protocol_whitelist": "file"}  # what a file names inside may only be files
+        return av.open(file, "r", options=options, metadata_errors="replace", buffer_size=1 << 18), file
     except PermissionError as error:
         why = error.strerror
         raise ValueError(f"{path}: may not be read ({why}); expected a video; change its permissions") from None
@@ -715,7 +755,7 @@ class _Tracks:
     """What a clip holds beside its pictures, read once more and handed over in time."""
 
     def __init__(self, clip: Clip, kind: str, target: OutputContainer) -> None:
-        self.source = _opened(clip.path)
+        self.source, self._file = _opened(clip.path)
         self._target, self._ways, self._begins = target, dict[int, _Way](), clip.begins
         counts: dict[str, int] = {}
         for stream in self.source.streams:
@@ -739,7 +779,9 @@ class _Tracks:
 
         if self._ways:
             try:
-                yield from self.source.demux([self.source.streams[index] for index in self._ways])
+                for packet in self._file.packets(self.source.demux()):
+                    if packet.stream.index in self._ways:
+                        yield packet
             except (av.error.FFmpegError, OSError):
                 return  # cut short; `Clip.damage` says so
 

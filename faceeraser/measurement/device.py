@@ -323,7 +323,7 @@ def read_state(text: str) -> State:
         model=word("model"),
         soc=word("soc") or word("platform"),
         android=android,
-        sdk=int(sdk) if sdk and re.fullmatch("[1-9][0-9]{0,2}", sdk) else None,
+        sdk=int(sdk) if sdk and re.fullmatch("[1-9][0-9]?", sdk) else None,
         # Neither Android's emulator nor a daemon on plain Linux has a phone's silicon.
         emulated=android is None or "1" in sections.get("qemu", "").split(),
         cores=cores or None,

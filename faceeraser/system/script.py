@@ -46,7 +46,8 @@ def code_of(stop: KeyboardInterrupt) -> int:
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Within, Ctrl-C and SIGTERM raise `Stopped`, so that whatever cleans up behind itself does, and child processes end
-    with the `subprocess.run` that waits for them. A second signal is not heard while that goes on.
+    with the `subprocess.run` that waits for them. A second signal is not heard while that goes on. Where Python cannot raise
+    anything, as while an object is being freed, it comes again a moment later.
     """
 
     def stop(number: int, _frame: Any) -> None:
@@ -54,17 +55,26 @@ def stoppable() -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    def again(event: Any) -> None:
+        if isinstance(event.exc_value, Stopped):
+            signal.signal(number := event.exc_value.code - 128, stop)
+            threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+        else:
+            unraisable(event)
+
+    numbers, unraisable = (signal.SIGINT, signal.SIGTERM), sys.unraisablehook
     if threading.current_thread() is not threading.main_thread():  # which alone hears signals
         yield
         return
     before = {number: signal.signal(number, stop) for number in numbers}
+    sys.unraisablehook = again
     try:
         yield
     except Stopped:
         _end_children()
         raise
     finally:
+        sys.unraisablehook = unraisable
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -135,9 +145,8 @@ def execute(work: Callable[[Namespace], int | None], parser: ArgumentParser, arg
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(
-            f"{parser.prog}: stopped; what a training run saved is beside its target, go on with --resume", file=sys.stderr
-        )
+        resumes = "; what was done is saved beside its target, go on with --resume" if "resume" in args else ""
+        print(f"{parser.prog}: stopped{resumes}", file=sys.stderr)
         return code_of(stop)
 
 
