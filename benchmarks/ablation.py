@@ -5,10 +5,10 @@
 
 Three tables. `aim: fidelity` starts from the edge network and changes one thing of the recipe for colour and shading;
 `aim: texture` starts from the first one's `base` and changes one thing of the recipe for cloning. `aim: plan` changes one
-thing of the recipe for the network that plans, which ships, with several seeds: a gain is the mean over seeds of the
-difference to `base` with the same seed, `_low` and `_high` are its 95 % interval (Student's t). Figures are taken on a slice
-of train (the `tune` list), since decisions were made by them, at the size that was trained. Runs that are there already are
-kept, so the list may be broken off and gone on with.
+thing of the recipe for the network that plans, which ships, with several seeds (`guided.py` says what edges could be worth
+to it): a gain is the mean over seeds of the difference to `base` with the same seed, `_low` and `_high` are its 95 %
+interval (Student's t). Figures are taken on a slice of train (the `tune` list), since decisions were made by them, at the
+size that was trained. Runs that are there already are kept, so the list may be broken off and gone on with.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ PLAN: dict[str, tuple[str, ...]] = {
     "half as wide (16)": ("--width", "16"),
     "half as wide again (48)": ("--width", "48"),
 }
+GUIDED = "the truth's edges given"
 AIMS = ("fidelity", "texture", "plan")
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for a 95 % interval of a mean, by number of seeds."""
@@ -72,7 +73,7 @@ def _folder(args: Namespace, aim: str, name: str) -> Path:
 
 def of_plans(args: Namespace) -> dict[tuple[str, int], list[str]]:
     """{(what was changed, seed): command}."""
-    changes = dict(PLAN)
+    changes = PLAN | {GUIDED: ()}
     if args.vgg:
         changes["perceptual term of the distilled VGG-19"] = (
             "--perceptual", "vgg16x", "--vgg", str(args.vgg), "--perceptual-weight", "0.01", "--style", "0",
@@ -81,7 +82,7 @@ def of_plans(args: Namespace) -> dict[tuple[str, int], list[str]]:
     common = ["--size", str(args.size), "--steps", str(args.steps), *usual]
     return {
         (name, seed): [
-            "train/train.py",
+            "benchmarks/guided.py" if name == GUIDED else "train/train.py",
             str(args.data),
             str(_folder(args, "plan", f"{name}-{seed}")),
             *common,

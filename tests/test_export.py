@@ -985,7 +985,7 @@ def test_learnt_scales_are_in_the_package_and_others_are_refused(packaged, runs)
 def test_float16_has_the_scales_as_float16_rounds_them(packaged, runs) -> None:
     path, pipeline = packaged("small8", "int8-activations-fp16", True), checkpoint.load(runs["small8"])
     assert CoreML("int8-activations-fp16").check(path, pipeline)["scales"] == len(list(quant.quantized_tensors(pipeline)))
-    with pytest.raises(GateFailed, match="is not in the package"):
+    with pytest.raises(GateFailed, match="is not in the file"):
         CoreML("int8-activations").check(path, pipeline)
     scale = next(s for name, s, _ in quant.quantized_tensors(pipeline) if name == "refine.down.0.conv1:out")
     scale.data *= 1.002

@@ -548,29 +548,16 @@ def _check_scales(block: list[Any], pipeline: Inpainter, precision: str, wrong: 
     weights = [np.atleast_1d(op.inputs["scale"].val) for op in block if op.op_type == "constexpr_affine_dequantize"]
 
     def same(stored: Any, learnt: Any) -> bool:
-        stored = np.asarray(stored)
+        stored, learnt = np.asarray(stored), np.asarray(learnt)
         if halved and np.array_equal(stored.astype(np.float16), learnt.astype(np.float16)):
             return True
         return np.allclose(stored.astype(np.float64), learnt, rtol=1e-6, atol=0)
 
-    unknown, count = set(activations), 0
-    for name, scale, zero_point in quant.quantized_tensors(pipeline):
-        learnt = np.atleast_1d(scale.detach().cpu().double().numpy())
-        if not name.endswith(":weight") and not stores_activations(precision):
-            continue
-        count += 1
-        if name.endswith(":weight"):
-            matched = any(len(w) == len(learnt) and same(w, learnt) for w in weights)
-        else:
-            fitting = {a for a in activations if a[1] == zero_point and same([a[0]], learnt)}
-            matched = bool(fitting)
-            unknown -= fitting
-        if not matched:
-            raise wrong(f"the learnt scale of {name} ({learnt[0]:.8g}, zero point {zero_point}) is not in the package")
-    if unknown:
-        value, zero = unknown.pop()
-        raise wrong(f"a tensor is quantized with scale {value:.8g}, zero point {zero}, which nothing in the checkpoint has")
-    return count
+    def has_weight(learnt: np.ndarray) -> bool:
+        return any(len(w) == len(learnt) and same(w, learnt) for w in weights)
+
+    stored = activations if activations or stores_activations(precision) else None
+    return formats.check_scales(pipeline, has_weight, stored, same, wrong)
 
 
 def _scale(op: Any) -> Iterator[tuple[float, int]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -26,6 +26,7 @@ from faceeraser.model import quant
 from faceeraser.model.any_network import AnyNetwork, Sample
 from faceeraser.model.networks import Inpainter
 from faceeraser.model.warp import Sampling
+from faceeraser.system.script import GateFailed
 
 
 class Written(NamedTuple):
@@ -271,6 +272,42 @@ def frozen(pipeline: Inpainter) -> Inpainter:
     if quant.is_quantized(network):
         quant.set_exporting(network)
     return network
+
+
+def check_scales(
+    pipeline: Inpainter,
+    has_weight: Callable[[np.ndarray], bool],
+    activations: Set[tuple[float, int]] | None,
+    same: Callable[[float, float], bool],
+    wrong: Callable[[str], GateFailed],
+) -> int:
+    """Every learnt scale is in a file, and it quantizes no activation by any other; returns how many there are.
+
+    Args:
+        pipeline: a quantized checkpoint.
+        has_weight: (C,) or (1,) float64 scales of a convolution's weights -> whether the file has them.
+        activations: (scale, zero point as of int8) of what is quantized in the file; None where it stores weights alone.
+        same: (one of the file, a learnt one) -> whether they are the same number as the file can say it.
+        wrong: what is raised, from what it says.
+    """
+    unknown, count = set(activations or ()), 0
+    for name, scale, zero_point in quant.quantized_tensors(pipeline):
+        learnt = np.atleast_1d(scale.detach().cpu().double().numpy())
+        if name.endswith(":weight"):
+            found = has_weight(learnt)
+        elif activations is None:
+            continue
+        else:
+            matched = {each for each in activations if each[1] == zero_point and same(each[0], learnt[0])}
+            found = bool(matched)
+            unknown -= matched
+        count += 1
+        if not found:
+            raise wrong(f"the learnt scale of {name} ({learnt[0]:.8g}, zero point {zero_point}) is not in the file")
+    if unknown:
+        value, zero = unknown.pop()
+        raise wrong(f"a tensor is quantized with scale {value:.8g}, zero point {zero}, which nothing in the checkpoint has")
+    return count
 
 
 def sample(resolution: int, edges_input: bool, channels_last: bool, batch: int = 1) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from faceeraser.artifacts.artifact import Artifact
 from faceeraser.artifacts.runtimes import MEANINGS
 from faceeraser.conversion import formats
 from faceeraser.conversion.gate import Gate, Reference, as_file, cut, gate_pictures, parity
-from faceeraser.model import paint, quant
+from faceeraser.model import paint
 from faceeraser.model.any_network import AnyNetwork, Sample
 from faceeraser.model.config import Config
 from faceeraser.model.networks import Inpainter
@@ -321,21 +321,27 @@ def _check_floats(maker: Mapping[str, Any], names: Sequence[str], path: Path) ->
 
 
 def _check_scales(graph: Any, pipeline: Inpainter, path: Path) -> int:
-    """Every learnt scale is in the file; returns how many there are."""
+    """Every learnt scale is in the file, and it quantizes no activation by any other; returns how many there are."""
     from onnx import numpy_helper
 
-    initializers = {t.name: t for t in graph.initializer}
-    scales = [
-        np.atleast_1d(numpy_helper.to_array(initializers[node.input[1]]).astype(np.float64))
-        for node in graph.node
-        if node.op_type == "DequantizeLinear"
-    ]
-    learnt = list(quant.quantized_tensors(pipeline))
-    for name, scale, _ in learnt:
-        value = np.atleast_1d(scale.detach().cpu().double().numpy())
-        if not any(len(s) == len(value) and np.allclose(s, value, rtol=1e-6, atol=0) for s in scales):
-            raise GateFailed(f"{path.name}: the learnt scale of {name} ({value[0]:.8g}) is not in the file")
-    return len(learnt)
+    constants = {t.name: t for t in graph.initializer}
+    weights, activations = list[np.ndarray](), set[tuple[float, int]]()
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear":
+            scale = np.atleast_1d(numpy_helper.to_array(constants[node.input[1]]).astype(np.float64))
+            if node.input[0] in constants:
+                weights.append(scale)
+            else:
+                zero_point = numpy_helper.to_array(constants[node.input[2]])
+                activations.add((float(scale[0]), int(zero_point) - (128 if zero_point.dtype == np.uint8 else 0)))
+
+    def has_weight(learnt: np.ndarray) -> bool:
+        return any(len(w) == len(learnt) and np.allclose(w, learnt, rtol=1e-6, atol=0) for w in weights)
+
+    def wrong(why: str) -> GateFailed:
+        return GateFailed(f"{path.name}: {why}")
+
+    return formats.check_scales(pipeline, has_weight, activations, lambda a, b: math.isclose(a, b, rel_tol=1e-6), wrong)
 
 
 def _say_what_ports_are(model: Any) -> None:

@@ -18,7 +18,7 @@ from faceeraser.artifacts.flatbuffer import Graph
 from faceeraser.artifacts.runtimes import RESAMPLER
 from faceeraser.conversion import formats, tflite_edits
 from faceeraser.measurement.runner import reference
-from faceeraser.model import paint, quant
+from faceeraser.model import paint
 from faceeraser.model.any_network import AnyNetwork, Sample
 from faceeraser.model.config import MODELS
 from faceeraser.model.networks import Inpainter
@@ -309,21 +309,10 @@ def _check_scales(graph: Graph, pipeline: Inpainter, wrong: Callable[[str], Gate
             weights.append(np.asarray(tensor.quantization.scale, np.float64))
         elif t in graph.maker:
             activations.add((float(tensor.quantization.scale[0]), int(tensor.quantization.zeroPoint[0])))
-    unknown, count = set(activations), 0
-    for name, scale, zero_point in quant.quantized_tensors(pipeline):
-        learnt = np.atleast_1d(scale.detach().cpu().double().numpy())
-        count += 1
-        if name.endswith(":weight"):
-            # Four times over where a head computes four pixels at once; then one scale may stand for all four.
-            same_scale = (w[:: len(w) // len(learnt)] if len(learnt) == 1 else w[: len(learnt)] for w in weights)
-            matched = any(len(w) == len(learnt) and np.allclose(w, learnt, rtol=1e-6, atol=0) for w in same_scale)
-        else:
-            same = {a for a in activations if a[1] == zero_point and math.isclose(a[0], learnt[0], rel_tol=1e-6)}
-            matched = bool(same)
-            unknown -= same
-        if not matched:
-            raise wrong(f"the learnt scale of {name} ({learnt[0]:.8g}, zero point {zero_point}) is not in the file")
-    if unknown:
-        value, zero = unknown.pop()
-        raise wrong(f"a tensor is quantized with scale {value:.8g}, zero point {zero}, which nothing in the checkpoint has")
-    return count
+
+    def has_weight(learnt: np.ndarray) -> bool:
+        # Four times over where a head computes four pixels at once; then one scale may stand for all four.
+        stored = (w[:: len(w) // len(learnt)] if len(learnt) == 1 else w[: len(learnt)] for w in weights)
+        return any(len(w) == len(learnt) and np.allclose(w, learnt, rtol=1e-6, atol=0) for w in stored)
+
+    return formats.check_scales(pipeline, has_weight, activations, lambda a, b: math.isclose(a, b, rel_tol=1e-6), wrong)
