@@ -18,6 +18,7 @@ their content: `crop.upright.u8` is uint8, `.f32` float32. `face.json` is
         "front": ARRAY, "bare": ARRAY, "share": ARRAY,   of Occluders() for the crop; of trimmed() for that and all parts
         "plan": {"skin": ARRAY, "shading": ARRAY, "sources": ARRAY},   of the file that ships, for the crop under `bare`
         "erased": ARRAY,                      the picture, painted by that plan and `share`
+        "erased_moving": ARRAY,               the same as a frame of a video
         "front_fringe", "bare_fringe", "share_fringe", "plan_fringe", "erased_fringe": the same with something in front
         "skin_of": share,                     painting.skin_of() of the plan's own sources
         "picture_grey", "crop_grey", "erased_grey": ARRAY,   in grey, painted by `plan` under `bare` without a share
@@ -155,7 +156,8 @@ def erased(
     bare, share = occluders.trimmed(mask > 0, front)
     plan = model.plan(crop, bare)
     arrays = {"front": front, "bare": bare.astype(np.uint8), "share": share}
-    arrays["erased"] = painting.paint_by_plan(picture.copy(), bare, crop, plan, matrix, share)[0]
+    for name, moving in (("erased", False), ("erased_moving", True)):
+        arrays[name] = painting.paint_by_plan(picture.copy(), bare, crop, plan, matrix, share, moving)[0]
     return plan, arrays
 
 

@@ -106,7 +106,7 @@ export class Eraser {
     const plan = 'sources' in said && number !== undefined ? this.held.steady(number, said) : said;
     clock.tick('model');
     if ('sources' in plan) {
-      paintByPlan(erased, mask, crop, plan, matrix, this.painting, share);
+      paintByPlan(erased, mask, crop, plan, matrix, this.painting, share, number !== undefined);
     } else {
       mask.forEach((there, k) => {
         if (there) for (let c = 3 * k; c < 3 * k + 3; c++) crop.data[c] = said.erased[c] * 255;

@@ -97,8 +97,9 @@ export class Sampled {
  * @param {Constants} constants
  * @param {Float32Array | null} share (size, size) in [0, 1], the share that what is painted has of pixels: 1 in the mask, less
  *   where it fades out over what is in front (occluders.js); null: nothing is
+ * @param {boolean} moving of a video: windows are moved by fractions of pixels, where whole ones would jump
  */
-export function paintByPlan(image, mask, crop, plan, matrix, constants, share = null) {
+export function paintByPlan(image, mask, crop, plan, matrix, constants, share = null, moving = false) {
   const size = crop.width;
   const box = boxOf(size, inverted(matrix), image);
   if (box.width <= 0 || box.height <= 0) return;
@@ -106,7 +107,8 @@ export function paintByPlan(image, mask, crop, plan, matrix, constants, share = 
   const local = [a, b, x0 + a * box.left + b * box.top, c, d, y0 + c * box.left + d * box.top];
   const {detail, hole} = detailed(image, box, mask, crop, plan.skin, local, constants);
   const shares = fading(share, hole, box, local, size, constants);
-  lay(image, box, shares, detail, plan, local, size, isGrey(crop), constants);
+  const texture = new Texture(detail, box, plan.sources, local, size, moving, constants);
+  lay(image, box, shares, texture, new Sampled(plan.shading, constants.shaded, local, size), isGrey(crop), constants);
 }
 
 /** What share the painted has of each pixel of the box, 0 where nothing is painted. */
@@ -211,56 +213,78 @@ function isGrey({data}) {
   return true;
 }
 
-/** How far each window is moved, in whole pixels of the box: x and y in turn. */
-function shiftsOf(sources, local, size, {blocks}) {
-  const [halves, corners, block] = [2 * blocks - 3, blocks + 1, size / blocks];
-  const [a, b, , c, d] = inverted(local);
-  const shifts = new Int32Array(2 * sources.length);
-  sources.forEach((source, k) => {
-    const dx = ((source % halves) + 2) * (block / 2) - (k % corners) * block;
-    const dy = (Math.floor(source / halves) + 2) * (block / 2) - Math.floor(k / corners) * block;
-    shifts[2 * k] = rounded(dx * a + dy * b);
-    shifts[2 * k + 1] = rounded(dx * c + dy * d);
-  });
-  return shifts;
+/** What sources make of the detail of a box. A pixel lies in four windows, one around each corner of its block. */
+class Texture {
+  constructor(detail, {width, height}, sources, local, size, moving, {blocks}) {
+    Object.assign(this, {detail, width, height, local, blocks});
+    this.block = size / blocks;
+    const [halves, corners] = [2 * blocks - 3, blocks + 1];
+    const [a, b, , c, d] = inverted(local);
+    this.shifts = new Int32Array(2 * sources.length); // how far x and y of each window are moved, in whole pixels,
+    this.weights = moving ? new Float32Array(8 * sources.length) : null; // and what the pixels around count: 4 in a row, 4 rows
+    sources.forEach((source, k) => {
+      const dx = ((source % halves) + 2) * (this.block / 2) - (k % corners) * this.block;
+      const dy = (Math.floor(source / halves) + 2) * (this.block / 2) - Math.floor(k / corners) * this.block;
+      [dx * a + dy * b, dx * c + dy * d].forEach((shift, axis) => {
+        const whole = moving ? Math.floor(shift) : rounded(shift);
+        this.shifts[2 * k + axis] = whole;
+        const at = 8 * k + 4 * axis;
+        if (moving) cubic(shift - whole, this.weights.subarray(at, at + 4));
+      });
+    });
+  }
+
+  /** The detail at a pixel that a window is moved to. */
+  moved(x, y, window) {
+    const {detail, width, height, weights} = this;
+    if (!weights) return detail[y * width + x];
+    let sum = 0;
+    for (let j = 0; j < 4; j++) {
+      const line = Math.min(Math.max(y + j - 1, 0), height - 1) * width;
+      let row = 0;
+      for (let i = 0; i < 4; i++) row += weights[8 * window + i] * detail[line + Math.min(Math.max(x + i - 1, 0), width - 1)];
+      sum += weights[8 * window + 4 + j] * row;
+    }
+    return sum;
+  }
+
+  /** What is copied to a pixel. */
+  at(x, y) {
+    const {width, height, blocks, block, shifts} = this;
+    const [la, lb, lx, lc, ld, ly] = this.local;
+    const u = Math.fround((la * x + lb * y + lx + 0.5) / block);
+    const v = Math.fround((lc * x + ld * y + ly + 0.5) / block);
+    const left = Math.min(Math.max(Math.floor(u), 0), blocks - 1);
+    const top = Math.min(Math.max(Math.floor(v), 0), blocks - 1);
+    const across = Math.cos((u - left) * (Math.PI / 2)) ** 2;
+    const along = Math.cos((v - top) * (Math.PI / 2)) ** 2;
+    let [laid, squares] = [0, 0];
+    for (let corner = 0; corner < 4; corner++) {
+      const [down, right] = [corner >> 1, corner & 1];
+      const window = (top + down) * (blocks + 1) + left + right;
+      const [fromX, fromY] = [x + shifts[2 * window], y + shifts[2 * window + 1]];
+      if (fromX < 0 || fromY < 0 || fromX >= width || fromY >= height) continue;
+      const weight = (right ? 1 - across : across) * (down ? 1 - along : along);
+      laid += weight * this.moved(fromX, fromY, window);
+      squares += weight * weight;
+    }
+    return laid / Math.sqrt(Math.max(squares, 1e-3));
+  }
 }
 
-/** Lay shading and copied detail where they have a share. A pixel lies in four windows, one around each corner of its block. */
-function lay(image, box, shares, detail, plan, local, size, grey, constants) {
-  const {blocks, shaded, luma} = constants;
-  const {width, height} = box;
-  const corners = blocks + 1;
-  const block = size / blocks;
-  const shifts = shiftsOf(plan.sources, local, size, constants);
-  const shading = new Sampled(plan.shading, shaded, local, size);
+/** Lay shading and copied detail where they have a share. */
+function lay(image, {left, top, width, height}, shares, texture, shading, grey, {luma}) {
   const colour = new Float64Array(3);
-  const [la, lb, lx, lc, ld, ly] = local;
   for (let y = 0, k = 0; y < height; y++) {
     for (let x = 0; x < width; x++, k++) {
       const share = shares[k];
       if (!share) continue;
-      const u = Math.fround((la * x + lb * y + lx + 0.5) / block);
-      const v = Math.fround((lc * x + ld * y + ly + 0.5) / block);
-      const left = Math.min(Math.max(Math.floor(u), 0), blocks - 1);
-      const top = Math.min(Math.max(Math.floor(v), 0), blocks - 1);
-      const across = Math.cos((u - left) * (Math.PI / 2)) ** 2;
-      const along = Math.cos((v - top) * (Math.PI / 2)) ** 2;
-      let [laid, squares] = [0, 0];
-      for (let corner = 0; corner < 4; corner++) {
-        const [down, right] = [corner >> 1, corner & 1];
-        const window = 2 * ((top + down) * corners + left + right);
-        const [fromX, fromY] = [x + shifts[window], y + shifts[window + 1]];
-        if (fromX < 0 || fromY < 0 || fromX >= width || fromY >= height) continue;
-        const weight = (right ? 1 - across : across) * (down ? 1 - along : along);
-        laid += weight * detail[fromY * width + fromX];
-        squares += weight * weight;
-      }
-      const texture = laid / Math.sqrt(Math.max(squares, 1e-3));
+      const copied = texture.at(x, y);
       shading.smooth(x, y, colour);
       if (grey) colour.fill(colour[0] * luma[0] + colour[1] * luma[1] + colour[2] * luma[2]);
-      const to = ((box.top + y) * image.width + box.left + x) * image.channels;
+      const to = ((top + y) * image.width + left + x) * image.channels;
       for (let c = 0; c < 3; c++) {
-        const painted = Math.min(Math.max(colour[c] + texture, 0), 1) * 255;
+        const painted = Math.min(Math.max(colour[c] + copied, 0), 1) * 255;
         image.data[to + c] = rounded(painted * share + image.data[to + c] * (1 - share));
       }
     }

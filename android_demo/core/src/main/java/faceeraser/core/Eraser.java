@@ -68,7 +68,8 @@ public final class Eraser {
         }
         Plan plan = plan(crop, mask);
         Picture result = image.copy();
-        Painting.paint(result, mask, crop, number == ALONE ? plan : held.steady(number, plan), map, trimmed.share);
+        boolean moving = number != ALONE;
+        Painting.paint(result, mask, crop, moving ? held.steady(number, plan) : plan, map, trimmed.share, moving);
         return result;
     }
 
@@ -121,7 +122,7 @@ public final class Eraser {
     Picture paint(Picture crop, Mask mask) throws IOException {
         Picture result = crop.copy();
         if (plans) {
-            Painting.paint(result, mask, crop, plan(crop, mask), Affine.shift(0, 0), null);
+            Painting.paint(result, mask, crop, plan(crop, mask), Affine.shift(0, 0), null, false);
             return result;
         }
         float[] painted = card.outputs.get(0).unpack(asked(crop, mask)[0]);

@@ -45,8 +45,9 @@ final class Painting {
      * @param map from the picture's pixels to the crop's
      * @param share the share in [0, 1] that what is painted has of the crop's pixels: 1 in the mask, less where it fades out
      *     over what is in front; null: there is nothing
+     * @param moving of a video: windows are moved by fractions of pixels, where whole ones would jump
      */
-    static void paint(Picture image, Mask mask, Picture crop, Plan plan, Affine map, float[] share) {
+    static void paint(Picture image, Mask mask, Picture crop, Plan plan, Affine map, float[] share, boolean moving) {
         double low = -0.5;
         double high = crop.width - 0.5;
         double[] extent = Box.extent(map.inverse().of(new double[] {low, low, high, low, low, high, high, high}));
@@ -58,7 +59,7 @@ final class Painting {
         }
         Box box = new Box(ends[0], ends[1], ends[2], ends[3]);
         if (!box.isEmpty()) {
-            new Painting(image, mask, crop, plan, map, box).lay(share);
+            new Painting(image, mask, crop, plan, map, box).lay(share, moving);
         }
     }
 
@@ -216,19 +217,82 @@ final class Painting {
         return result;
     }
 
-    /** How far each window is moved, in whole pixels of the box: x and y in turn. */
-    private int[] shifts() {
+    /** How far each window is moved, in pixels of the box: x and y in turn. */
+    private double[] shifts() {
         Affine back = local.inverse();
         double block = (double) crop.width / BLOCKS;
-        int[] shifts = new int[2 * plan.sources.length];
+        double[] shifts = new double[2 * plan.sources.length];
         for (int k = 0; k < plan.sources.length; k++) {
             int source = (int) plan.sources[k];
             double x = (source % HALVES + 2) * (block / 2) - k % CORNERS * block;
             double y = (source / HALVES + 2) * (block / 2) - k / CORNERS * block;
-            shifts[2 * k] = (int) Math.rint(x * back.xx + y * back.xy);
-            shifts[2 * k + 1] = (int) Math.rint(x * back.yx + y * back.yy);
+            shifts[2 * k] = x * back.xx + y * back.xy;
+            shifts[2 * k + 1] = x * back.yx + y * back.yy;
         }
         return shifts;
+    }
+
+    /** What windows make of the detail. */
+    private final class Texture {
+        private final int[] whole; // how far x and y of each window are moved, in whole pixels,
+        private final float[] weights; // and what the pixels around count, four in a row and four rows; null: one alone
+
+        Texture(boolean moving) {
+            double[] shifts = shifts();
+            whole = new int[shifts.length];
+            weights = moving ? new float[4 * shifts.length] : null;
+            float[] four = new float[4];
+            for (int k = 0; k < shifts.length; k++) {
+                whole[k] = (int) (moving ? Math.floor(shifts[k]) : Math.rint(shifts[k]));
+                if (moving) {
+                    Sampling.weigh(four, (float) (shifts[k] - whole[k]));
+                    System.arraycopy(four, 0, weights, 4 * k, 4);
+                }
+            }
+        }
+
+        /** What is copied to a pixel: it lies in four windows, one around each corner of its block. */
+        float at(int x, int y) {
+            double block = (double) crop.width / BLOCKS;
+            float u = (float) ((local.xx * x + local.xy * y + local.x0 + 0.5) / block);
+            float v = (float) ((local.yx * x + local.yy * y + local.y0 + 0.5) / block);
+            int left = (int) Math.max(0, Math.min(Math.floor(u), BLOCKS - 1));
+            int top = (int) Math.max(0, Math.min(Math.floor(v), BLOCKS - 1));
+            double across = Math.pow(Math.cos((u - left) * (Math.PI / 2)), 2);
+            double along = Math.pow(Math.cos((v - top) * (Math.PI / 2)), 2);
+            double laid = 0;
+            double squares = 0;
+            for (int corner = 0; corner < 4; corner++) {
+                int down = corner >> 1;
+                int right = corner & 1;
+                int window = (top + down) * CORNERS + left + right;
+                int fromX = x + whole[2 * window];
+                int fromY = y + whole[2 * window + 1];
+                if (fromX >= 0 && fromY >= 0 && fromX < box.width() && fromY < box.height()) {
+                    double weight = (right != 0 ? 1 - across : across) * (down != 0 ? 1 - along : along);
+                    laid += weight * moved(fromX, fromY, window);
+                    squares += weight * weight;
+                }
+            }
+            return (float) (laid / Math.sqrt(Math.max(squares, 1e-3)));
+        }
+
+        /** The detail at a pixel that a window is moved to. */
+        private float moved(int x, int y, int window) {
+            if (weights == null) {
+                return detail[y * box.width() + x];
+            }
+            float sum = 0;
+            for (int j = 0; j < 4; j++) {
+                int line = Math.max(0, Math.min(y + j - 1, box.height() - 1)) * box.width();
+                float row = 0;
+                for (int i = 0; i < 4; i++) {
+                    row += weights[8 * window + i] * detail[line + Math.max(0, Math.min(x + i - 1, box.width() - 1))];
+                }
+                sum += weights[8 * window + 4 + j] * row;
+            }
+            return sum;
+        }
     }
 
     /** What share the painted has of each pixel of the box, 0 where nothing is painted. */
@@ -256,9 +320,9 @@ final class Painting {
     }
 
     /** Lays shading and copied detail where they have a share. */
-    private void lay(float[] share) {
+    private void lay(float[] share, boolean moving) {
         float[] shares = shares(share);
-        int[] shifts = shifts();
+        Texture texture = new Texture(moving);
         Sampled shading = new Sampled(plan.shading, SHADED);
         boolean grey = isGrey();
         float[] colour = new float[3];
@@ -268,44 +332,18 @@ final class Painting {
                 if (part == 0) {
                     continue;
                 }
-                float texture = texture(x, y, shifts);
+                float copied = texture.at(x, y);
                 shading.smooth(x, y, colour);
                 if (grey) {
                     colour[0] = colour[1] = colour[2] = colour[0] * LUMA[0] + colour[1] * LUMA[1] + colour[2] * LUMA[2];
                 }
                 int to = 3 * ((box.top + y) * image.width + box.left + x);
                 for (int c = 0; c < 3; c++) {
-                    float painted = 255 * Math.min(Math.max(colour[c] + texture, 0), 1);
+                    float painted = 255 * Math.min(Math.max(colour[c] + copied, 0), 1);
                     image.rgb[to + c] = Picture.level(painted * part + (image.rgb[to + c] & 0xff) * (1 - part));
                 }
             }
         }
-    }
-
-    /** What is copied to a pixel: it lies in four windows, one around each corner of its block. */
-    private float texture(int x, int y, int[] shifts) {
-        double block = (double) crop.width / BLOCKS;
-        float u = (float) ((local.xx * x + local.xy * y + local.x0 + 0.5) / block);
-        float v = (float) ((local.yx * x + local.yy * y + local.y0 + 0.5) / block);
-        int left = (int) Math.max(0, Math.min(Math.floor(u), BLOCKS - 1));
-        int top = (int) Math.max(0, Math.min(Math.floor(v), BLOCKS - 1));
-        double across = Math.pow(Math.cos((u - left) * (Math.PI / 2)), 2);
-        double along = Math.pow(Math.cos((v - top) * (Math.PI / 2)), 2);
-        double laid = 0;
-        double squares = 0;
-        for (int corner = 0; corner < 4; corner++) {
-            int down = corner >> 1;
-            int right = corner & 1;
-            int window = 2 * ((top + down) * CORNERS + left + right);
-            int fromX = x + shifts[window];
-            int fromY = y + shifts[window + 1];
-            if (fromX >= 0 && fromY >= 0 && fromX < box.width() && fromY < box.height()) {
-                double weight = (right != 0 ? 1 - across : across) * (down != 0 ? 1 - along : along);
-                laid += weight * detail[fromY * box.width() + fromX];
-                squares += weight * weight;
-            }
-        }
-        return (float) (laid / Math.sqrt(Math.max(squares, 1e-3)));
     }
 
     /** Whether the crop has no colour at all: a network has a tint for every skin. */

@@ -167,13 +167,17 @@ public class EraserTest {
             for (String what : new String[] {"", "_fringe"}) {
                 Picture picture = golden.picture();
                 Painting.paint(picture, Golden.mask(golden.of("bare" + what)), Golden.picture(golden.of("crop")),
-                        golden.plan("plan" + what), golden.matrix(), Golden.floats(golden.of("share" + what)));
+                        golden.plan("plan" + what), golden.matrix(), Golden.floats(golden.of("share" + what)), false);
                 Close.pictures(Golden.picture(golden.of("erased" + what)), picture, 0.0002, 0);
             }
+            Picture frame = golden.picture();
+            Painting.paint(frame, Golden.mask(golden.of("bare")), Golden.picture(golden.of("crop")), golden.plan("plan"),
+                    golden.matrix(), Golden.floats(golden.of("share")), true);
+            Close.pictures(Golden.picture(golden.of("erased_moving")), frame, 0.0002, 0);
             Picture grey = Golden.picture(golden.of("picture_grey"));
             Plan plan = golden.plan("plan");
             Painting.paint(grey, Golden.mask(golden.of("bare")), Golden.picture(golden.of("crop_grey")), plan,
-                    golden.matrix(), null);
+                    golden.matrix(), null, false);
             Close.pictures(Golden.picture(golden.of("erased_grey")), grey, 0.0002, 0);
             assertEquals(golden.number("skin_of"), Painting.skinOf(plan.skin, plan.sources), 1e-5);
         }
@@ -340,7 +344,7 @@ public class EraserTest {
         Picture pasted = Eraser.pasteBack(picture, Golden.picture(golden.of("painted")), away, mask);
         assertArrayEquals(picture.rgb, pasted.rgb);
         Picture painted = picture.copy();
-        Painting.paint(painted, mask, Golden.picture(golden.of("crop")), golden.plan("plan"), away, null);
+        Painting.paint(painted, mask, Golden.picture(golden.of("crop")), golden.plan("plan"), away, null, false);
         assertArrayEquals(picture.rgb, painted.rgb);
     }
 }

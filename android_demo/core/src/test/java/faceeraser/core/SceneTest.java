@@ -25,11 +25,19 @@ public class SceneTest {
     }
 
     @Test
-    public void aFrameWithAnEffectComesOutAsInPythonWhateverPartsAreChosen() throws Exception {
+    public void withAnEffectItComesOutAsInPythonWhateverPartsAreChosen() throws Exception {
         Golden golden = Golden.upright();
-        Scene.Shown shown = scene(golden).frame(golden.picture(), 1 / 30.0, new Scene.Choice(0, "toonized"));
+        Scene.Shown shown = scene(golden).photograph(golden.picture(), new Scene.Choice(0, "toonized"));
         assertEquals(1, shown.faces);
         Close.pictures(Golden.picture(golden.of("effects").getJSONObject("toonized")), shown.after, 0.001, 1);
+    }
+
+    @Test
+    public void aFrameComesOutAsInPythonWhoseWindowsMoveByFractionsOfPixels() throws Exception {
+        Golden golden = Golden.upright();
+        Scene.Shown shown = scene(golden).frame(golden.picture(), 1 / 30.0, new Scene.Choice(Parts.FEATURES, null));
+        assertEquals(1, shown.faces);
+        Close.pictures(Golden.picture(golden.of("erased_moving")), shown.after, 0.002, 1);
     }
 
     @Test
