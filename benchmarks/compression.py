@@ -6,10 +6,11 @@ RELEASE is the folder that release.py leaves: its rows (fp32, pruned, student, i
 on all validation pairs, bytes and milliseconds. What is trained here, below --target:
 
 - `scratch`: the student's very shape from random weights, with the same teacher and as many steps as the chain's stages
-  took together, once a seed. Measured on all validation pairs, like the chain.
+  took together, once a seed.
 - slimming: from `fp32`, with the same teacher and to as many MACs as `pruned`, by three penalties and as many steps as
-  pruning took; by the middle one also as long as pruning and distilling. Figures on the slice of train that a
-  stage measures itself on, beside those of the chain's own stages.
+  pruning took; by the middle one also as long as pruning and distilling.
+
+All are measured on all validation pairs, like the chain.
 
 `paper` is the paper's network at width 64, counted and not trained: what all ratios are given against. Runs and
 measurements that are there already are kept, so the list may be broken off and gone on with; --no-training tells what there
@@ -37,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGES = {"pruned": "prune", "student": "distil", "int8": "quantize"}
 """Row of the chain -> the stage that made it."""
 PENALTIES = ("1e-3", "1e-2", "1e-4")
-"""Weights of slimming's L1 penalty, its default first."""
+"""Weights of slimming's L1 penalty; the first is also tried for longer."""
 # Who, how many times fewer MACs and parameters than their own start, where it is told.
 PUBLISHED = (
     ("OMGD, online distillation", 40.3, 82.5, "Ren et al. 2021, arXiv:2108.06908: Pix2Pix, U-Net generator"),
@@ -96,13 +97,12 @@ def figures(measured: Mapping[str, Any]) -> dict[str, float]:
     return {key: measured[key] for key in metrics.HOLE_FIGURES}
 
 
-def controls(args: Namespace, plan: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """The rows of the trained `scratch` networks, on all validation pairs; measured where no earlier run did."""
-    folders = {name: Path(words[2]) for name, words in plan.items() if name.startswith("scratch")}
-    folders = {name: folder for name, folder in folders.items() if folder.is_dir()}
+def trained(args: Namespace, plan: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """The rows of what was trained here, on all validation pairs; measured where no earlier run did."""
+    folders = {name: Path(words[2]) for name, words in plan.items() if Path(words[2]).is_dir()}
     if not folders:
         return []
-    measured = args.target / "scratch.json"
+    measured = args.target / "trained.json"
     known = [row["name"] for row in results.read_result(measured)["rows"]] if measured.is_file() else []
     if not set(folders) <= set(known):
         models = [f"{name}={folder}" for name, folder in folders.items()]
@@ -112,34 +112,30 @@ def controls(args: Namespace, plan: Mapping[str, Sequence[str]]) -> list[dict[st
     rows = []
     for name, folder in folders.items():
         entry = read_history(folder)[-1]
-        row = {**named[name], "kind": "control", "list": "eval", "tune": figures(entry["metrics"]["after"])}
+        row = {**named[name], "list": "eval", "tune": figures(entry["metrics"]["after"]), **_how(entry)}
         rows.append(row | {key: entry["options"][key] for key in ("steps", "seed")})
     return rows
 
 
-def slimmed(plan: Mapping[str, Sequence[str]], of: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each slimmed network that is there: its figures on the slice of train, before fine-tuning too
-    (`unrepaired`), and its distance from the chain's row of as many steps.
-
-    of: the chain's rows.
+def _how(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What kind of row it is; of a slimmed network also its penalty, its figures on the slice of train before fine-tuning
+    (`unrepaired`), and the norms' scales.
     """
-    pruned, student = (next(row for row in of if row["name"] == name) for name in ("pruned", "student"))
-    rows = []
-    for name, words in plan.items():
-        if not name.startswith("slim") or not Path(words[2]).is_dir():
-            continue
-        entry = read_history(words[2])[-1]
-        options, after = entry["options"], entry["metrics"]["after"]
-        beside = pruned if options["steps"] == pruned["steps"] else student
-        row = {"name": name, "kind": "slimming", "list": "tune", **figures(after), "n": after["n"]}
-        row |= {key: after[key] for key in ("gmacs", "params")}
-        row |= {key: options[key] for key in ("sparsity", "share", "steps")}
-        row["unrepaired"] = figures(entry["metrics"]["unrepaired"])
-        row["scales"] = {key: entry["scales"][key] for key in ("mean_before", "mean_after", "threshold")}
-        row["beside"] = beside["name"]
-        row["against_it"] = {key: round(row[key] - beside["tune"][key], 4) for key in metrics.HOLE_FIGURES}
-        rows.append(row)
-    return rows
+    if entry["stage"] != "slim":
+        return {"kind": "control"}
+    options = {key: entry["options"][key] for key in ("sparsity", "share")}
+    scales = {key: entry["scales"][key] for key in ("mean_before", "mean_after", "threshold")}
+    return {"kind": "slimming", **options, "unrepaired": figures(entry["metrics"]["unrepaired"]), "scales": scales}
+
+
+def slimming_against_pruning(rows: Sequence[dict[str, Any]]) -> None:
+    """Add to every slimmed row its distance from the chain's row of as many steps."""
+    pruned, student = (next(row for row in rows if row["name"] == name) for name in ("pruned", "student"))
+    for row in rows:
+        if row["kind"] == "slimming":
+            beside = pruned if row["steps"] == pruned["steps"] else student
+            row["beside"] = beside["name"]
+            row["against_it"] = {key: round(row[key] - beside[key], 4) for key in metrics.HOLE_FIGURES}
 
 
 def ratios(rows: Sequence[dict[str, Any]]) -> None:
@@ -189,11 +185,10 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def plot(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Shading and texture against MACs, milliseconds and bytes, with what others took away marked."""
     paper = next(row for row in rows if row["name"] == "paper")
-    marks = {"chain": ("o", "#1f5fbf"), "control": ("s", "#c0392b")}
+    marks = {"chain": ("o", "#1f5fbf"), "control": ("s", "#c0392b"), "slimming": ("^", "#2e8b57")}
 
     def draw(axis: Any, cost: str, unit: float, score: str) -> None:
         for row in rows:
-            # Slimmed networks are measured on another list: their own figure is the JSON.
             if row["kind"] in marks and row.get(cost) and row.get(score):
                 mark, colour = marks[row["kind"]]
                 axis.plot(row[cost] / unit, row[score], mark, color=colour, markersize=8)
@@ -221,7 +216,8 @@ def run(args: Namespace) -> None:
     if not args.no_training:
         chain.run_all([words for words in plan.values() if not Path(words[2]).exists()], ROOT, independent=True)
     rows = of_chain(args.release, result)
-    rows += [*controls(args, plan), *slimmed(plan, rows)]
+    rows += trained(args, plan)
+    slimming_against_pruning(rows)
     for name, macs, params, origin in PUBLISHED:
         rows.append({"name": name, "kind": "published", "fewer_macs": macs, "fewer_params": params, "source": origin})
     ratios(rows)

@@ -1,6 +1,6 @@
 """train/train.py for a planner that is told the truth's edges: the most that an edge network could give it.
 
-    python benchmarks/guided.py data/faces runs/guided --phase inpaint --model patches ...
+    python benchmarks/guided.py data/faces runs/guided --phase inpaint --model patches --real 0.5
 
 The paper completes the edges of the empty face before anything else. The network that plans has no edge network; this says
 what one could be worth. The planner's body sees the edges of the whole picture, the erased part too, as a fifth channel. An
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from faceeraser.artifacts.painting import SEEN
 from faceeraser.model import planner
 from faceeraser.model.config import Config
 from faceeraser.model.networks import Conv, gray
+from faceeraser.system import script
 
 
 class GuidedBody(planner.Body):
@@ -62,11 +64,21 @@ def guide() -> None:
         setattr(planner.PatchEraser, name, told(getattr(planner.PatchEraser, name)))
 
 
+def _train() -> dict[str, Any]:
+    return runpy.run_path(str(Path(__file__).resolve().parent.parent / "train" / "train.py"))
+
+
+def build_parser() -> ArgumentParser:
+    """That of train/train.py."""
+    parser: ArgumentParser = _train()["build_parser"]()
+    parser.prog, parser.description = Path(__file__).name, __doc__
+    parser.set_defaults(script="benchmarks/guided.py")
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     guide()
-    train = runpy.run_path(str(Path(__file__).resolve().parent.parent / "train" / "train.py"))
-    code: int = train["main"](argv)
-    return code
+    return script.execute(_train()["run"], build_parser(), argv)
 
 
 if __name__ == "__main__":

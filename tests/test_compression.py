@@ -15,6 +15,7 @@ from faceeraser.system.writing import write_json
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks/results/compression.json"
 WEIGHTS = ROOT / "faceeraser/weights"
+ABOUT = {"command": "c", "commit": "c", "hardware": {"cpu": "c"}, "versions": {"python": "3"}, "data": {"name": "d"}}
 
 
 def figures(mirrored, smooth, texture):
@@ -118,17 +119,23 @@ def test_slimming_is_tried_by_three_penalties_and_for_longer_to_the_macs_that_pr
 
 
 def test_a_slimmed_network_stands_beside_the_stage_that_took_as_many_steps(args):
-    """Those of 600 steps beside `pruned`, that of 1,600 beside `student`; what was not trained has no row."""
+    """Those of 600 steps beside `pruned`, that of 1,600 beside `student`, on the chain's pairs. What was not trained has no
+    row, and what was measured is not measured again."""
     compression = script("benchmarks/compression.py")
     scales = {"mean_before": 0.5, "mean_after": 0.4, "threshold": 0.1}
+    measured = []
     for name, steps, mirrored in (("slim-1e-3-600", 600, 34.0), ("slim-1e-3-1600", 1600, 34.5)):
-        done = entry("slim", steps, mirrored, options={"sparsity": 1e-3, "share": 0.3}, scales=scales)
+        done = entry("slim", steps, 30.0, options={"sparsity": 1e-3, "share": 0.3}, scales=scales)
         write_json(args.target / name / "history.json", [done])
+        measured.append({"name": name, **figures(mirrored, mirrored + 2, 0.57)})
+    write_json(args.target / "trained.json", {**ABOUT, "rows": measured})
     chain = [
-        {"name": "pruned", "steps": 600, "tune": figures(35.0, 37.0, 0.57)},
-        {"name": "student", "steps": 1000, "tune": figures(35.1, 37.1, 0.57)},
+        {"name": "pruned", "kind": "chain", "steps": 600, **figures(35.0, 37.0, 0.57)},
+        {"name": "student", "kind": "chain", "steps": 1000, **figures(35.1, 37.1, 0.57)},
     ]
-    short, long = compression.slimmed(compression.commands(args), chain)
+    made = [*chain, *compression.trained(args, compression.commands(args))]
+    compression.slimming_against_pruning(made)
+    short, long = made[2:]
     assert (short["name"], short["beside"], short["against_it"]["psnr_hole_mirrored"]) == ("slim-1e-3-600", "pruned", -1.0)
     assert (long["name"], long["beside"], long["against_it"]["psnr_hole_mirrored"]) == ("slim-1e-3-1600", "student", -0.6)
 
@@ -147,8 +154,7 @@ def test_a_release_by_another_chain_is_one_line(args, capsys):
     for name in ("fp32", "pruned", "student"):
         (args.release / name).mkdir()
     write_json(args.release / "int8/history.json", [entry("prune", 600, 35.0), entry("quantize", 300, 35.0)])
-    about = {"command": "c", "commit": "c", "hardware": {"cpu": "c"}, "versions": {"python": "3"}, "data": {"name": "d"}}
-    write_json(args.release / "result.json", {**about, "rows": [{"name": "fp32"}]})
+    write_json(args.release / "result.json", {**ABOUT, "rows": [{"name": "fp32"}]})
     assert script("benchmarks/compression.py").main([str(args.release), "--no-training"]) == 2
     assert "went through no distil, expected the chain of benchmarks/release.py" in capsys.readouterr().err
 
@@ -180,9 +186,11 @@ def test_the_control_is_the_students_shape_for_as_many_steps_as_the_chain_with_t
 
 
 def test_slimming_was_given_what_pruning_was_given():
-    """As many steps, and within channels of eight the same MACs, never more. Runs that were not finished have no row."""
+    """As many steps, and within channels of eight the same MACs, never more; on the same pairs."""
     named = {row["name"]: row for row in committed()["rows"]}
-    for row in (row for row in named.values() if row["kind"] == "slimming"):
+    slimmed = [row for row in named.values() if row["kind"] == "slimming"]
+    assert len(slimmed) == 4 and {row["n"] for row in slimmed} == {named["pruned"]["n"]}
+    for row in slimmed:
         assert row["steps"] == named["pruned"]["steps"] + (named["student"]["steps"] if row["beside"] == "student" else 0)
         assert 0.9 * named["pruned"]["gmacs"] <= row["gmacs"] <= named["pruned"]["gmacs"] + 5e-5
 

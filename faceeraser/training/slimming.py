@@ -29,8 +29,8 @@ class Slimming(Tuning):
     """Choose the share so as to stay under this number of multiply-accumulates, in 10^9 at 256 x 256."""
     target_params: int | None = None
     """Choose the share so as to stay under this number of parameters."""
-    sparsity: float = 1e-3
-    """Weight of the L1 penalty."""
+    sparsity: float = 1e-4
+    """Weight of the L1 penalty. Of 1e-2, 1e-3 and 1e-4 this lost least at the same MACs; 1e-3 leaves half the parameters."""
 
     def __post_init__(self) -> None:
         if self.steps < 2:
