@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from conftest import script as any_script
 from onnx import TensorProto, helper
 
 from faceeraser.artifacts.card import write_card
@@ -515,3 +516,39 @@ def test_latency_fails_when_nothing_could_be_timed(place, capsys) -> None:
     (place / "broken.tflite").write_bytes(b"no model")
     assert call(latency, "broken.tflite --runtimes litert") == 1
     assert "no model could be timed" in capsys.readouterr().err
+
+
+# --- every form of exported file --------------------------------------------------------------------------------------
+
+
+def forms(**changes):
+    """Rows that meet every goal of export.py; `changes` are those of the row `gpu`."""
+    taken = {"delegated_share": 1.0, "control_refused": True, "checker": "tf", "seconds": 30.0}
+    made = [{"name": name, "file": f"{name}.tflite", **taken} for name in ("cpu", "gpu", "gpu-plan")]
+    made[1] |= changes
+    times = {"warp_onnxruntime": 10.0, "warp_torch": 2.0, "warp_cpu": 5.0, "warp_resampler": 1.4}
+    return [*made, {"name": "torch", "ms": 1.0}, *({"name": name, "ms": ms} for name, ms in times.items())]
+
+
+@pytest.mark.parametrize(
+    ("changes", "missed"),
+    [
+        ({}, []),
+        ({"delegated_share": 0.999}, ["gpu: every node"]),
+        ({"control_refused": False}, ["gpu: every node"]),
+        ({"seconds": 61.0}, ["exporting one .tflite"]),
+    ],
+)
+def test_a_goal_of_exported_files_is_missed_by_what_lies_outside_of_it(changes, missed) -> None:
+    goals = script("export").verdict(forms(**changes))
+    found = [name for name, goal in goals.items() if not goal["met"]]
+    assert len(found) == len(missed) and all(name.startswith(start) for name, start in zip(found, missed, strict=True))
+
+
+def test_every_form_is_made_of_a_stage_that_a_release_leaves(tmp_path, capsys) -> None:
+    export = script("export")
+    (tmp_path / "student").mkdir()
+    assert export.main([str(tmp_path)]) == 2
+    assert "expected what benchmarks/release.py leaves, with int8 and student" in capsys.readouterr().err
+    for _, exporter, options in export.FILES.values():
+        any_script(exporter).build_parser().parse_args(["runs/x", "exports/", *options])
