@@ -1065,7 +1065,10 @@ def run_stage(stage: Stage, folder: Path, given: Path, more: Sequence[str] = ())
 def _run_all_here(plan: Sequence[Sequence[str]], root: Path, independent: bool = False) -> list[dict[str, Any]]:
     """What `chain.run_all` does, in this process."""
     for path, *words in plan:
-        if code := script_module(path).main(list(words)):
+        code = script_module(path).main(list(words))
+        if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):  # which a parent process hears as its child does
+            raise script.Stopped(code - 128)
+        if code:
             raise script.GateFailed(f"`{path}` ended with exit code {code}; its own message is above")
     return [{"step": words[0], "seconds": 0.0} for words in plan]
 
@@ -1304,7 +1307,9 @@ def _group(pid: str) -> int | None:
 
 
 def digest(path: Path) -> dict[str, str]:
-    """{name: sha256} of all files below a path, or of it. Of JSON, HTML and a resume state what tells times is left out."""
+    """{name: sha256} of all files below a path, or of it. Of JSON, HTML and a resume state what tells times or the place is
+    left out.
+    """
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.exists() else []
     digests = {}
     for file in files:
@@ -1313,7 +1318,7 @@ def digest(path: Path) -> dict[str, str]:
         data = file.read_bytes()
         if file.suffix == ".json":
             with contextlib.suppress(ValueError):  # half of it: that is what it is compared for
-                data = json.dumps(_timeless(json.loads(data)), sort_keys=True).encode()
+                data = json.dumps(_timeless(json.loads(data)), sort_keys=True).encode().replace(bytes(path.parent), b"{0}")
         elif file.name == "state.pt" and data:
             with contextlib.suppress(ValueError):
                 data = repr(_plain({**checkpoint.read_state(file), "seconds": 0})).encode()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -17,18 +18,22 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import coremltools
 import numpy as np
 import pytest
+import torch
 from conftest import script as stage_script
+from PIL import Image
 
 from faceeraser import serve, shipped
-from faceeraser.artifacts import contents
+from faceeraser.artifacts import contents, publishing
 from faceeraser.artifacts.artifact import Artifact
 from faceeraser.artifacts.card import card_path
 from faceeraser.artifacts.files import sha256_of
 from faceeraser.artifacts.runtimes import ports_of
-from faceeraser.face import landmark_models, video
-from faceeraser.model import pairs
+from faceeraser.conversion import coreml
+from faceeraser.face import landmark_models, picture, video
+from faceeraser.model import checkpoint, pairs
 from faceeraser.system import script as stages
 from faceeraser.system import trial, writing
 from faceeraser.training import splits
@@ -280,6 +285,21 @@ def test_a_video_with_a_terabyte_of_nothing_behind_it_is_read_and_warned_of(
     assert len(list(clip)) == 3 and clip.damage
 
 
+def test_a_gif_with_a_terabyte_of_nothing_behind_it_is_read_or_refused_at_once(tmp_path: Path) -> None:
+    shades = [Image.fromarray(np.full((40, 48, 3), 60 * k, np.uint8)) for k in range(4)]
+    shades[0].save(tmp_path / "a.gif", save_all=True, append_images=shades[1:])
+    data = (tmp_path / "a.gif").read_bytes()
+    assert data[-1:] == b";"
+    (tmp_path / "a.gif").write_bytes(data[:-1])  # the end is not there, so more is looked for
+    os.truncate(tmp_path / "a.gif", 10**12)
+    began = time.process_time()
+    source = picture.opened(tmp_path / "a.gif")
+    with contextlib.suppress(ValueError):
+        assert len(list(source.pages())) == 4
+    source.close()
+    assert time.process_time() - began < 5
+
+
 def test_of_a_video_no_more_is_read_for_one_packet_than_there_should_be_memory_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +324,35 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_whole_package_is_described(package: Path) -> None:
     assert [port["name"] for port in ports_of(package)["outputs"]] == ["erased"]
     assert contents.listing(package)["operators"] == {"cast": 3, "conv": 1, "mul": 1}
+
+
+def test_the_same_model_is_the_same_package(package: Path, tmp_path: Path) -> None:
+    model = coremltools.models.MLModel(str(package), skip_model_load=True)
+    for name in ("a", "b"):
+        coreml._save(model, tmp_path / f"{name}.mlpackage")
+    made = break_it.digest(tmp_path / "a.mlpackage")
+    assert made == break_it.digest(tmp_path / "b.mlpackage") and len(made) == 3
+    assert [port["name"] for port in ports_of(tmp_path / "a.mlpackage")["outputs"]] == ["erased"]
+
+
+def test_what_a_killed_export_left_goes_with_the_next_also_where_that_has_nothing_to_do(tmp_path: Path) -> None:
+    (left := tmp_path / f".{writing._HOST}-999999999-0.partial").mkdir()
+    (left / "a.tflite").touch()
+    publishing.check_target(tmp_path, 0)
+    assert not left.exists()
+
+
+def test_a_state_that_finds_no_room_is_an_error_of_the_system(tmp_path: Path) -> None:
+    """A limit of the process stands for the disk's; torch's writer says no more than that a position is unexpected."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    checkpoint.write_state(tmp_path / "state.pt", {"step": 1})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            checkpoint.write_state(tmp_path / "state.pt", {"weights": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoint.read_state(tmp_path / "state.pt") == {"step": 1} and len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("name", list(break_it.PACKAGES))

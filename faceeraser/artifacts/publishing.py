@@ -18,7 +18,7 @@ from typing import Any
 
 from faceeraser.artifacts.card import card_path
 from faceeraser.system.script import GateFailed
-from faceeraser.system.writing import scratch
+from faceeraser.system.writing import scratch, sweep
 
 _asked_to_stop: list[int] = []
 """Signals that came while an export ran, the first one first."""
@@ -111,7 +111,8 @@ def step(description: str) -> Iterator[None]:
 
 
 def check_target(target: Path, needs: int) -> None:
-    """Raise ValueError unless `target` is a writable folder with enough space, or can be created.
+    """Raise ValueError unless `target` is a writable folder with enough space, or can be created. What an export that was
+    killed left there is taken away, also where the next one has nothing to do.
 
     Space is checked beforehand, because LiteRT's converter ends the whole process when there is none.
     """
@@ -120,6 +121,7 @@ def check_target(target: Path, needs: int) -> None:
         raise ValueError(f"{there}: is a file; expected a folder for exported files")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"{there}: is not writable; expected a folder for exported files")
+    sweep(target)
     if (free := shutil.disk_usage(there).free) < needs:
         raise ValueError(f"{there}: no space left, {free / 1e6:.1f} MB are free and an export takes up to {needs / 1e6:.1f}")
 

@@ -16,7 +16,9 @@ greyscale with white for 1, `erased` RGB; the program itself converts between 0.
 from __future__ import annotations
 
 import copy
+import json
 import sys
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -257,9 +259,7 @@ class CoreML(formats.Format):
         for name in outputs:
             model.output_description[name] = said.get(name, MEANINGS[name])
         model.short_description = "Paints the masked part of a picture of a face with the skin that would be there."
-        model.save(str(path))
-        # Which operator of torch's each one comes from: for ExecuTorch's debugger, and larger than the weights.
-        (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+        _save(model, path)
         if self.precision.startswith("palette") or (self.precision == "int8" and not quant.is_quantized(network)):
             _pack_weights(path, self.precision, plans)
 
@@ -281,7 +281,7 @@ class CoreML(formats.Format):
                 read |= {given.name for taken in op.inputs.values() for given in taken.arguments if given.name}
         del block.operations[:]
         block.operations.extend(reversed(alive))
-        tools.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True).save(str(target))
+        _save(tools.models.MLModel(spec, weights_dir=model.weights_dir, skip_model_load=True), target)
 
     def check(self, path: Path, pipeline: Inpainter) -> dict[str, Any]:
         """As of every format, on the saved package, read again.
@@ -355,8 +355,7 @@ class CoreML(formats.Format):
             outputs=[tools.TensorType(name=name) for name in network.outputs(sample)],
             compute_precision=tools.transform.FP16ComputePrecision(op_selector=_HalfInside()),
         )
-        model.save(str(path))
-        (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+        _save(model, path)
         if self.precision != "fp16":
             _pack_weights(path, self.precision)
 
@@ -451,7 +450,20 @@ def _pack_weights(path: Path, precision: str, plans: bool = False) -> None:
         op_name_configs={op.name: None for op in heads},
     )
     pack = optimize.linear_quantize_weights if precision == "int8" else optimize.palettize_weights
-    pack(MLModel(str(path), skip_model_load=True), config).save(str(path))
+    _save(pack(MLModel(str(path), skip_model_load=True), config), path)
+
+
+def _save(model: Any, path: Path) -> None:
+    """Write an .mlpackage: the same bytes for the same model."""
+    model.save(str(path))
+    # Which operator of torch's each one comes from: for ExecuTorch's debugger, and larger than the weights.
+    (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+    # Its items are named at random; names that follow from their places do as well.
+    manifest = json.loads((path / "Manifest.json").read_text())
+    names = {old: str(uuid.uuid5(uuid.NAMESPACE_URL, item["path"])) for old, item in manifest["itemInfoEntries"].items()}
+    manifest["itemInfoEntries"] = {names[old]: item for old, item in manifest["itemInfoEntries"].items()}
+    manifest["rootModelIdentifier"] = names[manifest["rootModelIdentifier"]]
+    (path / "Manifest.json").write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n")
 
 
 def before_warp(operators: list[Any]) -> tuple[list[Any], list[Any]]:

@@ -489,7 +489,25 @@ def _identified(path: Path, head: bytes) -> Image.Image:
     with warnings.catch_warnings():
         # Pillow only warns between one and two times its own limit; the limit here is checked before decoding.
         warnings.simplefilter("ignore")
-        return Image.open(path)
+        return Image.open(io.BufferedReader(_Gif(path)) if head.startswith(b"GIF8") else path)
+
+
+class _Gif(io.FileIO):
+    """A GIF as Pillow reads it. It ends where a megabyte of zeros comes: Pillow looks for the next image one byte at a time,
+    and a file that was not copied to its end may have a terabyte of them.
+    """
+
+    MOST = 1 << 20
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._zeros = 0
+
+    def readinto(self, buffer: Any) -> int | None:
+        view = memoryview(buffer).cast("B")
+        count = super().readinto(view) or 0
+        self._zeros = 0 if any(view[:count]) else self._zeros + count
+        return 0 if self._zeros > self.MOST else count
 
 
 @contextmanager

@@ -16,6 +16,7 @@ is whole. Nothing is unpickled.
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -204,6 +205,16 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write the resume state: a run that is killed while writing keeps the one before."""
+    """Write the resume state: a run that is killed while writing keeps the one before.
+
+    Raises:
+        OSError: it cannot be written; there is no space left, say.
+    """
     with whole_file(path) as partial:
-        torch.save(dict(state), partial)
+        try:
+            torch.save(dict(state), partial)
+        except RuntimeError:  # of torch's writer, which does not say what the system told it
+            with open(partial, "ab") as file:
+                file.write(bytes(1 << 16))
+                os.fsync(file.fileno())
+            raise

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 from multiprocessing.connection import wait
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 from faceeraser.system.writing import first_process
@@ -47,10 +48,14 @@ def code_of(stop: KeyboardInterrupt) -> int:
 def stoppable() -> Iterator[None]:
     """Within, Ctrl-C and SIGTERM raise `Stopped`, so that whatever cleans up behind itself does, and child processes end
     with the `subprocess.run` that waits for them. A second signal is not heard while that goes on. Where Python cannot raise
-    anything, as while an object is being freed, it comes again a moment later.
+    anything, as while an object is being freed, the signal comes again a moment later.
     """
 
-    def stop(number: int, _frame: Any) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code is again.__code__:  # what is raised there is ignored too
+                return
+            frame = frame.f_back
         for each in numbers:
             signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
@@ -58,11 +63,15 @@ def stoppable() -> Iterator[None]:
     def again(event: Any) -> None:
         if isinstance(event.exc_value, Stopped):
             signal.signal(number := event.exc_value.code - 128, stop)
-            threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+            threading.Thread(target=repeat, args=(number,), daemon=True).start()
         else:
             unraisable(event)
 
-    numbers, unraisable = (signal.SIGINT, signal.SIGTERM), sys.unraisablehook
+    def repeat(number: int) -> None:
+        while not ended.wait(0.05):
+            os.kill(os.getpid(), number)  # ignored once it has been raised
+
+    numbers, unraisable, ended = (signal.SIGINT, signal.SIGTERM), sys.unraisablehook, threading.Event()
     if threading.current_thread() is not threading.main_thread():  # which alone hears signals
         yield
         return
@@ -74,6 +83,7 @@ def stoppable() -> Iterator[None]:
         _end_children()
         raise
     finally:
+        ended.set()
         sys.unraisablehook = unraisable
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -65,12 +65,12 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 def _beside(folder: Path, ending: str) -> Path:
-    """A free hidden name in a folder, which tells the process that it is of, after `_sweep`."""
-    _sweep(folder)
+    """A free hidden name in a folder, which tells the process that it is of, after `sweep`."""
+    sweep(folder)
     return folder / f".{_HOST}-{os.getpid()}-{next(_NUMBERS)}.partial{ending}"
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Take away what processes of this machine that are gone left half-written in a folder; once for each folder, as there
     may be many files in it.
     """
