@@ -17,7 +17,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ import numpy.typing as npt
 from faceeraser import shipped
 from faceeraser.artifacts.artifact import Artifact
 from faceeraser.artifacts.files import KINDS
-from faceeraser.artifacts.painting import Held, paint_by_plan
+from faceeraser.artifacts.painting import paint_by_plan
 from faceeraser.face import finder
 from faceeraser.face.crops import align, align_matrix, check_picture, cut, mark, paste_back
 from faceeraser.face.glasses import glasses_score
@@ -40,6 +40,7 @@ from faceeraser.face.occluders import Occluders, trimmed
 from faceeraser.face.parts import PART_POINTS
 from faceeraser.face.profiles import FEATURES
 from faceeraser.face.tracking import Tracked, Tracker
+from faceeraser.holding import Answer, Said
 from faceeraser.system.extras import needed_for
 
 Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -256,7 +257,7 @@ class Eraser:
             ValueError: there are more frames than landmarks.
         """
         known = Tracker(finder.shared()) if known is None else known
-        chosen, held = _Largest(self.most), _Said()
+        chosen, held = _Largest(self.most), Said()
         glasses = _Glasses(self.glasses if "eyes" in self.parts or self.glasses == "on" else "off")
         waiting: deque[Future[Erased]] = deque()
         with ThreadPoolExecutor(self.workers) if self.workers > 1 else _Inline() as pool:
@@ -314,7 +315,7 @@ class Eraser:
             yield image, around, choices, numbers
 
     def _planned(
-        self, image: np.ndarray, around: Sequence[Face], glasses: Sequence[str], numbers: Sequence[int], held: _Said
+        self, image: np.ndarray, around: Sequence[Face], glasses: Sequence[str], numbers: Sequence[int], held: Said
     ) -> list[_Planned]:
         """What each face of a frame is painted by. Sources are those of the frame before as long as they are skin."""
         self.clock.start()
@@ -335,7 +336,7 @@ class Eraser:
             mask, share = self._trimmed(mask_of(face, self.resolution, self.parts, pair), crop)
             self.clock("mask")
             if answer is None:
-                answer = _Answer(choice, points, pair, mask, share, self._said(crop, mask))
+                answer = Answer(choice, points, pair, mask, share, self._said(crop, mask))
                 answer = held.new(number, crop, answer, kept)
             plans.append(_Planned(mask, share, pair is not None, crop, matrix, answer.plan))
             self.clock("model")
@@ -359,7 +360,7 @@ class Eraser:
         changed = np.zeros(image.shape[:2], bool)
         for k, (face, choice) in enumerate(zip(around, glasses, strict=True)):
             if self.plans:
-                planned = plans[k] if plans else self._planned(result, [face], [choice], [0], _Said())[0]
+                planned = plans[k] if plans else self._planned(result, [face], [choice], [0], Said())[0]
                 mask, wears = planned.mask, planned.wears
                 made_of = planned.crop, planned.plan, planned.matrix, planned.share
                 result, painted_there = paint_by_plan(result, mask, *made_of, moving=plans is not None)
@@ -441,100 +442,6 @@ class _Planned:
     crop: np.ndarray
     matrix: np.ndarray
     plan: Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class _Answer:
-    """What was found out of a face in its crop: the glasses for a choice, the mask for where the parts' points were, the
-    share of paint, and the plan.
-    """
-
-    choice: str
-    points: np.ndarray
-    pair: np.ndarray | None
-    mask: np.ndarray
-    share: np.ndarray | None
-    plan: Mapping[str, np.ndarray]
-
-
-class _Still:
-    """Something of each face of a video that holds for some frames of its crop, which follows the face, unless what is
-    visible of the crop changes.
-    """
-
-    EVERY = 5
-    """Frames that it holds for, at most."""
-    LIT = 1.0
-    """Levels of 255 by which the mean of what is visible has to differ to have changed."""
-    _SIDE = 32
-
-    def __init__(self, changed: float) -> None:
-        """changed: levels of 255 by which some visible place, a tenth of the crop across, has to differ."""
-        self._changed = changed
-        # By the face's number: the thing, the crop then, small, and its visible places; and the frames it was for.
-        self._things: dict[int, tuple[_Answer, np.ndarray, np.ndarray]] = {}
-        self._ages: dict[int, int] = {}
-
-    def of(self, number: int, crop: np.ndarray) -> tuple[_Answer | None, float]:
-        """What holds for a crop of the face of this number, or None; and by how much the place differs that differs most,
-        visible or hidden.
-        """
-        if number not in self._things or self._ages[number] >= self.EVERY:
-            return None, 0.0
-        thing, then, visible = self._things[number]
-        now = self._small(crop)
-        differs = cv2.absdiff(cv2.blur(now, (3, 3)), cv2.blur(then, (3, 3))).max(axis=2)
-        lit = np.abs(np.subtract(cv2.mean(now, visible), cv2.mean(then, visible))).max()
-        if differs[visible > 0].max(initial=0) > self._changed or lit > self.LIT:
-            return None, 0.0
-        self._ages[number] += 1
-        return thing, float(differs.max())
-
-    def new(self, number: int, crop: np.ndarray, mask: np.ndarray, thing: _Answer) -> None:
-        """Hold something from now on; mask: what is hidden of the crop."""
-        hidden = cv2.resize(mask.astype(np.float32), (self._SIDE, self._SIDE), interpolation=cv2.INTER_AREA)
-        self._things[number] = thing, self._small(crop), (hidden == 0).astype(np.uint8)
-        self._ages[number] = 1
-
-    def _small(self, crop: np.ndarray) -> np.ndarray:
-        return cv2.resize(crop, (self._SIDE, self._SIDE), interpolation=cv2.INTER_AREA)
-
-
-class _Said:
-    """The answers for each face of a video: the plan and the mask hold as long as little changes, glasses a little longer. A
-    mask is also made again when what it hides changes, or a part moves in the crop.
-    """
-
-    PLAN, GLASSES, HIDDEN = 6.0, 12.0, 24.0
-    """Levels of 255, see `_Still`; the last of what the mask hides. Where a head moves, places differ by 3 to 6 from frame
-    to frame; where an eye blinks or a rim of glasses moves by a pixel, by 10 to 20. Plans that held at 12 swam: 1.62 in
-    benchmarks/motion.py, and 1.45 at 6 and with a plan for every frame.
-    """
-    MOVED = 1.5 / 256
-    """Of the crop, how far a point of a part has to move for another mask: much less than masks reach beyond the parts."""
-
-    def __init__(self) -> None:
-        self._sources, self._answers, self._glasses = Held(), _Still(self.PLAN), _Still(self.GLASSES)
-
-    def of(
-        self, number: int, crop: np.ndarray, choice: str, points: np.ndarray
-    ) -> tuple[_Answer | None, bool, np.ndarray | None]:
-        """The answer that holds for a crop of the face of this number, or None; if its mask does; the glasses that do."""
-        answer, differs = self._answers.of(number, crop)
-        known, _ = self._glasses.of(number, crop)
-        pair = known.pair if known and known.choice == choice else None
-        if answer is None or answer.choice != choice:
-            return None, False, pair
-        moved = float(np.linalg.norm(points - answer.points, axis=1).max())
-        return answer, moved <= self.MOVED * len(crop) and differs <= self.HIDDEN, answer.pair
-
-    def new(self, number: int, crop: np.ndarray, answer: _Answer, pair: np.ndarray | None) -> _Answer:
-        """The answer that has just been found, with the sources that are held for this face. pair: glasses that held."""
-        answer = replace(answer, plan=self._sources.steady(number, answer.plan))
-        self._answers.new(number, crop, answer.mask, answer)
-        if pair is None:
-            self._glasses.new(number, crop, answer.mask, answer)
-        return answer
 
 
 class _Inline:

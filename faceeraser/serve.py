@@ -29,7 +29,8 @@ from faceeraser.artifacts import painting
 from faceeraser.artifacts.card import read_card
 from faceeraser.face import effects, landmark_models, masks, occluders, tracking
 from faceeraser.face.mesh import LEFT_EYE, MESH_POINTS, OVAL, RIGHT_EYE
-from faceeraser.face.parts import DILATION_ERASED, DILATION_EYE_DISTANCE, PARTS, POLYGONS
+from faceeraser.face.parts import DILATION_ERASED, DILATION_EYE_DISTANCE, PART_POINTS, PARTS, POLYGONS
+from faceeraser.holding import Said, Still
 from faceeraser.system.reading import json_text
 
 PAGE = Path(__file__).with_name("page")
@@ -96,6 +97,15 @@ def known() -> dict[str, Any]:
                 "fresh": painting.Held.FRESH,
                 "cut": painting.Held.CUT,
             },
+        },
+        "said": {
+            "points": PART_POINTS,
+            "side": Still.SIDE,
+            "every": Still.EVERY,
+            "lit": Still.LIT,
+            "plan": Said.PLAN,
+            "hidden": Said.HIDDEN,
+            "moved": Said.MOVED,
         },
         "occluders": {
             "side": occluders.SIDE,

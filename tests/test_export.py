@@ -271,7 +271,7 @@ def test_a_wrong_weight_is_refused_and_nothing_published(layer, said, runs, tmp_
 FORMS = [  # kind, folder, precision, edges as an input
     ("tflite", "fp32", "auto", False),
     ("tflite", "small", "fp16", True),
-    ("tflite", "int8", "auto", False),
+    ("tflite", "int8", "auto", True),
     ("tflite", "separable", "auto", False),
     ("tflite", "paper", "auto", True),
     ("onnx", "fp32", "auto", False),
@@ -384,7 +384,7 @@ def test_the_int8_file_has_the_learnt_scales_and_int8_convolutions(exported, run
     """Counted here from the file alone, not by the exporter's check. As the converter leaves the graph: that what is edited
     for CPUs changes no bit is told below.
     """
-    graph = Graph(exported("tflite", "int8", flavour="gpu"))
+    graph = Graph(exported("tflite", "int8", "auto", True, "gpu"))
     pipeline = checkpoint.load(runs["int8"])
     stored = [
         np.float64(t.quantization.scale)
@@ -396,7 +396,7 @@ def test_the_int8_file_has_the_learnt_scales_and_int8_convolutions(exported, run
         assert any(len(s) == len(value) and np.allclose(s, value, rtol=1e-6, atol=0) for s in stored), name
     inputs = Counter(graph.type(int(op.inputs[0])) for op in graph.ops("CONV_2D"))
     assert inputs == {"INT8": sum(isinstance(m, quant.QuantConv2d) for m in pipeline.modules()), "FLOAT32": 1}
-    # Ways back to float are what the flow's head reads and the refined picture, never the warped picture or Canny's.
+    # Ways back to float are what the flow's head reads and the refined picture, never the warped picture.
     for op in graph.ops("DEQUANTIZE"):
         maker = graph.maker[int(op.inputs[0])]
         assert graph.name(maker) != "QUANTIZE" or graph.type(int(maker.inputs[0])) == "INT8"
@@ -404,7 +404,7 @@ def test_the_int8_file_has_the_learnt_scales_and_int8_convolutions(exported, run
 
 def test_what_is_edited_for_cpus_changes_no_bit(exported, pictures) -> None:
     """Heads that compute four pixels at once, and resizes by channels, against the graph as the converter leaves it."""
-    edited, plain = exported("tflite", "int8"), exported("tflite", "int8", flavour="gpu")
+    edited, plain = (exported("tflite", "int8", "auto", True, flavour) for flavour in ("web", "gpu"))
     # The three heads, and in so small a network other convolutions of at most four channels.
     assert len(Graph(edited).ops("DEPTH_TO_SPACE")) >= 3 + len(Graph(plain).ops("RESIZE_NEAREST_NEIGHBOR"))
     assert not Graph(edited).ops("RESIZE_NEAREST_NEIGHBOR") and not Graph(plain).ops("DEPTH_TO_SPACE")
@@ -416,7 +416,8 @@ def test_what_is_edited_for_cpus_changes_no_bit(exported, pictures) -> None:
 
 @pytest.mark.parametrize("run", ["int8", "fp32"])
 def test_eight_bits_in_and_out_are_the_float_file_rounded(run, exported, pictures) -> None:
-    eight, real = (Artifact(exported("tflite", run, flavour=flavour), threads=1) for flavour in ("cpu", "web"))
+    form = ("tflite", run, "auto", run == "int8")
+    eight, real = (Artifact(exported(*form, flavour), threads=1) for flavour in ("cpu", "web"))
     assert {port["dtype"] for port in (*eight.card["inputs"], *eight.card["outputs"])} == {"uint8"}
     assert {port["dtype"] for port in (*real.card["inputs"], *real.card["outputs"])} == {"float32"}
     assert eight.card["flavour"] == "cpu" and real.card["flavour"] == "web"
@@ -430,7 +431,7 @@ def test_eight_bits_in_and_out_are_the_float_file_rounded(run, exported, picture
 
 
 def test_a_mask_of_any_other_value_than_0_erases_and_its_tensor_says_so(exported, pictures) -> None:
-    path = exported("tflite", "int8", flavour="cpu")
+    path = exported("tflite", "fp32", flavour="cpu")
     names = [tensor.name for tensor in Graph(path).graph.tensors]
     assert names.count(b"mask_where_1_is_erased") == 1
     model = load_model(path, 1, None)
@@ -442,13 +443,14 @@ def test_a_mask_of_any_other_value_than_0_erases_and_its_tensor_says_so(exported
 
 def test_the_layout_forces_few_transpositions(exported) -> None:
     """Around the warp: rows are gathered from a table of pixels, and weighted in planes."""
-    operators = read_card(exported("tflite", "int8"))["checked"]["operators"]
+    operators = read_card(exported("tflite", "separable"))["checked"]["operators"]
     assert operators["TRANSPOSE"] <= 8 and "MIRROR_PAD" not in operators and "BROADCAST_TO" not in operators
 
 
 def test_only_what_is_painted_comes_out_when_compositing_is_off(runs, exported, pictures, tmp_path) -> None:
-    whole = Artifact(exported("tflite", "int8"), threads=1)
-    card = convert.export(runs["int8"], tmp_path, TFLite(flavour="web", output="refined"), name="painted")
+    whole = Artifact(exported("tflite", "int8", "auto", True), threads=1)
+    format = TFLite(flavour="web", output="refined", edges_input=True)
+    card = convert.export(runs["int8"], tmp_path, format, name="painted")
     painted = Artifact(tmp_path / card["file"], threads=1)
     picture = pictures[0]
     one, other = (file.run(picture.image, picture.mask) for file in (whole, painted))
@@ -475,12 +477,12 @@ def test_images_of_coreml_are_one_picture(runs, tmp_path) -> None:
 
 def test_a_scale_that_is_not_the_checkpoints_is_refused(exported, runs) -> None:
     pipeline = checkpoint.load(runs["int8"])
-    path = exported("tflite", "int8")
-    assert TFLite("int8").check(path, pipeline)["scales"] == len(list(quant.quantized_tensors(pipeline)))
+    path = exported("tflite", "int8", "auto", True)
+    assert TFLite("int8", edges_input=True).check(path, pipeline)["scales"] == len(list(quant.quantized_tensors(pipeline)))
     name, scale, _ = next(t for t in quant.quantized_tensors(pipeline) if t[0].startswith("refine.down.0.conv1"))
     scale.data *= 1 + 1e-5
     with pytest.raises(GateFailed, match=name.replace(".", r"\.")):
-        TFLite("int8").check(path, pipeline)
+        TFLite("int8", edges_input=True).check(path, pipeline)
 
 
 def test_rounding_biases_is_done_once_and_changes_little(runs, pictures) -> None:
@@ -839,7 +841,7 @@ def test_a_cpu_without_vnni_paints_the_same(kind, exported, pictures, tmp_path) 
         if os.environ.get("FACEERASER_NO_SKIP") == "1":
             pytest.fail(f"no {OLDER}; bash tests/fetch_device_tools.sh brings it")
         pytest.skip("no qemu-x86_64; bash tests/fetch_device_tools.sh brings it")
-    path, few = exported(kind, "int8"), pictures[:3]
+    path, few = exported(kind, "int8", "auto", kind == "tflite"), pictures[:3]
     given, painted = tmp_path / "given.npz", tmp_path / "made.npy"
     np.savez(given, images=np.stack([p.image for p in few]), masks=np.stack([p.mask for p in few]))
     python = Path(sys.executable).resolve()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from conftest import script
 
-from faceeraser import cli, erasing, jobs, shipped
+from faceeraser import cli, erasing, holding, jobs, shipped
 from faceeraser.erasing import Eraser
 from faceeraser.face import tracking, video
 from faceeraser.face.finder import Detection, FaceFinder, shared
@@ -641,9 +641,9 @@ def test_what_comes_in_front_of_a_part_is_seen_at_once_though_the_plan_stays(ask
 
 
 def test_a_mask_follows_a_part_that_moves_in_the_crop():
-    said = erasing._Said()
+    said = holding.Said()
     crop, points, mask = np.full((256, 256, 3), 90, np.uint8), np.full((4, 2), 99.0), np.zeros((256, 256), bool)
-    said.new(1, crop, erasing._Answer("off", points, None, mask, None, skin_plan()), None)
+    said.new(1, crop, holding.Answer("off", points, None, mask, None, skin_plan()), None)
     for shift, holds in ((1.4, True), (1.6, False)):
         answer, covers, _ = said.of(1, crop, "off", points + np.array([shift, 0.0]))
         assert answer is not None and covers is holds

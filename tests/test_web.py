@@ -201,7 +201,7 @@ def test_the_arithmetic_is_pythons(landmarks: None, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6000:]
-    assert "# pass 70" in done.stdout, "every comparison"
+    assert "# pass 74" in done.stdout, "every comparison"
 
 
 @pytest.fixture(scope="module")

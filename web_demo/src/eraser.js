@@ -2,8 +2,9 @@
 
 import {apply} from './effects.js';
 import {Finder, alignMatrix, faceMask, pasteBack} from './faces.js';
+import {Said} from './holding.js';
 import {inFront, trimmed} from './occluders.js';
-import {Held, paintByPlan} from './painting.js';
+import {paintByPlan} from './painting.js';
 import {cut, scaled} from './picture.js';
 import {Tracker} from './tracking.js';
 
@@ -36,7 +37,7 @@ export class Eraser {
     this.engine = engine;
     this.effects = data.effects.effects;
     this.constants = data.tracking;
-    this.painting = data.faces.painting;
+    this.known = data.faces;
     this.occluders = data.faces.occluders;
     this.finder = new Finder(engine.detector, engine.landmarker, data.faces);
     this.parts = Object.keys(data.faces.polygons);
@@ -46,7 +47,7 @@ export class Eraser {
   /** Forget the faces that were followed: the next frame is another video's. */
   begin() {
     this.tracker = new Tracker(this.finder, this.constants);
-    this.held = new Held(this.painting);
+    this.said = new Said(this.known);
   }
 
   /**
@@ -80,7 +81,7 @@ export class Eraser {
    * @param {import('./faces.js').Face[]} faces
    * @param {Choice} choice with an effect all parts are erased
    * @param {Clock} clock
-   * @param {number[]} numbers in a video, the number of each face: its texture is held from frame to frame
+   * @param {number[]} numbers in a video, the number of each face: what holds of it is held from frame to frame
    * @returns {Promise<Picture>} RGBA; pixels outside the masks are the picture's own
    */
   async erase(image, faces, {parts, effect}, clock, numbers = []) {
@@ -100,16 +101,22 @@ export class Eraser {
     const matrix = alignMatrix(face, size);
     const crop = cut(erased, matrix, size, size);
     clock.tick('cut');
-    const {mask, share} = await this.maskOf(face, crop, parts);
+    const moving = number !== undefined;
+    const [choice, points] = [parts.join(), this.said.pointsOf(face, matrix)];
+    let {answer, covers} = moving ? this.said.of(number, crop, choice, points) : {answer: null, covers: false};
+    const {mask, share} = covers ? answer : await this.maskOf(face, crop, parts);
     clock.tick('mask');
-    const said = await this.engine.eraser(scaled(crop, 1 / 255), Float32Array.from(mask));
-    const plan = 'sources' in said && number !== undefined ? this.held.steady(number, said) : said;
-    clock.tick('model');
-    if ('sources' in plan) {
-      paintByPlan(erased, mask, crop, plan, matrix, this.painting, share, number !== undefined);
+    if (!answer) {
+      const plan = await this.engine.eraser(scaled(crop, 1 / 255), Float32Array.from(mask));
+      answer = {choice, points, mask, share, plan};
+      if (moving && 'sources' in plan) answer = this.said.new(number, crop, answer);
+      clock.tick('model');
+    }
+    if ('sources' in answer.plan) {
+      paintByPlan(erased, mask, crop, answer.plan, matrix, this.known.painting, share, moving);
     } else {
       mask.forEach((there, k) => {
-        if (there) for (let c = 3 * k; c < 3 * k + 3; c++) crop.data[c] = said.erased[c] * 255;
+        if (there) for (let c = 3 * k; c < 3 * k + 3; c++) crop.data[c] = answer.plan.erased[c] * 255;
       });
       pasteBack(erased, crop, matrix, mask);
     }

@@ -190,8 +190,8 @@ function ownShading(crop, mask, skin, {seen, shaded, luma: [red, green, blue]}) 
   return value.map((v, k) => v / (weight[k] + CLEAR));
 }
 
-/** Means of 3 x 3, the border mirrored at its pixels. */
-function mean3(field, side) {
+/** Means of 3 x 3 of (side, side), the border mirrored at its pixels. */
+export function mean3(field, side) {
   const result = new Float32Array(field.length);
   const mirror = (k) => (k < 0 ? -k : k >= side ? 2 * side - 2 - k : k);
   for (let y = 0; y < side; y++) {
