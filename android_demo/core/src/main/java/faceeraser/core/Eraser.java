@@ -23,7 +23,7 @@ public final class Eraser {
     private final Model model;
     private final Occluders occluders;
     private final boolean plans;
-    private final Held held = new Held();
+    private final Said said = new Said();
 
     /**
      * @param card says what the model takes
@@ -56,26 +56,32 @@ public final class Eraser {
      * @param image the picture, left as it is
      * @param face in its coordinates
      * @param bits which {@link Parts}
-     * @param number of the face in a video, whose texture is held from frame to frame; ALONE for a photograph
+     * @param number of the face in a video, of which what holds is kept from frame to frame; ALONE for a photograph
      */
     public Picture erase(Picture image, Face face, int bits, int number) throws IOException {
         Affine map = face.aligned(card.resolution);
         Picture crop = Sampling.cut(image, map, card.resolution, card.resolution);
-        Occluders.Trimmed trimmed = maskOf(face.moved(map), crop, bits);
-        Mask mask = trimmed.mask;
+        Face level = face.moved(map);
         if (!plans) {
+            Mask mask = maskOf(level, crop, bits).mask;
             return pasteBack(image, paint(crop, mask), map, mask);
         }
-        Plan plan = plan(crop, mask);
-        Picture result = image.copy();
         boolean moving = number != ALONE;
-        Painting.paint(result, mask, crop, moving ? held.steady(number, plan) : plan, map, trimmed.share, moving);
+        double[] points = level.points(Said.POINTS);
+        Said.Answer answer = moving ? said.of(number, crop, bits, points) : null;
+        Occluders.Trimmed trimmed = answer != null && said.covers() ? answer.trimmed : maskOf(level, crop, bits);
+        if (answer == null) {
+            answer = new Said.Answer(bits, points, trimmed, plan(crop, trimmed.mask));
+            answer = moving ? said.take(number, crop, answer) : answer;
+        }
+        Picture result = image.copy();
+        Painting.paint(result, trimmed.mask, crop, answer.plan, map, trimmed.share, moving);
         return result;
     }
 
     /** Forgets the faces of a video: what comes next is another. */
     public void forget() {
-        held.forget();
+        said.forget();
     }
 
     /**

@@ -2,6 +2,9 @@ package faceeraser.core;
 
 import static org.junit.Assert.assertArrayEquals;
 import static org.junit.Assert.assertEquals;
+import static org.junit.Assert.assertFalse;
+import static org.junit.Assert.assertNotNull;
+import static org.junit.Assert.assertNull;
 import static org.junit.Assert.assertTrue;
 
 import java.nio.file.Files;
@@ -154,11 +157,63 @@ public class EraserTest {
         assertEquals(known.getJSONObject("held").getDouble("share"), Held.SHARE, 0);
         assertEquals(known.getJSONObject("held").getDouble("fresh"), Held.FRESH, 0);
         assertEquals(known.getJSONObject("held").getDouble("cut"), Held.CUT, 0);
+        JSONObject said = Golden.face().getJSONObject("known").getJSONObject("said");
+        assertEquals(said.getInt("every"), Said.EVERY);
+        assertEquals(said.getInt("side"), Said.SIDE);
+        assertEquals(said.getDouble("lit"), Said.LIT, 0);
+        assertEquals(said.getDouble("plan"), Said.PLAN, 0);
+        assertEquals(said.getDouble("hidden"), Said.HIDDEN, 0);
+        assertEquals(said.getDouble("moved"), Said.MOVED, 0);
+        assertEquals(said.getJSONArray("points").length(), Said.POINTS.length);
         JSONObject occluders = Golden.face().getJSONObject("known").getJSONObject("occluders");
         assertEquals(occluders.getInt("side"), Occluders.SIDE);
         assertEquals(occluders.getDouble("in_front"), Occluders.IN_FRONT, 0);
         assertEquals(occluders.getDouble("wholly"), Occluders.WHOLLY, 0);
         assertEquals(occluders.getDouble("fades"), Occluders.FADES, 0);
+    }
+
+    /** A grey crop, its middle erased; `change` is added to the levels of a square in the middle or in a corner. */
+    private static Picture grey(int change, boolean middle) {
+        Picture crop = new Picture(256, 256);
+        for (int i = 0; i < 256 * 256; i++) {
+            int x = i % 256;
+            int y = i / 256;
+            boolean there = middle ? Math.abs(x - 128) < 20 && Math.abs(y - 128) < 20 : x < 40 && y < 40;
+            Arrays.fill(crop.rgb, 3 * i, 3 * i + 3, (byte) (120 + (there ? change : 0)));
+        }
+        return crop;
+    }
+
+    @Test
+    public void anAnswerHoldsForSomeFramesOfAFaceThatStaysAsItIs() {
+        Mask mask = new Mask(256, 256);
+        for (int i = 0; i < 256 * 256; i++) {
+            mask.on[i] = (byte) (Math.abs(i % 256 - 128) < 40 && Math.abs(i / 256 - 128) < 40 ? 1 : 0);
+        }
+        float[] skin = new float[Painting.SEEN * Painting.SEEN];
+        Arrays.fill(skin, 1);
+        float[] shading = new float[3 * Painting.SHADED * Painting.SHADED];
+        float[] sources = new float[Painting.CORNERS * Painting.CORNERS];
+        Arrays.fill(sources, 100);
+        double[] points = new double[2 * Said.POINTS.length];
+        double[] far = points.clone();
+        far[0] = 2 * Said.MOVED * 256;
+        Plan plan = new Plan(skin, shading, sources);
+        Said.Answer answer = new Said.Answer(Parts.EYES, points, new Occluders.Trimmed(mask, null), plan);
+        Said said = new Said();
+        said.take(1, grey(0, true), answer);
+        assertNull("another face", said.of(2, grey(0, true), Parts.EYES, points));
+        assertNull("another choice", said.of(1, grey(0, true), Parts.NOSE, points));
+        assertNull("a visible place changes", said.of(1, grey((int) (3 * Said.PLAN), false), Parts.EYES, points));
+        assertNotNull("a codec flickers", said.of(1, grey(2, false), Parts.EYES, points));
+        assertTrue(said.covers());
+        assertNotNull("a part moves", said.of(1, grey(0, true), Parts.EYES, far));
+        assertFalse(said.covers());
+        assertNotNull("an eye blinks", said.of(1, grey((int) (2 * Said.HIDDEN), true), Parts.EYES, points));
+        assertFalse(said.covers());
+        assertNotNull("nothing changes", said.of(1, grey(0, true), Parts.EYES, points));
+        assertTrue(said.covers());
+        assertNull("it has held long enough", said.of(1, grey(0, true), Parts.EYES, points));
     }
 
     @Test
