@@ -82,7 +82,8 @@ def rows_of(args: Namespace, folder: Path) -> list[dict[str, Any]]:
     for name, (path, seconds) in made.items():
         card = read_card(path)
         operators = card["checked"]["operators"]
-        parity = card.get("evaluated_parity", card["parity"])  # of CoreML away from a Mac: computed operator by operator
+        # Of CoreML away from a Mac it is computed operator by operator.
+        parity: Mapping[str, Any] = card.get("evaluated_parity") or card["parity"]
         row = {"name": name, "file": path.name, "precision": card["precision"], "seconds": seconds}
         row |= {key: card[key] for key in ("bytes", "sha256")} | {"ops": sum(operators.values()), "operators": operators}
         row |= {"parity_max": parity["max_abs_hole"], "parity_psnr": parity["psnr_hole_min"]}
