@@ -10,6 +10,7 @@ use: without the truth nobody knows those edges.
 
 from __future__ import annotations
 
+import functools
 import runpy
 import sys
 from argparse import ArgumentParser
@@ -64,6 +65,7 @@ def guide() -> None:
         setattr(planner.PatchEraser, name, told(getattr(planner.PatchEraser, name)))
 
 
+@functools.cache
 def _train() -> dict[str, Any]:
     return runpy.run_path(str(Path(__file__).resolve().parent.parent / "train" / "train.py"))
 

@@ -62,8 +62,8 @@ LARGEST_POST = 1 << 20
 
 
 def known() -> dict[str, Any]:
-    """What a port of finder.py, parts.py, masks.py, painting.py and effects.py has to know: indices of the mesh, dilations
-    by part, the grids of a plan.
+    """What a port of finder.py, parts.py, masks.py, painting.py, holding.py and effects.py has to know: indices of the mesh,
+    dilations by part, the grids of a plan.
     """
     names = {bit: name for name, bit in PARTS.items()}
     return {

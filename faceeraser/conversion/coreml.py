@@ -563,13 +563,13 @@ def _check_scales(block: list[Any], pipeline: Inpainter, precision: str, wrong: 
         stored, learnt = np.asarray(stored), np.asarray(learnt)
         if halved and np.array_equal(stored.astype(np.float16), learnt.astype(np.float16)):
             return True
-        return np.allclose(stored.astype(np.float64), learnt, rtol=1e-6, atol=0)
+        return formats.same_scale(stored, learnt)
 
     def has_weight(learnt: np.ndarray) -> bool:
         return any(len(w) == len(learnt) and same(w, learnt) for w in weights)
 
     stored = activations if activations or stores_activations(precision) else None
-    return formats.check_scales(pipeline, has_weight, stored, same, wrong)
+    return formats.check_scales(pipeline, has_weight, stored, wrong, same)
 
 
 def _scale(op: Any) -> Iterator[tuple[float, int]]:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from faceeraser.artifacts.artifact import Artifact
@@ -274,12 +275,17 @@ def frozen(pipeline: Inpainter) -> Inpainter:
     return network
 
 
+def same_scale(stored: ArrayLike, learnt: ArrayLike) -> bool:
+    """Whether scales of a file, one or many, are learnt ones, as float32 rounds them."""
+    return np.allclose(np.asarray(stored, np.float64), learnt, rtol=1e-6, atol=0)
+
+
 def check_scales(
     pipeline: Inpainter,
     has_weight: Callable[[np.ndarray], bool],
     activations: Set[tuple[float, int]] | None,
-    same: Callable[[float, float], bool],
     wrong: Callable[[str], GateFailed],
+    same: Callable[[ArrayLike, ArrayLike], bool] = same_scale,
 ) -> int:
     """Every learnt scale is in a file, and it quantizes no activation by any other; returns how many there are.
 
@@ -287,8 +293,8 @@ def check_scales(
         pipeline: a quantized checkpoint.
         has_weight: (C,) or (1,) float64 scales of a convolution's weights -> whether the file has them.
         activations: (scale, zero point as of int8) of what is quantized in the file; None where it stores weights alone.
-        same: (one of the file, a learnt one) -> whether they are the same number as the file can say it.
         wrong: what is raised, from what it says.
+        same: (one of the file, a learnt one) -> whether they are the same number as the file can say it.
     """
     unknown, count = set(activations or ()), 0
     for name, scale, zero_point in quant.quantized_tensors(pipeline):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -313,6 +312,6 @@ def _check_scales(graph: Graph, pipeline: Inpainter, wrong: Callable[[str], Gate
     def has_weight(learnt: np.ndarray) -> bool:
         # Four times over where a head computes four pixels at once; then one scale may stand for all four.
         stored = (w[:: len(w) // len(learnt)] if len(learnt) == 1 else w[: len(learnt)] for w in weights)
-        return any(len(w) == len(learnt) and np.allclose(w, learnt, rtol=1e-6, atol=0) for w in stored)
+        return any(len(w) == len(learnt) and formats.same_scale(w, learnt) for w in stored)
 
-    return formats.check_scales(pipeline, has_weight, activations, lambda a, b: math.isclose(a, b, rel_tol=1e-6), wrong)
+    return formats.check_scales(pipeline, has_weight, activations, wrong)

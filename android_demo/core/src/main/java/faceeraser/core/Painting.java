@@ -191,8 +191,8 @@ final class Painting {
         value = Sampling.shrink(new Grid(SEEN, SEEN, 1, value), SHADED, SHADED).values;
         float[] weight = Sampling.shrink(new Grid(SEEN, SEEN, 1, plan.skin), SHADED, SHADED).values;
         for (int k = 0; k < 2; k++) {
-            value = means(value);
-            weight = means(weight);
+            value = means(value, SHADED);
+            weight = means(weight, SHADED);
         }
         for (int i = 0; i < value.length; i++) {
             value[i] /= weight[i] + CLEAR;
@@ -200,18 +200,18 @@ final class Painting {
         return value;
     }
 
-    /** Means of 3 x 3, the border mirrored at its pixels. */
-    private static float[] means(float[] field) {
+    /** Means of 3 x 3 of side x side numbers, the border mirrored at its pixels. */
+    static float[] means(float[] field, int side) {
         float[] result = new float[field.length];
-        for (int y = 0; y < SHADED; y++) {
-            for (int x = 0; x < SHADED; x++) {
+        for (int y = 0; y < side; y++) {
+            for (int x = 0; x < side; x++) {
                 float sum = 0;
                 for (int j = -1; j <= 1; j++) {
                     for (int i = -1; i <= 1; i++) {
-                        sum += field[Sampling.mirrored(y + j, SHADED) * SHADED + Sampling.mirrored(x + i, SHADED)];
+                        sum += field[Sampling.mirrored(y + j, side) * side + Sampling.mirrored(x + i, side)];
                     }
                 }
-                result[y * SHADED + x] = sum / 9;
+                result[y * side + x] = sum / 9;
             }
         }
         return result;

@@ -45,7 +45,7 @@ final class Said {
     private static final class Thing {
         final Answer answer;
         final Picture small;
-        final float[] around;
+        final float[][] around;
         final boolean[] visible;
         int age = 1;
 
@@ -77,7 +77,7 @@ final class Said {
             return null;
         }
         Picture now = Sampling.shrink(crop, SIDE, SIDE);
-        float[] around = around(now);
+        float[][] around = around(now);
         double seen = 0;
         double all = 0;
         double[] sums = new double[3];
@@ -85,7 +85,7 @@ final class Said {
         for (int i = 0; i < thing.visible.length; i++) {
             count += thing.visible[i] ? 1 : 0;
             for (int c = 0; c < 3; c++) {
-                double differs = Math.abs(around[3 * i + c] - thing.around[3 * i + c]);
+                double differs = Math.abs(around[c][i] - thing.around[c][i]);
                 all = Math.max(all, differs);
                 if (thing.visible[i]) {
                     seen = Math.max(seen, differs);
@@ -124,22 +124,14 @@ final class Said {
         sources.forget();
     }
 
-    /** Means of 3 x 3 of a small picture, the border mirrored at its pixels. */
-    private static float[] around(Picture small) {
-        float[] means = new float[small.rgb.length];
-        for (int y = 0; y < SIDE; y++) {
-            for (int x = 0; x < SIDE; x++) {
-                for (int c = 0; c < 3; c++) {
-                    int sum = 0;
-                    for (int j = -1; j <= 1; j++) {
-                        for (int i = -1; i <= 1; i++) {
-                            int from = Sampling.mirrored(y + j, SIDE) * SIDE + Sampling.mirrored(x + i, SIDE);
-                            sum += small.rgb[3 * from + c] & 0xff;
-                        }
-                    }
-                    means[3 * (y * SIDE + x) + c] = sum / 9f;
-                }
-            }
+    /** Of each channel of a small picture, the means of 3 x 3. */
+    private static float[][] around(Picture small) {
+        float[][] means = new float[3][SIDE * SIDE];
+        for (int i = 0; i < small.rgb.length; i++) {
+            means[i % 3][i / 3] = small.rgb[i] & 0xff;
+        }
+        for (int c = 0; c < 3; c++) {
+            means[c] = Painting.means(means[c], SIDE);
         }
         return means;
     }
