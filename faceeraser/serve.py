@@ -76,6 +76,8 @@ def known() -> dict[str, Any]:
         "dilation_erased": {names[bit]: radius for bit, radius in DILATION_ERASED.items()},
         "margin": masks.MARGIN,
         "least_dilation": masks.LEAST,
+        "slit": masks.SLIT,
+        "hollow": masks.HOLLOW,
         "pieces": {
             piece: [[name for bit, name in names.items() if bit & bits], side]
             for piece, (bits, side) in effects.PIECES.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -19,7 +20,14 @@ the face, and skin painted on hair or a wall is a lobe.
 """
 LEAST = 3.0
 """How far from a part's polygon it nevertheless reaches: of a face that is turned, an eye lies near the outline."""
-_SLIT = 0.2  # in eye distances: what of a face is narrower and lies between erased parts is erased with them
+SLIT = 0.2
+"""In eye distances: what is narrower and lies between erased parts is erased with them. A slit keeps a crease or the rim of a
+lens, which then looks like a scar.
+"""
+HOLLOW = 2.0
+"""The same where all parts go: the cheek between an eye and the mouth, and the glabella between the brows. On an empty face
+what is left there, lit by a smile or folded by a frown, looks like a knob.
+"""
 
 
 def face_mask(
@@ -54,19 +62,25 @@ def mask_of(face: Face, size: int, parts: Sequence[str], pair: np.ndarray | None
     bits = sum(PARTS[name] for name in set(parts)) | (GLASSES if pair is not None else 0)
     level = face.moved(align_matrix(face, size))
     mask = (parts_map(level, size, glasses=pair, dilation=DILATION_ERASED) & np.uint8(bits)).clip(0, 1)
-    # A slit between two parts keeps a crease or the rim of a lens, which then looks like a scar: close what is narrow.
-    width = 2 * round(_SLIT * level.eye_distance / 2) + 1  # odd: an even disc has no middle and would move the mask
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
-    x, y, w, h = cv2.boundingRect(mask)  # closing adds nothing beyond it
-    closed = np.zeros_like(mask)
-    there = (slice(y, y + h), slice(x, x + w))
-    closed[there] = cv2.morphologyEx(np.pad(mask[there], width), cv2.MORPH_CLOSE, disc)[width:-width, width:-width]
+    closed = _closed(mask, (HOLLOW if set(FEATURES) <= set(parts) else SLIT) * level.eye_distance / 2)
     keep = _well_inside(level, size)
-    if (closed > keep).any():
+    if (closed & ~keep).any():
         keep |= parts_map(level, size, dilation=dict.fromkeys(POLYGONS, LEAST)) > 0
     if pair is not None:
         keep |= pair > 0
-    return (closed > 0) & keep
+    return closed & keep
+
+
+def _closed(mask: np.ndarray, radius: float) -> np.ndarray:
+    """A mask and all that no disc of this radius beside it reaches. By distance, which costs the same at any radius."""
+    closed = np.zeros(mask.shape, bool)
+    x, y, width, height = cv2.boundingRect(mask)  # nothing is added beyond it
+    there = (slice(y, y + height), slice(x, x + width))
+    rim = math.ceil(radius) + 1  # the disc may stand outside of the picture
+    away = cv2.distanceTransform(1 - np.pad(mask[there], rim), cv2.DIST_L2, 5)
+    depth = cv2.distanceTransform((away <= radius).astype(np.uint8), cv2.DIST_L2, 5)
+    closed[there] = depth[rim : rim + height, rim : rim + width] > radius
+    return closed
 
 
 def _well_inside(level: Face, size: int) -> np.ndarray:

@@ -16,7 +16,6 @@ import {
  * @typedef {(inputs: Float32Array[]) => Promise<Float32Array[]>} Run
  */
 
-const SLIT = 0.2; // in eye distances: what of a face is narrower and lies between erased parts is erased with them
 const GLASSES_CROP = 512;
 const DETECTOR = 128;
 const LANDMARKER = 192;
@@ -284,15 +283,16 @@ export function alignMatrix(face, size) {
  */
 export function faceMask(face, size, parts) {
   const level = face.moved(alignMatrix(face, size));
-  const {polygons, dilation_erased: dilation, least_dilation: least} = face.known;
+  const {polygons, dilation_erased: dilation, least_dilation: least, slit, hollow} = face.known;
   const mask = partsMap(level, size, size, parts.filter((part) => part in polygons), dilation);
   const glasses = parts.includes('glasses') ? drawnGlasses(face, size) : [];
   glasses.forEach((worn, k) => (mask[k] |= worn));
   const all = Object.keys(polygons);
   const near = partsMap(level, size, size, all, Object.fromEntries(all.map((part) => [part, least])));
   const inside = wellInside(level, size);
-  // A slit between two parts keeps a crease or the rim of a lens, which then looks like a scar: close what is narrow.
-  return closed(mask, size, size, 2 * rounded((SLIT * level.eyeDistance) / 2) + 1)
+  // What is narrow between erased parts keeps a crease, and a cheek on an empty face is a knob: see masks.py.
+  const narrow = all.every((part) => parts.includes(part)) ? hollow : slit;
+  return closed(mask, size, size, (narrow * level.eyeDistance) / 2)
     .map((on, k) => (on && (inside[k] || near[k] || glasses[k]) ? 1 : 0));
 }
 

@@ -334,12 +334,6 @@ export function fillPolygon(field, width, height, points, value, convex = false)
   }
 }
 
-/** The rows of cv2's ellipse of an odd width: how far each reaches to either side. */
-export function discRows(size) {
-  const r = size >> 1;
-  return Array.from({length: size}, (_, k) => rounded(r * Math.sqrt((r * r - (k - r) ** 2) / (r * r))));
-}
-
 /**
  * Each pixel 1 where any pixel of `field` under a symmetric shape is not 0; what lies beyond the field does not count.
  * @param {Uint8Array} field of 0 and 1
@@ -379,24 +373,23 @@ export function grown(field, width, height, rows) {
   return result;
 }
 
-/** What is narrower than a disc of an odd width is filled (cv2.morphologyEx, MORPH_CLOSE, nothing beyond the border). */
-export function closed(field, width, height, size) {
+/** A mask and all that no disc of a radius beside it reaches; by distance, which costs the same at any radius. */
+export function closed(field, width, height, radius) {
   const result = new Uint8Array(field.length);
-  const box = bounds(field, width, height); // closing adds nothing beyond it
+  const box = bounds(field, width, height); // nothing is added beyond it
   if (!box) return result;
-  const [w, h] = [box.width + 2 * size, box.height + 2 * size];
-  const padded = new Uint8Array(w * h);
+  const rim = Math.ceil(radius) + 1; // the disc may stand outside of the picture
+  const [w, h] = [box.width + 2 * rim, box.height + 2 * rim];
+  const outside = new Uint8Array(w * h).fill(1);
   for (let y = 0; y < box.height; y++) {
-    const from = (box.top + y) * width + box.left;
-    padded.set(field.subarray(from, from + box.width), (y + size) * w + size);
+    for (let x = 0, from = (box.top + y) * width + box.left; x < box.width; x++, from++) {
+      if (field[from]) outside[(y + rim) * w + rim + x] = 0;
+    }
   }
-  const disc = discRows(size);
-  const around = grown(padded, w, h, disc);
-  for (let k = 0; k < around.length; k++) around[k] = 1 - around[k];
-  const outside = grown(around, w, h, disc);
+  const depth = depths(Uint8Array.from(depths(outside, w, h), (away) => (away <= radius ? 1 : 0)), w, h);
   for (let y = 0; y < box.height; y++) {
     for (let x = 0; x < box.width; x++) {
-      result[(box.top + y) * width + box.left + x] = 1 - outside[(y + size) * w + size + x];
+      result[(box.top + y) * width + box.left + x] = depth[(y + rim) * w + rim + x] > radius ? 1 : 0;
     }
   }
   return result;

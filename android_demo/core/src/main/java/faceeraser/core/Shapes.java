@@ -2,7 +2,7 @@ package faceeraser.core;
 
 import java.util.Arrays;
 
-/** Drawing of masks: filled polygons, distances, the closing of slits. Each does what OpenCV's function of its name does. */
+/** Drawing of masks: filled polygons, distances, the closing of hollows. The first two do what OpenCV's functions do. */
 final class Shapes {
     private static final int SHIFT = 16; // fixed point: edges run at 1/65536 of a pixel, vertices lie on sixteenths
 
@@ -121,51 +121,34 @@ final class Shapes {
         return result;
     }
 
-    /** Sets what a disc of this odd width cannot reach from outside (morphologyEx with MORPH_CLOSE): slits are closed. */
-    static Mask closed(Mask mask, int discWidth) {
+    /** A mask and all that no disc of this radius beside it reaches; by distance, which costs the same at any radius. */
+    static Mask closed(Mask mask, double radius) {
         Mask result = new Mask(mask.width, mask.height);
-        Box box = mask.bounds(); // closing adds nothing beyond it
+        Box box = mask.bounds(); // nothing is added beyond it
         if (box.isEmpty()) {
             return result;
         }
-        int pad = discWidth; // the disc may stand outside of the picture, where nothing is set
-        int wide = box.width() + 2 * pad;
-        int high = box.height() + 2 * pad;
-        byte[] padded = new byte[wide * high];
+        int rim = (int) Math.ceil(radius) + 1; // the disc may stand outside of the picture
+        int wide = box.width() + 2 * rim;
+        int high = box.height() + 2 * rim;
+        byte[] canvas = new byte[wide * high];
+        Arrays.fill(canvas, (byte) 1);
         for (int y = 0; y < box.height(); y++) {
-            System.arraycopy(mask.on, (box.top + y) * mask.width + box.left, padded, (y + pad) * wide + pad, box.width());
-        }
-        byte[] grown = swept(padded, wide, high, discWidth, (byte) 1);
-        byte[] shut = swept(grown, wide, high, discWidth, (byte) 0);
-        for (int y = 0; y < box.height(); y++) {
-            System.arraycopy(shut, (y + pad) * wide + pad, result.on, (box.top + y) * mask.width + box.left, box.width());
-        }
-        return result;
-    }
-
-    /** Where a disc around the pixel meets a pixel of this value, the value; elsewhere the other one. */
-    private static byte[] swept(byte[] canvas, int width, int height, int discWidth, byte value) {
-        int radius = discWidth / 2;
-        int[] half = new int[discWidth];
-        for (int i = 0; i < discWidth; i++) {
-            half[i] = (int) Math.rint(Math.sqrt(radius * radius - (i - radius) * (i - radius)));
-        }
-        // Sums along each row tell in one step whether a row of the disc meets the value.
-        int[] sums = new int[(width + 1) * height];
-        for (int y = 0; y < height; y++) {
-            for (int x = 0; x < width; x++) {
-                sums[y * (width + 1) + x + 1] = sums[y * (width + 1) + x] + (canvas[y * width + x] == value ? 1 : 0);
+            for (int x = 0; x < box.width(); x++) {
+                if (mask.on[(box.top + y) * mask.width + box.left + x] != 0) {
+                    canvas[(y + rim) * wide + x + rim] = 0;
+                }
             }
         }
-        byte[] result = new byte[width * height];
-        for (int y = 0; y < height; y++) {
-            for (int x = 0; x < width; x++) {
-                boolean met = false;
-                for (int i = Math.max(0, radius - y); !met && i < discWidth && y + i - radius < height; i++) {
-                    int row = (y + i - radius) * (width + 1);
-                    met = sums[row + Math.min(x + half[i] + 1, width)] > sums[row + Math.max(x - half[i], 0)];
-                }
-                result[y * width + x] = met ? value : (byte) (1 - value);
+        float[] away = distance(canvas, wide, high);
+        for (int i = 0; i < away.length; i++) {
+            canvas[i] = (byte) (away[i] <= radius ? 1 : 0);
+        }
+        float[] depth = distance(canvas, wide, high);
+        for (int y = 0; y < box.height(); y++) {
+            for (int x = 0; x < box.width(); x++) {
+                result.on[(box.top + y) * mask.width + box.left + x] =
+                        (byte) (depth[(y + rim) * wide + x + rim] > radius ? 1 : 0);
             }
         }
         return result;

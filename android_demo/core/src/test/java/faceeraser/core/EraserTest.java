@@ -104,7 +104,7 @@ public class EraserTest {
                 slit.on[y * 40 + x] = (byte) (x < 18 || x > 20 ? 1 : 0);
             }
         }
-        Mask closed = Shapes.closed(slit, 7);
+        Mask closed = Shapes.closed(slit, 3.5);
         assertEquals(1, closed.on[20 * 40 + 19]);
         for (int y = 0; y < 40; y++) {
             for (int x = 0; x < 40; x++) {
