@@ -21,8 +21,8 @@ the face, and skin painted on hair or a wall is a lobe.
 LEAST = 3.0
 """How far from a part's polygon it nevertheless reaches: of a face that is turned, an eye lies near the outline."""
 SLIT = 0.2
-"""In eye distances: what is narrower and lies between erased parts is erased with them. A slit keeps a crease or the rim of a
-lens, which then looks like a scar.
+"""In eye distances: what is narrower and lies between erased parts is erased with them. A slit keeps a crease or the rim of
+a lens, which then looks like a scar.
 """
 HOLLOW = 2.0
 """The same where all parts go: the cheek between an eye and the mouth, and the glabella between the brows. On an empty face
