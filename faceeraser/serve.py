@@ -77,7 +77,7 @@ def known() -> dict[str, Any]:
         "margin": masks.MARGIN,
         "least_dilation": masks.LEAST,
         "slit": masks.SLIT,
-        "hollow": masks.HOLLOW,
+        "glabella": masks.GLABELLA,
         "pieces": {
             piece: [[name for bit, name in names.items() if bit & bits], side]
             for piece, (bits, side) in effects.PIECES.items()

@@ -283,16 +283,19 @@ export function alignMatrix(face, size) {
  */
 export function faceMask(face, size, parts) {
   const level = face.moved(alignMatrix(face, size));
-  const {polygons, dilation_erased: dilation, least_dilation: least, slit, hollow} = face.known;
+  const {polygons, dilation_erased: dilation, least_dilation: least, slit, glabella} = face.known;
   const mask = partsMap(level, size, size, parts.filter((part) => part in polygons), dilation);
+  if (parts.includes('brows')) {
+    const brows = partsMap(level, size, size, ['brows'], dilation);
+    closed(brows, size, size, (glabella * level.eyeDistance) / 2).forEach((between, k) => (mask[k] |= between));
+  }
   const glasses = parts.includes('glasses') ? drawnGlasses(face, size) : [];
   glasses.forEach((worn, k) => (mask[k] |= worn));
   const all = Object.keys(polygons);
   const near = partsMap(level, size, size, all, Object.fromEntries(all.map((part) => [part, least])));
   const inside = wellInside(level, size);
-  // What is narrow between erased parts keeps a crease, and a cheek on an empty face is a knob: see masks.py.
-  const narrow = all.every((part) => parts.includes(part)) ? hollow : slit;
-  return closed(mask, size, size, (narrow * level.eyeDistance) / 2)
+  // What is narrow between erased parts keeps a crease: see masks.py.
+  return closed(mask, size, size, (slit * level.eyeDistance) / 2)
     .map((on, k) => (on && (inside[k] || near[k] || glasses[k]) ? 1 : 0));
 }
 

@@ -21,7 +21,7 @@ public final class Parts {
      * How far brows, eyes, nose and mouth are dilated where a face is erased, in pixels of a crop whose eye distance is 90:
      * over the shadows that they throw, the folds beside a nose and the corners of a smile.
      */
-    static final double[] DILATION_ERASED = {12, 21, 17, 23};
+    static final double[] DILATION_ERASED = {12, 20, 17, 29};
     static final double DILATION_EYE_DISTANCE = 90;
     /** How far inside the face's outline a mask ends, in pixels of such a crop: on hair or a wall skin is a lobe. */
     static final double MARGIN = 4;
@@ -29,8 +29,8 @@ public final class Parts {
     static final double LEAST = 3;
     /** In eye distances: what of a face is narrower and lies between erased parts is erased with them. */
     private static final double SLIT = 0.2;
-    /** The same where all parts go: what is left of a cheek, lit by a smile, looks like a knob on an empty face. */
-    private static final double HOLLOW = 2;
+    /** The same between the brows, where a frown is. */
+    private static final double GLABELLA = 0.6;
 
     private Parts() {
     }
@@ -94,12 +94,13 @@ public final class Parts {
      */
     public static Mask erased(Face level, int size, int bits) {
         Mask mask = new Mask(size, size, map(level, size, size, bits, DILATION_ERASED));
+        Mask brows = new Mask(size, size, map(level, size, size, bits & BROWS, DILATION_ERASED));
+        Mask between = Shapes.closed(brows, GLABELLA * level.eyeDistance / 2);
         Mask pair = (bits & GLASSES) != 0 ? glasses(level, size, size) : new Mask(size, size);
         for (int i = 0; i < mask.on.length; i++) {
-            mask.on[i] = (byte) (mask.on[i] != 0 || pair.on[i] != 0 ? 1 : 0);
+            mask.on[i] = (byte) (mask.on[i] != 0 || between.on[i] != 0 || pair.on[i] != 0 ? 1 : 0);
         }
-        double narrow = (bits & FEATURES) == FEATURES ? HOLLOW : SLIT;
-        Mask closed = Shapes.closed(mask, narrow * level.eyeDistance / 2);
+        Mask closed = Shapes.closed(mask, SLIT * level.eyeDistance / 2);
         byte[] near = map(level, size, size, FEATURES, new double[] {LEAST, LEAST, LEAST, LEAST});
         byte[] outline = new byte[size * size];
         Shapes.fill(outline, size, size, level.points(Face.OVAL), (byte) 1, false);
