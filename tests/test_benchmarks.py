@@ -283,7 +283,7 @@ def test_whole_photographs_have_a_row_for_every_painter_and_the_controls_miss_go
         assert set(row["groups"]) >= {"200 to 400 px", "intermediate"}
         assert name == "own_skin" or (row["found"] in (0, 0.5, 1) and medians[name]["cover"] > 0.98)
     assert medians["grey"] == medians["other"], "one model under two names has one row's figures"
-    assert medians["skin_patches"]["texture"] == pytest.approx(1, abs=0.4) and medians["grey"]["texture"] < 0.4
+    assert medians["skin_patches"]["texture"] == pytest.approx(1, abs=0.5) and medians["grey"]["texture"] < 0.4
     assert medians["grey"]["step"] > 2 * medians["skin_patches"]["step"]
     assert medians["tile"]["repeat"] > 0.6 > 0.5 > medians["skin_patches"]["repeat"]
     assert medians["noise"]["spectrum"] > medians["skin_patches"]["spectrum"] + 0.5
