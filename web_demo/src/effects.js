@@ -90,7 +90,7 @@ function place(element, centre, face) {
  */
 export function fastClone(source, mask, target) {
   const {width, height} = source;
-  const ring = grown(mask, width, height, [1, 1, 1]);
+  const ring = grown(mask, width, height);
   // Of each pixel what the light differs by in three colours, and a weight that says whether it is known.
   let level = blank(width, height, 4, true);
   for (let k = 0; k < mask.length; k++) {
@@ -143,7 +143,7 @@ function lightBetween(source, target, at) {
 /** Of each colour the median of that along a mask's inner border. */
 function borderLight(source, mask, target) {
   const {width, height} = source;
-  const bare = grown(mask.map((there) => 1 - there), width, height, [1, 1, 1]);
+  const bare = grown(mask.map((there) => 1 - there), width, height);
   const rim = [...mask.keys()].filter((k) => mask[k] && bare[k]);
   return [0, 1, 2].map((c) => {
     const found = rim.map((k) => lightBetween(source, target, 3 * k + c)).sort((a, b) => a - b);

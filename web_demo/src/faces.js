@@ -284,11 +284,9 @@ export function alignMatrix(face, size) {
 export function faceMask(face, size, parts) {
   const level = face.moved(alignMatrix(face, size));
   const {polygons, dilation_erased: dilation, least_dilation: least, slit, glabella} = face.known;
-  const mask = partsMap(level, size, size, parts.filter((part) => part in polygons), dilation);
-  if (parts.includes('brows')) {
-    const brows = partsMap(level, size, size, ['brows'], dilation);
-    closed(brows, size, size, (glabella * level.eyeDistance) / 2).forEach((between, k) => (mask[k] |= between));
-  }
+  const drawn = (which) => partsMap(level, size, size, parts.filter((part) => part in polygons && which(part)), dilation);
+  const mask = closed(drawn((part) => part === 'brows'), size, size, (glabella * level.eyeDistance) / 2);
+  drawn((part) => part !== 'brows').forEach((on, k) => (mask[k] |= on));
   const glasses = parts.includes('glasses') ? drawnGlasses(face, size) : [];
   glasses.forEach((worn, k) => (mask[k] |= worn));
   const all = Object.keys(polygons);

@@ -334,43 +334,13 @@ export function fillPolygon(field, width, height, points, value, convex = false)
   }
 }
 
-/**
- * Each pixel 1 where any pixel of `field` under a symmetric shape is not 0; what lies beyond the field does not count.
- * @param {Uint8Array} field of 0 and 1
- * @param {number[]} rows how far each row of the shape reaches to either side, never farther away from its middle one:
- *   `discRows`, or [1, 1, 1] for a square of 3
- */
-export function grown(field, width, height, rows) {
-  const result = new Uint8Array(field.length);
-  const middle = rows.length >> 1;
-  const most = rows[middle];
-  // How many rows up and down the shape reaches where it is so many pixels aside.
-  const reach = Int32Array.from({length: most + 1}, (_, aside) => rows.filter((row) => row >= aside).length >> 1);
-  const near = new Int32Array(width); // how far it is to the row's nearest pixel that is not 0
-  const begun = new Int32Array((height + 1) * width); // less those ended: how many reaches over a pixel begin in its row
-  for (let y = 0; y < height; y++) {
-    const start = y * width;
-    let away = width;
-    for (let x = 0; x < width; x++) near[x] = away = field[start + x] ? 0 : away + 1;
-    if (away === 2 * width) continue;
-    away = width;
-    for (let x = width - 1; x >= 0; x--) {
-      away = field[start + x] ? 0 : away + 1;
-      if (away < near[x]) near[x] = away;
-      if (near[x] > most) continue;
-      const tall = reach[near[x]];
-      begun[Math.max(0, y - tall) * width + x] += 1;
-      begun[Math.min(height, y + tall + 1) * width + x] -= 1;
-    }
-  }
-  near.fill(0);
-  for (let y = 0, at = 0; y < height; y++) {
-    for (let x = 0; x < width; x++, at++) {
-      near[x] += begun[at];
-      result[at] = near[x] > 0 ? 1 : 0;
-    }
-  }
-  return result;
+/** Each pixel 1 where any of `field`, of 0 and 1, is 1 in the square of 3 around it; beyond the field nothing is. */
+export function grown(field, width, height) {
+  const across = Uint8Array.from(field, (on, k) => {
+    const x = k % width;
+    return on | (x > 0 ? field[k - 1] : 0) | (x < width - 1 ? field[k + 1] : 0);
+  });
+  return across.map((on, k) => on | (k >= width ? across[k - width] : 0) | (k < across.length - width ? across[k + width] : 0));
 }
 
 /** A mask and all that no disc of a radius beside it reaches; by distance, which costs the same at any radius. */

@@ -94,7 +94,10 @@ public final class Parts {
      */
     public static Mask erased(Face level, int size, int bits) {
         Mask mask = new Mask(size, size, map(level, size, size, bits, DILATION_ERASED));
-        Mask brows = new Mask(size, size, map(level, size, size, bits & BROWS, DILATION_ERASED));
+        Mask brows = new Mask(size, size);
+        for (int i = 0; i < mask.on.length; i++) {
+            brows.on[i] = (byte) (mask.on[i] & BROWS);
+        }
         Mask between = Shapes.closed(brows, GLABELLA * level.eyeDistance / 2);
         Mask pair = (bits & GLASSES) != 0 ? glasses(level, size, size) : new Mask(size, size);
         for (int i = 0; i < mask.on.length; i++) {
