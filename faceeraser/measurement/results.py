@@ -52,18 +52,27 @@ def isa() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     flags = next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith(("flags", "Features"))), set())
-    return " ".join(name for name in ISA if name in flags)
+    return " ".join(name for name in ISA if name in flags and not name.startswith(HIDDEN.get(hidden(), ())))
+
+
+HIDDEN: Mapping[str, tuple[str, ...]] = {"amx": ("amx",), "avx512": ("amx", "avx512", "avx_vnni")}
+
+
+def hidden() -> str:
+    """What benchmarks/hide_isa.sh hides of this machine's instruction sets from what it runs, a key of HIDDEN; '' else."""
+    return os.environ.get("HIDE_ISA", "") if "hide_isa" in os.environ.get("LD_PRELOAD", "") else ""
 
 
 def hardware() -> Fields:
-    """{"cpu", "isa", "cores", "ram_gb", "system"} of the machine."""
+    """{"cpu", "isa", "cores", "ram_gb", "system"} of the machine; "hidden" where some of it is hidden (`hidden`)."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = lines[0].split(":", 1)[1].strip() if lines else cpu
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
-    return {"cpu": cpu, "isa": isa(), "cores": os.cpu_count(), "ram_gb": round(ram / 2**30, 1), "system": platform.system()}
+    own = {"cpu": cpu, "isa": isa(), "cores": os.cpu_count(), "ram_gb": round(ram / 2**30, 1), "system": platform.system()}
+    return {**own, "hidden": hidden()} if hidden() else own
 
 
 def versions() -> dict[str, str]:
