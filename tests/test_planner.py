@@ -21,7 +21,7 @@ from faceeraser.conversion.onnx import ONNX
 from faceeraser.conversion.tflite import TFLite
 from faceeraser.erasing import Eraser
 from faceeraser.face.mesh import Face
-from faceeraser.model import checkpoint, paint, quant
+from faceeraser.model import checkpoint, paint, quant, thin_plate
 from faceeraser.model.config import Config
 from faceeraser.model.networks import cost_of
 from faceeraser.model.planner import PatchEraser
@@ -155,17 +155,18 @@ def test_it_learns_what_is_skin_and_what_the_membrane_lacks() -> None:
     assert float((paint.enlarged(truth, 64) - out["shading"])[middle].abs().mean()) < 0.6 * float(lacking)
 
 
-def test_where_no_truth_is_known_the_shading_is_drawn_to_the_membrane() -> None:
-    network, truth, mask = lively(), torch.rand(1, 3, 128, 128), torch.zeros(1, 1, 128, 128)
+def test_where_no_truth_is_known_a_shading_is_taught_that_does_not_hang_on_the_truth() -> None:
+    network, truth, mask = lively(), torch.rand(2, 3, 128, 128), torch.zeros(2, 1, 128, 128)
     mask[..., 40:90, 30:100] = 1
-    outputs = network(truth, mask)
+    outputs, unknown = network(truth, mask), torch.zeros_like(mask)
 
-    def calm(where: torch.Tensor | None) -> float:
-        return float(network.own_terms(outputs, truth, mask, 1 - mask, where)["calm"])
+    def taught(outputs: dict[str, torch.Tensor], truth: torch.Tensor, where: torch.Tensor | None) -> float:
+        return network.own_terms(outputs, truth, mask, 1 - mask, where)["taught"].item()
 
-    assert calm(None) == 0.0 and calm(torch.zeros_like(mask)) > 0.01
-    outputs = {**outputs, "lacking": torch.zeros_like(outputs["lacking"])}
-    assert calm(torch.zeros_like(mask)) == 0.0
+    assert taught(outputs, truth, None) == 0.0 and taught(outputs, truth, unknown) > 0.01
+    assert taught(outputs, truth * (1 - mask), unknown) == taught(outputs, truth, unknown)
+    shading = thin_plate.taught_shading(truth * (1 - mask), mask, 1 - mask)
+    assert taught({**outputs, "shading": shading}, truth, unknown) < 1e-6
 
 
 def test_its_channels_are_pruned_and_its_heads_are_kept() -> None:

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from faceeraser.face import picture
+from faceeraser.face.parts import DILATION, DILATION_ERASED, GLASSES
 from faceeraser.measurement.metrics import TEXTURE_MIN_FOREHEAD_PX
 from faceeraser.system.reading import csv_rows, json_object
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 # Below these a 256 pixel crop was enlarged, and its texture is interpolation: source pixels across forehead and face.
 SHARP_FOREHEAD_PX, SHARP_FACE_PX = TEXTURE_MIN_FOREHEAD_PX, 190
-ALL_PARTS = 15  # bits of a part map: 1 brows, 2 eyes, 4 nose, 8 mouth, 16 glasses
+GLASSES_WIDER = 4.0  # pixels of 256: how far glasses are drawn wider where parts are as `erase` draws them
 
 
 @dataclass(frozen=True)
@@ -255,12 +256,17 @@ class TrainingPairs:
 
     @staticmethod
     def _own(parts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The face's own parts, drawn wider at times, as `erase` draws them, mostly with its glasses: nothing of them may
-        be left to be seen.
+        """The face's own parts, mostly with its glasses, drawn wider: from hardly to a third wider than `erase` draws them,
+        so that nothing of them is left to be seen.
         """
-        size = int(rng.integers(0, max(2, parts.shape[0] // 20)))
-        drawn = (parts & (31 if rng.random() < 0.7 else 15) > 0).astype(np.uint8)
-        return cv2.dilate(drawn, np.ones((2 * size + 1, 2 * size + 1), np.uint8)) > 0
+        wider, kept = rng.uniform(0.2, 1.3), 31 if rng.random() < 0.7 else 15
+        drawn = np.zeros(parts.shape, np.uint8)
+        for bit in (*DILATION, GLASSES):
+            pixels = DILATION_ERASED[bit] - DILATION[bit] if bit in DILATION else GLASSES_WIDER
+            side = 2 * round(wider * pixels * len(parts) / 256) + 1
+            disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+            drawn |= cv2.dilate((parts & bit & kept > 0).astype(np.uint8), disc)
+        return drawn > 0
 
     def _camera(self, truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if "camera" not in self.variety or rng.random() < 0.7:

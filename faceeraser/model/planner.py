@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faceeraser.artifacts import painting
-from faceeraser.model import paint
+from faceeraser.model import paint, thin_plate
 from faceeraser.model.config import Config
 from faceeraser.model.losses import blurred
 from faceeraser.model.networks import Conv, FloatConv, Inpainter, Up, three, touched
@@ -34,9 +34,10 @@ SHADING_GAIN = 0.1
 """What the membrane lacks is small; see networks.RESIDUAL_GAIN."""
 SKIN_TERM, SHADING_TERM, SHADING_SQUARED = 0.3, 4.0, 40.0
 """Coefficients of the network's own terms: cross-entropy of skin, L1 and squared error of shading."""
-CALM_TERM = 4.0
-"""The same of what is added to the membrane where no truth is known, the middle of real faces. Without it the network
-painted there what it had learnt from stitched foreheads: a bright chin and dark bands at the eyes, on most faces of a sheet.
+TAUGHT_TERM = 8.0
+"""The same of L1 where no truth is known, the middle of real faces, to the shading that is taught there (thin_plate.py).
+Without it the network painted there what it had learnt from stitched foreheads: a bright chin and dark bands at the eyes, on
+most faces of a sheet.
 """
 
 
@@ -198,11 +199,11 @@ class PatchEraser(Inpainter):
         self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, where: Tensor | None
     ) -> dict[str, Tensor]:
         """Cross-entropy of what is skin, where that is seen; L1 and squared error of the shading inside the hole,
-        against the truth without its detail; where that is not known, how far the shading is from the membrane.
+        against the truth without its detail, and where that is not known against what is taught there.
         """
         where = mask if where is None else where
         unknown = (mask - where).clamp(min=0.0)
-        added = paint.enlarged(SHADING_GAIN * outputs["lacking"].float(), truth.shape[-1]).abs()
+        taught = paint.enlarged(outputs["shading"] - self._taught(outputs, truth, mask, skin, unknown), truth.shape[-1])
         cell = mask.shape[-1] // outputs["logits"].shape[-1]
         seen, target = 1.0 - F.max_pool2d(mask, cell), F.avg_pool2d(skin, cell)
         entropy = F.binary_cross_entropy_with_logits(outputs["logits"].float(), target, reduction="none")
@@ -212,5 +213,15 @@ class PatchEraser(Inpainter):
             "skin": SKIN_TERM * (entropy * seen).sum() / (seen.sum() + 1.0),
             "shade": SHADING_TERM * (error.abs() * known).sum() / all_known,
             "shade_squared": SHADING_SQUARED * (error.square() * known).sum() / all_known,
-            "calm": CALM_TERM * (added * three(unknown)).sum() / (3.0 * unknown.sum() + 1.0),
+            "taught": TAUGHT_TERM * (taught.abs() * three(unknown)).sum() / (3.0 * unknown.sum() + 1.0),
         }
+
+    @torch.no_grad()
+    def _taught(self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, unknown: Tensor) -> Tensor:
+        """The shading that is taught, (N, 3, 64, 64), of pictures with an unknown part; of others their own."""
+        taught = outputs["shading"].detach().clone()
+        if (some := unknown.amax((1, 2, 3)) > 0).any():
+            seen, hidden = self.look((truth * three(1.0 - mask))[some], mask[some])
+            bare = F.avg_pool2d(skin[some], skin.shape[-1] // painting.SEEN)
+            taught[some] = thin_plate.taught_shading(seen, hidden, bare)
+        return taught
