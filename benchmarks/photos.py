@@ -49,7 +49,7 @@ from faceeraser.face import picture
 from faceeraser.face.crops import align, paste_back
 from faceeraser.face.finder import find_faces
 from faceeraser.face.glasses import glasses_score
-from faceeraser.face.masks import face_mask
+from faceeraser.face.masks import face_mask, with_creases
 from faceeraser.face.mesh import OVAL, Face
 from faceeraser.face.occluders import Occluders, trimmed
 from faceeraser.measurement import judge, looks, metrics, patches, results
@@ -148,7 +148,8 @@ def judged(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> dic
 def hole_of(image: np.ndarray, face: Face) -> np.ndarray:
     """What to erase, (H, W) bool on the photograph's own grid: the mask that the models get, not resampled pixels."""
     crop, matrix = align(image, face, MASK_SIDE)
-    mask, _ = trimmed(face_mask(image, face, MASK_SIDE)[0], _occluders()(crop))
+    mask = with_creases(face_mask(image, face, MASK_SIDE)[0], crop, face.moved(matrix))
+    mask, _ = trimmed(mask, _occluders()(crop))
     back = cv2.invertAffineTransform(matrix)
     return cv2.warpAffine(mask.astype(np.float32), back, image.shape[1::-1]) > 0.5
 

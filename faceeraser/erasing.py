@@ -34,7 +34,7 @@ from faceeraser.face import finder
 from faceeraser.face.crops import align, align_matrix, check_picture, cut, mark, paste_back
 from faceeraser.face.glasses import glasses_score
 from faceeraser.face.landmarks import Landmarks
-from faceeraser.face.masks import face_mask, mask_of, worn
+from faceeraser.face.masks import mask_of, with_creases, worn
 from faceeraser.face.mesh import Face, transform
 from faceeraser.face.occluders import Occluders, trimmed
 from faceeraser.face.parts import PART_POINTS
@@ -175,7 +175,7 @@ class Eraser:
         if known is None:
             known = finder.shared()(image, clock=self.clock)
         known = known[: self.most]
-        return self._erase(image, known, [self.glasses] * len(known), finish)
+        return self._erase(image, known, [self.glasses] * len(known), finish, still=True)
 
     def region(self, image: np.ndarray, mask: np.ndarray) -> Erased:
         """Erase exactly what a mask marks, face or not.
@@ -315,9 +315,17 @@ class Eraser:
             yield image, around, choices, numbers
 
     def _planned(
-        self, image: np.ndarray, around: Sequence[Face], glasses: Sequence[str], numbers: Sequence[int], held: Said
+        self,
+        image: np.ndarray,
+        around: Sequence[Face],
+        glasses: Sequence[str],
+        numbers: Sequence[int],
+        held: Said,
+        still: bool = False,
     ) -> list[_Planned]:
-        """What each face of a frame is painted by. Sources are those of the frame before as long as they are skin."""
+        """What each face of a frame is painted by. Sources are those of the frame before as long as they are skin. still: no
+        frame of a video.
+        """
         self.clock.start()
         plans = []
         for face, choice, number in zip(around, glasses, numbers, strict=True):
@@ -333,7 +341,7 @@ class Eraser:
                 pair = answer.pair
             else:
                 pair = worn(image, face, self.resolution, self.parts, choice) if kept is None else kept
-            mask, share = self._trimmed(mask_of(face, self.resolution, self.parts, pair), crop)
+            mask, share = self._hole(face, crop, matrix, pair, still)
             self.clock("mask")
             if answer is None:
                 answer = Answer(choice, points, pair, mask, share, self._said(crop, mask))
@@ -342,8 +350,15 @@ class Eraser:
             self.clock("model")
         return plans
 
-    def _trimmed(self, mask: np.ndarray, crop: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """See `occluders.trimmed`."""
+    def _hole(
+        self, face: Face, crop: np.ndarray, matrix: np.ndarray, pair: np.ndarray | None, still: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """What is erased of a face at last, and the share of what is painted (`occluders.trimmed`). pair: its glasses;
+        still: no frame of a video.
+        """
+        mask = mask_of(face, self.resolution, self.parts, pair)
+        if still and set(FEATURES) <= set(self.parts):
+            mask = with_creases(mask, crop, face.moved(matrix))
         return (mask, None) if self._occluders is None else trimmed(mask, self._occluders(crop))
 
     def _erase(
@@ -353,36 +368,36 @@ class Eraser:
         glasses: Sequence[str],
         finish: Finish | None,
         plans: Sequence[_Planned] | None = None,
+        still: bool = False,
     ) -> Erased:
-        """Mask, model and paste, face by face, in the order given."""
+        """Mask, model and paste, face by face, in the order given. still: no frame of a video."""
         self.clock.start()
-        result, worn = image.copy(), []
+        result, wearers = image.copy(), []
         changed = np.zeros(image.shape[:2], bool)
         for k, (face, choice) in enumerate(zip(around, glasses, strict=True)):
             if self.plans:
-                planned = plans[k] if plans else self._planned(result, [face], [choice], [0], Said())[0]
+                planned = plans[k] if plans else self._planned(result, [face], [choice], [0], Said(), still)[0]
                 mask, wears = planned.mask, planned.wears
                 made_of = planned.crop, planned.plan, planned.matrix, planned.share
                 result, painted_there = paint_by_plan(result, mask, *made_of, moving=plans is not None)
                 changed |= painted_there
             else:
-                mask, wears = face_mask(image, face, self.resolution, self.parts, choice)
-                self.clock("mask")
                 crop, matrix = align(result, face, self.resolution)
                 self.clock("cut")
-                mask, _ = self._trimmed(mask, crop)
+                pair = worn(image, face, self.resolution, self.parts, choice)
+                (mask, _), wears = self._hole(face, crop, matrix, pair, still), pair is not None
                 self.clock("mask")
                 painted = _as_grey_as(crop, self.erase_crop(crop, mask))
                 self.clock("model")
                 result = paste_back(result, painted, matrix, mask, in_place=True)
                 mark(changed, matrix, mask)
             self.clock("paste")
-            worn.append(wears)
+            wearers.append(wears)
         if finish is not None and around:
             result = finish(image, result, around)
             changed |= (result != image).any(axis=2)
             self.clock("finish")
-        return Erased(result, around, worn, changed)
+        return Erased(result, around, wearers, changed)
 
 
 def _as_grey_as(crop: np.ndarray, painted: np.ndarray) -> np.ndarray:

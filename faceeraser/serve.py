@@ -78,6 +78,14 @@ def known() -> dict[str, Any]:
         "least_dilation": masks.LEAST,
         "slit": masks.SLIT,
         "glabella": masks.GLABELLA,
+        "creases": {
+            "darker": masks.CREASE,
+            "valley": masks.VALLEY,
+            "touches": masks.TOUCHES,
+            "reaches": masks.REACHES,
+            "around": masks.AROUND,
+            "deeper": masks.DEEPER,
+        },
         "pieces": {
             piece: [[name for bit, name in names.items() if bit & bits], side]
             for piece, (bits, side) in effects.PIECES.items()

@@ -179,6 +179,61 @@ def test_a_mask_ends_inside_the_face_and_covers_every_part(turned: bool) -> None
     assert (depth[arms] <= masks.MARGIN).any(), "the arms of glasses reach up to the outline"
 
 
+def smiling(*lines: tuple[float, float], colour: int = 90) -> tuple[np.ndarray, np.ndarray, Face]:
+    """(the crop of an even face with lines drawn outwards from the mask beside a corner of the mouth, from so far from it to
+    so far; its mask; the face in it).
+    """
+    face = make_face()
+    image = np.full((512, 512, 3), 170, np.uint8)
+    crop, matrix = align(image, face)
+    mask, level = face_mask(image, face, 256, glasses="off")[0], face.moved(matrix)
+    corner = level.mesh[291]
+    outward = np.array([1.0, -0.5]) / np.hypot(1.0, 0.5)
+    steps = corner + np.arange(120)[:, None] * outward
+    border = next(k for k, (x, y) in enumerate(np.rint(steps).astype(int)) if not mask[y, x])
+    for begin, end in lines:
+        ends = [tuple(int(v) for v in np.rint(steps[border] + at * outward)) for at in (begin, end)]
+        cv2.line(crop, *ends, (colour,) * 3, 3, cv2.LINE_AA)
+    return crop, mask, level
+
+
+@pytest.mark.parametrize(
+    ("lines", "colour", "gone"),
+    [
+        ([(-3, 9)], 90, True),
+        ([(-3, 9)], 160, False),  # no crease but a shade
+        ([(7, 11)], 90, False),  # begins too far off: a mole, another's scar
+        ([], 90, False),
+    ],
+)
+def test_a_crease_that_begins_at_the_mask_goes_with_it(lines, colour, gone) -> None:
+    crop, mask, level = smiling(*lines, colour=colour)
+    creased = masks.with_creases(mask, crop, level)
+    assert (creased >= mask).all() and (creased > mask).any() == gone
+    if gone:
+        line = (crop[..., 0] < 120) & ~mask
+        assert creased[line].mean() > 0.95 and (creased & ~mask).sum() < 4 * line.sum()
+
+
+def test_skin_that_gets_darker_towards_a_side_has_no_crease() -> None:
+    crop, mask, level = smiling()
+    shade = np.linspace(1.2, 0.4, 256)[None, :, None]
+    assert not (masks.with_creases(mask, (crop * shade).astype(np.uint8), level) & ~mask).any()
+
+
+def test_creases_do_not_hang_on_what_is_under_the_mask() -> None:
+    crop, mask, level = smiling((-3, 9))
+    other = np.where(mask[..., None], np.random.default_rng(0).integers(0, 256, crop.shape, np.uint8), crop)
+    assert np.array_equal(masks.with_creases(mask, crop, level), masks.with_creases(mask, other, level))
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+def test_a_mask_of_everything_or_nothing_has_no_creases(fill) -> None:
+    crop, mask, level = smiling((-3, 9))
+    all_or_none = np.full_like(mask, fill > 0)
+    assert np.array_equal(masks.with_creases(all_or_none, np.full_like(crop, fill), level), all_or_none)
+
+
 def test_parts_have_the_bits_that_the_data_contract_names() -> None:
     face = make_face()
     field = parts_map(face, 256)

@@ -12,6 +12,7 @@ from conftest import script
 from jsonschema import Draft202012Validator
 from torch import nn
 
+from faceeraser import erasing
 from faceeraser.artifacts.artifact import Artifact
 from faceeraser.artifacts.card import SCHEMA_FILE, read_card
 from faceeraser.artifacts.painting import Held, paint_by_plan
@@ -315,6 +316,18 @@ def test_in_a_video_sources_and_shading_are_held_and_one_worker_paints_what_two_
     bare = {"skin": np.zeros((128, 128, 1), np.float32), "sources": np.full(289, 840.0), "shading": grey}
     bare["skin"][100:] = 1  # skin only below, where source 840 lies and source 3 does not
     assert held.steady(0, bare)["sources"][0] == 840
+
+
+def test_creases_go_with_a_whole_face_in_a_photograph_and_stay_in_a_video(network, tmp_path, monkeypatch) -> None:
+    source, asked = saved(network, tmp_path / "net"), []
+    monkeypatch.setattr(erasing, "with_creases", lambda mask, crop, level: asked.append(crop.shape) or mask)
+    image = np.random.default_rng(0).integers(60, 200, (360, 360, 3), np.uint8)
+    face = Face(np.random.default_rng(1).random((468, 2)).astype(np.float32) * 160 + 90)
+    Eraser(source, glasses="off").photograph(image, [face])
+    assert asked == [(SIZE, SIZE, 3)]
+    Eraser(source, glasses="off", parts=("mouth",)).photograph(image, [face])  # or an eye that stays would be a crease
+    list(Eraser(source, glasses="off").frames([(image, 0.04)], [[face]]))
+    assert len(asked) == 1
 
 
 # --- exported ---------------------------------------------------------------------------------------------------------

@@ -29,6 +29,15 @@ GLABELLA = 0.6
 judges prefer cheeks that stay, though a smile's look like knobs on an empty face, to a flat middle that ends on them.)
 """
 
+CREASE, VALLEY = 0.11, 5.0
+"""How much darker than the skin beside the mask a crease is, as a share, and half of its greatest width, in pixels as of
+MARGIN.
+"""
+TOUCHES, REACHES, AROUND, DEEPER = 4.0, 12.0, 1.5, 8.0
+"""In pixels as of MARGIN: how near to a mask a crease begins that is erased with it, how far it is followed, how much is
+erased around it, and how far inside the outline it lies, where nothing is the shadow of hair or of a jaw.
+"""
+
 
 def face_mask(
     image: np.ndarray, face: Face, size: int, parts: Sequence[str] = FEATURES, glasses: str = "auto"
@@ -72,6 +81,35 @@ def mask_of(face: Face, size: int, parts: Sequence[str], pair: np.ndarray | None
     return closed & keep
 
 
+def with_creases(mask: np.ndarray, crop: np.ndarray, level: Face) -> np.ndarray:
+    """A mask and the creases that begin at it: at the corners of eyes, beside nose and mouth, which without the part that
+    they belong to look like slits and scars.
+
+    Args:
+        mask: (R, R) bool, of a still picture; in a video it would change from frame to frame.
+        crop: (R, R, 3) uint8, of the same; what is under the mask is not looked at.
+        level: the face, in the crop's coordinates.
+    """
+    unit = level.eye_distance / DILATION_EYE_DISTANCE
+    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    there = ~mask & (away <= REACHES * unit) & _well_inside(level, len(mask), DEEPER)
+    if not there.any():
+        return mask
+    luma = cv2.cvtColor(crop.astype(np.float32), cv2.COLOR_RGB2GRAY)
+    usual = luma[there].mean()
+    luma[mask] = usual
+    luma = cv2.blur(luma, (3, 3), borderType=cv2.BORDER_REPLICATE)
+    window = np.ones((2 * round(VALLEY * unit) + 1,) * 2, np.uint8)
+    dark = (cv2.morphologyEx(luma, cv2.MORPH_CLOSE, window) - luma > CREASE * usual) & there
+    count, labels = cv2.connectedComponents(dark.astype(np.uint8), connectivity=8)
+    begins = np.bincount(labels[dark & (away <= TOUCHES * unit)], minlength=count) > 0
+    creases = begins[labels] & dark
+    if not creases.any():
+        return mask
+    beside = cv2.distanceTransform((~creases).astype(np.uint8), cv2.DIST_L2, 5)
+    return mask | ((beside <= AROUND * unit) & _well_inside(level, len(mask)))
+
+
 def _closed(mask: np.ndarray, radius: float) -> np.ndarray:
     """A mask and all that no disc of this radius beside it reaches. By distance, which costs the same at any radius."""
     closed = np.zeros(mask.shape, bool)
@@ -84,9 +122,9 @@ def _closed(mask: np.ndarray, radius: float) -> np.ndarray:
     return closed
 
 
-def _well_inside(level: Face, size: int) -> np.ndarray:
-    """(size, size) bool, what lies MARGIN inside the outline of a face in the coordinates of its crop."""
+def _well_inside(level: Face, size: int, margin: float = MARGIN) -> np.ndarray:
+    """(size, size) bool, what lies so far inside the outline of a face in the coordinates of its crop."""
     outline = np.zeros((size, size), np.uint8)
     cv2.fillPoly(outline, [np.round(level.mesh[OVAL] * 16).astype(np.int32)], 1, shift=4)
     depth = cv2.distanceTransform(outline, cv2.DIST_L2, 5)
-    return depth > MARGIN * level.eye_distance / DILATION_EYE_DISTANCE
+    return depth > margin * level.eye_distance / DILATION_EYE_DISTANCE

@@ -15,7 +15,9 @@ their content: `crop.upright.u8` is uint8, `.f32` float32. `face.json` is
         "matrix": [[a, b, x], [c, d, y]],     picture to crop coordinates, of align() at 256
         "masks": {"brows,eyes": ARRAY, ...},  of face_mask() at 256 without glasses, by what is erased: 1 = erase
         "crop": ARRAY,                        of align()
-        "front": ARRAY, "bare": ARRAY, "share": ARRAY,   of Occluders() for the crop; of trimmed() for that and all parts
+        "whole": ARRAY,                       with_creases() of the crop and all parts
+        "lined": ARRAY, "creased": ARRAY,     the crop with creases drawn beside the mask, and with_creases() of that
+        "front": ARRAY, "bare": ARRAY, "share": ARRAY,   of Occluders() for the crop; of trimmed() for that and `whole`
         "plan": {"skin": ARRAY, "shading": ARRAY, "sources": ARRAY},   of the file that ships, for the crop under `bare`
         "erased": ARRAY,                      the picture, painted by that plan and `share`
         "erased_moving": ARRAY,               the same as a frame of a video
@@ -60,8 +62,8 @@ from faceeraser.artifacts.artifact import Artifact
 from faceeraser.face import effects, finder, occluders, tracking
 from faceeraser.face.crops import align, paste_back
 from faceeraser.face.finder import Detection, FaceFinder, Looked
-from faceeraser.face.masks import face_mask
-from faceeraser.face.mesh import Face
+from faceeraser.face.masks import face_mask, with_creases
+from faceeraser.face.mesh import OVAL, Face
 
 SIZE = 256
 MASKS = ("brows,eyes,nose,mouth", "brows,eyes", "mouth", "nose")
@@ -149,6 +151,16 @@ def drawn_front() -> np.ndarray:
     return np.maximum(fringe, np.clip((x - 70) / 3, 0, 1) * np.clip((y - 84) / 9, 0, 1)).astype(np.float32)
 
 
+def lined(crop: np.ndarray, level: Face) -> np.ndarray:
+    """A crop with lines drawn from the corners of its eyes and mouth outwards, dark ones and faint ones."""
+    drawn, corners = crop.copy(), level.mesh[[33, 263, 61, 291]]
+    for corner, colour in zip(corners, ((60, 40, 30), (120, 95, 85), (40, 30, 20), (90, 70, 60)), strict=True):
+        outward = corner - level.mesh[OVAL].mean(0)
+        ends = [tuple(int(v) for v in np.rint(corner + share * outward)) for share in (0.2, 0.75)]
+        cv2.line(drawn, *ends, colour, 3, cv2.LINE_AA)
+    return drawn
+
+
 def erased(
     picture: np.ndarray, crop: np.ndarray, matrix: np.ndarray, mask: np.ndarray, front: np.ndarray, model: Artifact
 ) -> tuple[Plan, dict[str, np.ndarray]]:
@@ -213,7 +225,11 @@ def write(folder: Path) -> None:
             assert followed is not None
         masks = {parts: face_mask(picture, face, SIZE, parts.split(","), "off")[0].astype(np.uint8) for parts in MASKS}
         crop, matrix = align(picture, face, SIZE)
-        whole = masks[MASKS[0]]
+        level = face.moved(matrix)
+        plain = masks[MASKS[0]] > 0
+        whole, folds = with_creases(plain, crop, level), lined(crop, level)
+        creased = with_creases(plain, folds, level)
+        assert creased.sum() > plain.sum() + 100
         plan, arrays = erased(picture, crop, matrix, whole, see(crop), model)
         behind, fringed = erased(picture, crop, matrix, whole, drawn_front(), model)
         arrays |= {f"{each}_fringe": array for each, array in fringed.items()}
@@ -232,6 +248,9 @@ def write(folder: Path) -> None:
             "matrix": matrix.tolist(),
             "masks": {parts: kept(f"mask-{parts.replace(',', '-')}.{name}", mask) for parts, mask in masks.items()},
             "crop": kept(f"crop.{name}", crop),
+            "whole": kept(f"whole.{name}", whole.astype(np.uint8)),
+            "lined": kept(f"lined.{name}", folds),
+            "creased": kept(f"creased.{name}", creased.astype(np.uint8)),
             **{each: kept(f"{each}.{name}", array) for each, array in arrays.items()},
             "plan": {each: kept(f"plan-{each}.{name}", array) for each, array in plan.items()},
             "plan_fringe": {each: kept(f"behind-{each}.{name}", array) for each, array in behind.items()},

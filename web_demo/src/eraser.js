@@ -1,7 +1,7 @@
 // From a picture to the picture without the parts of its faces: what `faceeraser erase` and `faceeraser effect` do.
 
 import {apply} from './effects.js';
-import {Finder, alignMatrix, faceMask, pasteBack} from './faces.js';
+import {Finder, alignMatrix, faceMask, pasteBack, withCreases} from './faces.js';
 import {Said} from './holding.js';
 import {inFront, trimmed} from './occluders.js';
 import {paintByPlan} from './painting.js';
@@ -104,7 +104,7 @@ export class Eraser {
     const moving = number !== undefined;
     const [choice, points] = [parts.join(), this.said.pointsOf(face, matrix)];
     let {answer, covers} = moving ? this.said.of(number, crop, choice, points) : {answer: null, covers: false};
-    const {mask, share} = covers ? answer : await this.maskOf(face, crop, parts);
+    const {mask, share} = covers ? answer : await this.maskOf(face, crop, parts, moving);
     clock.tick('mask');
     if (!answer) {
       const plan = await this.engine.eraser(scaled(crop, 1 / 255), Float32Array.from(mask));
@@ -128,10 +128,13 @@ export class Eraser {
    * @param {import('./faces.js').Face} face
    * @param {Picture} crop (size, size, 3)
    * @param {string[]} parts
+   * @param {boolean} moving of a video, in which creases would come and go
    * @returns {Promise<import('./occluders.js').Trimmed>}
    */
-  async maskOf(face, crop, parts) {
-    const mask = faceMask(face, crop.width, parts);
+  async maskOf(face, crop, parts, moving = false) {
+    let mask = faceMask(face, crop.width, parts);
+    const whole = this.parts.every((part) => parts.includes(part));
+    if (whole && !moving) mask = withCreases(mask, crop, face.moved(alignMatrix(face, crop.width)));
     return trimmed(mask, crop.width, await inFront(this.engine.occluder, crop, this.occluders), this.occluders);
   }
 }

@@ -2,7 +2,8 @@
 // by step. Names, units and order of the arithmetic are those modules', which tell why; tests/test_web.py compares the two.
 
 import {
-  averaged, blank, bounds, closed, cut, depths, fillPolygon, inverted, moved, rounded, scaleOf, scaled, smoothed, warp,
+  averaged, blank, blurred, bounds, closed, cut, depths, extremes, fillPolygon, inverted, moved, rounded, scaleOf, scaled,
+  smoothed, warp,
 } from './picture.js';
 
 /** @typedef {import('./picture.js').Picture} Picture */
@@ -297,9 +298,57 @@ export function faceMask(face, size, parts) {
     .map((on, k) => (on && (inside[k] || near[k] || glasses[k]) ? 1 : 0));
 }
 
+/**
+ * A mask of a whole face and the creases that begin at it, as masks.py has it; for a still picture.
+ * @param {Uint8Array} mask (size, size), 1 = erase
+ * @param {Picture} crop (size, size, 3) of 8 bits; what is under the mask is not looked at
+ * @param {Face} level the face in the crop's coordinates
+ * @returns {Uint8Array} (size, size)
+ */
+export function withCreases(mask, crop, level) {
+  const {creases, painting, dilation_eye_distance: distance} = level.known;
+  const {darker, valley, touches, reaches, around, deeper} = creases;
+  const size = crop.width;
+  const unit = level.eyeDistance / distance;
+  const away = depths(mask.map((on) => 1 - on), size, size);
+  const deep = wellInside(level, size, deeper);
+  const there = mask.map((on, k) => (!on && deep[k] && away[k] <= reaches * unit ? 1 : 0));
+  const [red, green, blue] = painting.luma;
+  const luma = Float32Array.from(mask, (_, k) => {
+    return red * crop.data[3 * k] + green * crop.data[3 * k + 1] + blue * crop.data[3 * k + 2];
+  });
+  const count = there.reduce((sum, on) => sum + on, 0);
+  if (!count) return mask;
+  const usual = luma.reduce((sum, value, k) => sum + value * there[k], 0) / count;
+  mask.forEach((on, k) => on && (luma[k] = usual));
+  const smooth = blurred({width: size, height: size, channels: 1, data: luma}).data;
+  const half = rounded(valley * unit);
+  const closing = extremes(extremes(smooth, size, size, half, Math.max), size, size, half, Math.min);
+  const dark = there.map((on, k) => (on && closing[k] - smooth[k] > darker * usual ? 1 : 0));
+  const apart = new Uint8Array(mask.length).fill(1); // from the creases: 0 in them
+  const open = [];
+  const visit = (k) => {
+    if (!dark[k] || !apart[k]) return;
+    apart[k] = 0;
+    open.push(k);
+  };
+  dark.forEach((on, k) => on && away[k] <= touches * unit && visit(k));
+  if (!open.length) return mask;
+  while (open.length) {
+    const k = open.pop();
+    const [x, y] = [k % size, Math.floor(k / size)];
+    for (let row = Math.max(y - 1, 0); row <= Math.min(y + 1, size - 1); row++) {
+      for (let column = Math.max(x - 1, 0); column <= Math.min(x + 1, size - 1); column++) visit(row * size + column);
+    }
+  }
+  const inside = wellInside(level, size);
+  const beside = depths(apart, size, size);
+  return mask.map((on, k) => (on || (inside[k] && beside[k] <= around * unit) ? 1 : 0));
+}
+
 /** What lies some way inside the outline of a face, where no skin is painted on hair or a wall. */
-function wellInside(level, size) {
-  const {oval, margin, dilation_eye_distance: distance} = level.known;
+function wellInside(level, size, margin = level.known.margin) {
+  const {oval, dilation_eye_distance: distance} = level.known;
   const outline = new Uint8Array(size * size);
   fillPolygon(outline, size, size, oval.map((k) => level.mesh[k]), 1);
   return depths(outline, size, size).map((depth) => (depth > (margin * level.eyeDistance) / distance ? 1 : 0));

@@ -365,6 +365,27 @@ export function closed(field, width, height, radius) {
   return result;
 }
 
+/** The largest or smallest of the pixels in a square of 2 half + 1 around each pixel: `pick` is Math.max or Math.min. */
+export function extremes(field, width, height, half, pick) {
+  const across = new Float32Array(field.length);
+  const result = new Float32Array(field.length);
+  for (let y = 0, k = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, k++) {
+      let value = field[k];
+      for (let i = Math.max(x - half, 0); i <= Math.min(x + half, width - 1); i++) value = pick(value, field[y * width + i]);
+      across[k] = value;
+    }
+  }
+  for (let y = 0, k = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, k++) {
+      let value = across[k];
+      for (let i = Math.max(y - half, 0); i <= Math.min(y + half, height - 1); i++) value = pick(value, across[i * width + x]);
+      result[k] = value;
+    }
+  }
+  return result;
+}
+
 /** A picture convolved with a symmetric kernel of an odd length, along rows and columns; `at` maps what is beyond a border. */
 function convolved(source, kernel, at) {
   const {width, height, channels} = source;

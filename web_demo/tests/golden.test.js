@@ -9,7 +9,7 @@ import {join} from 'node:path';
 import {test} from 'node:test';
 
 import {apply} from '../src/effects.js';
-import {Face, Finder, alignMatrix, faceMask, pasteBack} from '../src/faces.js';
+import {Face, Finder, alignMatrix, faceMask, pasteBack, withCreases} from '../src/faces.js';
 import {trimmed} from '../src/occluders.js';
 import {Held, paintByPlan, skinOf} from '../src/painting.js';
 import {cut} from '../src/picture.js';
@@ -118,6 +118,14 @@ for (const [name, golden] of Object.entries(cases)) {
     });
   }
 
+  test(`${name}: the mask with its creases`, () => {
+    const mask = array(Object.values(golden.masks)[0]);
+    const crop = {width: 256, height: 256, channels: 3, data: array(golden.lined)};
+    const creased = withCreases(mask, crop, face.moved(golden.matrix.flat()));
+    const apart = iou(creased, array(golden.creased));
+    assert.ok(apart > 0.9995 && iou(mask, creased) < 0.998, `intersection over union ${apart}`);
+  });
+
   test(`${name}: pasted back`, () => {
     const image = picture();
     const mask = array(golden.bare);
@@ -152,7 +160,7 @@ for (const [name, golden] of Object.entries(cases)) {
 
   test(`${name}: what is in front is taken out of the mask`, () => {
     for (const what of ['', '_fringe']) {
-      const found = trimmed(array(golden.masks['brows,eyes,nose,mouth']), 256, array(golden[`front${what}`]), known.occluders);
+      const found = trimmed(array(golden.whole), 256, array(golden[`front${what}`]), known.occluders);
       assert.ok(iou(found.mask, array(golden[`bare${what}`])) > 0.9995);
       const apart = difference(found.share, array(golden[`share${what}`]));
       assert.ok(apart.mean < 1e-5, JSON.stringify(apart));

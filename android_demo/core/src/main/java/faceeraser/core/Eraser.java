@@ -62,14 +62,15 @@ public final class Eraser {
         Affine map = face.aligned(card.resolution);
         Picture crop = Sampling.cut(image, map, card.resolution, card.resolution);
         Face level = face.moved(map);
+        boolean moving = number != ALONE;
         if (!plans) {
-            Mask mask = maskOf(level, crop, bits).mask;
+            Mask mask = maskOf(level, crop, bits, moving).mask;
             return pasteBack(image, paint(crop, mask), map, mask);
         }
-        boolean moving = number != ALONE;
         double[] points = level.points(Said.POINTS);
         Said.Answer answer = moving ? said.of(number, crop, bits, points) : null;
-        Occluders.Trimmed trimmed = answer != null && said.covers() ? answer.trimmed : maskOf(level, crop, bits);
+        Occluders.Trimmed trimmed = answer != null && said.covers() ? answer.trimmed
+                : maskOf(level, crop, bits, moving);
         if (answer == null) {
             answer = new Said.Answer(bits, points, trimmed, plan(crop, trimmed.mask));
             answer = moving ? said.take(number, crop, answer) : answer;
@@ -89,8 +90,10 @@ public final class Eraser {
      *
      * @param level the face in the coordinates of its crop
      */
-    private Occluders.Trimmed maskOf(Face level, Picture crop, int bits) throws IOException {
-        return occluders.trimmed(Parts.erased(level, crop.width, bits), crop);
+    private Occluders.Trimmed maskOf(Face level, Picture crop, int bits, boolean moving) throws IOException {
+        Mask mask = Parts.erased(level, crop.width, bits);
+        boolean whole = (bits & Parts.FEATURES) == Parts.FEATURES;
+        return occluders.trimmed(whole && !moving ? Parts.withCreases(mask, crop, level) : mask, crop);
     }
 
     /**

@@ -31,6 +31,15 @@ public final class Parts {
     private static final double SLIT = 0.2;
     /** The same between the brows, where a frown is. */
     private static final double GLABELLA = 0.6;
+    /** How much darker a crease is than the skin beside the mask, as a share. */
+    static final double CREASE = 0.11;
+    /** In pixels as of MARGIN: half of its greatest width; how near to the mask it begins, and how far it is followed. */
+    static final double VALLEY = 5;
+    static final double TOUCHES = 4;
+    static final double REACHES = 12;
+    /** How much is erased around it, and how far inside the outline it lies: nearer is the shadow of hair or of a jaw. */
+    static final double AROUND = 1.5;
+    static final double DEEPER = 8;
 
     private Parts() {
     }
@@ -105,14 +114,94 @@ public final class Parts {
         }
         Mask closed = Shapes.closed(mask, SLIT * level.eyeDistance / 2);
         byte[] near = map(level, size, size, FEATURES, new double[] {LEAST, LEAST, LEAST, LEAST});
-        byte[] outline = new byte[size * size];
-        Shapes.fill(outline, size, size, level.points(Face.OVAL), (byte) 1, false);
-        float[] depth = Shapes.distance(outline, size, size);
+        float[] depth = insideOutline(level, size);
         for (int i = 0; i < closed.on.length; i++) {
             boolean inside = depth[i] > MARGIN * level.eyeDistance / DILATION_EYE_DISTANCE;
             closed.on[i] = (byte) (closed.on[i] != 0 && (inside || near[i] != 0 || pair.on[i] != 0) ? 1 : 0);
         }
         return closed;
+    }
+
+    /**
+     * A mask of a whole face and the creases that begin at it: at the corners of eyes, beside nose and mouth, which without
+     * the part that they belong to look like slits and scars. For a still picture: in a video they would come and go.
+     *
+     * @param crop of the mask's size; what is under the mask is not looked at
+     * @param level the face in its coordinates
+     */
+    static Mask withCreases(Mask mask, Picture crop, Face level) {
+        int size = mask.width;
+        double unit = level.eyeDistance / DILATION_EYE_DISTANCE;
+        byte[] open = new byte[mask.on.length];
+        for (int i = 0; i < open.length; i++) {
+            open[i] = (byte) (mask.on[i] != 0 ? 0 : 1);
+        }
+        float[] away = Shapes.distance(open, size, size);
+        float[] depth = insideOutline(level, size);
+        Grid luma = new Grid(size, size, 1);
+        boolean[] there = new boolean[open.length];
+        double sum = 0;
+        int count = 0;
+        for (int i = 0; i < open.length; i++) {
+            luma.values[i] = (float) (0.299 * (crop.rgb[3 * i] & 0xff) + 0.587 * (crop.rgb[3 * i + 1] & 0xff)
+                    + 0.114 * (crop.rgb[3 * i + 2] & 0xff));
+            there[i] = mask.on[i] == 0 && away[i] <= REACHES * unit && depth[i] > DEEPER * unit;
+            if (there[i]) {
+                sum += luma.values[i];
+                count++;
+            }
+        }
+        if (count == 0) {
+            return mask;
+        }
+        float usual = (float) (sum / count);
+        for (int i = 0; i < open.length; i++) {
+            luma.values[i] = mask.on[i] != 0 ? usual : luma.values[i];
+        }
+        float[] smooth = luma.blurred().values;
+        int half = (int) Math.rint(VALLEY * unit);
+        float[] closing = Shapes.extremes(Shapes.extremes(smooth, size, size, half, 1), size, size, half, -1);
+        boolean[] dark = new boolean[open.length];
+        byte[] apart = new byte[open.length]; // from the creases: 0 in them
+        Arrays.fill(apart, (byte) 1);
+        int[] waiting = new int[open.length];
+        int last = 0;
+        for (int i = 0; i < open.length; i++) {
+            dark[i] = there[i] && closing[i] - smooth[i] > CREASE * usual;
+            if (dark[i] && away[i] <= TOUCHES * unit) {
+                apart[i] = 0;
+                waiting[last++] = i;
+            }
+        }
+        if (last == 0) {
+            return mask;
+        }
+        while (last > 0) {
+            int at = waiting[--last];
+            for (int y = Math.max(at / size - 1, 0); y <= Math.min(at / size + 1, size - 1); y++) {
+                for (int x = Math.max(at % size - 1, 0); x <= Math.min(at % size + 1, size - 1); x++) {
+                    int next = y * size + x;
+                    if (dark[next] && apart[next] != 0) {
+                        apart[next] = 0;
+                        waiting[last++] = next;
+                    }
+                }
+            }
+        }
+        float[] beside = Shapes.distance(apart, size, size);
+        Mask result = new Mask(size, size);
+        for (int i = 0; i < open.length; i++) {
+            boolean crease = beside[i] <= AROUND * unit && depth[i] > MARGIN * unit;
+            result.on[i] = (byte) (mask.on[i] != 0 || crease ? 1 : 0);
+        }
+        return result;
+    }
+
+    /** How far inside a face's outline each pixel of a crop lies; 0 outside. */
+    private static float[] insideOutline(Face level, int size) {
+        byte[] outline = new byte[size * size];
+        Shapes.fill(outline, size, size, level.points(Face.OVAL), (byte) 1, false);
+        return Shapes.distance(outline, size, size);
     }
 
     /** An average pair of glasses that fits a face: lenses, frame, bridge, and the temples as far as the face reaches. */

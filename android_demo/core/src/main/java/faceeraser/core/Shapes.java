@@ -154,6 +154,31 @@ final class Shapes {
         return result;
     }
 
+    /** The largest (sign 1) or smallest (-1) value in a square of 2 half + 1 around each pixel (dilate and erode). */
+    static float[] extremes(float[] field, int width, int height, int half, int sign) {
+        float[] across = new float[field.length];
+        float[] result = new float[field.length];
+        for (int y = 0; y < height; y++) {
+            for (int x = 0; x < width; x++) {
+                float value = field[y * width + x];
+                for (int i = Math.max(x - half, 0); i <= Math.min(x + half, width - 1); i++) {
+                    value = sign * Math.max(sign * value, sign * field[y * width + i]);
+                }
+                across[y * width + x] = value;
+            }
+        }
+        for (int y = 0; y < height; y++) {
+            for (int x = 0; x < width; x++) {
+                float value = across[y * width + x];
+                for (int i = Math.max(y - half, 0); i <= Math.min(y + half, height - 1); i++) {
+                    value = sign * Math.max(sign * value, sign * across[i * width + x]);
+                }
+                result[y * width + x] = value;
+            }
+        }
+        return result;
+    }
+
     /** Fills everything between the pixels that are on (convexHull and fillConvexPoly). */
     static Mask hull(Mask mask) {
         Box box = mask.bounds();

@@ -56,6 +56,13 @@ public class EraserTest {
         assertEquals(known.getDouble("dilation_eye_distance"), Parts.DILATION_EYE_DISTANCE, 0);
         assertEquals(known.getDouble("margin"), Parts.MARGIN, 0);
         assertEquals(known.getDouble("least_dilation"), Parts.LEAST, 0);
+        JSONObject creases = known.getJSONObject("creases");
+        assertEquals(creases.getDouble("darker"), Parts.CREASE, 0);
+        assertEquals(creases.getDouble("valley"), Parts.VALLEY, 0);
+        assertEquals(creases.getDouble("touches"), Parts.TOUCHES, 0);
+        assertEquals(creases.getDouble("reaches"), Parts.REACHES, 0);
+        assertEquals(creases.getDouble("around"), Parts.AROUND, 0);
+        assertEquals(creases.getDouble("deeper"), Parts.DEEPER, 0);
     }
 
     @Test
@@ -79,6 +86,16 @@ public class EraserTest {
                 Mask expected = Golden.mask(golden.of("masks").getJSONObject(parts));
                 Close.masks(expected, Parts.erased(level, SIZE, bits(parts)), 0.001);
             }
+        }
+    }
+
+    @Test
+    public void creasesThatBeginAtAMaskAreThoseOfPython() throws Exception {
+        for (Golden golden : Golden.all()) {
+            Face level = golden.found().moved(golden.matrix());
+            Mask mask = Golden.mask(golden.of("masks").getJSONObject(Golden.ALL));
+            Mask creased = Parts.withCreases(mask, Golden.picture(golden.of("lined")), level);
+            Close.masks(Golden.mask(golden.of("creased")), creased, 0.001);
         }
     }
 
@@ -241,7 +258,7 @@ public class EraserTest {
     @Test
     public void whatIsInFrontIsTakenOutOfTheMask() throws Exception {
         for (Golden golden : Golden.all()) {
-            Mask mask = Golden.mask(golden.of("masks").getJSONObject(Golden.ALL));
+            Mask mask = Golden.mask(golden.of("whole"));
             for (String what : new String[] {"", "_fringe"}) {
                 Occluders.Trimmed found = Occluders.trimmed(mask, Golden.floats(golden.of("front" + what)));
                 Close.masks(Golden.mask(golden.of("bare" + what)), found.mask, 0.0005);
@@ -260,7 +277,7 @@ public class EraserTest {
         Golden golden = Golden.upright();
         Picture crop = Golden.picture(golden.of("crop"));
         Golden.Replay network = new Golden.Replay(new Object[][] {{Golden.floats(golden.of("front"))}});
-        Mask mask = Golden.mask(golden.of("masks").getJSONObject(Golden.ALL));
+        Mask mask = Golden.mask(golden.of("whole"));
         Occluders.Trimmed found = new Occluders(network).trimmed(mask, crop);
         Close.masks(Golden.mask(golden.of("bare")), found.mask, 0.0005);
         float[] asked = (float[]) network.asked.remove()[0];
@@ -340,7 +357,7 @@ public class EraserTest {
             Picture picture = golden.picture();
             Picture erased = eraser.erase(picture, golden.found(), Parts.FEATURES, Eraser.ALONE);
             Close.pictures(Golden.picture(golden.of("pasted")), erased, 0.002, 1);
-            Mask mask = Parts.erased(golden.found().moved(golden.matrix()), SIZE, Parts.FEATURES);
+            Mask mask = Golden.mask(golden.of("whole"));
             Mask there = mask.warped(golden.matrix().inverse(), new Box(0, 0, picture.width, picture.height));
             for (int i = 0; i < picture.rgb.length; i++) {
                 assertTrue("outside of the mask", there.on[i / 3] != 0 || erased.rgb[i] == picture.rgb[i]);
@@ -394,7 +411,7 @@ public class EraserTest {
     public void aFaceBeyondThePictureChangesNothing() throws Exception {
         Golden golden = Golden.upright();
         Picture picture = golden.picture();
-        Mask mask = Golden.mask(golden.of("masks").getJSONObject(Golden.ALL));
+        Mask mask = Golden.mask(golden.of("whole"));
         Affine away = golden.matrix().after(Affine.shift(2000, 0));
         Picture pasted = Eraser.pasteBack(picture, Golden.picture(golden.of("painted")), away, mask);
         assertArrayEquals(picture.rgb, pasted.rgb);
