@@ -61,6 +61,20 @@ HEADERS = {
 LARGEST_POST = 1 << 20
 
 
+def _of_masks() -> dict[str, Any]:
+    """What masks.py's port has to know beside the parts."""
+    creases = {
+        "darker": masks.CREASE,
+        "valley": masks.VALLEY,
+        "touches": masks.TOUCHES,
+        "reaches": masks.REACHES,
+        "around": masks.AROUND,
+        "deeper": masks.DEEPER,
+    }
+    own = {"margin": masks.MARGIN, "least_dilation": masks.LEAST, "slit": masks.SLIT, "glabella": masks.GLABELLA}
+    return {**own, "creases": creases}
+
+
 def known() -> dict[str, Any]:
     """What a port of finder.py, parts.py, masks.py, painting.py, holding.py and effects.py has to know: indices of the mesh,
     dilations by part, the grids of a plan.
@@ -74,18 +88,7 @@ def known() -> dict[str, Any]:
         "polygons": {names[bit]: polygons for bit, polygons in POLYGONS.items()},
         "dilation_eye_distance": DILATION_EYE_DISTANCE,
         "dilation_erased": {names[bit]: radius for bit, radius in DILATION_ERASED.items()},
-        "margin": masks.MARGIN,
-        "least_dilation": masks.LEAST,
-        "slit": masks.SLIT,
-        "glabella": masks.GLABELLA,
-        "creases": {
-            "darker": masks.CREASE,
-            "valley": masks.VALLEY,
-            "touches": masks.TOUCHES,
-            "reaches": masks.REACHES,
-            "around": masks.AROUND,
-            "deeper": masks.DEEPER,
-        },
+        **_of_masks(),
         "pieces": {
             piece: [[name for bit, name in names.items() if bit & bits], side]
             for piece, (bits, side) in effects.PIECES.items()
