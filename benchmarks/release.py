@@ -6,7 +6,8 @@ An hour and a half on two CPU cores. What exists below --target is kept and what
 and started again.
 
 Phases, each a line of `commands`: the pairs, with hair maps; the network for what hangs in front of a face (`occlusion`);
-the network that plans (`fp32`); pruned to four fifths of its channels, distilled and quantized, each taught by `fp32`; the
+the network that plans, first with a membrane in the middle of real faces (`begun`), then with the plate that is easier
+learnt from there (`fp32`); pruned to four fifths of its channels, distilled and quantized, each taught by `fp32`; the
 exports, of which the int8 file that only plans is what `faceeraser erase` runs; the figures.
 """
 
@@ -51,6 +52,7 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
     """The stages in order, each the words of one command line (without the interpreter)."""
     work: Path = args.target
     faces, occlusion, exports = (str(work / name) for name in ("faces", "occlusion", "exports"))
+    begun = str(work / "begun")
     stages = {name: str(work / name) for name in ("fp32", "pruned", "student", "int8")}
     files = {name: str(work / "exports" / f"{name}-web.tflite") for name in stages}
 
@@ -58,6 +60,7 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
         return ["--steps", str(max(4, round(number * args.scale)))]
 
     # Its networks see 128 pixels of any picture, so that is what they are trained on.
+    planning = ["--phase", "inpaint", "--model", "patches", "--real", "0.5", "--size", "128", "--batch", "16"]
     tuned = ["--data", faces, "--size", "128", "--batch", "16", "--teacher", stages["fp32"]]
     compared = [f"{name}={file}" for name, file in files.items() if name != "fp32"]
     latency, result = str(work / "latency.json"), str(work / "result.json")
@@ -65,9 +68,9 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
         ["train/prepare.py", str(args.photos), faces, "--size", str(args.size), "--hair", str(args.hair),
          *(["--limit", str(args.limit)] if args.limit else [])],
         ["train/occlusion.py", faces, occlusion, *steps(3000), "--resume"],
-        ["train/train.py", faces, stages["fp32"], "--phase", "inpaint", "--model", "patches", "--real", "0.5",
-         "--lr", "2e-3", "--size", "128",
-         "--width", str(args.width), "--batch", "16", *steps(7000), "--resume"],
+        ["train/train.py", faces, begun, *planning, "--width", str(args.width), "--middle", "membrane", "--lr", "2e-3",
+         *steps(7000), "--resume"],
+        ["train/train.py", faces, stages["fp32"], *planning, "--init", begun, "--lr", "1e-3", *steps(1000), "--resume"],
         ["compress/prune.py", stages["fp32"], stages["pruned"], *tuned, "--keep", "0.79", "--lr", "1e-3", *steps(600)],
         ["compress/distil.py", stages["pruned"], stages["student"], *tuned, "--lr", "1e-3", *steps(1000)],
         ["compress/quantize.py", stages["student"], stages["int8"], *tuned, *steps(300)],

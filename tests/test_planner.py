@@ -166,7 +166,7 @@ def test_where_no_truth_is_known_a_shading_is_taught_that_does_not_hang_on_the_t
 
     assert taught(outputs, truth, None) == 0.0 and taught(outputs, truth, unknown) > 0.01
     assert taught(outputs, truth * (1 - mask), unknown) == taught(outputs, truth, unknown)
-    shading = thin_plate.taught_shading(truth * (1 - mask), mask, 1 - mask)
+    shading = thin_plate.plate_shading(truth * (1 - mask), mask, 1 - mask)
     assert taught({**outputs, "shading": shading}, truth, unknown) < 1e-6
 
 

@@ -19,7 +19,7 @@ def slope() -> torch.Tensor:
 
 
 def taught(seen: torch.Tensor, hidden: torch.Tensor, skin: torch.Tensor | None = None) -> torch.Tensor:
-    return thin_plate.taught_shading(seen, hidden, torch.ones_like(hidden) if skin is None else skin)
+    return thin_plate.plate_shading(seen, hidden, torch.ones_like(hidden) if skin is None else skin)
 
 
 def test_even_skin_stays_even_but_for_a_middle_that_is_a_little_brighter() -> None:
@@ -42,6 +42,12 @@ def test_a_highlight_beside_the_hole_runs_on_into_it_where_a_membrane_falls_off(
     membrane = paint.membrane(seen, 1 - hidden)
     beside = (0, 0, 32, 25)  # six pixels of 128 into the hole
     assert taught(seen, hidden)[beside] > membrane[beside] + 0.01
+
+
+def test_a_membrane_is_no_brighter_than_the_skin_around_it() -> None:
+    seen, hidden = face(torch.full((1, 3, 128, 128), 0.5))
+    apart = thin_plate.MIDDLES["membrane"](seen, hidden, torch.ones_like(hidden)) - 0.5
+    assert float(apart.abs().max()) < 0.005
 
 
 def test_nothing_under_the_mask_is_looked_at() -> None:

@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
-from faceeraser.model import checkpoint, inference, losses, pairs, peers
+from faceeraser.model import checkpoint, inference, losses, pairs, peers, thin_plate
 from faceeraser.model.config import MODELS, PRESETS, VARIANTS, Config
 from faceeraser.model.networks import Inpainter
+from faceeraser.model.planner import PatchEraser
 from faceeraser.system import script, writing
 from faceeraser.training import fit
 
@@ -50,6 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--symmetric", action="store_true", help="keep blank faces mirror-symmetric, as in the paper")
     parser.add_argument("--real", type=float, default=0.0, help="share of whole photographs, with holes in bare skin")
+    parser.add_argument(
+        "--middle", choices=tuple(thin_plate.MIDDLES),
+        help="what a network that plans is taught in the middle of whole photographs, where nobody knows the truth: a brighter "
+        "thin plate over the skin around it, or a membrane, to begin with (default: plate)",
+    )  # fmt: skip
     parser.add_argument(
         "--variety", nargs="*", choices=pairs.TrainingPairs.VARIETY, default=["blanks", "masks"],
         help="what is varied each time a picture is drawn (default: blanks masks)",
@@ -196,6 +202,12 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--phase inpaint needs {first} of phase 1: --edge FOLDER (train.py ... --phase {pipeline.first} makes it)"
         )
+    if isinstance(pipeline, PatchEraser):
+        pipeline.middle = thin_plate.MIDDLES[args.middle or "plate"]
+    elif args.middle:
+        raise ValueError(
+            f"--middle {args.middle}: {pipeline.config.model} does not plan; leave it out, or add --model patches"
+        )
     unit = 128 if pipeline.config.model == "patches" else 32 * pipeline.config.shrink
     if args.size % unit:
         why = "128 pixels are seen of any picture" if unit == 128 else "the refine network halves five times"
@@ -219,7 +231,7 @@ def run(args: argparse.Namespace) -> None:
             folder, pipeline, stage=f"train-{args.phase}", parent=args.init or args.edge, data=described,
             options={
                 **asdict(recipe), "width": args.width, "size": args.size, "symmetric": args.symmetric, "real": args.real,
-                "variety": args.variety,
+                "variety": args.variety, **({"middle": args.middle} if args.middle else {}),
             },
             metrics={**result, **figures}, half=args.half_weights,
         )  # fmt: skip

@@ -34,7 +34,7 @@ SHADING_GAIN = 0.1
 """What the membrane lacks is small; see networks.RESIDUAL_GAIN."""
 SKIN_TERM, SHADING_TERM, SHADING_SQUARED = 0.3, 4.0, 40.0
 """Coefficients of the network's own terms: cross-entropy of skin, L1 and squared error of shading."""
-TAUGHT_TERM = 8.0
+TAUGHT_TERM = 4.0
 """The same of L1 where no truth is known, the middle of real faces, to the shading that is taught there (thin_plate.py).
 Without it the network painted there what it had learnt from stitched foreheads: a bright chin and dark bands at the eyes, on
 most faces of a sheet.
@@ -75,7 +75,7 @@ class Body(nn.Module):
 
 
 class PatchEraser(Inpainter):
-    """The network and its painting. Keys of what it returns:
+    """The network and its painting. `middle` is what it is taught in the middle of real faces. Keys of what it returns:
 
     `skin` (N, 1, 128, 128) and `logits` (N, 1, 64, 64); `membrane` and `shading` (N, 3, 64, 64); `lacking` (N, 3, 32, 32);
     `sources` (N, 289); `flow` (N, 2, H, W), pixels that the window moves which counts most at a pixel; `refined` and
@@ -90,6 +90,7 @@ class PatchEraser(Inpainter):
     def __init__(self, config: Config, width: int = 24, edge_width: int | None = None):
         super().__init__(config)
         self.body = Body(config, width)
+        self.middle = thin_plate.plate_shading
         self.initialise()
 
     def forward(
@@ -223,5 +224,5 @@ class PatchEraser(Inpainter):
         if (some := unknown.amax((1, 2, 3)) > 0).any():
             seen, hidden = self.look((truth * three(1.0 - mask))[some], mask[some])
             bare = F.avg_pool2d(skin[some], skin.shape[-1] // painting.SEEN)
-            taught[some] = thin_plate.taught_shading(seen, hidden, bare)
+            taught[some] = self.middle(seen, hidden, bare)
         return taught

@@ -31,9 +31,9 @@ RIM = 2
 """Pixels, of 128, beside what is neither skin nor hidden that are not met: shadows that hair throws."""
 
 
-def taught_shading(seen: Tensor, hidden: Tensor, skin: Tensor) -> Tensor:
+def plate_shading(seen: Tensor, hidden: Tensor, skin: Tensor) -> Tensor:
     """The shading (N, 3, 64, 64) of a face of which `seen` (N, 3, 128, 128), zero where hidden (N, 1, 128, 128) is 1, is
-    visible, and of that skin (N, 1, 128, 128) is bare skin.
+    visible, and of that skin (N, 1, 128, 128) is bare skin: a brighter plate.
     """
     skin = skin * (1.0 - hidden)
     membrane = F.avg_pool2d(paint.membrane(seen, skin), SHADED // SIDE)
@@ -46,6 +46,16 @@ def taught_shading(seen: Tensor, hidden: Tensor, skin: Tensor) -> Tensor:
     plates = [_plate(*one) for one in zip(weights.cpu().numpy(), data.cpu().numpy(), strict=True)]
     plate = torch.from_numpy(np.stack(plates)).to(seen)
     return paint.meeting(paint.enlarged(plate, SHADED), seen, skin)
+
+
+def membrane_shading(seen: Tensor, hidden: Tensor, skin: Tensor) -> Tensor:
+    """The same as a membrane, which a network has from the start: for the first of two trainings."""
+    skin = skin * (1.0 - hidden)
+    return paint.meeting(paint.membrane(seen, skin), seen, skin)
+
+
+MIDDLES = {"plate": plate_shading, "membrane": membrane_shading}
+"""What can be taught, by its name for `train.py --middle`."""
 
 
 def _plate(weight: np.ndarray, data: np.ndarray) -> np.ndarray:
