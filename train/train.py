@@ -53,8 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--real", type=float, default=0.0, help="share of whole photographs, with holes in bare skin")
     parser.add_argument(
         "--middle", choices=tuple(thin_plate.MIDDLES),
-        help="what a network that plans is taught in the middle of whole photographs, where nobody knows the truth: a brighter "
-        "thin plate over the skin around it, or a membrane, to begin with (default: plate)",
+        help="what a network that plans is taught in the middle of whole photographs, where nobody knows the truth: a "
+        "brighter thin plate over the skin around it, or a membrane, to begin with (default: plate)",
     )  # fmt: skip
     parser.add_argument(
         "--variety", nargs="*", choices=pairs.TrainingPairs.VARIETY, default=["blanks", "masks"],
