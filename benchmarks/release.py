@@ -70,7 +70,7 @@ def commands(args: argparse.Namespace) -> list[list[str]]:
         ["train/occlusion.py", faces, occlusion, *steps(3000), "--resume"],
         ["train/train.py", faces, begun, *planning, "--width", str(args.width), "--middle", "membrane", "--lr", "2e-3",
          *steps(7000), "--resume"],
-        ["train/train.py", faces, stages["fp32"], *planning, "--init", begun, "--lr", "1e-3", *steps(1000), "--resume"],
+        ["train/train.py", faces, stages["fp32"], *planning, "--init", begun, "--lr", "1e-3", *steps(400), "--resume"],
         ["compress/prune.py", stages["fp32"], stages["pruned"], *tuned, "--keep", "0.79", "--lr", "1e-3", *steps(600)],
         ["compress/distil.py", stages["pruned"], stages["student"], *tuned, "--lr", "1e-3", *steps(1000)],
         ["compress/quantize.py", stages["student"], stages["int8"], *tuned, *steps(300)],
