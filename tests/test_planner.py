@@ -161,13 +161,21 @@ def test_where_no_truth_is_known_a_shading_is_taught_that_does_not_hang_on_the_t
     mask[..., 40:90, 30:100] = 1
     outputs, unknown = network(truth, mask), torch.zeros_like(mask)
 
-    def taught(outputs: dict[str, torch.Tensor], truth: torch.Tensor, where: torch.Tensor | None) -> float:
-        return network.own_terms(outputs, truth, mask, 1 - mask, where)["taught"].item()
+    def taught(truth: torch.Tensor, where: torch.Tensor | None) -> torch.Tensor:
+        return network.own_terms(outputs, truth, mask, 1 - mask, where)["taught"]
 
-    assert taught(outputs, truth, None) == 0.0 and taught(outputs, truth, unknown) > 0.01
-    assert taught(outputs, truth * (1 - mask), unknown) == taught(outputs, truth, unknown)
-    shading = thin_plate.plate_shading(truth * (1 - mask), mask, 1 - mask)
-    assert taught({**outputs, "shading": shading}, truth, unknown) < 1e-6
+    assert taught(truth, None) == 0.0 and taught(truth, unknown) > 0.01
+    assert taught(truth * (1 - mask), unknown) == taught(truth, unknown)
+    network.middle = lambda seen, hidden, skin: outputs["shading"].detach()
+    assert taught(truth, unknown) < 1e-6
+
+
+def test_what_is_skin_is_not_blurred_for_the_sake_of_the_shading_that_is_taught() -> None:
+    network, truth, mask = lively(), torch.rand(1, 3, 128, 128), torch.zeros(1, 1, 128, 128)
+    mask[..., 40:90, 30:100] = 1
+    terms = network.own_terms(network(truth, mask), truth, mask, 1 - mask, torch.zeros_like(mask))
+    terms["taught"].backward()
+    assert float(network.body.shading.conv.weight.grad.abs().max()) > 0 and network.body.skin.conv.weight.grad is None
 
 
 def test_its_channels_are_pruned_and_its_heads_are_kept() -> None:

@@ -90,12 +90,16 @@ class Graph:
         """Where DEQUANTIZE only undoes a QUANTIZE: (the float tensor before, operators in between, first one first)."""
         between: list[Any] = []
         op = self.maker.get(int(dequantize.inputs[0]))
-        while op is not None and self.name(op) in self.SAME_SCALE:
+        while op is not None and (self.name(op) in self.SAME_SCALE or self._repeats(op)):
             between.insert(0, op)
             op = self.maker.get(int(op.inputs[0]))
         if op is None or self.name(op) != "QUANTIZE" or self.type(int(op.inputs[0])) != "FLOAT32":
             return None
         return int(op.inputs[0]), between
+
+    def _repeats(self, op: Any) -> bool:
+        """Whether an operator joins one tensor with itself: a mask of three channels, say."""
+        return self.name(op) == "CONCATENATION" and len({int(i) for i in op.inputs}) == 1
 
     def tensor(
         self, like: int, kind: str | None = None, shape: Sequence[int] | None = None, values: np.ndarray | None = None

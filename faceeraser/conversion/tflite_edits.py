@@ -53,7 +53,7 @@ def floats_for_float_readers(graph: Graph) -> None:
     """Give every float operator the float tensor that the network gives it.
 
     Where a tensor is quantized for one reader, the converter hands its int8 form to the others too, carried back through
-    reshapes and slices: the warped picture that `refined` adds to, the picture that Canny sees and the visible part of
+    reshapes, slices and repeats: the warped picture that `refined` adds to, the picture that Canny sees and the visible part of
     the output then had 8 bits. (Its own flag against that, strict_qdq_mode, changes nothing in litert-torch 0.10.)
     """
     for op in graph.ops("QUANTIZE"):  # float to one int8 scale and on to another, where inputs of a join differ in scale
@@ -69,7 +69,7 @@ def floats_for_float_readers(graph: Graph) -> None:
         source, between = path_back
         for k, moved in enumerate(between):
             again = copy.copy(moved)
-            again.inputs = np.array([source, *moved.inputs[1:]], np.int32)
+            again.inputs = np.where(moved.inputs == moved.inputs[0], source, moved.inputs).astype(np.int32)
             if k + 1 < len(between):
                 source = graph.as_float(int(moved.outputs[0]))
             else:
@@ -100,7 +100,7 @@ def resampling_in_float(graph: Graph) -> None:
             at, between = path_back
             for moved in (*between, op):
                 again, floats = copy.copy(moved), graph.as_float(int(moved.outputs[0]))
-                again.inputs = np.array([at, *moved.inputs[1:]], np.int32)
+                again.inputs = np.where(moved.inputs == moved.inputs[0], at, moved.inputs).astype(np.int32)
                 again.outputs, at = np.array([floats], np.int32), floats
                 kept.append(again)
             stored = copy.copy(quantize)

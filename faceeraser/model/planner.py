@@ -204,7 +204,7 @@ class PatchEraser(Inpainter):
         """
         where = mask if where is None else where
         unknown = (mask - where).clamp(min=0.0)
-        taught = paint.enlarged(outputs["shading"] - self._taught(outputs, truth, mask, skin, unknown), truth.shape[-1])
+        taught = paint.enlarged(self._apart_from_taught(outputs, truth, mask, skin, unknown), truth.shape[-1])
         cell = mask.shape[-1] // outputs["logits"].shape[-1]
         seen, target = 1.0 - F.max_pool2d(mask, cell), F.avg_pool2d(skin, cell)
         entropy = F.binary_cross_entropy_with_logits(outputs["logits"].float(), target, reduction="none")
@@ -217,12 +217,18 @@ class PatchEraser(Inpainter):
             "taught": TAUGHT_TERM * (taught.abs() * three(unknown)).sum() / (3.0 * unknown.sum() + 1.0),
         }
 
-    @torch.no_grad()
-    def _taught(self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, unknown: Tensor) -> Tensor:
-        """The shading that is taught, (N, 3, 64, 64), of pictures with an unknown part; of others their own."""
-        taught = outputs["shading"].detach().clone()
+    def _apart_from_taught(
+        self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, unknown: Tensor
+    ) -> Tensor:
+        """The shading less the one that is taught, (N, 3, 64, 64), of pictures with an unknown part; of others 0. Through what
+        is added to the membrane alone: through skin, a network would blur what is skin to move its membrane.
+        """
+        apart = torch.zeros_like(outputs["shading"])
         if (some := unknown.amax((1, 2, 3)) > 0).any():
-            seen, hidden = self.look((truth * three(1.0 - mask))[some], mask[some])
-            bare = F.avg_pool2d(skin[some], skin.shape[-1] // painting.SEEN)
-            taught[some] = self.middle(seen, hidden, bare)
-        return taught
+            with torch.no_grad():
+                seen, hidden = self.look((truth * three(1.0 - mask))[some], mask[some])
+                taught = self.middle(seen, hidden, F.avg_pool2d(skin[some], skin.shape[-1] // painting.SEEN))
+            added = SHADING_GAIN * paint.enlarged(outputs["lacking"][some].float(), painting.SHADED)
+            shading = outputs["membrane"][some].detach() + added
+            apart[some] = paint.meeting(shading, seen, outputs["skin"][some].detach()) - taught
+        return apart
