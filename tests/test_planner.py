@@ -22,7 +22,7 @@ from faceeraser.conversion.onnx import ONNX
 from faceeraser.conversion.tflite import TFLite
 from faceeraser.erasing import Eraser
 from faceeraser.face.mesh import Face
-from faceeraser.model import checkpoint, paint, quant, thin_plate
+from faceeraser.model import checkpoint, paint, quant
 from faceeraser.model.config import Config
 from faceeraser.model.networks import cost_of
 from faceeraser.model.planner import PatchEraser

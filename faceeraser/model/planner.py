@@ -220,8 +220,8 @@ class PatchEraser(Inpainter):
     def _apart_from_taught(
         self, outputs: Mapping[str, Tensor], truth: Tensor, mask: Tensor, skin: Tensor, unknown: Tensor
     ) -> Tensor:
-        """The shading less the one that is taught, (N, 3, 64, 64), of pictures with an unknown part; of others 0. Through what
-        is added to the membrane alone: through skin, a network would blur what is skin to move its membrane.
+        """The shading less the one that is taught, (N, 3, 64, 64), of pictures with an unknown part; of others 0. It depends
+        on what is added to the membrane alone: through skin, a network would blur what is skin to move its membrane.
         """
         apart = torch.zeros_like(outputs["shading"])
         if (some := unknown.amax((1, 2, 3)) > 0).any():
