@@ -54,7 +54,8 @@ def floats_for_float_readers(graph: Graph) -> None:
 
     Where a tensor is quantized for one reader, the converter hands its int8 form to the others too, carried back through
     reshapes, slices and repeats: the warped picture that `refined` adds to, the picture that Canny sees, the hole that a
-    membrane fills and the visible part of the output then had 8 bits. (Its own flag against that, strict_qdq_mode, changes nothing in litert-torch 0.10.)
+    membrane fills and the visible part of the output then had 8 bits. (Its own flag against that, strict_qdq_mode, changes
+    nothing in litert-torch 0.10.)
     """
     for op in graph.ops("QUANTIZE"):  # float to one int8 scale and on to another, where inputs of a join differ in scale
         first = graph.maker.get(int(op.inputs[0]))
