@@ -195,6 +195,14 @@ def network_of(args: argparse.Namespace) -> Inpainter:
     return pipeline
 
 
+def set_middle(pipeline: Inpainter, middle: str | None) -> None:
+    """What a network that plans is taught in the middle of real faces, by its name."""
+    if isinstance(pipeline, PatchEraser):
+        pipeline.middle = thin_plate.MIDDLES[middle or "plate"]
+    elif middle:
+        raise ValueError(f"--middle {middle}: {pipeline.config.model} does not plan; leave it out, or add --model patches")
+
+
 def run(args: argparse.Namespace) -> None:
     pipeline = network_of(args)
     if args.phase == "inpaint" and pipeline.first and not (args.edge or args.init):
@@ -202,12 +210,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--phase inpaint needs {first} of phase 1: --edge FOLDER (train.py ... --phase {pipeline.first} makes it)"
         )
-    if isinstance(pipeline, PatchEraser):
-        pipeline.middle = thin_plate.MIDDLES[args.middle or "plate"]
-    elif args.middle:
-        raise ValueError(
-            f"--middle {args.middle}: {pipeline.config.model} does not plan; leave it out, or add --model patches"
-        )
+    set_middle(pipeline, args.middle)
     unit = 128 if pipeline.config.model == "patches" else 32 * pipeline.config.shrink
     if args.size % unit:
         why = "128 pixels are seen of any picture" if unit == 128 else "the refine network halves five times"
