@@ -52,11 +52,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--symmetric", action="store_true", help="keep blank faces mirror-symmetric, as in the paper")
     parser.add_argument("--real", type=float, default=0.0, help="share of whole photographs, with holes in bare skin")
     parser.add_argument(
-        "--middle", choices=tuple(thin_plate.MIDDLES),
-        help="what a network that plans is taught in the middle of whole photographs, where nobody knows the truth: a "
-        "brighter thin plate over the skin around it, or a membrane, to begin with (default: plate)",
-    )  # fmt: skip
-    parser.add_argument(
         "--variety", nargs="*", choices=pairs.TrainingPairs.VARIETY, default=["blanks", "masks"],
         help="what is varied each time a picture is drawn (default: blanks masks)",
     )  # fmt: skip
@@ -108,6 +103,11 @@ def add_objective(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="coefficient of the flow's slope, which makes copies shifts instead of stripes",
     )
+    parser.add_argument(
+        "--middle", choices=tuple(thin_plate.MIDDLES),
+        help="what a network that plans is taught in the middle of whole photographs, where nobody knows the truth: a "
+        "brighter thin plate over the skin around it, or a membrane, to begin with (default: plate)",
+    )  # fmt: skip
     parser.add_argument("--perceptual-weight", type=float, default=fit.Recipe.perceptual)
     parser.add_argument(
         "--perceptual", choices=losses.FEATURE_NETWORKS, default="vgg",
