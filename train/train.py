@@ -142,6 +142,11 @@ def recipe_of(args: argparse.Namespace) -> fit.Recipe:
     )
 
 
+def resolution_of(model: str, size: int) -> int:
+    """What a network takes that is trained at a size: one that plans sees 128 pixels of any picture, and takes more."""
+    return max(256, size) if model == "patches" else size
+
+
 def network_of(args: argparse.Namespace) -> Inpainter:
     """A fresh pipeline, or the one of --init; with the first network of --edge."""
     model = args.model or "faceeraser"
@@ -150,7 +155,7 @@ def network_of(args: argparse.Namespace) -> Inpainter:
         if args.model not in (None, pipeline.config.model):
             raise ValueError(f"--init {args.init} is of the model {pipeline.config.model}, --model says {args.model}")
         shrink = pipeline.config.shrink if args.shrink is None else args.shrink
-        pipeline.config = replace(pipeline.config, resolution=args.size, shrink=shrink)
+        pipeline.config = replace(pipeline.config, resolution=resolution_of(pipeline.config.model, args.size), shrink=shrink)
         return pipeline
     torch.manual_seed(args.seed)
     parts = {"edges": ("guided", False), "fill": ("fill", False), "residual": ("residual", False), "halving": ("halved", ())}
@@ -167,8 +172,7 @@ def network_of(args: argparse.Namespace) -> Inpainter:
         left_out["norm"] = args.norm
     if model != "faceeraser" and (args.variant != VARIANTS[0] or {"edges", "residual", "halving"} & set(args.without)):
         raise ValueError(f"--variant and --without are for FaceEraser's parts; {model} has no such parts")
-    # A network that plans sees 128 pixels of any picture: what it is trained on is not what it paints.
-    resolution = max(256, args.size) if model == "patches" else args.size
+    resolution = resolution_of(model, args.size)
     config = Config.of(args.preset, model=model, variant=args.variant, resolution=resolution, **left_out)
     pipeline = peers.build(config, args.width)
     if args.edge:
