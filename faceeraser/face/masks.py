@@ -73,7 +73,7 @@ def mask_of(face: Face, size: int, parts: Sequence[str], pair: np.ndarray | None
     field = parts_map(level, size, glasses=pair, dilation=DILATION_ERASED) & np.uint8(bits)
     between = _closed(field & np.uint8(BROWS), GLABELLA * level.eye_distance / 2)
     closed = _closed(((field > 0) | between).astype(np.uint8), SLIT * level.eye_distance / 2)
-    keep = _well_inside(level, size)
+    keep = _depth(level, size) > MARGIN * level.eye_distance / DILATION_EYE_DISTANCE
     if (closed & ~keep).any():
         keep |= parts_map(level, size, dilation=dict.fromkeys(POLYGONS, LEAST)) > 0
     if pair is not None:
@@ -92,7 +92,8 @@ def with_creases(mask: np.ndarray, crop: np.ndarray, level: Face) -> np.ndarray:
     """
     unit = level.eye_distance / DILATION_EYE_DISTANCE
     away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
-    there = ~mask & (away <= REACHES * unit) & _well_inside(level, len(mask), DEEPER)
+    inside = _depth(level, len(mask))
+    there = ~mask & (away <= REACHES * unit) & (inside > DEEPER * unit)
     if not there.any():
         return mask
     luma = cv2.cvtColor(crop.astype(np.float32), cv2.COLOR_RGB2GRAY)
@@ -107,7 +108,7 @@ def with_creases(mask: np.ndarray, crop: np.ndarray, level: Face) -> np.ndarray:
     if not creases.any():
         return mask
     beside = cv2.distanceTransform((~creases).astype(np.uint8), cv2.DIST_L2, 5)
-    return mask | ((beside <= AROUND * unit) & _well_inside(level, len(mask)))
+    return mask | ((beside <= AROUND * unit) & (inside > MARGIN * unit))
 
 
 def _closed(mask: np.ndarray, radius: float) -> np.ndarray:
@@ -122,9 +123,9 @@ def _closed(mask: np.ndarray, radius: float) -> np.ndarray:
     return closed
 
 
-def _well_inside(level: Face, size: int, margin: float = MARGIN) -> np.ndarray:
-    """(size, size) bool, what lies so far inside the outline of a face in the coordinates of its crop."""
+def _depth(level: Face, size: int) -> np.ndarray:
+    """(size, size) float32, how far inside the outline of a face in the coordinates of its crop a pixel lies; 0 outside."""
     outline = np.zeros((size, size), np.uint8)
     cv2.fillPoly(outline, [np.round(level.mesh[OVAL] * 16).astype(np.int32)], 1, shift=4)
-    depth = cv2.distanceTransform(outline, cv2.DIST_L2, 5)
-    return depth > margin * level.eye_distance / DILATION_EYE_DISTANCE
+    depth: np.ndarray = cv2.distanceTransform(outline, cv2.DIST_L2, 5)
+    return depth

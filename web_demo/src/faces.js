@@ -2,8 +2,8 @@
 // by step. Names, units and order of the arithmetic are those modules', which tell why; tests/test_web.py compares the two.
 
 import {
-  averaged, blank, blurred, bounds, closed, cut, depths, extremes, fillPolygon, inverted, moved, rounded, scaleOf, scaled,
-  smoothed, warp,
+  averaged, blank, blurred, bounds, closed, cut, depths, extremes, fillPolygon, inverted, moved, reached, rounded, scaleOf,
+  scaled, smoothed, warp,
 } from './picture.js';
 
 /** @typedef {import('./picture.js').Picture} Picture */
@@ -292,10 +292,11 @@ export function faceMask(face, size, parts) {
   glasses.forEach((worn, k) => (mask[k] |= worn));
   const all = Object.keys(polygons);
   const near = partsMap(level, size, size, all, Object.fromEntries(all.map((part) => [part, least])));
-  const inside = wellInside(level, size);
+  const inside = insideOutline(level, size);
+  const deep = (face.known.margin * level.eyeDistance) / face.known.dilation_eye_distance;
   // What is narrow between erased parts keeps a crease: see masks.py.
   return closed(mask, size, size, (slit * level.eyeDistance) / 2)
-    .map((on, k) => (on && (inside[k] || near[k] || glasses[k]) ? 1 : 0));
+    .map((on, k) => (on && (inside[k] > deep || near[k] || glasses[k]) ? 1 : 0));
 }
 
 /**
@@ -306,13 +307,13 @@ export function faceMask(face, size, parts) {
  * @returns {Uint8Array} (size, size)
  */
 export function withCreases(mask, crop, level) {
-  const {creases, painting, dilation_eye_distance: distance} = level.known;
+  const {creases, painting, margin, dilation_eye_distance: distance} = level.known;
   const {darker, valley, touches, reaches, around, deeper} = creases;
   const size = crop.width;
   const unit = level.eyeDistance / distance;
   const away = depths(mask.map((on) => 1 - on), size, size);
-  const deep = wellInside(level, size, deeper);
-  const there = mask.map((on, k) => (!on && deep[k] && away[k] <= reaches * unit ? 1 : 0));
+  const inside = insideOutline(level, size);
+  const there = mask.map((on, k) => (!on && inside[k] > deeper * unit && away[k] <= reaches * unit ? 1 : 0));
   const [red, green, blue] = painting.luma;
   const luma = Float32Array.from(mask, (_, k) => {
     return red * crop.data[3 * k] + green * crop.data[3 * k + 1] + blue * crop.data[3 * k + 2];
@@ -325,33 +326,18 @@ export function withCreases(mask, crop, level) {
   const half = rounded(valley * unit);
   const closing = extremes(extremes(smooth, size, size, half, Math.max), size, size, half, Math.min);
   const dark = there.map((on, k) => (on && closing[k] - smooth[k] > darker * usual ? 1 : 0));
-  const apart = new Uint8Array(mask.length).fill(1); // from the creases: 0 in them
-  const open = [];
-  const visit = (k) => {
-    if (!dark[k] || !apart[k]) return;
-    apart[k] = 0;
-    open.push(k);
-  };
-  dark.forEach((on, k) => on && away[k] <= touches * unit && visit(k));
-  if (!open.length) return mask;
-  while (open.length) {
-    const k = open.pop();
-    const [x, y] = [k % size, Math.floor(k / size)];
-    for (let row = Math.max(y - 1, 0); row <= Math.min(y + 1, size - 1); row++) {
-      for (let column = Math.max(x - 1, 0); column <= Math.min(x + 1, size - 1); column++) visit(row * size + column);
-    }
-  }
-  const inside = wellInside(level, size);
-  const beside = depths(apart, size, size);
-  return mask.map((on, k) => (on || (inside[k] && beside[k] <= around * unit) ? 1 : 0));
+  const creased = reached(dark, size, (k) => away[k] <= touches * unit);
+  if (!creased.includes(1)) return mask;
+  const beside = depths(creased.map((on) => 1 - on), size, size);
+  return mask.map((on, k) => (on || (inside[k] > margin * unit && beside[k] <= around * unit) ? 1 : 0));
 }
 
-/** What lies some way inside the outline of a face, where no skin is painted on hair or a wall. */
-function wellInside(level, size, margin = level.known.margin) {
-  const {oval, dilation_eye_distance: distance} = level.known;
+/** How far inside the outline of a face, where no skin is painted on hair or a wall, each pixel of its crop lies. */
+function insideOutline(level, size) {
+  const {oval} = level.known;
   const outline = new Uint8Array(size * size);
   fillPolygon(outline, size, size, oval.map((k) => level.mesh[k]), 1);
-  return depths(outline, size, size).map((depth) => (depth > (margin * level.eyeDistance) / distance ? 1 : 0));
+  return depths(outline, size, size);
 }
 
 /** A pair of glasses that fits the landmarks, and all that it encloses: what glasses.py erases where no frame stands out. */

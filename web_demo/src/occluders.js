@@ -2,7 +2,7 @@
 // with the constants that /data/faces.json has of it.
 
 import {Sampled} from './painting.js';
-import {averaged, depths, scaled} from './picture.js';
+import {averaged, depths, reached, scaled} from './picture.js';
 
 /** @typedef {import('./picture.js').Picture} Picture */
 /**
@@ -51,20 +51,6 @@ export function trimmed(mask, size, front, {side, in_front: from, wholly, fades}
 /** What is in front, without what lies wholly inside the mask: a highlight, a nostril or a mark is no occluder. */
 function reachingIn(front, mask, size, side, from) {
   const covered = averaged({width: size, height: size, channels: 1, data: Float32Array.from(mask)}, side, side).data;
-  const reached = new Uint8Array(front.length);
-  const open = [];
-  const visit = (k) => {
-    if (reached[k] || front[k] <= from) return;
-    reached[k] = 1;
-    open.push(k);
-  };
-  covered.forEach((share, k) => share < 0.5 && visit(k));
-  while (open.length) {
-    const k = open.pop();
-    const [x, y] = [k % side, Math.floor(k / side)];
-    for (let row = Math.max(y - 1, 0); row <= Math.min(y + 1, side - 1); row++) {
-      for (let column = Math.max(x - 1, 0); column <= Math.min(x + 1, side - 1); column++) visit(row * side + column);
-    }
-  }
-  return front.map((sure, k) => (sure > from && !reached[k] ? 0 : sure));
+  const whole = reached(Uint8Array.from(front, (sure) => (sure > from ? 1 : 0)), side, (k) => covered[k] < 0.5);
+  return front.map((sure, k) => (sure > from && !whole[k] ? 0 : sure));
 }

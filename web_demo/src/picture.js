@@ -365,6 +365,31 @@ export function closed(field, width, height, radius) {
   return result;
 }
 
+/**
+ * What of a field hangs together, corners too, with a pixel of it for which `begins` is true.
+ * @param {Uint8Array} field (side, side) of 0 and 1
+ * @param {(k: number) => boolean} begins
+ * @returns {Uint8Array} (side, side)
+ */
+export function reached(field, side, begins) {
+  const result = new Uint8Array(field.length);
+  const open = [];
+  const visit = (k) => {
+    if (!field[k] || result[k]) return;
+    result[k] = 1;
+    open.push(k);
+  };
+  field.forEach((on, k) => on && begins(k) && visit(k));
+  while (open.length) {
+    const k = open.pop();
+    const [x, y] = [k % side, Math.floor(k / side)];
+    for (let row = Math.max(y - 1, 0); row <= Math.min(y + 1, side - 1); row++) {
+      for (let column = Math.max(x - 1, 0); column <= Math.min(x + 1, side - 1); column++) visit(row * side + column);
+    }
+  }
+  return result;
+}
+
 /** The largest or smallest of the pixels in a square of 2 half + 1 around each pixel: `pick` is Math.max or Math.min. */
 export function extremes(field, width, height, half, pick) {
   const across = new Float32Array(field.length);
