@@ -78,30 +78,16 @@ public final class Occluders {
             whole.values[i] = mask.on[i] != 0 ? 1 : 0;
         }
         float[] covered = Sampling.shrink(whole, SIDE, SIDE).values;
-        boolean[] reached = new boolean[front.length];
-        int[] waiting = new int[front.length];
-        int count = 0;
+        boolean[] sure = new boolean[front.length];
+        boolean[] outside = new boolean[front.length];
         for (int i = 0; i < front.length; i++) {
-            if (covered[i] < 0.5f && front[i] > IN_FRONT) {
-                reached[i] = true;
-                waiting[count++] = i;
-            }
+            sure[i] = front[i] > IN_FRONT;
+            outside[i] = covered[i] < 0.5f;
         }
-        while (count > 0) {
-            int at = waiting[--count];
-            for (int y = Math.max(at / SIDE - 1, 0); y <= Math.min(at / SIDE + 1, SIDE - 1); y++) {
-                for (int x = Math.max(at % SIDE - 1, 0); x <= Math.min(at % SIDE + 1, SIDE - 1); x++) {
-                    int next = y * SIDE + x;
-                    if (!reached[next] && front[next] > IN_FRONT) {
-                        reached[next] = true;
-                        waiting[count++] = next;
-                    }
-                }
-            }
-        }
+        boolean[] reached = Shapes.reached(sure, outside, SIDE);
         float[] kept = front.clone();
         for (int i = 0; i < kept.length; i++) {
-            if (kept[i] > IN_FRONT && !reached[i]) {
+            if (sure[i] && !reached[i]) {
                 kept[i] = 0;
             }
         }

@@ -162,31 +162,20 @@ public final class Parts {
         int half = (int) Math.rint(VALLEY * unit);
         float[] closing = Shapes.extremes(Shapes.extremes(smooth, size, size, half, 1), size, size, half, -1);
         boolean[] dark = new boolean[open.length];
-        byte[] apart = new byte[open.length]; // from the creases: 0 in them
-        Arrays.fill(apart, (byte) 1);
-        int[] waiting = new int[open.length];
-        int last = 0;
+        boolean[] begins = new boolean[open.length];
         for (int i = 0; i < open.length; i++) {
             dark[i] = there[i] && closing[i] - smooth[i] > CREASE * usual;
-            if (dark[i] && away[i] <= TOUCHES * unit) {
-                apart[i] = 0;
-                waiting[last++] = i;
-            }
+            begins[i] = away[i] <= TOUCHES * unit;
         }
-        if (last == 0) {
+        boolean[] creased = Shapes.reached(dark, begins, size);
+        byte[] apart = new byte[open.length]; // from the creases: 0 in them
+        boolean any = false;
+        for (int i = 0; i < open.length; i++) {
+            apart[i] = (byte) (creased[i] ? 0 : 1);
+            any |= creased[i];
+        }
+        if (!any) {
             return mask;
-        }
-        while (last > 0) {
-            int at = waiting[--last];
-            for (int y = Math.max(at / size - 1, 0); y <= Math.min(at / size + 1, size - 1); y++) {
-                for (int x = Math.max(at % size - 1, 0); x <= Math.min(at % size + 1, size - 1); x++) {
-                    int next = y * size + x;
-                    if (dark[next] && apart[next] != 0) {
-                        apart[next] = 0;
-                        waiting[last++] = next;
-                    }
-                }
-            }
         }
         float[] beside = Shapes.distance(apart, size, size);
         Mask result = new Mask(size, size);

@@ -154,6 +154,32 @@ final class Shapes {
         return result;
     }
 
+    /** What of a square field hangs together, corners too, with a pixel of it that is also in `begins`. */
+    static boolean[] reached(boolean[] field, boolean[] begins, int side) {
+        boolean[] result = new boolean[field.length];
+        int[] waiting = new int[field.length];
+        int count = 0;
+        for (int i = 0; i < field.length; i++) {
+            if (field[i] && begins[i]) {
+                result[i] = true;
+                waiting[count++] = i;
+            }
+        }
+        while (count > 0) {
+            int at = waiting[--count];
+            for (int y = Math.max(at / side - 1, 0); y <= Math.min(at / side + 1, side - 1); y++) {
+                for (int x = Math.max(at % side - 1, 0); x <= Math.min(at % side + 1, side - 1); x++) {
+                    int next = y * side + x;
+                    if (field[next] && !result[next]) {
+                        result[next] = true;
+                        waiting[count++] = next;
+                    }
+                }
+            }
+        }
+        return result;
+    }
+
     /** The largest (sign 1) or smallest (-1) value in a square of 2 half + 1 around each pixel (dilate and erode). */
     static float[] extremes(float[] field, int width, int height, int half, int sign) {
         float[] across = new float[field.length];
