@@ -329,7 +329,8 @@ class Eraser:
         self.clock.start()
         plans = []
         for face, choice, number in zip(around, glasses, numbers, strict=True):
-            crop, matrix = align(image, face, self.resolution)
+            # Nothing of it is shown, and a plan sees half of its pixels.
+            crop, matrix = align(image, face, self.resolution, sharp=False)
             self.clock("cut")
             points = transform(matrix, face.mesh[PART_POINTS])
             answer, covers, kept = held.of(number, crop, choice, points)

@@ -368,22 +368,45 @@ def test_in_a_video_what_has_not_changed_is_not_looked_at_again_and_who_comes_in
     real = finder._look
     monkeypatch.setattr(finder, "_look", lambda *arguments: looks.append(1) or real(*arguments))
 
-    def seen(image: np.ndarray) -> tuple[bool, int]:
+    def seen(image: np.ndarray, closer: int | None = None) -> tuple[bool, int]:
         noisy = np.clip(image.astype(np.int16) + random.integers(-4, 5, (1080, 1920, 1)), 0, 255).astype(np.uint8)
         looks.clear()
-        detections = finder.detect(noisy, looked=looked, known=[speaker])
+        detections = finder.detect(noisy, closer=closer, looked=looked, known=[speaker])
         return any(1500 < detection.box[0, 0] < detection.box[1, 0] < 1800 for detection in detections), len(looks)
 
-    assert seen(room) == (False, 28)
+    everywhere = 1 + 3 + 6  # the whole, turned, and its halves; more where there may be a smaller face
+    there, cost = seen(room)
+    assert not there and everywhere <= cost < everywhere + 18
     assert seen(room) == (False, 1), "noise is no change"
     talking = room.copy()
     (left, top), (right, bottom) = speaker.mesh.min(0).astype(int), speaker.mesh.max(0).astype(int)
     talking[(top + bottom) // 2 : bottom, left:right] //= 2
     assert seen(talking)[1] == 1, "nor is what a face that is known does"
     there, cost = seen(busy)
-    assert there and 1 < cost < 28
+    assert there and 1 < cost < everywhere
     assert seen(busy)[1] == 1
-    assert seen(room[:, ::-1])[1] == 28, "a cut"
+    assert seen(room[:, ::-1])[1] >= everywhere, "a cut"
+    in_turn = [seen(busy, closer=2)[0] for _ in range(5)]
+    assert any(in_turn) and seen(busy, closer=2)[1] == 1, "two of the nine places at a time: the fifth look has them all"
+
+
+@pytest.mark.usefixtures("landmarks")
+@pytest.mark.parametrize("times", [6, 12, 18, 22])
+def test_where_something_small_may_be_a_face_is_looked_at_closer(
+    times: int, astronaut: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A face so many times smaller than the picture, in each of the quarters' corners where windows meet."""
+    side = round(1920 / times * 2.1)  # the head with its surroundings
+    head = cv2.resize(astronaut[:300, 75:375], (side, side), interpolation=cv2.INTER_AREA)
+    looks, real = list[int](), shared()._look
+    monkeypatch.setattr(shared(), "_look", lambda *arguments: looks.append(1) or real(*arguments))
+    for x, y in ((0, 0), (960 - side // 2, 540 - side // 2), (480 - side // 2, 360 - side // 2), (1920 - side, 1080 - side)):
+        room = np.full((1080, 1920, 3), 90, np.uint8)
+        room[y : y + side, x : x + side] = head
+        looks.clear()
+        (face,) = find_faces(room)
+        assert np.abs(face.mesh.mean(0) - [x + side / 2, y + 0.43 * side]).max() < 0.2 * side
+        assert len(looks) <= 10 + 6 < 28, "not all of the eighteen quarters"
 
 
 @pytest.mark.usefixtures("landmarks")

@@ -408,10 +408,12 @@ class Finder:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.closer: list[int | None] = []
         self.there: list[Face] = []
 
-    def detect(self, image: np.ndarray, min_score: float = 0.5, closer: int = 2, **of_video: Any) -> list[Detection]:
-        self.asked.append("closer" if closer else "detect")
+    def detect(self, image: np.ndarray, closer: int | None = None, **of_video: Any) -> list[Detection]:
+        self.asked.append("detect")
+        self.closer.append(closer)
         boxes = [np.stack([face.mesh.min(0), face.mesh.max(0)]) for face in self.there]
         return [Detection(np.vstack([box, np.zeros((6, 2))]), 0.9) for box in boxes]
 
@@ -450,28 +452,22 @@ def test_a_face_that_is_lost_is_looked_for_at_once_and_then_on_every_frame():
     tracker(blank, 0.04), tracker(blank, 0.04)
     finder.there, finder.asked = [a_face(320)], []
     (track,) = tracker(blank, 0.04)
-    assert finder.asked == ["closer", "landmarks"] and track.number == 2, "a jump is another face, with a filter of its own"
+    assert finder.asked == ["detect", "landmarks"] and track.number == 2, "a jump is another face, with a filter of its own"
     assert np.array_equal(track.face.mesh, finder.there[0].mesh)
-    finder.there, finder.asked = [], []
+    finder.there, finder.closer = [], []
     assert [tracker(blank, 0.04) for _ in range(10)] == [[]] * 10
-    assert finder.asked[0] == "closer" and len(finder.asked) == 10 and finder.asked.count("closer") == 1
-    assert tracker(blank, 0.04) == [] and finder.asked[-1] == "closer"
+    assert finder.closer == [None] + 9 * [0], "closely where it was lost, then on every frame"
+    assert tracker(blank, 0.04) == [] and finder.closer[-1] is None, "and closely now and then"
 
 
-def test_the_closest_look_is_every_third(monkeypatch):
-    """Parts of a quarter cost as much as several frames: now and then, not at every look."""
-    finder, blank, closer = Finder(), np.zeros((200, 400, 3), np.uint8), []
+def test_closer_looks_beside_a_face_that_is_followed_are_a_few_at_a_time():
+    """All of them cost as much as several frames."""
+    finder, blank = Finder(), np.zeros((200, 400, 3), np.uint8)
     finder.there = [a_face(100)]
-    real = finder.detect
-    monkeypatch.setattr(finder, "detect", lambda image, closer=0, **of_video: asked(closer) or real(image, closer=closer))
-
-    def asked(closeness: int) -> None:
-        closer.append(closeness)
-
     tracker = Tracker(finder, Constants(1.0, 10.0, 1.0, 5))  # type: ignore[arg-type]
-    for _ in range(31):
+    for _ in range(16):
         tracker(blank, 0.04)
-    assert closer == [2, 1, 1, 2, 1, 1, 2]
+    assert finder.closer == [None, 3, 3, 3]
 
 
 def test_the_largest_faces_of_a_video_do_not_take_turns():

@@ -284,9 +284,9 @@ class _Texture:
         numbers = np.arange(CORNERS**2)
         corners = np.stack([numbers % CORNERS, numbers // CORNERS], 1)
         moved = (np.stack([sources % HALVES, sources // HALVES], 1) + 2) * (block / 2) - corners * block
-        # How far x and y of each window are moved, and from pixels to blocks.
+        # How far each window is moved, x + iy: one number, so that both are looked up at once; and from pixels to blocks.
         shifts = moved @ cv2.invertAffineTransform(local)[:, :2].T
-        self._across, self._down = (shifts if moving else np.rint(shifts)).astype(np.float32).T.copy()
+        self._shifts = ((shifts if moving else np.rint(shifts)) @ [1, 1j]).astype(np.complex64)
         self._flags = cv2.INTER_CUBIC if moving else cv2.INTER_NEAREST
         self._blocks = np.hstack([local[:, :2], local[:, 2:] + 0.5]) / block
         ends = np.array([[0, 0, 1], [BLOCKS, 0, 1], [0, BLOCKS, 1], [BLOCKS, BLOCKS, 1]])
@@ -302,15 +302,20 @@ class _Texture:
         left, top = (np.clip(np.floor(place), 0, BLOCKS - 1) for place in (u, v))
         across, along = (np.cos((place - low) * np.float32(np.pi / 2)) ** 2 for place, low in ((u, left), (v, top)))
         first = (top * CORNERS + left).astype(np.intp)
+        here = np.empty(first.shape, np.complex64)
+        here.real, here.imag = columns, rows
         laid, squares = np.zeros(first.shape, np.float32), np.zeros(first.shape, np.float32)
         for down, tall in enumerate((along, 1 - along)):
             for right, wide in enumerate((across, 1 - across)):
-                window, weight = first + (CORNERS * down + right), wide * tall
-                from_x, from_y = np.take(self._across, window), np.take(self._down, window)
-                from_x += columns
-                from_y += rows
+                source = np.take(self._shifts[CORNERS * down + right :], first)
+                source += here
+                weight = wide * tall
                 if not self._whole:
+                    from_x, from_y = source.real, source.imag
                     weight *= (from_x >= 0) & (from_x < detail.shape[1]) & (from_y >= 0) & (from_y < detail.shape[0])
-                laid += weight * cv2.remap(detail, from_x, from_y, self._flags, borderMode=cv2.BORDER_REPLICATE)
-                squares += weight * weight
-        return laid / np.sqrt(np.maximum(squares, 1e-3))
+                pairs = source.view(np.float32).reshape(*source.shape, 2)
+                copied = cv2.remap(detail, pairs, None, self._flags, borderMode=cv2.BORDER_REPLICATE)
+                cv2.accumulateProduct(copied, weight, laid)
+                cv2.accumulateSquare(weight, squares)
+        np.sqrt(np.maximum(squares, 1e-3, out=squares), out=squares)
+        return np.divide(laid, squares, out=laid)

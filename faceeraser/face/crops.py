@@ -20,13 +20,14 @@ FEATHER = 3.0  # in crop pixels: the width over which what is pasted fades into 
 SMALLEST_CROP = 16
 
 
-def cut(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def cut(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], sharp: bool = True) -> np.ndarray:
     """Cut an affine patch out of a picture, without aliasing.
 
     Args:
         image: (H, W) or (H, W, C) uint8 or float32.
         matrix: 2x3, picture to patch coordinates.
         size: width and height of the patch.
+        sharp: enlarge by cubic instead of linear sampling, which takes a third of the time.
 
     Returns:
         The patch, of the picture's type. Beyond the picture its border pixels are repeated.
@@ -53,8 +54,8 @@ def cut(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndar
     back = np.diag(1 / factors)  # from the piece's pixels to the picture's: p = (q + 0.5) / factor - 0.5 + corner
     offset = 0.5 / factors - 0.5 + [left, top]
     local = np.hstack([matrix[:, :2] @ back, (matrix[:, :2] @ offset + matrix[:, 2])[:, None]])
-    smooth = cv2.INTER_CUBIC if scale > 1.0 else cv2.INTER_LINEAR
-    return cv2.warpAffine(piece, local, (width, height), flags=smooth, borderMode=cv2.BORDER_REPLICATE)
+    flags = cv2.INTER_CUBIC if scale > 1.0 and sharp else cv2.INTER_LINEAR
+    return cv2.warpAffine(piece, local, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _stretch(matrix: np.ndarray) -> float:
@@ -87,8 +88,8 @@ def check_picture(image: np.ndarray) -> None:
         raise ValueError(f"found {described}; expected a uint8 RGB picture of shape (H, W, 3); picture.read makes one")
 
 
-def align(image: np.ndarray, face: Face, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a face out, eyes level, filling a square crop from the hairline to the chin.
+def align(image: np.ndarray, face: Face, size: int = 256, sharp: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Cut a face out, eyes level, filling a square crop from the hairline to the chin. sharp: as for `cut`.
 
     Returns:
         The crop, (size, size, 3) uint8, and the 2x3 matrix from picture to crop coordinates, for `face.moved` and
@@ -96,7 +97,7 @@ def align(image: np.ndarray, face: Face, size: int = 256) -> tuple[np.ndarray, n
     """
     check_picture(image)
     matrix = align_matrix(face, size)
-    return cut(image, matrix, (size, size)), matrix
+    return cut(image, matrix, (size, size), sharp), matrix
 
 
 def align_matrix(face: Face, size: int = 256) -> np.ndarray:

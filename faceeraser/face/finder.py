@@ -27,7 +27,16 @@ _NOSE_TIP, _MOUTH_MIDDLE = 1, [13, 14]
 _EXACT = 3  # halvings that a look at a whole picture does without: those of pictures below 2,048 pixels
 FLAT = 2.0  # standard deviation, in levels of 255: where there is less, in a sky or a wall, there is no face
 _SOME = 0.1  # the landmark model's score below which it sees no face; of 188 faces none had less than 0.58 at first
-MESH_APART = 0.3  # in eye distances: how far a mesh may be from the detector's own points, see `_apart`
+_DOUBT = 0.05
+"""The detector's score above which a small place of half a picture is looked at more closely. Of 260
+portraits in other pictures, faces of a twelfth to a twentieth of the longer side have 0.17 at least there, down to a
+twenty-sixth 0.07.
+"""
+_SURE = 0.8  # the detector's score above which what it saw is a face, and what else is seen inside is none
+MESH_APART = 0.3  # in eye distances: how far a mesh may be from the detector's own points, see `_right`
+
+Place = tuple[tuple[int, int, int], int]
+"""A square of a picture, its left, top and side in pixels, and by how many quarters it is turned against the clock."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +69,9 @@ class Looked:
     codec's flicker are below 2 there, what the smallest face that is found covers is 4 pixels wide."""
 
     def __init__(self) -> None:
-        self._then: dict[tuple[int, int, int, int], np.ndarray] = {}
+        self._then: dict[Place, np.ndarray] = {}
+        self._named: dict[Place, int] = {}
+        self._turn = 0
         self._now, self._scale, self._known = np.zeros((1, 1, 3), np.uint8), 1.0, np.zeros((1, 1), bool)
 
     def begin(self, image: np.ndarray, small: np.ndarray, known: Sequence[Face]) -> None:
@@ -70,23 +81,36 @@ class Looked:
         self._now, self._scale = small, small.shape[1] / image.shape[1]
         self._known = np.zeros(small.shape[:2], bool)
         for face in known:
-            low, high = (face.mesh.min(0) * self._scale, face.mesh.max(0) * self._scale)
+            low, high = _box(face) * self._scale
             (left, top), (right, bottom) = np.maximum(np.floor(low - 2), 0).astype(int), np.ceil(high + 3).astype(int)
             self._known[top : max(bottom, 0), left : max(right, 0)] = True
 
-    def changed(self, window: tuple[int, int, int], quarters: int) -> bool:
-        """Whether a place (left, top and side in pixels) has changed since this said so last, or is new."""
-        x, y, side = window
+    def due(self, places: Sequence[Place], most: int | None) -> list[Place]:
+        """Which places are to be looked at: new ones and those that have changed since this named them last, those that have
+        waited longest first, at most so many (None: all).
+        """
+        due: list[Place] = []
+        self._turn += 1
+        for place in sorted(places, key=lambda place: self._named.get(place, 0)):
+            if most is not None and len(due) >= most:
+                break
+            if self._changed(place):
+                self._named[place] = self._turn
+                due.append(place)
+        return due
+
+    def _changed(self, place: Place) -> bool:
+        (x, y, side), _ = place
         first, last = (math.floor(each * self._scale) for each in (x, y)), (each + side for each in (x, y))
         (left, top), (right, bottom) = first, (math.ceil(each * self._scale) for each in last)
         now = self._now[top:bottom, left:right]
-        then = self._then.get((*window, quarters))
+        then = self._then.get(place)
         if then is not None:
             differs = cv2.absdiff(now, then).max(axis=2).astype(np.float32)
             differs[self._known[top:bottom, left:right]] = 0
             if float(cv2.blur(differs, (3, 3)).max()) < self.CHANGED:
                 return False
-        self._then[(*window, quarters)] = now
+        self._then[place] = now
         return True
 
 
@@ -139,19 +163,22 @@ class FaceFinder:
         self,
         image: np.ndarray,
         min_score: float = 0.5,
-        closer: int = 2,
+        closer: int | None = None,
         looked: Looked | None = None,
         known: Sequence[Face] = (),
     ) -> list[Detection]:
         """Where faces are, the most confident first, without landmarks.
 
+        The whole picture is looked at, then, closer, places: the picture turned by 90, 180 and 270 degrees, and parts of
+        half its size, for smaller faces; and of these what may be a face that is smaller still, in parts of a quarter.
+
         Args:
             image: (H, W, 3) uint8 RGB.
             min_score: the detector's threshold in [0, 1].
-            closer: 0 looks at the whole picture once; 1 also at the picture turned by 90, 180 and 270 degrees and at parts
-                of half its size, for smaller faces; 2 also at parts of a quarter.
-            looked: of a video, what has been looked at before: closer looks are at what has changed since.
-            known: faces that need not be found, for `looked`.
+            closer: how many places are looked at, at most; None: all.
+            looked: of a video, what has been looked at before: only places that have changed since are looked at, those that
+                have waited longest first.
+            known: faces that need not be found.
 
         Raises:
             ValueError: the picture is not (H, W, 3) uint8.
@@ -160,42 +187,38 @@ class FaceFinder:
         height, width = image.shape[:2]
         longer = max(height, width)
         levels = _halved(image, longer)
+        whole = (0, 0, longer)
+        places = [(whole, quarters) for quarters in (1, 2, 3)] + [(half, 0) for half in _windows(image.shape, 2)]
+        if looked is not None:
+            looked.begin(image, levels[-1], known)
+            places = looked.due(places, closer)
         with self._lock:
-            seen = [Detection(*weighted) for weighted in _weighted_nms(*self._look(levels, (0, 0, longer), min_score))]
-            if not closer:
-                return seen
-            if looked is not None:
-                looked.begin(image, levels[-1], known)
+            seen = _merged([self._look(levels, whole, min_score)])
             for quarters in (1, 2, 3):
-                if looked is None or looked.changed((0, 0, longer), quarters):
-                    turned = self._look(levels, (0, 0, longer), min_score, quarters)
-                    seen += [Detection(*weighted) for weighted in _weighted_nms(*turned)]
+                if (whole, quarters) in places[:closer]:
+                    seen += _merged([self._look(levels, whole, min_score, quarters)])
             # The short-range detector sees faces from about a sixth of what it looks at on.
-            for parts in (2, 4)[:closer]:
-                side = longer // parts
-                if side < 128:
-                    break
-                windows = [(x, y, side) for y in _starts(height, side) for x in _starts(width, side)]
-                looks = [
-                    self._look(levels, window, min_score)
-                    for window in windows
-                    if looked is None or looked.changed(window, 0)
-                ]
-                if looks:
-                    points, scores = (np.concatenate(values) for values in zip(*looks, strict=True))
-                    seen += [Detection(*weighted) for weighted in _weighted_nms(points, scores)]
+            looks = [self._look(levels, half, min(_DOUBT, min_score)) for half, quarters in places[:closer] if not quarters]
+            seen += _merged([(points[scores >= min_score], scores[scores >= min_score]) for points, scores in looks])
+            found = [each.box for each in seen if each.score > _SURE] + [_box(face) for face in known]
+            seen += _merged([self._look(levels, part, min_score) for part in _doubtful(looks, found, image.shape)])
         return _grouped(seen)
 
     def landmarks(self, image: np.ndarray, detection: Detection) -> Face | None:
         """The landmarks of a detection, in two passes; None if the landmark model sees no face there.
 
         A mesh whose eyes, nose and mouth are not where the detector saw them is wrong, as on a face that is upside down. It
-        is then tried from what else the detector saw there, and at last the place is looked at once more, turned.
+        is then tried from what else the detector saw there, and at last the place is looked at once more, turned, unless the
+        landmark model saw nothing at all: of seven small turned faces that needed this it gave none less than 0.46.
         """
+        something = False
         for candidate in (detection, *detection.others):
-            face = self._meshed(image, candidate)
-            if face is not None and _apart(face, candidate) <= MESH_APART:
-                return face
+            if (face := self._meshed(image, candidate)) is not None:
+                something = True
+                if _right(face, candidate):
+                    return replace(face, score=candidate.score)
+        if not something:
+            return None
         side = 2.0 * float(np.ptp(detection.box, axis=0).max())
         left, top = np.round(detection.box.mean(0) - side / 2).astype(int)
         x, y = max(0, left), max(0, top)
@@ -203,26 +226,25 @@ class FaceFinder:
         if min(view.shape[:2]) < 8:
             return None
         longer = max(view.shape[:2])
-        levels, best = _halved(view, longer), list[tuple[float, Face]]()
+        levels, best = _halved(view, longer), list[Face]()
         for quarters in (1, 2, 3):
             with self._lock:
-                looks = _weighted_nms(*self._look(levels, (0, 0, longer), 0.5, quarters))
-            for points, score in looks:
-                candidate = Detection(points + np.array([x, y]), score)
+                looks = _merged([self._look(levels, (0, 0, longer), 0.5, quarters)])
+            for candidate in looks:
+                candidate = replace(candidate, points=candidate.points + np.array([x, y]))
                 face = self._meshed(image, candidate) if _overlap(candidate, detection) else None
-                if face is not None and _apart(face, candidate) <= MESH_APART:
-                    best.append((score, face))
-        return max(best, key=lambda each: each[0])[1] if best else None
+                if face is not None and _right(face, candidate):
+                    best.append(replace(face, score=candidate.score))
+        return max(best, key=lambda face: face.score, default=None)
 
     def _meshed(self, image: np.ndarray, detection: Detection) -> Face | None:
-        """The mesh where a face was detected, whether or not it is right."""
+        """The mesh where a face was detected, right or not, its score the model's own; None where it sees no face at all."""
         centre, side = detection.box.mean(0), 1.5 * float(np.ptp(detection.box, axis=0).max())
         roll = math.degrees(math.atan2(*(detection.points[3] - detection.points[2])[::-1]))
         face = self._pass(image, centre, side, roll)
         # The second crop, taken from the first mesh, is centred better than the detector's. Its opinion counts, unless the
         # first saw nothing at all.
-        face = self._pass(image, *_around(face)) if face and face.score >= _SOME else None
-        return replace(face, score=detection.score) if face and face.score >= 0.5 else None
+        return self._pass(image, *_around(face)) if face and face.score >= _SOME else None
 
     def follow(self, image: np.ndarray, face: Face) -> Face | None:
         """The same face in the next frame of a video, in one pass that starts at its last mesh; None if it is lost.
@@ -327,6 +349,46 @@ def _anchors() -> np.ndarray:
     return np.concatenate(grids)
 
 
+def _windows(shape: Sequence[int], parts: int) -> list[tuple[int, int, int]]:
+    """Left, top and side of squares that cover a picture of this shape, their side so much of its longer one; none where
+    they would be smaller than what the detector looks at.
+    """
+    side = max(shape[:2]) // parts
+    if side < 128:
+        return []
+    return [(x, y, side) for y in _starts(shape[0], side) for x in _starts(shape[1], side)]
+
+
+def _doubtful(
+    looks: Sequence[tuple[np.ndarray, np.ndarray]], found: Sequence[np.ndarray], shape: Sequence[int]
+) -> list[tuple[int, int, int]]:
+    """The squares of a quarter of a picture in which something small was seen, and no face yet, at what has been looked at;
+    `found`: boxes (2, 2) of faces.
+    """
+    windows = _windows(shape, 4)
+    if not windows or not looks:
+        return []
+    boxes = np.concatenate([points[:, :2] for points, _ in looks]).clip(0, shape[1::-1])
+    boxes = boxes[np.ptp(boxes, axis=1).max(1) < max(shape[:2]) / 8]
+    for low, high in found:
+        middles = boxes.mean(1)
+        boxes = boxes[((middles < low) | (middles > high)).any(1)]
+    first, side = np.array([[x, y] for x, y, _ in windows]), windows[0][2]
+    # The window that holds most of them, and so on until none is left.
+    held = ((boxes[:, 0] >= first[:, None]) & (boxes[:, 1] <= first[:, None] + side)).all(2)
+    chosen = []
+    while held.any():
+        best = int(held.sum(1).argmax())
+        chosen.append(windows[best])
+        held &= ~held[best]
+    return chosen
+
+
+def _box(face: Face) -> np.ndarray:
+    """Its upper left and lower right corner, (2, 2)."""
+    return np.stack([face.mesh.min(0), face.mesh.max(0)])
+
+
 def _starts(length: int, side: int) -> list[int]:
     """Where windows of `side` begin so that they cover `length` and overlap by a third at least.
 
@@ -370,11 +432,14 @@ def _grouped(seen: Sequence[Detection]) -> list[Detection]:
     return [replace(first, others=rest) for first, *rest in groups]
 
 
-def _apart(face: Face, detection: Detection) -> float:
-    """How far the mesh's eyes, nose and mouth are from where the detector saw them, in eye distances, the farthest."""
+def _right(face: Face, detection: Detection) -> bool:
+    """Whether a mesh is that of the face detected: its model is sure of it, and eyes, nose and mouth are where the detector
+    saw them.
+    """
     places = np.stack([*face.eyes, face.mesh[_NOSE_TIP], face.mesh[_MOUTH_MIDDLE].mean(0)])
     unit = max(face.eye_distance, 0.25 * face.width, 1.0)
-    return float(np.linalg.norm(places - detection.points[2:6], axis=1).max() / unit)
+    apart = float(np.linalg.norm(places - detection.points[2:6], axis=1).max() / unit)
+    return face.score >= 0.5 and apart <= MESH_APART
 
 
 def same_face(first: Face, second: Face) -> bool:
@@ -383,8 +448,13 @@ def same_face(first: Face, second: Face) -> bool:
     return float(np.hypot(*(middles[0] - middles[1]))) < 0.4 * max(first.width, second.width)
 
 
-def _weighted_nms(points: np.ndarray, scores: np.ndarray, overlap: float = 0.3) -> list[tuple[np.ndarray, float]]:
-    """Merge overlapping candidates into their average weighted by score (BlazeFace's blending), best first."""
+def _merged(looks: Sequence[tuple[np.ndarray, np.ndarray]], overlap: float = 0.3) -> list[Detection]:
+    """Overlapping candidates, points (N, 8, 2) and scores (N,) of each look, merged into their average weighted by score
+    (BlazeFace's blending), best first.
+    """
+    if not looks:
+        return []
+    points, scores = (np.concatenate(values) for values in zip(*looks, strict=True))
     order = np.argsort(-scores, kind="stable")
     points, scores = points[order], scores[order]
     merged = []
@@ -394,7 +464,7 @@ def _weighted_nms(points: np.ndarray, scores: np.ndarray, overlap: float = 0.3) 
         areas = (high - low).clip(0).prod(1)
         same = shared / np.maximum(areas + areas[0] - shared, 1e-9) > overlap
         same[0] = True
-        merged.append((np.average(points[same], axis=0, weights=scores[same]), float(scores[0])))
+        merged.append(Detection(np.average(points[same], axis=0, weights=scores[same]), float(scores[0])))
         points, scores = points[~same], scores[~same]
     return merged
 

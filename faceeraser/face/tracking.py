@@ -28,6 +28,7 @@ from faceeraser.face.finder import Detection, FaceFinder, Looked, same_face
 from faceeraser.face.mesh import OVAL, Face
 
 FILE = Path(__file__).with_name("tracking.json")
+CLOSER = 3  # of the nine places that the detector looks at more closely: after three of its looks it has seen them all
 JUMP = 0.75  # eye distances between two frames: no face moves so far, so the filter starts anew
 
 
@@ -90,7 +91,7 @@ class Tracker:
         self.frames, self.looks = 0, 0
         self._finder = finder
         self._followed: list[Tracked] = []
-        self._since, self._numbers, self._closer = 0, 0, 0
+        self._since, self._numbers = 0, 0
         self._looked = Looked()
 
     def __call__(self, image: np.ndarray, seconds: float, clock: Callable[[str], None] = lambda step: None) -> list[Tracked]:
@@ -111,19 +112,15 @@ class Tracker:
         lost = len(kept) < len(self._followed)
         clock("landmarks")
         self._since += 1
-        if lost or not kept or self._since >= self.constants.detect_every:
-            # Without a face every frame is looked at, or one would show for a while; the closer looks, which cost as much as
-            # the rest of a frame or more, are for the first frame of it and then now and then, the closest for every third.
-            closer = lost or self._since >= self.constants.detect_every or self.frames == 1
+        due = lost or self.frames == 1 or self._since >= self.constants.detect_every
+        if due or not kept:
+            # Without a face every frame is looked at, or one would show for a while; closer looks, which together cost as
+            # much as some frames, are for the first frame of it and then now and then, beside a face a few at a time.
             if lost:
                 self._looked = Looked()  # who was lost may still be where he was
-            closeness = (2 if self._closer % 3 == 0 else 1) if closer else 0
-            detected = self._finder.detect(
-                image, closer=closeness, looked=self._looked, known=[track.seen for track in kept]
-            )
-            if closer:
-                self._since = 0
-                self._closer += 1
+            closer = 0 if not due else CLOSER if kept and not lost else None
+            detected = self._finder.detect(image, closer=closer, looked=self._looked, known=[track.seen for track in kept])
+            self._since = 0 if due else self._since
             self.looks += 1
             clock("find")
             for detection in detected:

@@ -101,20 +101,18 @@ class AsThePage(FaceFinder):
         self,
         image: np.ndarray,
         min_score: float = 0.5,
-        closer: int = 2,
+        closer: int | None = None,
         looked: Looked | None = None,
         known: Sequence[Face] = (),
     ) -> list[Detection]:
         height, width = image.shape[:2]
         side = max(height, width) // 2
         seen = super().detect(image, min_score, 0)
-        if seen or not closer or side < 128:
+        if seen or closer == 0 or side < 128:
             return seen
         levels = finder._halved(image, 2 * side)
         places = [(x, y, side) for y in finder._starts(height, side) for x in finder._starts(width, side)]
-        looks = [self._look(levels, at, min_score) for at in places]
-        points, scores = (np.concatenate(looked) for looked in zip(*looks, strict=True))
-        return [Detection(*detection) for detection in finder._weighted_nms(points, scores)]
+        return finder._merged([self._look(levels, at, min_score) for at in places])
 
 
 Keep = Callable[[str, np.ndarray], dict[str, Any]]
