@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -66,6 +67,17 @@ def run_script() -> Callable[..., int]:
         return script(path).main([str(w) for w in arguments])
 
     return run
+
+
+@pytest.fixture(scope="module")
+def short_canny() -> Iterator[None]:
+    """Four steps of edge tracking, not 48: conversion takes as long as the graph has operators."""
+    from faceeraser.artifacts import edges
+    from faceeraser.model import networks
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "canny_tensor", partial(edges.canny_tensor, hysteresis_steps=4))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from faceeraser.artifacts.runtimes import ports_of
 from faceeraser.conversion import gpu_delegate
 from faceeraser.conversion.tflite import TFLite
 from faceeraser.measurement import runner
-from faceeraser.model import networks
 from faceeraser.model.config import Config
 from faceeraser.model.networks import FaceEraser
 from faceeraser.system.legacy import find_python
@@ -55,27 +53,25 @@ def pipeline() -> FaceEraser:
 
 
 @pytest.fixture(scope="module")
-def files(pipeline, tmp_path_factory) -> dict[str, Path]:
+def files(pipeline, tmp_path_factory, short_canny) -> dict[str, Path]:
     """By flavour: the network with Canny inside; and with edges as an input and float16 weights."""
     folder = tmp_path_factory.mktemp("files")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "canny_tensor", partial(edges.canny_tensor, hysteresis_steps=2))
-        for flavour, precision, given in (("gpu", "fp32", False), ("gpu-resampler", "fp16", True)):
-            path = folder / f"{flavour}.tflite"
-            format = TFLite(precision, edges_input=given, flavour=flavour)
-            format.write(pipeline, path)
-            checked = format.check(path, pipeline)
-            fields = {
-                "precision": precision,
-                "resolution": SIZE,
-                "edges": "input" if given else "inside",
-                "warp": flavour,
-                "checked": checked,
-                "parity": {"n": 0, "passed": None},
-                "notes": [],
-                "history": [],
-            }
-            write_card(path, fields)
+    for flavour, precision, given in (("gpu", "fp32", False), ("gpu-resampler", "fp16", True)):
+        path = folder / f"{flavour}.tflite"
+        format = TFLite(precision, edges_input=given, flavour=flavour)
+        format.write(pipeline, path)
+        checked = format.check(path, pipeline)
+        fields = {
+            "precision": precision,
+            "resolution": SIZE,
+            "edges": "input" if given else "inside",
+            "warp": flavour,
+            "checked": checked,
+            "parity": {"n": 0, "passed": None},
+            "notes": [],
+            "history": [],
+        }
+        write_card(path, fields)
     return {flavour: folder / f"{flavour}.tflite" for flavour in ("gpu", "gpu-resampler")}
 
 

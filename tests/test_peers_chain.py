@@ -1,7 +1,6 @@
 """Each peer through the chain that FaceEraser goes through: trained, pruned, quantized, exported, by the same commands."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +8,8 @@ import pytest
 import torch
 from conftest import script
 
-from faceeraser.artifacts import edges
 from faceeraser.artifacts.artifact import Artifact
-from faceeraser.model import checkpoint, inference, networks, pairs, peers
+from faceeraser.model import checkpoint, inference, pairs, peers
 from faceeraser.model.config import COMPARED, MODELS, Config
 from faceeraser.model.networks import cost_of
 from faceeraser.model.quant import QuantConv2d, quantized_tensors
@@ -22,9 +20,7 @@ PEERS = COMPARED[1:]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", PEERS)
-def test_a_peer_goes_through_the_chain(model, run_script, skin, tmp_path, monkeypatch):
-    # Four steps of edge tracking, not 48: conversion takes as long as the graph has operators.
-    monkeypatch.setattr(networks, "canny_tensor", partial(edges.canny_tensor, hysteresis_steps=4))
+def test_a_peer_goes_through_the_chain(model, run_script, skin, tmp_path, short_canny):
     run = tmp_path / "run"
     common = ["--model", model, "--width", "16", "--size", "64", "--perceptual", "off", "--adversarial", "0", "--batch", "2"]
     tuned = ["--data", skin, "--batch", "2"]

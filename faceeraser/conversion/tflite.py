@@ -111,6 +111,16 @@ class TFLite(formats.Format):
 
     def _convert(self, traced: nn.Module, sample: Mapping[str, Tensor], path: Path, kinds: set[str]) -> None:
         """A traced module as a file, edited as these kinds are (tflite_edits.EDITS), besides what the options say."""
+        self._lower(traced, sample, path)
+        if self.precision == "fp16":
+            _halve_weights(path)
+        graph = Graph(path)
+        own = {"quantized": self.precision == "int8", "for_cpu": FLAVOURS[self.flavour].for_cpu}
+        tflite_edits.apply(graph, kinds | {kind for kind, on in own.items() if on})
+        graph.write(path)
+
+    def _lower(self, traced: nn.Module, sample: Mapping[str, Tensor], path: Path) -> None:
+        """A traced module as the converter writes it: the same for all flavours of one form of the warp."""
         litert_torch = need("litert_torch", "tflite", "writing a .tflite file")
         # By the least cut between NHWC and NCHW; the other way, which goes by the order of nodes, leaves ten TRANSPOSE more.
         litert_torch.config.layout_optimize_partitioner = "MINCUT"
@@ -123,12 +133,6 @@ class TFLite(formats.Format):
             quantizer = pt2e_quantizer.PT2EQuantizer().set_global(symmetric)
             options["quant_config"] = quant_config.QuantConfig(pt2e_quantizer=quantizer)
         litert_torch.convert(traced, sample_kwargs=dict(sample), **options).export(str(path))
-        if self.precision == "fp16":
-            _halve_weights(path)
-        graph = Graph(path)
-        own = {"quantized": self.precision == "int8", "for_cpu": FLAVOURS[self.flavour].for_cpu}
-        tflite_edits.apply(graph, kinds | {kind for kind, on in own.items() if on})
-        graph.write(path)
 
     def without(self, path: Path, target: Path, names: Sequence[str]) -> None:
         """As of every format, and without what only those outputs need."""

@@ -80,9 +80,9 @@ def run_all(plan: Sequence[Sequence[str]], root: Path, independent: bool = False
     """Run command lines of this toolkit one after another, each printed as `$ python ...`: what each took, in seconds.
 
     plan: the words after `python`, the script relative to `root` first; neighbours under export/ run side by side.
-    Stages that train run as two processes with half a batch each (of --batch, or 8) rather than as one with two threads: as
-    fast on free cores, and far faster on busy ones, where a thread that waits for the other spins (0.3 against 0.3-20 s a
-    step).
+    Where there are two cores, stages that train run as two processes with half a batch each (of --batch, or 8) rather than
+    as one with two threads: as fast on free cores, and far faster on busy ones, where a thread that waits for the other
+    spins (0.3 against 0.3-20 s a step).
     independent: no command needs another, so two of them run at a time, each on a core of its own and with 8 pictures.
 
     Raises:
@@ -98,7 +98,7 @@ def run_all(plan: Sequence[Sequence[str]], root: Path, independent: bool = False
         """Run one command: its exit code, its seconds and, when quiet, what it printed."""
         at = time.monotonic()
         trains = command[0] in TRAINING
-        split = trains and not independent
+        split = trains and not independent and processes > 1
         line = [sys.executable, *(parallel if split else []), str(root / command[0]), *command[1:]]
         if split:
             whole = int(command[command.index("--batch") + 1]) if "--batch" in command else 8
