@@ -44,14 +44,18 @@ class Still:
         self._things: dict[int, tuple[Answer, np.ndarray, np.ndarray]] = {}
         self._ages: dict[int, int] = {}
 
-    def of(self, number: int, crop: np.ndarray) -> tuple[Answer | None, float]:
-        """What holds for a crop of the face of this number, or None; and by how much the place differs that differs most,
-        visible or hidden.
+    @classmethod
+    def small(cls, crop: np.ndarray) -> np.ndarray:
+        """What is compared of a crop."""
+        return cv2.resize(crop, (cls.SIDE, cls.SIDE), interpolation=cv2.INTER_AREA)
+
+    def of(self, number: int, now: np.ndarray) -> tuple[Answer | None, float]:
+        """What holds for a crop of the face of this number, given `small`, or None; and by how much the place differs that
+        differs most, visible or hidden.
         """
         if number not in self._things or self._ages[number] >= self.EVERY:
             return None, 0.0
         thing, then, visible = self._things[number]
-        now = self._small(crop)
         differs = cv2.absdiff(cv2.blur(now, (3, 3)), cv2.blur(then, (3, 3))).max(axis=2)
         lit = np.abs(np.subtract(cv2.mean(now, visible), cv2.mean(then, visible))).max()
         if differs[visible > 0].max(initial=0) > self._changed or lit > self.LIT:
@@ -59,14 +63,11 @@ class Still:
         self._ages[number] += 1
         return thing, float(differs.max())
 
-    def new(self, number: int, crop: np.ndarray, mask: np.ndarray, thing: Answer) -> None:
-        """Hold something from now on; mask: what is hidden of the crop."""
-        hidden = cv2.resize(mask.astype(np.float32), (self.SIDE, self.SIDE), interpolation=cv2.INTER_AREA)
-        self._things[number] = thing, self._small(crop), (hidden == 0).astype(np.uint8)
+    def new(self, number: int, now: np.ndarray, thing: Answer) -> None:
+        """Hold something from now on; now: its crop, `small`."""
+        hidden = cv2.resize(thing.mask.astype(np.float32), (self.SIDE, self.SIDE), interpolation=cv2.INTER_AREA)
+        self._things[number] = thing, now, (hidden == 0).astype(np.uint8)
         self._ages[number] = 1
-
-    def _small(self, crop: np.ndarray) -> np.ndarray:
-        return cv2.resize(crop, (self.SIDE, self.SIDE), interpolation=cv2.INTER_AREA)
 
 
 class Said:
@@ -89,8 +90,9 @@ class Said:
         self, number: int, crop: np.ndarray, choice: str, points: np.ndarray
     ) -> tuple[Answer | None, bool, np.ndarray | None]:
         """The answer that holds for a crop of the face of this number, or None; if its mask does; the glasses that do."""
-        answer, differs = self._answers.of(number, crop)
-        known, _ = self._glasses.of(number, crop)
+        now = Still.small(crop)
+        answer, differs = self._answers.of(number, now)
+        known, _ = self._glasses.of(number, now)
         pair = known.pair if known and known.choice == choice else None
         if answer is None or answer.choice != choice:
             return None, False, pair
@@ -100,7 +102,8 @@ class Said:
     def new(self, number: int, crop: np.ndarray, answer: Answer, pair: np.ndarray | None) -> Answer:
         """The answer that has just been found, with the sources that are held for this face. pair: glasses that held."""
         answer = replace(answer, plan=self._sources.steady(number, answer.plan))
-        self._answers.new(number, crop, answer.mask, answer)
+        now = Still.small(crop)
+        self._answers.new(number, now, answer)
         if pair is None:
-            self._glasses.new(number, crop, answer.mask, answer)
+            self._glasses.new(number, now, answer)
         return answer

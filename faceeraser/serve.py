@@ -101,6 +101,7 @@ def known() -> dict[str, Any]:
             "bound": painting.BOUND,
             "deviation": painting.DEVIATION,
             "most_deviation": painting.MOST_DEVIATION,
+            "softened": painting.SOFTENED,
             "luma": painting.LUMA,
             "least_share": painting.LEAST_SHARE,
             "clean": {"slope": painting.CLEAN_SLOPE, "offset": painting.CLEAN_OFFSET},

@@ -32,6 +32,8 @@ DEVIATION = 1.2533
 """A normal variable's standard deviation in mean absolute deviations, in which outliers count less than squared."""
 MOST_DEVIATION = 0.028
 """Of luma: skin whose detail deviates more is creased or stubbled rather than porous, and is copied so much fainter."""
+SOFTENED = 1.03
+"""What detail is multiplied by where windows are moved by fractions of pixels, which takes as much of its deviation."""
 CLEAN_SLOPE, CLEAN_OFFSET = 4.0, 1.6
 """Of the ramp on skin's weight that says where nothing but skin is: 0 at 0.4 and below, 1 at 0.65 and above."""
 LUMA = (0.299, 0.587, 0.114)
@@ -64,7 +66,7 @@ def paint_by_plan(
         share: (R, R) float32 in [0, 1], the share that what is painted has of pixels, in the crop's coordinates: 1 in the
             mask, less where it fades out over what is in front and beside the mask (`occluders.trimmed`); None: the mask.
         moving: of a video. Windows are moved by fractions of pixels, bicubically, where whole ones would jump from frame to
-            frame as the face turns or comes nearer; of its texture 0.03 is lost by that.
+            frame as the face turns or comes nearer.
 
     Returns:
         The photograph, and (H, W) bool, what was painted. Other pixels stay as they are, to the bit; nothing that is
@@ -293,7 +295,7 @@ class _Texture:
         far = ends @ cv2.invertAffineTransform(self._blocks).T
         # All of the crop is there to be copied, so that nothing has to be asked of each pixel.
         self._whole = bool((far >= 0).all() and (far <= np.array(detail.shape[::-1]) - 1).all())
-        self._detail = detail
+        self._detail = detail * np.float32(SOFTENED) if moving else detail
 
     def __call__(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         detail = self._detail

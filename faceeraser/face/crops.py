@@ -106,7 +106,7 @@ def align_matrix(face: Face, size: int = 256) -> np.ndarray:
         raise ValueError(f"found size {size}; expected at least {SMALLEST_CROP} pixels; use 256 for the paper's crop")
     turn = square(np.zeros(2), 1.0, face.roll, 1)[:, :2]
     level = face.mesh[OVAL] @ turn.T
-    centre = np.linalg.solve(turn, (level.min(0) + level.max(0)) / 2)
+    centre = (level.min(0) + level.max(0)) / 2 @ turn
     return square(centre, 1.04 * float(np.ptp(level, axis=0).max()), face.roll, size)
 
 

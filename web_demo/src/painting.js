@@ -215,7 +215,7 @@ function isGrey({data}) {
 
 /** What sources make of the detail of a box. A pixel lies in four windows, one around each corner of its block. */
 class Texture {
-  constructor(detail, {width, height}, sources, local, size, moving, {blocks}) {
+  constructor(detail, {width, height}, sources, local, size, moving, {blocks, softened}) {
     Object.assign(this, {detail, width, height, local, blocks});
     this.block = size / blocks;
     const [halves, corners] = [2 * blocks - 3, blocks + 1];
@@ -231,6 +231,7 @@ class Texture {
         const at = 8 * k + 4 * axis;
         if (moving) cubic(shift - whole, this.weights.subarray(at, at + 4));
       });
+      if (moving) for (let i = 0; i < 4; i++) this.weights[8 * k + i] *= softened;
     });
   }
 

@@ -165,6 +165,7 @@ public class EraserTest {
         assertEquals(known.getDouble("bound"), Painting.BOUND, 0);
         assertEquals(known.getDouble("deviation"), Painting.DEVIATION, 0);
         assertEquals(known.getDouble("most_deviation"), Painting.MOST_DEVIATION, 0);
+        assertEquals(known.getDouble("softened"), Painting.SOFTENED, 0);
         assertEquals(known.getDouble("least_share"), Painting.LEAST_SHARE, 0);
         assertEquals(known.getJSONObject("clean").getDouble("slope"), Painting.SLOPE, 0);
         assertEquals(known.getJSONObject("clean").getDouble("offset"), Painting.OFFSET, 1e-7);
