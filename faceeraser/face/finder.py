@@ -35,8 +35,10 @@ twenty-sixth 0.07.
 _SURE = 0.8  # the detector's score above which what it saw is a face, and what else is seen inside is none
 MESH_APART = 0.3  # in eye distances: how far a mesh may be from the detector's own points, see `_right`
 
-Place = tuple[tuple[int, int, int], int]
-"""A square of a picture, its left, top and side in pixels, and by how many quarters it is turned against the clock."""
+Part = tuple[int, int, int]
+"""A square of a picture: its left, its top and its side, in pixels."""
+Place = tuple[Part, int]
+"""One, and by how many quarters it is turned against the clock."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +73,14 @@ class Looked:
     def __init__(self) -> None:
         self._then: dict[Place, np.ndarray] = {}
         self._named: dict[Place, int] = {}
-        self._turn = 0
+        self._turn, self._waiting = 0, dict[Part, None]()
         self._now, self._scale, self._known = np.zeros((1, 1, 3), np.uint8), 1.0, np.zeros((1, 1), bool)
 
     def begin(self, image: np.ndarray, small: np.ndarray, known: Sequence[Face]) -> None:
         """The next frame, the same small, and the faces in it that need not be found: what changes there does not count."""
         if small.shape != self._now.shape:
             self._then.clear()
+            self._waiting.clear()
         self._now, self._scale = small, small.shape[1] / image.shape[1]
         self._known = np.zeros(small.shape[:2], bool)
         for face in known:
@@ -98,6 +101,14 @@ class Looked:
                 self._named[place] = self._turn
                 due.append(place)
         return due
+
+    def next_of(self, parts: Sequence[Part], most: int | None) -> list[Part]:
+        """Which of these parts and of those that were left over before are to be looked at now, at most so many."""
+        self._waiting |= dict.fromkeys(parts)
+        now = list(self._waiting)[:most]
+        for part in now:
+            del self._waiting[part]
+        return now
 
     def _changed(self, place: Place) -> bool:
         (x, y, side), _ = place
@@ -163,8 +174,8 @@ class FaceFinder:
         self,
         image: np.ndarray,
         min_score: float = 0.5,
-        closer: int | None = None,
         looked: Looked | None = None,
+        closer: int | None = None,
         known: Sequence[Face] = (),
     ) -> list[Detection]:
         """Where faces are, the most confident first, without landmarks.
@@ -175,9 +186,9 @@ class FaceFinder:
         Args:
             image: (H, W, 3) uint8 RGB.
             min_score: the detector's threshold in [0, 1].
-            closer: how many places are looked at, at most, and how many parts of a quarter; None: all.
             looked: of a video, what has been looked at before: only places that have changed since are looked at, those that
                 have waited longest first.
+            closer: of a video, how many places are looked at, at most, and how many parts of a quarter; None: all.
             known: faces that need not be found.
 
         Raises:
@@ -195,13 +206,15 @@ class FaceFinder:
         with self._lock:
             seen = _merged([self._look(levels, whole, min_score)])
             for quarters in (1, 2, 3):
-                if (whole, quarters) in places[:closer]:
+                if (whole, quarters) in places:
                     seen += _merged([self._look(levels, whole, min_score, quarters)])
             # The short-range detector sees faces from about a sixth of what it looks at on.
-            looks = [self._look(levels, half, min(_DOUBT, min_score)) for half, quarters in places[:closer] if not quarters]
+            looks = [self._look(levels, half, min(_DOUBT, min_score)) for half, quarters in places if not quarters]
             seen += _merged([(points[scores >= min_score], scores[scores >= min_score]) for points, scores in looks])
             found = [each.box for each in seen if each.score > _SURE] + [_box(face) for face in known]
-            doubtful = _doubtful(looks, found, image.shape)[:closer]
+            doubtful = _doubtful(looks, found, image.shape)
+            if looked is not None:
+                doubtful = looked.next_of(doubtful, closer)
             seen += _merged([self._look(levels, part, min_score) for part in doubtful])
         return _grouped(seen)
 
@@ -257,7 +270,7 @@ class FaceFinder:
         return followed if followed and followed.score >= 0.5 else None
 
     def _look(
-        self, levels: Sequence[np.ndarray], window: tuple[int, int, int], min_score: float, quarters: int = 0
+        self, levels: Sequence[np.ndarray], window: Part, min_score: float, quarters: int = 0
     ) -> tuple[np.ndarray, np.ndarray]:
         """What the detector sees in a square of the picture: points (N, 8, 2) in the picture's pixels, and scores (N,).
 
@@ -350,7 +363,7 @@ def _anchors() -> np.ndarray:
     return np.concatenate(grids)
 
 
-def _windows(shape: Sequence[int], parts: int) -> list[tuple[int, int, int]]:
+def _windows(shape: Sequence[int], parts: int) -> list[Part]:
     """Left, top and side of squares that cover a picture of this shape, their side so much of its longer one; none where
     they would be smaller than what the detector looks at.
     """
@@ -362,7 +375,7 @@ def _windows(shape: Sequence[int], parts: int) -> list[tuple[int, int, int]]:
 
 def _doubtful(
     looks: Sequence[tuple[np.ndarray, np.ndarray]], found: Sequence[np.ndarray], shape: Sequence[int]
-) -> list[tuple[int, int, int]]:
+) -> list[Part]:
     """The squares of a quarter of a picture in which something small was seen, and no face yet, at what has been looked at,
     the surest first; `found`: boxes (2, 2) of faces.
     """

@@ -101,13 +101,13 @@ class AsThePage(FaceFinder):
         self,
         image: np.ndarray,
         min_score: float = 0.5,
-        closer: int | None = None,
         looked: Looked | None = None,
+        closer: int | None = None,
         known: Sequence[Face] = (),
     ) -> list[Detection]:
         height, width = image.shape[:2]
         side = max(height, width) // 2
-        seen = super().detect(image, min_score, 0)
+        seen = super().detect(image, min_score, Looked(), 0)
         if seen or closer == 0 or side < 128:
             return seen
         levels = finder._halved(image, 2 * side)
