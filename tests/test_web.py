@@ -247,13 +247,13 @@ def test_a_picture_is_erased_as_python_erases_it(demo: Page, portrait: Path, ast
         "const {width, height} = app.picture; const canvas = new OffscreenCanvas(width, height).getContext('2d');"
         "canvas.drawImage(app.picture, 0, 0); const {data} = canvas.getImageData(0, 0, width, height);"
         "const matrix = alignMatrix(app.faces[0], app.engine.size);"
-        "const crop = cut({width, height, channels: 4, data}, matrix, app.engine.size, app.engine.size);"
+        "const {size, plans} = app.engine; const crop = cut({width, height, channels: 4, data}, matrix, size, size, !plans);"
         f"const {{mask, share}} = await app.eraser.maskOf(app.faces[0], crop, {json.dumps(ALL)});"
         "const plan = await app.engine.eraser(scaled(crop, 1 / 255), Float32Array.from(mask));"
         "return {...plan, matrix: Float64Array.from(matrix), crop: crop.data, mask, share}"
     )
     mask, crop = given["mask"].reshape(size, size), given["crop"].reshape(size, size, 3)
-    there_crop, there_matrix = align(astronaut, face, size)
+    there_crop, there_matrix = align(astronaut, face, size, sharp=False)
     there = with_creases(face_mask(astronaut, face, size, ALL, "off")[0], there_crop, face.moved(there_matrix))
     there, _ = trimmed(there, Occluders()(there_crop))
     overlap = (mask & there).sum() / (mask | there).sum()

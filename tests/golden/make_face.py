@@ -14,7 +14,7 @@ their content: `crop.upright.u8` is uint8, `.f32` float32. `face.json` is
         "followed": [[x, y] * 468],           the mesh of FaceFinder.follow() from there, in the same picture
         "matrix": [[a, b, x], [c, d, y]],     picture to crop coordinates, of align() at 256
         "masks": {"brows,eyes": ARRAY, ...},  of face_mask() at 256 without glasses, by what is erased: 1 = erase
-        "crop": ARRAY,                        of align()
+        "crop": ARRAY, "sharp": ARRAY,        of align(), as it is planned on; as it is painted
         "whole": ARRAY,                       with_creases() of the crop and all parts
         "lined": ARRAY, "creased": ARRAY,     the crop with creases drawn beside the mask, and with_creases() of that
         "front": ARRAY, "bare": ARRAY, "share": ARRAY,   of Occluders() for the crop; of trimmed() for that and `whole`
@@ -222,7 +222,7 @@ def write(folder: Path) -> None:
             followed = looking.follow(picture, face)
             assert followed is not None
         masks = {parts: face_mask(picture, face, SIZE, parts.split(","), "off")[0].astype(np.uint8) for parts in MASKS}
-        crop, matrix = align(picture, face, SIZE)
+        crop, matrix = align(picture, face, SIZE, sharp=False)
         level = face.moved(matrix)
         plain = masks[MASKS[0]] > 0
         whole, folds = with_creases(plain, crop, level), lined(crop, level)
@@ -246,6 +246,7 @@ def write(folder: Path) -> None:
             "matrix": matrix.tolist(),
             "masks": {parts: kept(f"mask-{parts.replace(',', '-')}.{name}", mask) for parts, mask in masks.items()},
             "crop": kept(f"crop.{name}", crop),
+            "sharp": kept(f"sharp.{name}", align(picture, face, SIZE)[0]),
             "whole": kept(f"whole.{name}", whole.astype(np.uint8)),
             "lined": kept(f"lined.{name}", folds),
             "creased": kept(f"creased.{name}", creased.astype(np.uint8)),

@@ -75,6 +75,7 @@ async function load(card, [detector, landmarker, occluder, eraser], webgpu, why)
     occluder: runner(await loadAndCompile(occluder, wasm)),
     eraser: ran(model),
     size: card.resolution,
+    plans: card.outputs.some(({name}) => name === 'sources'),
     told: {runs: webgpu ? 'webgpu' : 'wasm', threads, why},
   };
 }

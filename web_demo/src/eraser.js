@@ -97,9 +97,9 @@ export class Eraser {
 
   /** @param {number | undefined} number of the face, in a video */
   async eraseFace(erased, face, parts, clock, number) {
-    const {size} = this.engine;
+    const {size, plans} = this.engine;
     const matrix = alignMatrix(face, size);
-    const crop = cut(erased, matrix, size, size);
+    const crop = cut(erased, matrix, size, size, !plans); // nothing of it is shown then, and a plan sees half of its pixels
     clock.tick('cut');
     const moving = number !== undefined;
     const [choice, points] = [parts.join(), this.said.pointsOf(face, matrix)];
@@ -107,7 +107,7 @@ export class Eraser {
     const {mask, share} = covers ? answer : await this.maskOf(face, crop, parts, moving);
     clock.tick('mask');
     if (!answer) {
-      const plan = await this.engine.eraser(scaled(crop, 1 / 255), Float32Array.from(mask));
+      const plan = await this.engine.eraser(scaled(crop, 1 / 255), new Float32Array(mask));
       answer = {choice, points, mask, share, plan};
       if (moving && 'sources' in plan) answer = this.said.new(number, crop, answer);
       clock.tick('model');

@@ -290,13 +290,14 @@ export function faceMask(face, size, parts) {
   drawn((part) => part !== 'brows').forEach((on, k) => (mask[k] |= on));
   const glasses = parts.includes('glasses') ? drawnGlasses(face, size) : [];
   glasses.forEach((worn, k) => (mask[k] |= worn));
-  const all = Object.keys(polygons);
-  const near = partsMap(level, size, size, all, Object.fromEntries(all.map((part) => [part, least])));
   const inside = insideOutline(level, size);
   const deep = (face.known.margin * level.eyeDistance) / face.known.dilation_eye_distance;
   // What is narrow between erased parts keeps a crease: see masks.py.
-  return closed(mask, size, size, (slit * level.eyeDistance) / 2)
-    .map((on, k) => (on && (inside[k] > deep || near[k] || glasses[k]) ? 1 : 0));
+  const whole = closed(mask, size, size, (slit * level.eyeDistance) / 2);
+  if (!whole.some((on, k) => on && inside[k] <= deep)) return whole;
+  const all = Object.keys(polygons);
+  const near = partsMap(level, size, size, all, Object.fromEntries(all.map((part) => [part, least])));
+  return whole.map((on, k) => (on && (inside[k] > deep || near[k] || glasses[k]) ? 1 : 0));
 }
 
 /**
@@ -315,9 +316,10 @@ export function withCreases(mask, crop, level) {
   const inside = insideOutline(level, size);
   const there = mask.map((on, k) => (!on && inside[k] > deeper * unit && away[k] <= reaches * unit ? 1 : 0));
   const [red, green, blue] = painting.luma;
-  const luma = Float32Array.from(mask, (_, k) => {
-    return red * crop.data[3 * k] + green * crop.data[3 * k + 1] + blue * crop.data[3 * k + 2];
-  });
+  const luma = new Float32Array(mask.length);
+  for (let k = 0; k < luma.length; k++) {
+    luma[k] = red * crop.data[3 * k] + green * crop.data[3 * k + 1] + blue * crop.data[3 * k + 2];
+  }
   const count = there.reduce((sum, on) => sum + on, 0);
   if (!count) return mask;
   const usual = luma.reduce((sum, value, k) => sum + value * there[k], 0) / count;

@@ -51,7 +51,7 @@ export class Said {
   /** The answer that has just been found, with the sources and the shading that are held for this face. */
   new(number, crop, answer) {
     const held = {...answer, plan: this.sources.steady(number, answer.plan)};
-    const mask = {width: crop.width, height: crop.height, channels: 1, data: Float32Array.from(answer.mask)};
+    const mask = {width: crop.width, height: crop.height, channels: 1, data: new Float32Array(answer.mask)};
     const {side} = this.constants;
     this.things.set(number, {answer: held, then: this.small(crop), hidden: averaged(mask, side, side).data, age: 1});
     return held;

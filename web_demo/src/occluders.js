@@ -2,7 +2,7 @@
 // with the constants that /data/faces.json has of it.
 
 import {Sampled} from './painting.js';
-import {averaged, depths, reached, scaled} from './picture.js';
+import {averaged, depths, reached, scaled, where} from './picture.js';
 
 /** @typedef {import('./picture.js').Picture} Picture */
 /**
@@ -50,7 +50,7 @@ export function trimmed(mask, size, front, {side, in_front: from, wholly, fades}
 
 /** What is in front, without what lies wholly inside the mask: a highlight, a nostril or a mark is no occluder. */
 function reachingIn(front, mask, size, side, from) {
-  const covered = averaged({width: size, height: size, channels: 1, data: Float32Array.from(mask)}, side, side).data;
-  const whole = reached(Uint8Array.from(front, (sure) => (sure > from ? 1 : 0)), side, (k) => covered[k] < 0.5);
+  const covered = averaged({width: size, height: size, channels: 1, data: new Float32Array(mask)}, side, side).data;
+  const whole = reached(where(front, (sure) => sure > from), side, (k) => covered[k] < 0.5);
   return front.map((sure, k) => (sure > from && !whole[k] ? 0 : sure));
 }

@@ -113,7 +113,7 @@ export function paintByPlan(image, mask, crop, plan, matrix, constants, share = 
 
 /** What share the painted has of each pixel of the box, 0 where nothing is painted. */
 function fading(share, hole, {width, height}, local, size, {least_share: least}) {
-  const shares = Float32Array.from(hole);
+  const shares = new Float32Array(hole);
   const edge = share?.map((v) => (v > 0 && v < 1 ? 1 : 0));
   if (!edge?.some((v) => v)) return shares;
   const [all, edges] = [share, edge].map((field) => new Sampled(field, size, local, size));
@@ -146,7 +146,7 @@ function detailed(image, box, mask, crop, skin, local, constants) {
   const {seen, shaded, bound, deviation, clean: {slope, offset}, luma: [red, green, blue], most_deviation: creased} = constants;
   const {width, height} = box;
   const size = crop.width;
-  const holes = new Sampled(Float32Array.from(mask), size, local, size);
+  const holes = new Sampled(new Float32Array(mask), size, local, size);
   const cleans = new Sampled(skin.map((v) => Math.min(Math.max(slope * v - offset, 0), 1)), seen, local, size);
   const own = new Sampled(ownShading(crop, mask, skin, constants), shaded, local, size);
   const detail = new Float32Array(width * height);

@@ -147,6 +147,18 @@ export function scaled({data}, factor) {
   return result;
 }
 
+/**
+ * Where something is true of the values of a map, 1, else 0. (`Uint8Array.from` with a function takes ten times as long.)
+ * @param {Float32Array} map
+ * @param {(value: number) => boolean} is
+ * @returns {Uint8Array}
+ */
+export function where(map, is) {
+  const result = new Uint8Array(map.length);
+  for (let k = 0; k < map.length; k++) if (is(map[k])) result[k] = 1;
+  return result;
+}
+
 /** For each of `to` cells the first of `from` pixels it covers, and by how much it covers each: by 0.001 at least. */
 function coverage(from, to) {
   const scale = from / to;
@@ -212,9 +224,10 @@ export function enlarged(source, width, height) {
  * Cut an affine patch out of a picture, without aliasing (faces.cut).
  * @param {Picture} image
  * @param {Matrix} matrix picture to patch coordinates
+ * @param {boolean} sharp enlarge by cubic instead of linear sampling
  * @returns {Picture} (height, width, 3), of the picture's type; beyond the picture its border pixels are repeated
  */
-export function cut(image, matrix, width, height) {
+export function cut(image, matrix, width, height, sharp = true) {
   const back = inverted(matrix);
   const corners = [[-1, -1], [width, -1], [-1, height], [width, height]].map((corner) => moved(back, corner));
   const limit = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -225,7 +238,7 @@ export function cut(image, matrix, width, height) {
   const right = limit(Math.ceil(Math.max(...xs)) + 3, left + 1, image.width);
   const bottom = limit(Math.ceil(Math.max(...ys)) + 3, top + 1, image.height);
   const scale = scaleOf(matrix);
-  if (scale >= 0.75) return warp(image, matrix, width, height, scale > 1 ? 'cubic' : 'linear', {channels: 3});
+  if (scale >= 0.75) return warp(image, matrix, width, height, scale > 1 && sharp ? 'cubic' : 'linear', {channels: 3});
   // Sampling a large face directly skips pixels, and the mesh then jitters: average areas first.
   const small = [Math.max(1, rounded((right - left) * scale)), Math.max(1, rounded((bottom - top) * scale))];
   const piece = averaged(image, ...small, {left, top, right, bottom, channels: 3});
@@ -248,6 +261,7 @@ export function depths(field, width, height) {
   const line = width + 4;
   const far = 1 << 29;
   const near = new Int32Array(line * (height + 4)).fill(far);
+  // One comparison after the other: Math.min of nine takes four times as long.
   for (let y = 0; y < height; y++) {
     for (let x = 0, at = (y + 2) * line + 2; x < width; x++, at++) {
       if (!field[y * width + x]) {
@@ -255,23 +269,38 @@ export function depths(field, width, height) {
         continue;
       }
       const up = at - line;
-      near[at] = Math.min(
-        near[up - line - 1] + C, near[up - line + 1] + C, near[up - 2] + C, near[up + 2] + C,
-        near[up - 1] + B, near[up + 1] + B, near[up] + A, near[at - 1] + A,
-      );
+      const top = up - line;
+      let least = near[at - 1] + A;
+      let other = near[up] + A;
+      if (other < least) least = other;
+      if ((other = near[up - 1] + B) < least) least = other;
+      if ((other = near[up + 1] + B) < least) least = other;
+      if ((other = near[up - 2] + C) < least) least = other;
+      if ((other = near[up + 2] + C) < least) least = other;
+      if ((other = near[top - 1] + C) < least) least = other;
+      if ((other = near[top + 1] + C) < least) least = other;
+      near[at] = least;
     }
   }
   const result = new Float32Array(width * height);
   for (let y = height - 1; y >= 0; y--) {
     for (let x = width - 1, at = (y + 2) * line + x + 2; x >= 0; x--, at--) {
-      const under = at + line;
-      if (near[at] > A) {
-        near[at] = Math.min(
-          near[at], near[under + line - 1] + C, near[under + line + 1] + C, near[under - 2] + C, near[under + 2] + C,
-          near[under - 1] + B, near[under + 1] + B, near[under] + A, near[at + 1] + A,
-        );
+      let least = near[at];
+      if (least > A) {
+        const under = at + line;
+        const bottom = under + line;
+        let other = near[at + 1] + A;
+        if (other < least) least = other;
+        if ((other = near[under] + A) < least) least = other;
+        if ((other = near[under - 1] + B) < least) least = other;
+        if ((other = near[under + 1] + B) < least) least = other;
+        if ((other = near[under - 2] + C) < least) least = other;
+        if ((other = near[under + 2] + C) < least) least = other;
+        if ((other = near[bottom - 1] + C) < least) least = other;
+        if ((other = near[bottom + 1] + C) < least) least = other;
+        near[at] = least;
       }
-      result[y * width + x] = near[at] / 65536;
+      result[y * width + x] = least / 65536;
     }
   }
   return result;
@@ -336,7 +365,7 @@ export function fillPolygon(field, width, height, points, value, convex = false)
 
 /** Each pixel 1 where any of `field`, of 0 and 1, is 1 in the square of 3 around it; beyond the field nothing is. */
 export function grown(field, width, height) {
-  const across = Uint8Array.from(field, (on, k) => {
+  const across = field.map((on, k) => {
     const x = k % width;
     return on | (x > 0 ? field[k - 1] : 0) | (x < width - 1 ? field[k + 1] : 0);
   });
@@ -356,7 +385,7 @@ export function closed(field, width, height, radius) {
       if (field[from]) outside[(y + rim) * w + rim + x] = 0;
     }
   }
-  const depth = depths(Uint8Array.from(depths(outside, w, h), (away) => (away <= radius ? 1 : 0)), w, h);
+  const depth = depths(where(depths(outside, w, h), (away) => away <= radius), w, h);
   for (let y = 0; y < box.height; y++) {
     for (let x = 0; x < box.width; x++) {
       result[(box.top + y) * width + box.left + x] = depth[(y + rim) * w + rim + x] > radius ? 1 : 0;

@@ -60,7 +60,8 @@ public final class Eraser {
      */
     public Picture erase(Picture image, Face face, int bits, int number) throws IOException {
         Affine map = face.aligned(card.resolution);
-        Picture crop = Sampling.cut(image, map, card.resolution, card.resolution);
+        // Of what is only planned on nothing is shown, and a plan sees half of its pixels.
+        Picture crop = Sampling.cut(image, map, card.resolution, card.resolution, !plans);
         Face level = face.moved(map);
         boolean moving = number != ALONE;
         if (!plans) {

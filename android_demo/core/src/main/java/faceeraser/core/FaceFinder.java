@@ -95,7 +95,7 @@ public final class FaceFinder {
             return null;
         }
         Affine map = Affine.square(x, y, side, roll, CROP);
-        Picture patch = Sampling.cut(image, map, CROP, CROP);
+        Picture patch = Sampling.cut(image, map, CROP, CROP, true);
         float[] input = new float[patch.rgb.length];
         for (int i = 0; i < input.length; i++) {
             input[i] = (patch.rgb[i] & 0xff) / 255f;

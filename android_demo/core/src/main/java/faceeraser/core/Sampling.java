@@ -12,9 +12,10 @@ public final class Sampling {
      * Cuts an affine patch out of a picture.
      *
      * @param map from the picture's to the patch's pixels
+     * @param sharp enlarge by cubic instead of linear sampling
      * @return the patch; beyond the picture its border pixels are repeated
      */
-    public static Picture cut(Picture image, Affine map, int width, int height) {
+    public static Picture cut(Picture image, Affine map, int width, int height, boolean sharp) {
         double[] corners = map.inverse().of(new double[] {-1, -1, width, -1, -1, height, width, height});
         double[] extent = Box.extent(corners);
         int left = clamp((int) Math.floor(extent[0]) - 2, 0, image.width - 1);
@@ -23,7 +24,7 @@ public final class Sampling {
         int bottom = clamp((int) Math.ceil(extent[3]) + 3, top + 1, image.height);
         double scale = map.scale();
         if (scale >= SHRINKS) {
-            return warp(image, map, new Box(0, 0, width, height), scale > 1);
+            return warp(image, map, new Box(0, 0, width, height), sharp && scale > 1);
         }
         Picture piece = image.part(new Box(left, top, right, bottom));
         Picture small = shrink(piece, Math.max(1, (int) Math.rint(piece.width * scale)),

@@ -72,8 +72,10 @@ public class EraserTest {
             Affine expected = golden.matrix();
             Close.numbers(new double[] {expected.xx, expected.xy, expected.x0, expected.yx, expected.yy, expected.y0},
                     new double[] {found.xx, found.xy, found.x0, found.yx, found.yy, found.y0}, 1e-3);
-            Picture crop = Sampling.cut(golden.picture(), expected, SIZE, SIZE);
-            Close.pictures(Golden.picture(golden.of("crop")), crop, 0.002, 1);
+            for (boolean sharp : new boolean[] {false, true}) {
+                Picture crop = Sampling.cut(golden.picture(), expected, SIZE, SIZE, sharp);
+                Close.pictures(Golden.picture(golden.of(sharp ? "sharp" : "crop")), crop, 0.002, 1);
+            }
         }
     }
 
