@@ -789,7 +789,7 @@ def render(
 def run(args: Namespace) -> int:
     """Read, paint, write."""
     if args.target is None:
-        raise ValueError("no TARGET.html; expected it as the last word of the command")
+        raise ValueError("no TARGET.html; expected the name of the page to write")
     result, timings, guesses = sort_results({path: results.read_result(path) for path in args.results})
     paths = model_paths(args.models)
     if args.data is not None:
@@ -832,7 +832,7 @@ def run(args: Namespace) -> int:
 
 
 def build_parser() -> ArgumentParser:
-    """The command line; TARGET.html may stand last (see `main`)."""
+    """The command line; TARGET.html may stand anywhere (see `main`)."""
     usage = "report.py RESULT.json ... [--data FOLDER] [options] [--models name=PATH ...] TARGET.html"
     parser = script.parser(__file__, __doc__, usage=usage)
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.json",
@@ -841,7 +841,7 @@ def build_parser() -> ArgumentParser:
         "--target",
         type=Path,
         metavar="TARGET.html",
-        help="the page to write; may also be the last argument, without the flag",
+        help="the page to write; may also stand anywhere without the flag",
     )
     parser.add_argument("--data", type=Path, help="data folder that the result was measured on, to show its pictures")
     parser.add_argument("--models", nargs="+", default=[], metavar="name=PATH", help="models to describe and to paint with")
@@ -866,9 +866,10 @@ def build_parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[-1].endswith(".html") and "--target" not in arguments:
-        # --models and --photo take every word that follows them, so the last one has to be told apart first.
-        arguments = ["--target", arguments[-1], *arguments[:-1]]
+    pages = [number for number, word in enumerate(arguments) if word.endswith(".html")]
+    if pages and "--target" not in arguments:
+        # --models and --photo take every word that follows them, so it has to be told apart first.
+        arguments = ["--target", arguments.pop(pages[-1]), *arguments]
     return script.execute(run, build_parser(), arguments)
 
 

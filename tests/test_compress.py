@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import script
+from conftest import ROOT, script
 from test_networks import lively
 
 from faceeraser.model import checkpoint, inference, losses, pairs, quant
@@ -22,6 +22,7 @@ from faceeraser.training import channels, finetuning, fit, quantizing
 
 pytestmark = pytest.mark.usefixtures("short_canny")
 
+WEIGHTS = ROOT / "faceeraser" / "weights"
 TRAINED = {"config.json", "generators.safetensors", "history.json", "samples.png", "state.pt", "tensorboard"}
 COMPRESSED = TRAINED - {"state.pt"}
 
@@ -501,6 +502,17 @@ def test_a_budget_that_cannot_be_meant_is_one_line(runs, run_script, skin, tmp_p
     assert run_script("compress/fit_budget.py", runs / source, tmp_path / "fit", "--data", skin, *arguments) == 2
     err = capsys.readouterr().err.strip()
     assert message in err and len(err.splitlines()) == 1 and not names(tmp_path)
+
+
+def test_half_a_megabyte_has_room_for_the_network_that_ships_and_not_for_the_one_before(runs):
+    """As the README asks for it; what a file weighs beside its parameters is another thing for each kind of network."""
+    asked = argparse.Namespace(max_gmacs=0.08, max_params=None, max_mb=0.5, max_ms=None)
+    budget_of, shipped = script("compress/fit_budget.py").budget_of, checkpoint.load(WEIGHTS / "fp32")
+    budget = budget_of(asked, shipped)
+    assert budget.gmacs == 0.08 and 200_000 < budget.params < cost_of(shipped)[1]
+    assert (WEIGHTS / "int8.tflite").stat().st_size < 0.5e6
+    with pytest.raises(ValueError, match="the graph alone takes"):
+        budget_of(asked, checkpoint.load(runs / "fp32"))
 
 
 # --- a teacher --------------------------------------------------------------------------------------------------------

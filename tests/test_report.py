@@ -296,7 +296,7 @@ def test_the_report_is_one_file_that_loads_nothing(place, capsys) -> None:
     scales = {"edges": [0.0, 0.5, 1.0], "before": [1, 3], "after": [4, 0]}
     write_model(place / "slim.onnx", 0.587, history=[{"stage": "slim", "options": {}, "scales": scales}])
     assert call(fidelity, "slim.onnx --reference fp32.onnx --data faces --json r.json") == 0
-    command = "r.json --data faces --no-photo --pairs 2 --models fp32=fp32.onnx slim=slim.onnx out/report.html"
+    command = "r.json out/report.html --data faces --no-photo --pairs 2 --models fp32=fp32.onnx slim=slim.onnx"
     assert call(report, command) == 0
     html = Path("out/report.html").read_text()
     page = Page(html)
