@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a name may hold what this terminal cannot show
     args = build_parser().parse_args(argv)
     try:
-        with script.stoppable():
+        with script.stoppable(), script.read_to_the_end():
             code: int = args.run(args)
             return code
     except (ValueError, OSError, ModuleNotFoundError, RuntimeError) as error:

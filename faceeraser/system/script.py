@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
@@ -89,6 +90,23 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def read_to_the_end() -> Iterator[None]:
+    """Leave without a word, as other commands do, when who read standard output has gone (`| head`). Raises SystemExit with
+    the code of SIGPIPE.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        asked = select.poll()
+        asked.register(sys.stdout.fileno(), 0)
+        if not any(event & select.POLLERR for _, event in asked.poll(0)):
+            raise  # another pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed when Python ends
+        raise SystemExit(141) from None
+
+
 def _end_children() -> None:
     """End child processes that are left: one may have been started in the moment in which the signal came. (Linux tells.)"""
     for children in Path("/proc/self/task").glob("*/children"):
@@ -146,7 +164,7 @@ def execute(work: Callable[[Namespace], int | None], parser: ArgumentParser, arg
     args = parser.parse_intermixed_args(arguments)  # an option may stand between two positional arguments
     args.command = ["python", getattr(args, "script", parser.prog), *arguments]
     try:
-        with stoppable():
+        with stoppable(), read_to_the_end():
             return work(args) or 0
     except GateFailed as failure:
         print(f"{parser.prog}: gate failed: {failure}", file=sys.stderr)
