@@ -105,14 +105,11 @@ class AsThePage(FaceFinder):
         closer: int | None = None,
         known: Sequence[Face] = (),
     ) -> list[Detection]:
-        height, width = image.shape[:2]
-        side = max(height, width) // 2
         seen = super().detect(image, min_score, Looked(), 0)
-        if seen or closer == 0 or side < 128:
+        if seen or closer == 0:
             return seen
-        levels = finder._halved(image, 2 * side)
-        places = [(x, y, side) for y in finder._starts(height, side) for x in finder._starts(width, side)]
-        return finder._merged([self._look(levels, at, min_score) for at in places])
+        levels = finder._halved(image, max(image.shape[:2]))
+        return finder._merged([self._look(levels, half, min_score) for half in finder._windows(image.shape, 2)])
 
 
 Keep = Callable[[str, np.ndarray], dict[str, Any]]

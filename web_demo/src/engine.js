@@ -16,6 +16,7 @@ const MOST_THREADS = 4; // beyond, these small models wait for each other more t
  *   (size, size, 1) in [0, 1], 1 = erase, to what its card calls its outputs: `skin`, `shading` and `sources` of a file that
  *   plans, `erased` (size, size, 3) of one that paints
  * @property {number} size edge length of the crop
+ * @property {boolean} plans whether the eraser plans, or else paints
  * @property {{runs: 'webgpu' | 'wasm', threads: number, why: string}} told what runs the eraser; `why` is a sentence for the
  *   reader when that is not what was asked for
  */

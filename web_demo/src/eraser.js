@@ -109,10 +109,10 @@ export class Eraser {
     if (!answer) {
       const plan = await this.engine.eraser(scaled(crop, 1 / 255), new Float32Array(mask));
       answer = {choice, points, mask, share, plan};
-      if (moving && 'sources' in plan) answer = this.said.new(number, crop, answer);
+      if (moving && plans) answer = this.said.new(number, crop, answer);
       clock.tick('model');
     }
-    if ('sources' in answer.plan) {
+    if (plans) {
       paintByPlan(erased, mask, crop, answer.plan, matrix, this.known.painting, share, moving);
     } else {
       mask.forEach((there, k) => {

@@ -148,7 +148,7 @@ export function scaled({data}, factor) {
 }
 
 /**
- * Where something is true of the values of a map, 1, else 0. (`Uint8Array.from` with a function takes ten times as long.)
+ * Where something is true of the values of a map, 1, else 0. (`Uint8Array.from` with a function goes by the iterator, which is slow.)
  * @param {Float32Array} map
  * @param {(value: number) => boolean} is
  * @returns {Uint8Array}
@@ -261,7 +261,6 @@ export function depths(field, width, height) {
   const line = width + 4;
   const far = 1 << 29;
   const near = new Int32Array(line * (height + 4)).fill(far);
-  // One comparison after the other: Math.min of nine takes four times as long.
   for (let y = 0; y < height; y++) {
     for (let x = 0, at = (y + 2) * line + 2; x < width; x++, at++) {
       if (!field[y * width + x]) {
@@ -269,38 +268,23 @@ export function depths(field, width, height) {
         continue;
       }
       const up = at - line;
-      const top = up - line;
-      let least = near[at - 1] + A;
-      let other = near[up] + A;
-      if (other < least) least = other;
-      if ((other = near[up - 1] + B) < least) least = other;
-      if ((other = near[up + 1] + B) < least) least = other;
-      if ((other = near[up - 2] + C) < least) least = other;
-      if ((other = near[up + 2] + C) < least) least = other;
-      if ((other = near[top - 1] + C) < least) least = other;
-      if ((other = near[top + 1] + C) < least) least = other;
-      near[at] = least;
+      near[at] = Math.min(
+        near[up - line - 1] + C, near[up - line + 1] + C, near[up - 2] + C, near[up + 2] + C,
+        near[up - 1] + B, near[up + 1] + B, near[up] + A, near[at - 1] + A,
+      );
     }
   }
   const result = new Float32Array(width * height);
   for (let y = height - 1; y >= 0; y--) {
     for (let x = width - 1, at = (y + 2) * line + x + 2; x >= 0; x--, at--) {
-      let least = near[at];
-      if (least > A) {
-        const under = at + line;
-        const bottom = under + line;
-        let other = near[at + 1] + A;
-        if (other < least) least = other;
-        if ((other = near[under] + A) < least) least = other;
-        if ((other = near[under - 1] + B) < least) least = other;
-        if ((other = near[under + 1] + B) < least) least = other;
-        if ((other = near[under - 2] + C) < least) least = other;
-        if ((other = near[under + 2] + C) < least) least = other;
-        if ((other = near[bottom - 1] + C) < least) least = other;
-        if ((other = near[bottom + 1] + C) < least) least = other;
-        near[at] = least;
+      const under = at + line;
+      if (near[at] > A) {
+        near[at] = Math.min(
+          near[at], near[under + line - 1] + C, near[under + line + 1] + C, near[under - 2] + C, near[under + 2] + C,
+          near[under - 1] + B, near[under + 1] + B, near[under] + A, near[at + 1] + A,
+        );
       }
-      result[y * width + x] = least / 65536;
+      result[y * width + x] = near[at] / 65536;
     }
   }
   return result;
