@@ -4,17 +4,20 @@ import contextlib
 import ctypes
 import importlib.util
 import os
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from faceeraser.face import landmark_models
+from faceeraser.system.script import GateFailed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -77,6 +80,23 @@ def short_canny() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "canny_tensor", partial(edges.canny_tensor, hysteresis_steps=4))
+        yield
+
+
+@pytest.fixture(scope="module")
+def stages_here() -> Iterator[None]:
+    """A chain's commands are run in this process, which has everything imported, and not each in a new one."""
+    from faceeraser.system import chain
+
+    def run_all(plan: Sequence[Sequence[str]], root: Path, independent: bool = False) -> list[dict[str, Any]]:
+        for path, *words in plan:
+            print(f"$ python {shlex.join([path, *words])}", flush=True)
+            if code := script(path).main(list(words)):
+                raise GateFailed(f"`{path}` ended with exit code {code}")
+        return [{"step": words[0], "seconds": 0.0} for words in plan]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chain, "run_all", run_all)
         yield
 
 

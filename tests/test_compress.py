@@ -16,7 +16,7 @@ from test_networks import lively
 from faceeraser.model import checkpoint, inference, losses, pairs, quant
 from faceeraser.model.config import Config
 from faceeraser.model.networks import FaceEraser, cost_of, norm_scales
-from faceeraser.system import chain, writing
+from faceeraser.system import writing
 from faceeraser.system.history import read_history
 from faceeraser.training import channels, finetuning, fit, quantizing
 
@@ -381,7 +381,7 @@ def test_only_a_tail_stays_in_float_and_only_where_int8_harms_enough():
 
 
 @pytest.fixture(scope="module")
-def fitted(runs, run_script, skin, tmp_path_factory):
+def fitted(runs, run_script, skin, tmp_path_factory, stages_here):
     """What fit_budget.py leaves, and its limits: two thirds of the MACs. Every budget has room on both sides: what so few
     steps leave of the figures, and which layers stay in float, differs from one CPU to the next.
     """
@@ -409,9 +409,7 @@ def fitted(runs, run_script, skin, tmp_path_factory):
         "--max-texture",
         1000,
     ]
-    with pytest.MonkeyPatch.context() as patch:  # on two, each stage waits for three processes to begin
-        patch.setattr(chain.os, "cpu_count", lambda: 1)
-        assert run_script("compress/fit_budget.py", runs / "fp32", folder, *arguments, "--max-drop", 60) == 0
+    assert run_script("compress/fit_budget.py", runs / "fp32", folder, *arguments, "--max-drop", 60) == 0
     return folder, arguments, gmacs
 
 

@@ -160,7 +160,7 @@ def test_patchmatch_without_a_hole_or_without_anything_else(hidden):
 
 
 @pytest.fixture(scope="module")
-def tables(skin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tables(skin: Path, tmp_path_factory: pytest.TempPathFactory, stages_here: None) -> Path:
     """Both tables at a few steps, by the command: one seed, two validation pairs."""
     folder = tmp_path_factory.mktemp("tables")
     common = [str(skin), *QUICK, "--target", str(folder / "runs"), "--seeds", "1"]
