@@ -87,20 +87,19 @@ def paint_by_plan(
     painted_on = hole if beyond is None else hole | (beyond > LEAST_SHARE)
     detail = _detail(view, crop, mask, plan["skin"][..., 0], hole, local)
     texture = _Texture(detail, plan["sources"].astype(int), local, side, moving)
-    shading = plan["shading"]
+    shading = plan["shading"] * np.float32(255)
     if _grey(crop):  # a grey picture stays grey: a network has a tint for every skin
         shading = np.repeat((shading @ _LUMA)[..., None], 3, axis=2)
     for where in _bands(painted_on):
         part = _slices(where)
-        colours = _sampled(shading, cv2.INTER_CUBIC, local=local, side=side, where=where)
-        colours = cv2.add(colours, cv2.merge([texture(*where)] * 3))
-        np.clip(colours, 0, 1, out=colours)
-        colours *= np.float32(255)
+        smooth = _sampled(shading, cv2.INTER_CUBIC, local=local, side=side, where=where)
+        pores = np.float32(255) * texture(*where)
+        painted = cv2.add(smooth, cv2.merge([pores] * 3), dtype=cv2.CV_8U)  # rounded, and kept in range
         if beyond is not None and (faint := np.flatnonzero(painted_on[part] & ~hole[part])).size:
-            own, flat = beyond[part].reshape(-1)[faint][:, None], colours.reshape(-1, 3)
-            flat[faint] = flat[faint] * own + view[part].reshape(-1, 3)[faint] * (1 - own)
-        result = np.rint(colours, out=colours).astype(np.uint8)
-        view[part] = cv2.copyTo(result, painted_on[part].view(np.uint8), np.ascontiguousarray(view[part]))
+            own, seen = beyond[part].reshape(-1)[faint][:, None], view[part].reshape(-1, 3)[faint]
+            exact = np.clip(smooth.reshape(-1, 3)[faint] + pores.reshape(-1)[faint][:, None], 0, 255)
+            painted.reshape(-1, 3)[faint] = np.rint(exact * own + seen * (1 - own))
+        cv2.copyTo(painted, painted_on[part].view(np.uint8), view[part])
     painted_there[y : y + height, x : x + width] = painted_on
     return image, painted_there
 
@@ -142,8 +141,8 @@ def _luma(picture: np.ndarray) -> np.ndarray:
 
 def _grey(picture: np.ndarray) -> bool:
     """Whether (H, W, 3) uint8 has no colour anywhere."""
-    red, green, blue = cv2.split(picture)
-    return np.array_equal(red, green) and np.array_equal(red, blue)
+    few = picture[:: len(picture) // 16 or 1]  # nearly always enough to see some
+    return all(np.array_equal(seen[..., 0], seen[..., k]) for seen in (few, picture) for k in (1, 2))
 
 
 def _rows(where: Sequence[int]) -> Iterator[tuple[int, int, int, int]]:
@@ -290,22 +289,23 @@ class _Texture:
         shifts = moved @ cv2.invertAffineTransform(local)[:, :2].T
         self._shifts = ((shifts if moving else np.rint(shifts)) @ [1, 1j]).astype(np.complex64)
         self._flags = cv2.INTER_CUBIC if moving else cv2.INTER_NEAREST
-        self._blocks = np.hstack([local[:, :2], local[:, 2:] + 0.5]) / block
+        blocks = np.hstack([local[:, :2], local[:, 2:] + 0.5]) / block
+        self._blocks = blocks.astype(np.float32)
         ends = np.array([[0, 0, 1], [BLOCKS, 0, 1], [0, BLOCKS, 1], [BLOCKS, BLOCKS, 1]])
-        far = ends @ cv2.invertAffineTransform(self._blocks).T
+        far = ends @ cv2.invertAffineTransform(blocks).T
         # All of the crop is there to be copied, so that nothing has to be asked of each pixel.
         self._whole = bool((far >= 0).all() and (far <= np.array(detail.shape[::-1]) - 1).all())
         self._detail = detail * np.float32(SOFTENED) if moving else detail
 
     def __call__(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         detail = self._detail
-        rows, columns = np.arange(y, y + height)[:, None], np.arange(x, x + width)
-        u, v = ((of[0] * columns + (of[1] * rows + of[2])).astype(np.float32) for of in self._blocks)
+        rows, columns = (np.arange(first, first + of, dtype=np.float32) for first, of in ((y, height), (x, width)))
+        u, v = (of[0] * columns + (of[1] * rows[:, None] + of[2]) for of in self._blocks)
         left, top = (np.clip(np.floor(place), 0, BLOCKS - 1) for place in (u, v))
         across, along = (np.cos((place - low) * np.float32(np.pi / 2)) ** 2 for place, low in ((u, left), (v, top)))
         first = (top * CORNERS + left).astype(np.intp)
         here = np.empty(first.shape, np.complex64)
-        here.real, here.imag = columns, rows
+        here.real, here.imag = columns, rows[:, None]
         laid, squares = np.zeros(first.shape, np.float32), np.zeros(first.shape, np.float32)
         for down, tall in enumerate((along, 1 - along)):
             for right, wide in enumerate((across, 1 - across)):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -54,8 +55,13 @@ def cut(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], sharp: boo
     back = np.diag(1 / factors)  # from the piece's pixels to the picture's: p = (q + 0.5) / factor - 0.5 + corner
     offset = 0.5 / factors - 0.5 + [left, top]
     local = np.hstack([matrix[:, :2] @ back, (matrix[:, :2] @ offset + matrix[:, 2])[:, None]])
-    flags = cv2.INTER_CUBIC if scale > 1.0 and sharp else cv2.INTER_LINEAR
-    return cv2.warpAffine(piece, local, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    warp = partial(cv2.warpAffine, M=local, dsize=(width, height), borderMode=cv2.BORDER_REPLICATE)
+    if scale > 1.0 and sharp:
+        return warp(piece, flags=cv2.INTER_CUBIC)
+    if piece.ndim == 3 and piece.shape[2] == 3 and piece.dtype == np.uint8:
+        # Linearly, OpenCV samples four channels in less than half of the time of three, and the same to the bit.
+        return cv2.cvtColor(warp(cv2.cvtColor(piece, cv2.COLOR_RGB2RGBA), flags=cv2.INTER_LINEAR), cv2.COLOR_RGBA2RGB)
+    return warp(piece, flags=cv2.INTER_LINEAR)
 
 
 def _stretch(matrix: np.ndarray) -> float:
