@@ -32,9 +32,9 @@ from faceeraser.artifacts.files import KINDS
 from faceeraser.artifacts.painting import paint_by_plan
 from faceeraser.face import finder
 from faceeraser.face.crops import align, align_matrix, check_picture, cut, mark, paste_back
-from faceeraser.face.glasses import glasses_score
+from faceeraser.face.glasses import fill_beside, glasses_score, lens_beside, worn_frame, worn_temples
 from faceeraser.face.landmarks import Landmarks
-from faceeraser.face.masks import mask_of, with_creases, worn
+from faceeraser.face.masks import at_face, mask_of, with_creases, worn
 from faceeraser.face.mesh import Face, transform
 from faceeraser.face.occluders import Occluders, trimmed
 from faceeraser.face.parts import PART_POINTS
@@ -335,32 +335,46 @@ class Eraser:
             points = transform(matrix, face.mesh[PART_POINTS])
             answer, covers, kept = held.of(number, crop, choice, points)
             if answer is not None and covers:
-                plans.append(_Planned(answer.mask, answer.share, answer.pair is not None, crop, matrix, answer.plan))
+                plans.append(_Planned(answer.mask, answer.share, answer.pair is not None, None, crop, matrix, answer.plan))
                 self.clock("mask")
                 continue
             if answer is not None:
                 pair = answer.pair
             else:
                 pair = worn(image, face, self.resolution, self.parts, choice) if kept is None else kept
-            mask, share = self._hole(face, crop, matrix, pair, still)
+            mask, share, beside = self._hole(image, face, crop, matrix, pair, still)
             self.clock("mask")
             if answer is None:
                 answer = Answer(choice, points, pair, mask, share, self._said(crop, mask))
                 answer = held.new(number, crop, answer, kept)
-            plans.append(_Planned(mask, share, pair is not None, crop, matrix, answer.plan))
+            plans.append(_Planned(mask, share, pair is not None, beside, crop, matrix, answer.plan))
             self.clock("model")
         return plans
 
     def _hole(
-        self, face: Face, crop: np.ndarray, matrix: np.ndarray, pair: np.ndarray | None, still: bool
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """What is erased of a face at last, and the share of what is painted (`occluders.trimmed`). pair: its glasses;
-        still: no frame of a video.
+        self, image: np.ndarray, face: Face, crop: np.ndarray, matrix: np.ndarray, pair: np.ndarray | None, still: bool
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """What is erased of a face at last, the share of what is painted (`occluders.trimmed`), and what of its glasses is
+        not skin but filled (`fill_beside`). pair: the glasses; still: no frame of a video, in which temples that are found
+        in one frame alone would flicker.
         """
-        mask = mask_of(face, self.resolution, self.parts, pair)
+        front = None if self._occluders is None else self._occluders(crop)
+        frame = temples = beside = None
+        if still and pair is not None:
+            frame, temples = (find(image, face, self.resolution) for find in (worn_frame, worn_temples))
+            there = at_face(face, self.resolution)
+            pair, frame, beside = (pair | temples) & there, frame & there, lens_beside(pair & ~there)
+        mask, share = mask_of(face, self.resolution, self.parts, pair), None
         if still and set(FEATURES) <= set(self.parts):
             mask = with_creases(mask, crop, face.moved(matrix))
-        return (mask, None) if self._occluders is None else trimmed(mask, self._occluders(crop))
+        if front is not None:
+            # A frame that hangs together with hair is no hair.
+            if frame is not None:
+                front[cv2.resize(frame.astype(np.uint8), front.shape, interpolation=cv2.INTER_AREA) > 0] = 0
+            mask, share = trimmed(mask, front)
+        if beside is not None:
+            beside |= temples & ~mask
+        return mask, share, beside
 
     def _erase(
         self,
@@ -379,6 +393,8 @@ class Eraser:
             if self.plans:
                 planned = plans[k] if plans else self._planned(result, [face], [choice], [0], Said(), still)[0]
                 mask, wears = planned.mask, planned.wears
+                if planned.beside is not None:
+                    changed |= fill_beside(result, planned.matrix, planned.beside, mask)
                 made_of = planned.crop, planned.plan, planned.matrix, planned.share
                 result, painted_there = paint_by_plan(result, mask, *made_of, moving=plans is not None)
                 changed |= painted_there
@@ -386,8 +402,11 @@ class Eraser:
                 crop, matrix = align(result, face, self.resolution)
                 self.clock("cut")
                 pair = worn(image, face, self.resolution, self.parts, choice)
-                (mask, _), wears = self._hole(face, crop, matrix, pair, still), pair is not None
+                (mask, _, beside), wears = self._hole(result, face, crop, matrix, pair, still), pair is not None
                 self.clock("mask")
+                if beside is not None:
+                    changed |= fill_beside(result, matrix, beside, mask)
+                    crop, _ = align(result, face, self.resolution)
                 painted = _as_grey_as(crop, self.erase_crop(crop, mask))
                 self.clock("model")
                 result = paste_back(result, painted, matrix, mask, in_place=True)
@@ -448,13 +467,14 @@ class _Largest:
 
 @dataclass(frozen=True, eq=False)
 class _Planned:
-    """A face's mask, the share of what is painted in and beyond it, whether glasses are in it, the crop that was planned on
-    and where it lies, and the plan.
+    """A face's mask, the share of what is painted in and beyond it, whether glasses are in it, what of them is filled beside
+    it, the crop that was planned on and where it lies, and the plan.
     """
 
     mask: np.ndarray
     share: np.ndarray | None
     wears: bool
+    beside: np.ndarray | None
     crop: np.ndarray
     matrix: np.ndarray
     plan: Mapping[str, np.ndarray]

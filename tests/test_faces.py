@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from faceeraser.erasing import Eraser
 from faceeraser.face import landmark_models, landmarks, masks, picture
 from faceeraser.face.crops import align, align_matrix, cut, paste_back
 from faceeraser.face.finder import Detection, Looked, find_faces, shared
-from faceeraser.face.glasses import draw_glasses, glasses_score, segment_glasses
+from faceeraser.face.glasses import draw_glasses, fill_beside, glasses_score, segment_glasses, worn_temples
 from faceeraser.face.masks import face_mask
 from faceeraser.face.mesh import (
     LEFT_BROW,
@@ -263,6 +264,44 @@ def test_drawn_glasses_fit_the_face() -> None:
     assert np.array_equal(rng[0], rng[1]) and not np.array_equal(rng[0], rng[2])
 
 
+def test_temples_are_followed_from_the_hinge_to_the_ear_and_no_further() -> None:
+    face = make_face(centre=(256, 256))
+    wall = np.random.default_rng(0).normal((190, 150, 130), 2, (512, 512, 3)).clip(0, 255).astype(np.uint8)
+    none = worn_temples(wall, face, 256)
+    assert not none.any(), "plain skin has none"
+    straight, rim = (
+        [(182, 214), (150, 205)],
+        [(150, 205), (138, 216), (132, 250)],
+    )  # x and y; the ear's rim is as thin and dark
+    image = wall.copy()
+    cv2.polylines(image, [np.array(straight + rim)], False, (30, 25, 25), 4)
+    found = (
+        cut(
+            worn_temples(image, face, 512).astype(np.float32), cv2.invertAffineTransform(align_matrix(face, 512)), (512, 512)
+        )
+        > 0.5
+    )
+    temple = cv2.line(np.zeros((512, 512), np.uint8), *straight, 1, 3) > 0
+    temple[:, 164:] = False  # what is nearer to the eye belongs to the frame
+    assert found[temple].mean() > 0.9
+    assert not found[:, :136].any() and not found[224:].any(), "the rim is not followed"
+    assert not found[:, 180:].any(), "there is none on the other side"
+
+
+def test_what_lies_beside_a_face_is_filled_from_what_is_there_and_not_from_skin() -> None:
+    wall = np.repeat(np.linspace(60, 200, 256).astype(np.uint8)[:, None, None], 256, axis=1).repeat(3, axis=2)
+    image, skin, beside = wall.copy(), np.zeros((256, 256), bool), np.zeros((256, 256), bool)
+    skin[:, :120], beside[80:110, 120:170] = True, True
+    image[skin], image[beside] = (220, 60, 60), 10
+    before = image.copy()
+    changed = fill_beside(image, np.array([[1.0, 0, 0], [0, 1.0, 0]]), beside, skin)
+    assert np.array_equal(image[~changed], before[~changed]) and changed.sum() < 1.5 * beside.sum()
+    inside = cv2.erode(beside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    assert np.abs(image[inside].astype(int) - wall[inside]).max() < 25
+    assert np.ptp(image[inside].astype(int), axis=1).max() <= 2, "nothing red"
+    assert not fill_beside(image, np.eye(2, 3), np.zeros_like(beside), skin).any()
+
+
 # ------------------------------------------------------------------------------------------------------------- models
 
 
@@ -456,6 +495,27 @@ def test_glasses_drawn_on_a_face_are_seen_and_segmented(astronaut: np.ndarray) -
     near = cv2.dilate(frame.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
     assert (glasses & near).sum() > 0.85 * glasses.sum(), "what is found is frame"
     assert (glasses & frame).sum() > 0.5 * frame.sum(), "most of the frame is found"
+
+
+@pytest.mark.usefixtures("landmarks")
+def test_a_temple_that_goes_on_beside_the_face_is_erased_from_a_photograph(astronaut: np.ndarray) -> None:
+    large = cv2.resize(astronaut[30:230, 130:330], (600, 600), interpolation=cv2.INTER_CUBIC)
+    (face,) = find_faces(large)
+    wearing = large.copy()
+    wearing[draw_glasses(face, large.shape, lenses=False)] = (25, 20, 20)
+    hinge, edge = face.eyes[0] + 0.5 * (face.eyes[0] - face.eyes[1]), face.mesh[127]
+    end = edge + 0.3 * (edge - hinge) / np.linalg.norm(edge - hinge) * face.eye_distance
+    line = [tuple(map(int, np.round(point))) for point in (hinge, end)]
+    cv2.line(wearing, *line, (25, 20, 20), 7)
+    outline = cv2.fillPoly(np.zeros((600, 600), np.uint8), [np.round(face.mesh[OVAL]).astype(np.int32)], 1)
+    outside = cv2.dilate(outline, np.ones((21, 21), np.uint8)) == 0
+    beside = (cv2.line(np.zeros((600, 600), np.uint8), *line, 1, 5) > 0) & outside
+    assert beside.sum() > 50
+    eraser = Eraser(glasses="on")
+    erased = eraser.photograph(wearing, [face])
+    left = [np.abs(picture[beside].astype(int) - large[beside]).mean() for picture in (wearing, erased.image)]
+    assert left[1] < 0.6 * left[0], "hair, not the temple"
+    assert erased.mask[beside].mean() > 0.9 and np.array_equal(erased.image[~erased.mask], wearing[~erased.mask])
 
 
 @pytest.mark.usefixtures("landmarks")

@@ -8,7 +8,7 @@ import math
 import cv2
 import numpy as np
 
-from faceeraser.face.crops import align_matrix, check_picture, cut
+from faceeraser.face.crops import align_matrix, check_picture, cut, mark, paste_back
 from faceeraser.face.mesh import Face, transform
 from faceeraser.face.parts import BROWS, EYES, POLYGONS, fill_near
 
@@ -75,6 +75,8 @@ def draw_glasses(
 # Linear weights over `_features`, fitted by logistic regression on 1,377 portraits: 754 labelled by eye, the
 # others by the first round's fit where it was sure. Nobody in tests/labels_photos.csv is among them. int8, base85.
 _BIAS, _SCALE = -2.7133, 0.293850
+_BROAD = 8 / 256
+"""Of a crop, what of glasses beside a face is at least as broad is of a lens that juts out."""
 _WEIGHTS = (
     "=>Y@z_2tw54EO*B2k-+I{`>v{>mV%&{RRFR89nX&0`n#R6awn>07n2491R5!7WL>99}52i`0e@m3;qM{>HP{20tEa5|LE%Q@%{by0rmd``||e("
     "{s0*N@$?Ps^Z)(!4Eg&43;p{S-1rm`1OfT*<qhrv2<{;L@8<#o^8x+@_yGO&0QdR;?fM}8_si}52>1F43+?gn@b&x&`xGDj2mkmU3Lx3&@!KWs"
@@ -88,6 +90,22 @@ _EYES_CELLS = (14, 10)
 
 
 _FRAME_UNIT, _FRAME_PATCH = 96, (240, 134)  # the same of the patch that a frame is looked for in
+_TEMPLES_PATCH = (420, 134)  # and of the patch that temples are, which reach to the ears
+
+_HINGE, _EAR = 0.5, 0.36
+"""In eye distances: how far beside the middle of an eye its temple is looked for first, and how far beyond the outline of
+the face at last, where it goes behind the ear, whose rim is as thin.
+"""
+_ABOVE, _BELOW = 0.35, 0.25
+"""In eye distances from the eye, between which a temple runs."""
+_STEEP, _SEEN, _MOST_SEEN = 3.0, 8.0, 40.0
+"""In levels of 255: what a temple's path pays for going up or down by a pixel, what it has to stand out by, and beyond which
+it does not stand out more.
+"""
+_GAP, _BENT, _SHORTEST = 5, 0.06, 0.1
+"""Pixels of a path that may stand out less, as where light falls on it; in eye distances, how far it may leave the straight
+line that it is on the face, and its least length.
+"""
 
 
 def _frame_matrix(face: Face) -> np.ndarray:
@@ -194,14 +212,82 @@ def _frame_zone(level: Face, size: tuple[int, int], unit: float) -> tuple[np.nda
     return (zone > 0) & (bare == 0), (round(middle[0]), top, bottom)
 
 
-def worn_glasses(image: np.ndarray, face: Face, size: int) -> np.ndarray:
-    """(size, size) bool: a frame where one stands out, a pair that fits the landmarks, and all that they enclose.
+def worn_temples(image: np.ndarray, face: Face, size: int) -> np.ndarray:
+    """The temples of a pair of glasses, from their hinges towards the ears, as far as they stand out.
 
-    Both, because a thin rim is seldom found all around, and because lenses tint, reflect and throw shadows.
+    Of all paths from column to column the one that stands out most is taken (dynamic programming), as far as it is seen.
+
+    Args:
+        image: (H, W, 3) uint8.
+        face: in the picture's coordinates.
+        size: R.
+
+    Returns:
+        (R, R) bool, slightly dilated, in the coordinates of `align(image, face, R)`; empty where none stands out.
     """
+    unit, (width, height) = _FRAME_UNIT, _TEMPLES_PATCH
+    matrix = _frame_matrix(face)
+    matrix[0, 2] += (width - _FRAME_PATCH[0]) / 2
+    patch, level = cut(image, matrix, (width, height), sharp=False), face.moved(matrix)
+    luma = cv2.GaussianBlur(cv2.cvtColor(patch, cv2.COLOR_RGB2LAB)[..., 0], (0, 0), 1.0)
+    tall = np.ones((21, 1), np.uint8)
+    dark, light = (cv2.morphologyEx(luma, how, tall) for how in (cv2.MORPH_BLACKHAT, cv2.MORPH_TOPHAT))
+    thin = np.maximum(dark, light // 2).astype(np.float32)
+    found = np.zeros((height, width), np.uint8)
+    for side, eye, edge in ((-1, level.eyes[0], level.mesh[127]), (1, level.eyes[1], level.mesh[356])):
+        first, last = round(float(eye[0]) + side * _HINGE * unit), round(float(edge[0]) + side * _EAR * unit)
+        columns = np.arange(first, last, side)
+        columns = columns[(columns >= 0) & (columns < width)]
+        top, bottom = max(0, round(float(eye[1]) - _ABOVE * unit)), min(height, round(float(eye[1]) + _BELOW * unit))
+        if len(columns) < _SHORTEST * unit or bottom - top < 3:
+            continue
+        rows, stands_out = _path(np.minimum(thin[top:bottom, columns], _MOST_SEEN))
+        # A temple is straight; hair, and the rim of an ear, lead away from what it is on the face.
+        on_face = (columns * side <= float(edge[0]) * side) | (np.arange(len(columns)) < _SHORTEST * unit)
+        slope, offset = np.polyfit(columns[on_face], rows[on_face], 1)
+        usual = float(np.median(stands_out[on_face]))
+        gone = (stands_out < max(_SEEN, usual / 2)) | (np.abs(rows - slope * columns - offset) > _BENT * unit)
+        seen = np.flatnonzero(~gone)
+        gaps = np.flatnonzero(np.diff(seen, prepend=-1) > _GAP)
+        length = int(seen[gaps[0] - 1] if gaps.size and gaps[0] else -1 if gaps.size or not seen.size else seen[-1]) + 1
+        if length < _SHORTEST * unit:
+            continue
+        along = np.zeros_like(found)
+        along[rows[:length] + top, columns[:length]] = 1
+        # As thick as it is on the face, where nothing but skin is beside it.
+        own = cv2.dilate(along, np.ones((15, 1), np.uint8))[:, columns[:length]] & (thin[:, columns[:length]] >= _SEEN)
+        thick = int(np.median(own[:, on_face[:length]].sum(0))) if on_face[:length].any() else 3
+        found |= cv2.dilate(along, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (thick + 3 | 1,) * 2))
+    back = np.vstack([matrix, [0, 0, 1]]) @ np.vstack([cv2.invertAffineTransform(align_matrix(face, size)), [0, 0, 1]])
+    return cv2.warpAffine(found * 255, back[:2], (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP) > 100
+
+
+def _path(thin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The path through (rows, columns) float32, one row a column and at most one row from column to column, with the largest
+    sum: its rows, and what stands there.
+    """
+    total = np.empty_like(thin)
+    total[:, 0] = thin[:, 0]
+    came = np.zeros(thin.shape, np.int8)
+    for column in range(1, thin.shape[1]):
+        before = np.full((3, len(thin)), -np.inf, np.float32)
+        before[0], before[1, 1:], before[2, :-1] = total[:, column - 1], total[:-1, column - 1], total[1:, column - 1]
+        before[1:] -= _STEEP
+        best = before.argmax(0)
+        came[:, column] = np.array([0, -1, 1])[best]
+        total[:, column] = before.max(0) + thin[:, column]
+    rows = np.empty(thin.shape[1], np.intp)
+    rows[-1] = total[:, -1].argmax()
+    for column in range(thin.shape[1] - 1, 0, -1):
+        rows[column - 1] = rows[column] + came[rows[column], column]
+    return rows, thin[rows, np.arange(thin.shape[1])]
+
+
+def worn_frame(image: np.ndarray, face: Face, size: int) -> np.ndarray:
+    """(size, size) bool: a frame where one stands out, in the coordinates of `align(image, face, size)`; else empty."""
     matrix = align_matrix(face, _CROP)
     level = face.moved(matrix)
-    pair = draw_glasses(level, _CROP).astype(np.uint8)
+    frame = np.zeros((_CROP, _CROP), np.uint8)
     # Only what is looked at is cut out: from above the brows to below the eyes.
     width, height = _FRAME_PATCH
     corners = np.array([[-2, -2], [width + 1, -2], [-2, height + 1], [width + 1, height + 1]], np.float64)
@@ -210,8 +296,62 @@ def worn_glasses(image: np.ndarray, face: Face, size: int) -> np.ndarray:
     if bottom - top > 8:
         down = np.array([[1.0, 0, 0], [0, 1.0, -top]])
         band = cut(image, matrix - [[0, 0, 0], [0, 0, top]], (_CROP, bottom - top))
-        if (frame := segment_glasses(band, level.moved(down))) is not None:
-            pair[top:bottom] |= frame.astype(np.uint8)
+        if (found := segment_glasses(band, level.moved(down))) is not None:
+            frame[top:bottom] = found
+    return _smaller(frame, size)
+
+
+def worn_glasses(image: np.ndarray, face: Face, size: int) -> np.ndarray:
+    """(size, size) bool: a frame where one stands out, a pair that fits the landmarks, and all that they enclose.
+
+    Both, because a thin rim is seldom found all around, and because lenses tint, reflect and throw shadows.
+    """
+    pair = (draw_glasses(face.moved(align_matrix(face, _CROP)), _CROP) | worn_frame(image, face, _CROP)).astype(np.uint8)
     rims, _ = cv2.findContours(pair, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(pair, rims, -1, 1, cv2.FILLED)
-    return cv2.resize(pair * 255, (size, size), interpolation=cv2.INTER_AREA) > 0
+    return _smaller(pair, size)
+
+
+def _smaller(field: np.ndarray, size: int) -> np.ndarray:
+    """(S, S) uint8 of zeros and ones as (size, size) bool, true where any is one."""
+    return cv2.resize(field * 255, (size, size), interpolation=cv2.INTER_AREA) > 0
+
+
+def lens_beside(beside: np.ndarray) -> np.ndarray:
+    """What of glasses beside a face, (R, R) bool, is as broad as a lens: less may as well be hair, or the rim of an ear."""
+    least = np.ones((round(_BROAD * len(beside)),) * 2, np.uint8)
+    return cv2.morphologyEx(beside.astype(np.uint8), cv2.MORPH_OPEN, least) > 0
+
+
+def fill_beside(image: np.ndarray, matrix: np.ndarray, beside: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """Fill what of a pair of glasses lies beside a face, a temple or a lens of one that is turned, from what is around it,
+    in place: by fast marching (Telea 2004), which thin things need no more than.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        matrix: 2x3, from its coordinates to those of the face's crop.
+        beside: (R, R) bool, what is filled, in those.
+        skin: (R, R) bool, what becomes skin afterwards, of which nothing is taken.
+
+    Returns:
+        (H, W) bool, what may have changed.
+    """
+    changed = np.zeros(image.shape[:2], bool)
+    if not beside.any():
+        return changed
+    # No finer than the photograph, and than a temple needs.
+    size = round(float(np.clip(len(beside) / np.hypot(*matrix[0, :2]), _CROP / 2, _CROP)))
+    scale = size / len(beside)
+    finer = np.hstack([matrix[:, :2] * scale, (matrix[:, 2:] + 0.5) * scale - 0.5])
+    beside, unknown = (
+        cv2.dilate(cv2.resize(f.astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST), np.ones((3, 3), np.uint8))
+        for f in (beside, beside | skin)
+    )
+    crop = cut(image, finer, (size, size), sharp=False)
+    pieces, rim = cv2.connectedComponentsWithStats(beside, connectivity=8)[2][1:, :4], size // 32
+    for x, y, width, height in pieces.tolist():
+        there = (slice(max(0, y - rim), y + height + rim), slice(max(0, x - rim), x + width + rim))
+        crop[there] = cv2.inpaint(np.ascontiguousarray(crop[there]), unknown[there], 3, cv2.INPAINT_TELEA)
+    paste_back(image, crop, finer, beside, feather=1.0, in_place=True)
+    mark(changed, finer, beside)
+    return changed

@@ -29,6 +29,11 @@ GLABELLA = 0.6
 judges prefer cheeks that stay, though a smile's look like knobs on an empty face, to a flat middle that ends on them.)
 """
 
+RIM = 6.0
+"""How far beyond the outline glasses become skin, in pixels as of MARGIN: a face's temples are often beyond it. Lenses of
+a turned face jut out further, and skin painted there is a lobe, too.
+"""
+
 CREASE, VALLEY = 0.11, 5.0
 """How much darker than the skin beside the mask a crease is, as a share, and half of its greatest width, in pixels as of
 MARGIN.
@@ -79,6 +84,16 @@ def mask_of(face: Face, size: int, parts: Sequence[str], pair: np.ndarray | None
     if pair is not None:
         keep |= pair > 0
     return closed & keep
+
+
+def at_face(face: Face, size: int) -> np.ndarray:
+    """(size, size) bool, where glasses lie on a face or at its rim, and are to become skin; elsewhere they are beside it."""
+    level = face.moved(align_matrix(face, size))
+    outline = np.ones((size, size), np.uint8)
+    cv2.fillPoly(outline, [np.round(level.mesh[OVAL] * 16).astype(np.int32)], 0, shift=4)
+    away = cv2.distanceTransform(outline, cv2.DIST_L2, 5)
+    there: np.ndarray = away <= RIM * level.eye_distance / DILATION_EYE_DISTANCE
+    return there
 
 
 def with_creases(mask: np.ndarray, crop: np.ndarray, level: Face) -> np.ndarray:
