@@ -266,18 +266,16 @@ def _path(thin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The path through (rows, columns) float32, one row a column and at most one row from column to column, with the largest
     sum: its rows, and what stands there.
     """
-    total = np.empty_like(thin)
-    total[:, 0] = thin[:, 0]
+    total = np.full(len(thin) + 2, -np.inf, np.float32)  # up to a column, with a row beyond each end
+    total[1:-1] = thin[:, 0]
+    here, above, below = total[1:-1], total[:-2], total[2:]
     came = np.zeros(thin.shape, np.int8)
     for column in range(1, thin.shape[1]):
-        before = np.full((3, len(thin)), -np.inf, np.float32)
-        before[0], before[1, 1:], before[2, :-1] = total[:, column - 1], total[:-1, column - 1], total[1:, column - 1]
-        before[1:] -= _STEEP
-        best = before.argmax(0)
-        came[:, column] = np.array([0, -1, 1])[best]
-        total[:, column] = before.max(0) + thin[:, column]
+        beside = np.maximum(above, below) - np.float32(_STEEP)
+        came[:, column] = np.where(beside > here, np.where(above >= below, -1, 1), 0)
+        here[:] = np.maximum(here, beside) + thin[:, column]
     rows = np.empty(thin.shape[1], np.intp)
-    rows[-1] = total[:, -1].argmax()
+    rows[-1] = here.argmax()
     for column in range(thin.shape[1] - 1, 0, -1):
         rows[column - 1] = rows[column] + came[rows[column], column]
     return rows, thin[rows, np.arange(thin.shape[1])]
