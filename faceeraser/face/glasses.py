@@ -249,7 +249,8 @@ def worn_temples(image: np.ndarray, face: Face, size: int) -> np.ndarray:
         gone = (stands_out < max(_SEEN, usual / 2)) | (np.abs(rows - slope * columns - offset) > _BENT * unit)
         seen = np.flatnonzero(~gone)
         gaps = np.flatnonzero(np.diff(seen, prepend=-1) > _GAP)
-        length = int(seen[gaps[0] - 1] if gaps.size and gaps[0] else -1 if gaps.size or not seen.size else seen[-1]) + 1
+        seen = seen[: gaps[0]] if gaps.size else seen
+        length = int(seen[-1]) + 1 if seen.size else 0
         if length < _SHORTEST * unit:
             continue
         along = np.zeros_like(found)
@@ -317,7 +318,7 @@ def _smaller(field: np.ndarray, size: int) -> np.ndarray:
 
 def lens_beside(beside: np.ndarray) -> np.ndarray:
     """What of glasses beside a face, (R, R) bool, is as broad as a lens: less may as well be hair, or the rim of an ear."""
-    least = np.ones((round(_BROAD * len(beside)),) * 2, np.uint8)
+    least = np.ones((max(1, round(_BROAD * len(beside))),) * 2, np.uint8)
     return cv2.morphologyEx(beside.astype(np.uint8), cv2.MORPH_OPEN, least) > 0
 
 
