@@ -888,7 +888,7 @@ def test_an_onnx_file_that_is_wrong_at_another_size_alone_is_refused(runs, tmp_p
 
     monkeypatch.setattr(onnx, "fill_any_size", shallow)
     with pytest.raises(GateFailed, match="at 512 x 512"):
-        convert.export(runs["small"], tmp_path, ONNX(edges_input=True))
+        convert.export(runs["small8"], tmp_path, ONNX(edges_input=True))
     assert list(tmp_path.iterdir()) == []
 
 
