@@ -267,21 +267,13 @@ def test_drawn_glasses_fit_the_face() -> None:
 def test_temples_are_followed_from_the_hinge_to_the_ear_and_no_further() -> None:
     face = make_face(centre=(256, 256))
     wall = np.random.default_rng(0).normal((190, 150, 130), 2, (512, 512, 3)).clip(0, 255).astype(np.uint8)
-    none = worn_temples(wall, face, 256)
-    assert not none.any(), "plain skin has none"
-    straight, rim = (
-        [(182, 214), (150, 205)],
-        [(150, 205), (138, 216), (132, 250)],
-    )  # x and y; the ear's rim is as thin and dark
-    image = wall.copy()
-    cv2.polylines(image, [np.array(straight + rim)], False, (30, 25, 25), 4)
-    found = (
-        cut(
-            worn_temples(image, face, 512).astype(np.float32), cv2.invertAffineTransform(align_matrix(face, 512)), (512, 512)
-        )
-        > 0.5
-    )
-    temple = cv2.line(np.zeros((512, 512), np.uint8), *straight, 1, 3) > 0
+    assert not worn_temples(wall, face, 256).any(), "plain skin has none"
+    hinge, bend = (182, 214), (150, 205)
+    rim = [bend, (138, 216), (132, 250)]  # of the ear, as thin and as dark
+    image = cv2.polylines(wall.copy(), [np.array([hinge, *rim])], False, (30, 25, 25), 4)
+    crop = worn_temples(image, face, 512).astype(np.float32)
+    found = cut(crop, cv2.invertAffineTransform(align_matrix(face, 512)), (512, 512)) > 0.5
+    temple = cv2.line(np.zeros((512, 512), np.uint8), hinge, bend, 1, 3) > 0
     temple[:, 164:] = False  # what is nearer to the eye belongs to the frame
     assert found[temple].mean() > 0.9
     assert not found[:, :136].any() and not found[224:].any(), "the rim is not followed"
@@ -511,8 +503,7 @@ def test_a_temple_that_goes_on_beside_the_face_is_erased_from_a_photograph(astro
     outside = cv2.dilate(outline, np.ones((21, 21), np.uint8)) == 0
     beside = (cv2.line(np.zeros((600, 600), np.uint8), *line, 1, 5) > 0) & outside
     assert beside.sum() > 50
-    eraser = Eraser(glasses="on")
-    erased = eraser.photograph(wearing, [face])
+    erased = Eraser(glasses="on").photograph(wearing, [face])
     left = [np.abs(picture[beside].astype(int) - large[beside]).mean() for picture in (wearing, erased.image)]
     assert left[1] < 0.6 * left[0], "hair, not the temple"
     assert erased.mask[beside].mean() > 0.9 and np.array_equal(erased.image[~erased.mask], wearing[~erased.mask])

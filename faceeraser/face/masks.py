@@ -89,9 +89,7 @@ def mask_of(face: Face, size: int, parts: Sequence[str], pair: np.ndarray | None
 def at_face(face: Face, size: int) -> np.ndarray:
     """(size, size) bool, where glasses lie on a face or at its rim, and are to become skin; elsewhere they are beside it."""
     level = face.moved(align_matrix(face, size))
-    outline = np.ones((size, size), np.uint8)
-    cv2.fillPoly(outline, [np.round(level.mesh[OVAL] * 16).astype(np.int32)], 0, shift=4)
-    away = cv2.distanceTransform(outline, cv2.DIST_L2, 5)
+    away = cv2.distanceTransform(1 - _outline(level, size), cv2.DIST_L2, 5)
     there: np.ndarray = away <= RIM * level.eye_distance / DILATION_EYE_DISTANCE
     return there
 
@@ -140,7 +138,12 @@ def _closed(mask: np.ndarray, radius: float) -> np.ndarray:
 
 def _depth(level: Face, size: int) -> np.ndarray:
     """(size, size) float32, how far inside the outline of a face in the coordinates of its crop a pixel lies; 0 outside."""
+    depth: np.ndarray = cv2.distanceTransform(_outline(level, size), cv2.DIST_L2, 5)
+    return depth
+
+
+def _outline(level: Face, size: int) -> np.ndarray:
+    """(size, size) uint8, 1 inside the outline of a face in the coordinates of its crop."""
     outline = np.zeros((size, size), np.uint8)
     cv2.fillPoly(outline, [np.round(level.mesh[OVAL] * 16).astype(np.int32)], 1, shift=4)
-    depth: np.ndarray = cv2.distanceTransform(outline, cv2.DIST_L2, 5)
-    return depth
+    return outline
